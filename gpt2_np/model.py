@@ -1,0 +1,135 @@
+"""GPT-2, whole: embed, twelve blocks of attention and MLP, unembed.
+
+Read it beside Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners", section 2.3) and with `ops`
+in the other hand. Everything is a function of frozen parameters; what varies is an argument. The label given to `tap`
+at each step is the activation's name, as TransformerLens has it: `taps` tells who may listen there.
+
+Shape letters, here and everywhere:
+
+    B rows               D n_embd, the width of the residual stream
+    T positions fed now  H heads
+    S positions seen     K head width, D / H
+    N cache capacity     F MLP width
+    V vocabulary         L layers
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from . import ops as readable
+from . import params as P
+from .cache import KVCache
+from .config import Config
+from .taps import Tap, no_tap, within
+
+Array = np.ndarray
+
+
+def forward(
+    params: P.Params,
+    config: Config,
+    ids: Array,
+    *,
+    cache: KVCache | None = None,
+    ops: Any = readable,
+    tap: Tap = no_tap,
+    token_type_ids: Array | None = None,
+    last_only: bool = False,
+) -> Array:
+    """The logits of what comes next, after each of the T new positions: (B, T) ids → (B, T, V).
+
+    With a `cache`, the ids continue the rows it holds and are remembered in it. `ops` is the implementation of the
+    operations, `ops` or its compiled twin `kernels`. `tap` watches or edits activations. `token_type_ids`, (B, T),
+    are looked up in ``wte`` and added, as GPT-2 does. With `last_only` the result is (B, 1, V). The dtype is the
+    parameters'.
+    """
+    B, T = ids.shape
+    lengths = np.zeros(B, np.int64) if cache is None else cache.lengths
+    positions = lengths[:, None] + np.arange(T)
+
+    x = tap("embed", params.wte[ids]) + tap("pos_embed", params.wpe[positions])
+    if token_type_ids is not None:
+        x = x + params.wte[token_type_ids]
+    for layer, p in enumerate(params.h):
+        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."))
+    if cache is not None:
+        cache.advance(T)
+    if last_only:
+        x = x[:, -1:]
+    x = layer_norm(x, params.ln_f, config, ops, within(tap, "ln_final."))
+    return ops.unembed(x, params.lm_head)
+
+
+def block(x: Array, p: P.Block, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap) -> Array:
+    """One layer: attention, then MLP, each reading the residual stream and adding to it. (B, T, D) → (B, T, D)."""
+    x = tap("resid_pre", x)
+    normalized = layer_norm(x, p.ln_1, config, ops, within(tap, "ln1."))
+    x = x + tap("attn_out", attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn.")))
+    x = tap("resid_mid", x)
+    normalized = layer_norm(x, p.ln_2, config, ops, within(tap, "ln2."))
+    x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, within(tap, "mlp.")))
+    return tap("resid_post", x)
+
+
+def attention(x: Array, p: P.Attention, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap) -> Array:
+    """Every position gathers what earlier ones offer, in H heads side by side. (B, T, D) → (B, T, D)."""
+    B, T, D = x.shape
+    q, k, v = ops.split_heads(ops.linear(x, *p.c_attn), config.n_head)
+    q, k, v = tap("q", q), tap("k", k), tap("v", v)
+
+    if cache is None:
+        lengths = np.zeros(B, np.int64)
+        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+    else:
+        lengths = cache.lengths
+        k, v = cache.extend(layer, k, v)
+
+    scale = attention_scale(config, layer)
+    if tap.wants("attn_scores") or tap.wants("pattern"):
+        S = int(lengths.max()) + T
+        scores = tap("attn_scores", ops.attention_scores(q, k[:, :, :S], lengths, scale))
+        z = ops.mix_values(tap("pattern", ops.softmax(scores)), v)
+    else:
+        z = ops.attention(q, k, v, lengths, scale)
+    z = tap("z", z)
+
+    if tap.wants("result"):
+        results = head_results(z, p.c_proj)
+        changed = tap("result", results)
+        if changed is not results:
+            return changed.sum(axis=2) + p.c_proj.bias
+    return ops.linear(z.reshape(B, T, D), *p.c_proj)
+
+
+def attention_scale(config: Config, layer: int) -> float:
+    """What scores are multiplied by: 1/√K, and 1/(layer + 1) besides where the configuration says so.
+
+    A Python float: a NumPy one would turn float32 arrays into float64.
+    """
+    scale = config.head_width**-0.5 if config.scale_attn_weights else 1.0
+    return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
+
+
+def head_results(z: Array, c_proj: P.Linear) -> Array:
+    """What each head alone writes to the residual stream, bias left out: (B, T, H, K) → (B, T, H, D)."""
+    H, K = z.shape[2:]
+    return np.einsum("bthk,hkd->bthd", z, c_proj.weight.reshape(H, K, -1))
+
+
+def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
+    """Every position thinks for itself: out to F neurons and back. (B, T, D) → (B, T, D)."""
+    pre = tap("pre", ops.linear(x, *p.c_fc))
+    post = tap("post", ops.activate(pre, config.activation_function, p.act))
+    return ops.linear(post, *p.c_proj)
+
+
+def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array:
+    """Layer norm, opened up where someone listens: what each position is divided by, and what comes out."""
+    if not tap.wants("scale"):
+        return tap("normalized", ops.layer_norm(x, *p, config.layer_norm_epsilon))
+    centred = x - x.mean(axis=-1, keepdims=True)
+    scale = tap("scale", ops.layer_norm_scale(centred, config.layer_norm_epsilon))
+    return tap("normalized", centred / scale * p.weight + p.bias)

@@ -1,0 +1,197 @@
+"""The mathematics of GPT-2 in plain NumPy, to be read beside the paper.
+
+Bare arrays in, bare arrays out; the dtype that goes in comes out. `kernels` holds the compiled twins of these
+functions: same names, same signatures. Shape letters are explained at the top of `model`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+Array = np.ndarray
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """Each position to mean 0 and variance 1, then scaled and shifted: (…, D) → (…, D). Ba et al. 2016, eq. 4."""
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x / layer_norm_scale(x, epsilon) * weight + bias
+
+
+def layer_norm_scale(centred: Array, epsilon: float) -> Array:
+    """What a centred position is divided by: its standard deviation, kept away from 0. (…, D) → (…, 1)."""
+    return np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + epsilon)
+
+
+def linear(x: Array, weight: Array, bias: Array) -> Array:
+    """An affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,)."""
+    return x @ weight + bias
+
+
+def unembed(x: Array, lm_head: Array) -> Array:
+    """The score of every vocabulary entry: (…, D) against the rows of (V, D) → (…, V)."""
+    return x @ lm_head.T
+
+
+def softmax(scores: Array) -> Array:
+    """Scores to probabilities along the last axis; −inf becomes exactly 0."""
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def split_heads(x: Array, heads: int) -> tuple[Array, Array, Array]:
+    """The output of ``c_attn``, (B, T, 3·D), as queries, keys and values: three of (B, T, H, K)."""
+    B, T, D3 = x.shape
+    q, k, v = x.reshape(B, T, 3, heads, D3 // (3 * heads)).transpose(2, 0, 1, 3, 4)
+    return q, k, v
+
+
+def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
+    """How much each position looks at each earlier one: (B, T, H, K), (B, H, S, K) → (B, H, T, S).
+
+    Row b had ``lengths[b]`` positions before the T new ones, so its query t may see keys 0 … lengths[b] + t; the
+    future, and what lies beyond a shorter row's end, is −inf. Vaswani et al. 2017, eq. 1, with the causal mask.
+    """
+    T, S = q.shape[1], k.shape[2]
+    scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 1, 3, 2) * scale
+    last_visible = lengths[:, None] + np.arange(T)
+    visible = np.arange(S) <= last_visible[:, :, None]
+    return np.where(visible[:, None], scores, scores.dtype.type(-np.inf))
+
+
+def mix_values(pattern: Array, v: Array) -> Array:
+    """Each head's average of the values, weighted by its attention: (B, H, T, S), (B, H, S, K) → (B, T, H, K)."""
+    S = pattern.shape[-1]
+    return np.ascontiguousarray((pattern @ v[:, :, :S]).transpose(0, 2, 1, 3))
+
+
+def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
+    """Causal attention, (B, T, H, K) against (B, H, N, K) twice → (B, T, H, K). Vaswani et al. 2017, eq. 1.
+
+    ``k`` and ``v`` may be longer than what is attended to: only the first S = max(lengths) + T positions are read.
+    """
+    S = int(lengths.max()) + q.shape[1]
+    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+
+
+# ---- activations: transformers' ACT2FN, by its names ---------------------------------------------------------------
+
+
+def gelu_new(x: Array) -> Array:
+    """GPT-2's own GELU: the tanh form. Hendrycks & Gimpel 2016, section 2."""
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+
+
+def gelu(x: Array) -> Array:
+    """The exact GELU, x·Φ(x). Hendrycks & Gimpel 2016, eq. 1."""
+    return 0.5 * x * (1 + erf(x * math.sqrt(0.5)))
+
+
+def gelu_10(x: Array) -> Array:
+    """The exact GELU held within [−10, 10]."""
+    return np.clip(gelu(x), -10, 10)
+
+
+def erf(x: Array) -> Array:
+    """The error function, element by element (NumPy has none)."""
+    return np.asarray(_erf(x), dtype=x.dtype)
+
+
+_erf = np.frompyfunc(math.erf, 1, 1)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^−x), written with tanh so that no exponential can overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def softplus(x: Array) -> Array:
+    """ln(1 + e^x)."""
+    return np.logaddexp(x, x.dtype.type(0))
+
+
+def quick_gelu(x: Array) -> Array:
+    """x·σ(1.702 x). Hendrycks & Gimpel 2016, section 2."""
+    return x * sigmoid(1.702 * x)
+
+
+def silu(x: Array) -> Array:
+    """x·σ(x), also called swish. Elfwing et al. 2017."""
+    return x * sigmoid(x)
+
+
+def hardswish(x: Array) -> Array:
+    """x·clip(x + 3, 0, 6) / 6. Howard et al. 2019."""
+    return x * np.clip(x + 3, 0, 6) / 6
+
+
+def laplace(x: Array) -> Array:
+    """Φ((x − μ) / σ) with MEGA's constants. Ma et al. 2022, eq. 16."""
+    return 0.5 * (1 + erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+
+
+def leaky_relu(x: Array) -> Array:
+    """x where positive, 0.01·x elsewhere."""
+    return np.where(x >= 0, x, x.dtype.type(0.01) * x)
+
+
+def linear_activation(x: Array) -> Array:
+    """x itself."""
+    return x
+
+
+def mish(x: Array) -> Array:
+    """x·tanh(softplus(x)). Misra 2019."""
+    return x * np.tanh(softplus(x))
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)."""
+    return np.maximum(x, 0)
+
+
+def relu2(x: Array) -> Array:
+    """max(x, 0)². So et al. 2021."""
+    return np.square(relu(x))
+
+
+def relu6(x: Array) -> Array:
+    """x held within [0, 6]."""
+    return np.clip(x, 0, 6)
+
+
+def sqrtsoftplus(x: Array) -> Array:
+    """√softplus(x)."""
+    return np.sqrt(softplus(x))
+
+
+def prelu(x: Array, weight: Array) -> Array:
+    """x where positive, weight·x elsewhere, the weight being learned. He et al. 2015."""
+    return np.where(x >= 0, x, weight.astype(x.dtype) * x)
+
+
+def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
+    """A learned quadratic above 0, a learned exponential below. Huang & Schlag 2024, eq. 9 (β = 0.5, ε = −1e−6).
+
+    transformers keeps α, β and ε as bfloat16 and softens α in that precision; `weights` hands α over already rounded.
+    """
+    beta, epsilon = 0.5, x.dtype.type(-9.98377799987793e-07)  # −1e−6 rounded to bfloat16
+    rise, fall = softplus(alpha_p.astype(x.dtype)), beta + softplus(alpha_n.astype(x.dtype))
+    below = (np.expm1(np.minimum(x, epsilon)) - x) * fall + beta * x
+    return np.where(x > 0, rise * x * x + beta * x, below)
+
+
+ACTIVATIONS: dict[str, Callable[..., Array]] = {
+    "gelu": gelu, "gelu_10": gelu_10, "gelu_fast": gelu_new, "gelu_new": gelu_new, "gelu_python": gelu,
+    "gelu_pytorch_tanh": gelu_new, "gelu_python_tanh": gelu_new, "gelu_accurate": gelu_new, "hardswish": hardswish,
+    "laplace": laplace, "leaky_relu": leaky_relu, "linear": linear_activation, "mish": mish, "quick_gelu": quick_gelu,
+    "relu": relu, "relu2": relu2, "relu6": relu6, "sigmoid": sigmoid, "silu": silu, "sqrtsoftplus": sqrtsoftplus,
+    "swish": silu, "tanh": np.tanh, "prelu": prelu, "xielu": xielu,
+}  # fmt: skip
+
+
+def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
+    """The activation that ``config.activation_function`` names: (…, F) → (…, F)."""
+    return ACTIVATIONS[name](x, *parameters)

@@ -1,0 +1,157 @@
+"""A GPT-2's parameters: arrays in named tuples, nested and named as in the checkpoint.
+
+``params.h[3].attn.c_attn.weight`` is the tensor ``h.3.attn.c_attn.weight``. Nothing here can be changed in place
+by accident: to try an altered model, build a new tuple with ``._replace``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .config import Config
+
+Array = np.ndarray
+
+
+class Norm(NamedTuple):
+    """Gain and bias of a layer norm: both (D,)."""
+
+    weight: Array
+    bias: Array
+
+
+class Linear(NamedTuple):
+    """An affine map. ``weight`` is (inputs, outputs), GPT-2's own orientation (``Conv1D``); ``bias`` is (outputs,)."""
+
+    weight: Any
+    bias: Array
+
+
+class Attention(NamedTuple):
+    """``c_attn`` maps D to 3·D (queries, keys, values side by side); ``c_proj`` maps the heads' outputs back to D."""
+
+    c_attn: Linear
+    c_proj: Linear
+
+
+class MLP(NamedTuple):
+    """``c_fc`` maps D to F and ``c_proj`` back; ``act`` holds what the activation itself learned, mostly nothing."""
+
+    c_fc: Linear
+    c_proj: Linear
+    act: tuple[Array, ...] = ()
+
+
+class Block(NamedTuple):
+    """One layer: attention and MLP, each behind its layer norm."""
+
+    ln_1: Norm
+    attn: Attention
+    ln_2: Norm
+    mlp: MLP
+
+
+class Params(NamedTuple):
+    """A whole model. ``lm_head`` is (V, D) and the same array as ``wte`` where the two are tied."""
+
+    wte: Array
+    wpe: Array
+    h: tuple[Block, ...]
+    ln_f: Norm
+    lm_head: Any
+
+
+# The learned parameters of the two activations that have some.
+ACTIVATION_PARAMETERS = {"prelu": ("weight",), "xielu": ("alpha_p", "alpha_n")}
+
+
+def shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor that a checkpoint of this configuration holds: the official name → its shape.
+
+    ``lm_head.weight`` is listed where it is not tied to ``wte.weight``.
+    """
+    D, F, V = config.n_embd, config.mlp_width, config.vocab_size
+    table: dict[str, tuple[int, ...]] = {"wte.weight": (V, D), "wpe.weight": (config.n_positions, D)}
+    for layer in range(config.n_layer):
+        block = {
+            "ln_1.weight": (D,), "ln_1.bias": (D,),
+            "attn.c_attn.weight": (D, 3 * D), "attn.c_attn.bias": (3 * D,),
+            "attn.c_proj.weight": (D, D), "attn.c_proj.bias": (D,),
+            "ln_2.weight": (D,), "ln_2.bias": (D,),
+            "mlp.c_fc.weight": (D, F), "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, D), "mlp.c_proj.bias": (D,),
+        }  # fmt: skip
+        for name in ACTIVATION_PARAMETERS.get(config.activation_function, ()):
+            block[f"mlp.act.{name}"] = (1,)
+        table |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
+    table |= {"ln_f.weight": (D,), "ln_f.bias": (D,)}
+    if not config.tie_word_embeddings:
+        table["lm_head.weight"] = (V, D)
+    return table
+
+
+def assemble(tensors: dict[str, Array], config: Config) -> Params:
+    """Nest a flat table of tensors (official names, as in `shapes`) into `Params`. Nothing is copied."""
+
+    def norm(name: str) -> Norm:
+        return Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    def linear(name: str) -> Linear:
+        return Linear(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
+
+    def block(name: str) -> Block:
+        act = ACTIVATION_PARAMETERS.get(config.activation_function, ())
+        return Block(
+            norm(f"{name}.ln_1"),
+            Attention(linear(f"{name}.attn.c_attn"), linear(f"{name}.attn.c_proj")),
+            norm(f"{name}.ln_2"),
+            MLP(linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"),
+                tuple(tensors[f"{name}.mlp.act.{part}"] for part in act)),
+        )  # fmt: skip
+
+    wte = tensors["wte.weight"]
+    return Params(
+        wte=wte,
+        wpe=tensors["wpe.weight"],
+        h=tuple(block(f"h.{layer}") for layer in range(config.n_layer)),
+        ln_f=norm("ln_f"),
+        lm_head=tensors.get("lm_head.weight", wte),
+    )
+
+
+def flatten(params: Params) -> Iterator[tuple[str, Array]]:
+    """Every (official name, array) pair, tied ``lm_head`` left out: the inverse of `assemble`."""
+    yield "wte.weight", params.wte
+    yield "wpe.weight", params.wpe
+    for layer, block in enumerate(params.h):
+        parts: dict[str, Norm | Linear] = {
+            "ln_1": block.ln_1, "attn.c_attn": block.attn.c_attn, "attn.c_proj": block.attn.c_proj,
+            "ln_2": block.ln_2, "mlp.c_fc": block.mlp.c_fc, "mlp.c_proj": block.mlp.c_proj,
+        }  # fmt: skip
+        for name, part in parts.items():
+            yield f"h.{layer}.{name}.weight", part.weight
+            yield f"h.{layer}.{name}.bias", part.bias
+        names = ("weight",) if len(block.mlp.act) == 1 else ("alpha_p", "alpha_n")
+        for name, value in zip(names, block.mlp.act, strict=False):
+            yield f"h.{layer}.mlp.act.{name}", value
+    yield "ln_f.weight", params.ln_f.weight
+    yield "ln_f.bias", params.ln_f.bias
+    if params.lm_head is not params.wte:
+        yield "lm_head.weight", params.lm_head
+
+
+def map_arrays(params: Params, change: Any) -> Params:
+    """The same model with ``change(array)`` in place of every array; a tied head stays tied."""
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, tuple):
+            parts = [walk(part) for part in node]
+            return type(node)(*parts) if hasattr(node, "_fields") else tuple(parts)
+        return change(node)
+
+    wte = change(params.wte)
+    lm_head = wte if params.lm_head is params.wte else change(params.lm_head)
+    return Params(wte, change(params.wpe), walk(params.h), walk(params.ln_f), lm_head)

@@ -1,0 +1,182 @@
+"""A model to call and sessions to decode with: the one place where an implementation is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from . import hub, model, ops, weights
+from .cache import KVCache
+from .config import Config
+from .params import Params, map_arrays
+from .taps import ActivationCache, Both, Capture, Edit, Tap, edits, no_tap, select
+
+Array = np.ndarray
+AnyModel = TypeVar("AnyModel", bound="Model")
+
+BACKENDS = ("numba", "numpy")
+DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
+
+
+class Model:
+    """Frozen parameters, their configuration, and how to run them.
+
+    `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path, in `ops`). What observes a run
+    takes the readable path either way.
+    """
+
+    def __init__(self, params: Params, config: Config, *, folder: Path | None = None, backend: str = "numba") -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        self.params, self.config, self.folder, self.backend = params, config, folder, backend
+
+    @classmethod
+    def from_pretrained(
+        cls: type[AnyModel], name: str | Path | None = None, *, dtype: str = "float32", backend: str = "numba"
+    ) -> AnyModel:
+        """Load a model by name: the bundled one (None or "tales"), an official size, a hub id or a local folder.
+
+        `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16", "int8"
+        and "int4". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        folder = hub.locate(name)
+        config = Config.from_file(folder / "config.json")
+        params = weights.load(folder, config)
+        if dtype == "float64":
+            params = map_arrays(params, lambda array: array.astype(np.float64))
+        elif dtype != "float32":
+            from . import quantize
+
+            params = quantize.quantize(params, dtype)
+        return cls(params, config, folder=folder, backend=backend)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What activations and logits are computed in: float32, or float64 for the oracle."""
+        return self.params.ln_f.weight.dtype
+
+    def __call__(self, ids: Any, *, token_type_ids: Any = None) -> Array:
+        """The logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
+
+        ``ValueError`` for ids outside the vocabulary, or more of them than the model has positions.
+        """
+        batch = self.check_ids(ids)
+        types = None if token_type_ids is None else self.check_ids(token_type_ids)
+        if types is not None and types.shape != batch.shape:
+            raise ValueError(f"token_type_ids must have the shape of ids, {batch.shape}, got {types.shape}")
+        logits = self.forward(batch, token_type_ids=types)
+        return logits if np.ndim(ids) > 1 else logits[0]
+
+    def forward(
+        self,
+        ids: Array,
+        *,
+        cache: KVCache | None = None,
+        tap: Tap = no_tap,
+        token_type_ids: Array | None = None,
+        last_only: bool = False,
+    ) -> Array:
+        """`model.forward` in the implementation that suits the call; see there."""
+        run, operations = self._implementation(tap)
+        return run(self.params, self.config, ids, cache=cache, ops=operations, tap=tap,
+                   token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
+
+    def _implementation(self, tap: Tap) -> tuple[Callable[..., Array], Any]:
+        if tap is not no_tap or self.backend == "numpy":
+            return model.forward, ops
+        from . import kernels
+
+        return kernels.forward, kernels
+
+    def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
+        """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""
+        return Session(self, self.config.n_positions if capacity is None else capacity, tap)
+
+    def run_with_cache(self, ids: Any, names: str | Iterable[str] | None = None) -> tuple[Array, ActivationCache]:
+        """The logits, and the named activations of the run (all but the largest, where `names` is None).
+
+        Names and patterns are TransformerLens's, ``hook_`` being optional; an unknown one is a ``ValueError``.
+        """
+        return self.run_with_edits(ids, {}, names)
+
+    def run_with_edits(
+        self, ids: Any, changes: Mapping[str, Edit], names: str | Iterable[str] | None = ()
+    ) -> tuple[Array, ActivationCache]:
+        """A run in which each named activation is replaced by a function's result or by an array.
+
+        Returns the logits and the activations in `names`, as they were after the edits.
+        """
+        batch = self.check_ids(ids)
+        capture = Capture(select(names, self.config))
+        tap: Tap = Both(edits(changes, self.config), capture) if changes else capture
+        logits = self.forward(batch, tap=tap)
+        return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values)
+
+    def check_ids(self, ids: Any) -> Array:
+        """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""
+        array = np.asarray(ids)
+        if array.ndim not in (1, 2) or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
+            raise ValueError(f"ids must be whole numbers in one or two dimensions, got {array.dtype} {array.shape}")
+        check_vocabulary(array, self.config)
+        if array.shape[-1] > self.config.n_positions:
+            raise ValueError(f"the model has {self.config.n_positions} positions, got {array.shape[-1]} ids")
+        return np.atleast_2d(array).astype(np.int64, copy=False)
+
+
+def check_vocabulary(ids: Array, config: Config) -> None:
+    """``ValueError`` names the first id that is not in the vocabulary."""
+    outside = ids[(ids < 0) | (ids >= config.vocab_size)]
+    if outside.size:
+        raise ValueError(f"ids must be between 0 and {config.vocab_size - 1}, got {outside.flat[0]}")
+
+
+class Session:
+    """Rows of text in progress: all that `decoders` need of a model (their ``RewindableStepper``).
+
+    The first `feed` brings the prompts, one a row, of any lengths; every later one continues the rows.
+    """
+
+    def __init__(self, model: Model, capacity: int, tap: Tap = no_tap) -> None:
+        self.model, self.capacity, self.tap = model, capacity, tap
+        self.cache: KVCache | None = None
+
+    def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
+        """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
+        return np.concatenate([logits[:, -1] for logits in self._advance(ids, last_only=True)])
+
+    def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
+        """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
+        return [row for logits in self._advance(ids, last_only=False) for row in logits]
+
+    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool) -> list[Array]:
+        rows = [np.asarray(row, np.int64) for row in ids]
+        if self.cache is None:
+            self.cache = KVCache(self.model.config, len(rows), self.capacity, self.model.dtype)
+        if len(rows) != self.cache.rows or any(row.ndim != 1 or not row.size for row in rows):
+            counts = [row.size for row in rows]
+            raise ValueError(f"each of the {self.cache.rows} rows must get at least one new id, got {counts}")
+        for row in rows:
+            check_vocabulary(row, self.model.config)
+        if len({len(row) for row in rows}) == 1:
+            self.cache.check_room(len(rows[0]))
+            return [self.model.forward(np.stack(rows), cache=self.cache, tap=self.tap, last_only=last_only)]
+        views = [self.cache.row(number) for number in range(len(rows))]
+        for row, view in zip(rows, views, strict=True):
+            view.check_room(len(row))
+        return [self.model.forward(row[None], cache=view, tap=self.tap, last_only=last_only)
+                for row, view in zip(rows, views, strict=True)]  # fmt: skip
+
+    def reorder(self, rows: Sequence[int] | Array) -> None:
+        """New row i continues old row ``rows[i]``."""
+        assert self.cache is not None, "nothing was fed yet"
+        self.cache.reorder(rows)
+
+    def rewind(self, counts: Sequence[int] | Array | int) -> None:
+        """Forget each row's last ``counts[row]`` ids."""
+        assert self.cache is not None, "nothing was fed yet"
+        self.cache.rewind(counts)
