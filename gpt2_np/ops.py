@@ -175,12 +175,20 @@ def prelu(x: Array, weight: Array) -> Array:
 def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
     """A learned quadratic above 0, a learned exponential below. Huang & Schlag 2024, eq. 9 (β = 0.5, ε = −1e−6).
 
-    transformers keeps α, β and ε as bfloat16 and softens α in that precision; `weights` hands α over already rounded.
+    transformers keeps α, β and ε in bfloat16, and so what it computes from them alone; in float64 it does not.
     """
     beta, epsilon = 0.5, x.dtype.type(-9.98377799987793e-07)  # −1e−6 rounded to bfloat16
-    rise, fall = softplus(alpha_p.astype(x.dtype)), beta + softplus(alpha_n.astype(x.dtype))
+    rounded = to_bfloat16 if x.dtype == np.float32 else np.asarray
+    rise = rounded(softplus(alpha_p.astype(x.dtype)))
+    fall = rounded(beta + rounded(softplus(alpha_n.astype(x.dtype))))
     below = (np.expm1(np.minimum(x, epsilon)) - x) * fall + beta * x
     return np.where(x > 0, rise * x * x + beta * x, below)
+
+
+def to_bfloat16(x: Array) -> Array:
+    """float32 rounded to the nearest value that bfloat16 can hold, ties to even; still float32."""
+    bits = x.view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 ACTIVATIONS: dict[str, Callable[..., Array]] = {

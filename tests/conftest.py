@@ -1,0 +1,20 @@
+"""What every test needs: the helpers' folder on the path, no network, and one small saved checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small random GPT-2 saved by transformers."""
+    from reference import reference_model, save
+
+    return save(reference_model(), tmp_path_factory.mktemp("small"))

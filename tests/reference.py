@@ -1,0 +1,53 @@
+"""The independent oracle: transformers' own GPT-2, in random small shapes, saved as checkpoints to load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+torch.set_num_threads(2)
+
+SMALL = {"vocab_size": 97, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 4,
+         "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+
+
+def reference_model(seed: int = 0, **fields: Any) -> GPT2LMHeadModel:
+    """A randomly initialised GPT2LMHeadModel; biases and norms random too, so that none can be forgotten unseen."""
+    torch.manual_seed(seed)
+    model = GPT2LMHeadModel(GPT2Config(**(SMALL | fields)))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+            elif ".ln_" in name:
+                parameter.normal_(1, 0.1)
+            elif "wte" in name or "wpe" in name or "lm_head" in name:
+                parameter.normal_(0, 0.3)
+            elif ".act." not in name:
+                parameter.normal_(0, 0.15)
+    return model.eval()
+
+
+def save(model: GPT2LMHeadModel, folder: Path) -> Path:
+    """`model` as transformers itself saves it."""
+    model.save_pretrained(folder)
+    return folder
+
+
+def reference_logits(model: GPT2LMHeadModel, ids: Any, **inputs: Any) -> np.ndarray:
+    """The logits after every position, as transformers computes them."""
+    extra = {name: torch.tensor(value) for name, value in inputs.items()}
+    with torch.inference_mode():
+        return model(torch.tensor(np.asarray(ids)), **extra).logits.numpy()
+
+
+def random_ids(rows: int, positions: int, vocabulary: int = 97, seed: int = 0) -> np.ndarray:
+    """(rows, positions) ids, the same for the same seed."""
+    return np.random.default_rng(seed).integers(0, vocabulary, (rows, positions))
