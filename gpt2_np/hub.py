@@ -50,29 +50,35 @@ def from_hub(repository: str) -> Path:
     Only what is needed is fetched: ``config.json``, the safetensors (whole, or the index and its shards), and the
     tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``).
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
 
-    def cached(file: str) -> Path:
-        return Path(hf_hub_download(repository, file, local_files_only=True))
-
-    def download(file: str) -> Path:
-        return Path(hf_hub_download(repository, file))
-
-    missing = (EntryNotFoundError,)
-    try:
+    def cached(file: str) -> Path | None:
         try:
-            return collect(cached, (LocalEntryNotFoundError, EntryNotFoundError), repository)
-        except FileNotFoundError:
-            return collect(download, missing, repository)
+            return Path(hf_hub_download(repository, file, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+
+    def download(file: str) -> Path | None:
+        try:
+            return Path(hf_hub_download(repository, file))
+        except LocalEntryNotFoundError:  # a lost connection, which must not pass for a file that isn't there
+            raise
+        except EntryNotFoundError:
+            return None
+
+    try:
+        folder, _ = collect(cached)
+        if folder is None:
+            # Asks once: the download itself would try to connect for half a minute before it gave up.
+            get_hf_file_metadata(hf_hub_url(repository, "config.json"))
+            folder, missing = collect(download)
     except HFValidationError:
         raise FileNotFoundError(
             f"there is no folder {repository!r}, and a hub id is written OWNER/NAME; the bundled model is {DEFAULT!r}"
@@ -86,36 +92,45 @@ def from_hub(repository: str) -> Path:
             f"there is no folder {repository!r} and no such model on {constants.ENDPOINT}; "
             f"known names: {', '.join([*bundled(), *OFFICIAL])}"
         ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        if type(error) is FileNotFoundError:
-            raise
-        raise ConnectionError(
-            f"{repository} is not in the cache ({constants.HF_HUB_CACHE}) and {constants.ENDPOINT} can't be reached; "
-            f"connect to the network, give a local folder, or use the bundled model {DEFAULT!r}"
-        ) from None
+    except LocalEntryNotFoundError:
+        raise unreachable(repository) from None
+    except EntryNotFoundError:
+        folder, missing = None, "config.json"
+    except Exception as error:  # whatever the HTTP library of the day raises when nobody answers
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            raise  # a full disk, a cache that may not be written
+        raise unreachable(repository) from None
+    if folder is None:
+        raise FileNotFoundError(f"{repository} has no {missing}")
+    return folder
 
 
-def collect(fetch: Callable[[str], Path], missing: tuple[type[Exception], ...], repository: str) -> Path:
-    """Bring together the files of a model with `fetch`, which raises one of `missing` for a file that isn't there."""
+def unreachable(repository: str) -> ConnectionError:
+    """The error for a model that is neither cached nor to be had."""
+    from huggingface_hub import constants
 
-    def absent(error: Exception) -> bool:
-        # A lost connection is told apart from a file that the repository lacks: it must not pass for the latter.
-        return isinstance(error, missing) and (len(missing) > 1 or type(error).__name__ != "LocalEntryNotFoundError")
+    return ConnectionError(
+        f"{repository} is not in the cache ({constants.HF_HUB_CACHE}) and {constants.ENDPOINT} can't be reached; "
+        f"connect to the network, give a local folder, or use the bundled model {DEFAULT!r}"
+    )
 
-    def first(*choices: tuple[str, ...]) -> list[Path]:
-        for files in choices:
-            try:
-                return [fetch(file) for file in files]
-            except missing as error:
-                if not absent(error):
-                    raise
-        wanted = " or ".join(" + ".join(files) for files in choices)
-        raise FileNotFoundError(f"{repository} has no {wanted}")
 
-    config = first(("config.json",))[0]
-    weights = first(("model.safetensors",), ("model.safetensors.index.json",))[0]
-    if weights.suffix == ".json":
-        shards = sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
-        first(tuple(shards))
-    first(("tokenizer.json",), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-    return config.parent
+def collect(fetch: Callable[[str], Path | None]) -> tuple[Path | None, str]:
+    """Bring together a model's files with `fetch`, which answers None for a file that isn't there.
+
+    Returns (their folder, "") or (None, what is missing).
+    """
+    config = fetch("config.json")
+    if config is None:
+        return None, "config.json"
+    if fetch("model.safetensors") is None:
+        index = fetch("model.safetensors.index.json")
+        if index is None:
+            return None, "model.safetensors or model.safetensors.index.json"
+        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+            if fetch(shard) is None:
+                return None, shard
+    choices = [("tokenizer.json",), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")]
+    if not any(all(fetch(file) is not None for file in files) for files in choices):
+        return None, " or ".join(" + ".join(files) for files in choices)
+    return config.parent, ""

@@ -119,17 +119,23 @@ def _read(path: Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{path} is not a sound tokenizer file: {error}") from None
+        raise ValueError(f"{path} is not a sound tokenizer file: {first_line(error)}") from None
+
+
+def first_line(error: Exception) -> str:
+    """An error's first line: the library's longer ones list every alternative that it tried."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
     try:
         table = json.loads(vocab.read_text(encoding="utf-8"))
         lines = merges.read_text(encoding="utf-8").split("\n")
-        pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+        halves = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
+        pairs = [(left, right) for left, right in halves]
         inner = tokenizers.Tokenizer(tokenizers.models.BPE(table, pairs))
     except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{vocab} and {merges.name} are not a sound BPE vocabulary: {error}") from None
+        raise ValueError(f"{vocab} and {merges.name} are not a sound BPE vocabulary: {first_line(error)}") from None
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = tokenizers.decoders.ByteLevel()
     if END_OF_TEXT in table:

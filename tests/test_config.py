@@ -16,7 +16,7 @@ def test_defaults_are_transformers_own() -> None:
     theirs = GPT2Config()
     for name, value in vars(Config()).items():
         assert getattr(theirs, name) == value, name
-    assert ALIASES == GPT2Config.attribute_map
+    assert GPT2Config.attribute_map == ALIASES
 
 
 def test_whatever_transformers_saves_is_read(tmp_path: Path) -> None:

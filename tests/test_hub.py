@@ -1,0 +1,185 @@
+"""Names of models: bundled, folders, the cache, and downloads from a stand-in for the hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from gpt2_np import hub
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """What hf_hub_download asks of a hub: HEAD and GET of OWNER/NAME/resolve/REVISION/FILE, with ranges."""
+
+    folder: Path
+    asked: list[tuple[str, str, str | None]]
+    cut: int | None = None  # the connection breaks once, after so many bytes of a large file
+
+    def answer(self, body: bool) -> None:
+        repository, _, file = self.path.partition("/resolve/main/")
+        self.asked.append((self.command, file, self.headers.get("Range")))
+        path = self.folder / repository.strip("/") / file
+        if not path.parent.is_dir():
+            return self.refuse("RepoNotFound")
+        if not path.is_file():
+            return self.refuse("EntryNotFound")
+        data = path.read_bytes()
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
+        self.send_response(206 if start else 200)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("Accept-Ranges", "bytes")
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if body and self.cut is not None and len(data) > self.cut:
+            self.wfile.write(data[start : self.cut])
+            type(self).cut = None
+            self.close_connection = True
+        elif body:
+            self.wfile.write(data[start:])
+        return None
+
+    def refuse(self, code: str) -> None:
+        self.send_response(404)
+        self.send_header("X-Error-Code", code)
+        self.send_header("X-Repo-Commit", "a" * 40)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[type[StandIn]]:
+    """A hub on a free port of this machine, its repositories being folders in `.folder`."""
+    handler = type("Handler", (StandIn,), {"folder": tmp_path / "hub", "asked": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    handler.address = f"http://127.0.0.1:{server.server_port}"
+    yield handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def locate(name: str, cache: Path, address: str, **variables: str) -> subprocess.CompletedProcess:
+    """hub.locate in a process of its own, since huggingface_hub reads its settings when it is imported."""
+    code = (
+        "import sys; from gpt2_np import hub\n"
+        "try: print(hub.locate(sys.argv[1]))\n"
+        "except (OSError, ValueError) as error: sys.exit(f'{type(error).__name__}: {error}')"
+    )
+    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code, name], env=os.environ | settings | variables,
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def publish(stand_in: type[StandIn], repository: str, small: Path, *extra: str, without: tuple[str, ...] = ()) -> None:
+    target = stand_in.folder / repository
+    shutil.copytree(small, target, ignore=lambda _, names: [name for name in names if name in without])
+    for name in extra:
+        (target / name).write_text("{}")
+
+
+def test_an_official_name_fetches_what_is_needed_and_no_more(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "openai-community/gpt2", small, "tokenizer.json", "vocab.json", "merges.txt",
+            "pytorch_model.bin", "tf_model.h5", "README.md")  # fmt: skip
+    first = locate("gpt2", tmp_path / "cache", stand_in.address)
+    folder = Path(first.stdout.strip())
+    assert first.returncode == 0, first.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert (folder / "model.safetensors").read_bytes() == (small / "model.safetensors").read_bytes()
+    assert all((tmp_path / "cache") in path.resolve().parents for path in folder.iterdir())
+
+
+def test_the_cache_answers_without_a_network(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/small", small, "tokenizer.json")
+    first = locate("someone/small", tmp_path / "cache", stand_in.address)
+    asked = len(stand_in.asked)
+    again = locate("someone/small", tmp_path / "cache", stand_in.address)
+    offline = locate("someone/small", tmp_path / "cache", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
+    assert first.stdout == again.stdout == offline.stdout != ""
+    assert len(stand_in.asked) == asked
+
+
+def test_shards_and_the_older_tokenizer_files(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/sharded", small, "vocab.json", "merges.txt", without=("model.safetensors",))
+    target = stand_in.folder / "someone/sharded"
+    (target / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    shutil.copy(small / "model.safetensors", target / "model-1.safetensors")
+    folder = Path(locate("someone/sharded", tmp_path / "cache", stand_in.address).stdout.strip())
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json", "merges.txt", "model-1.safetensors", "model.safetensors.index.json", "vocab.json"
+    ]  # fmt: skip
+
+
+def test_a_broken_connection_goes_on_where_it_broke(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/small", small, "tokenizer.json")
+    stand_in.cut = 5000
+    done = locate("someone/small", tmp_path / "cache", stand_in.address)
+    assert done.returncode == 0, done.stderr
+    assert ("GET", "model.safetensors", "bytes=5000-") in stand_in.asked
+    whole = (small / "model.safetensors").read_bytes()
+    assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == whole
+
+
+def one_line(result: subprocess.CompletedProcess) -> str:
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
+
+
+def test_no_network_and_nothing_cached_is_one_line(tmp_path: Path) -> None:
+    for variables in ({}, {"HF_HUB_OFFLINE": "1"}):
+        message = one_line(locate("gpt2", tmp_path, "http://127.0.0.1:9", **variables))
+        assert message.startswith("ConnectionError: openai-community/gpt2 is not in the cache")
+        assert "connect to the network, give a local folder, or use the bundled model 'tales'" in message
+
+
+def test_what_the_hub_does_not_have_is_one_line(stand_in, small: Path, tmp_path: Path) -> None:
+    message = one_line(locate("nobody/nothing", tmp_path / "cache", stand_in.address))
+    assert "no such model" in message
+    assert "gpt2-medium" in message
+    publish(stand_in, "someone/pickled", small, "tokenizer.json", "pytorch_model.bin", without=("model.safetensors",))
+    message = one_line(locate("someone/pickled", tmp_path / "cache", stand_in.address))
+    assert "someone/pickled has no model.safetensors or model.safetensors.index.json" in message
+
+
+@pytest.mark.parametrize("name", ["./gone", "/gone", "~/gone", "a/b/c", "..", Path("gone")])
+def test_a_path_that_is_not_there_never_asks_the_hub(name) -> None:
+    with pytest.raises(FileNotFoundError, match=r"there is no folder|holds no config\.json"):
+        hub.locate(name)
+
+
+def test_a_name_that_no_hub_can_have(tmp_path: Path) -> None:
+    assert "a hub id is written OWNER/NAME" in one_line(locate("not a name", tmp_path, "http://127.0.0.1:9"))
+
+
+def test_a_folder_wins_and_needs_a_config(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hub.locate(small) == hub.locate(str(small)) == small
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+        hub.locate(tmp_path)
+    monkeypatch.chdir(small.parent)
+    assert hub.locate(small.name) == Path(small.name)
