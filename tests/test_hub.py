@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gpt2_np import hub
@@ -136,12 +137,14 @@ def test_shards_and_the_older_tokenizer_files(stand_in, small: Path, tmp_path: P
 
 
 def test_a_broken_connection_goes_on_where_it_broke(stand_in, small: Path, tmp_path: Path) -> None:
-    publish(stand_in, "someone/small", small, "tokenizer.json")
-    stand_in.cut = 5000
-    done = locate("someone/small", tmp_path / "cache", stand_in.address)
+    publish(stand_in, "someone/large", small, "tokenizer.json")
+    whole = np.random.default_rng(0).bytes(24 << 20)  # the library counts in steps of 10 MiB
+    (stand_in.folder / "someone/large/model.safetensors").write_bytes(whole)
+    stand_in.cut = 15 << 20
+    done = locate("someone/large", tmp_path / "cache", stand_in.address)
     assert done.returncode == 0, done.stderr
-    assert ("GET", "model.safetensors", "bytes=5000-") in stand_in.asked
-    whole = (small / "model.safetensors").read_bytes()
+    ranges = [asked for command, file, asked in stand_in.asked if command == "GET" and file == "model.safetensors"]
+    assert ranges == [None, f"bytes={10 << 20}-"]
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == whole
 
 

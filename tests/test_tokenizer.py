@@ -15,7 +15,7 @@ from transformers import GPT2Tokenizer
 from gpt2_np.config import Config
 from gpt2_np.tokenizer import Tokenizer
 
-TEXTS = ["", "Hello world", " two  spaces\n\nand\tlines ", "it's they'll I'VE", "naïve café — 你好 😀👍🏽", "1234 + 5.6",
+TEXTS = ["", "Hello world", " two  spaces\n\nand\tlines ", "it's they'll I'VE", "naïve café — 你好 😀👍🏽", "12 + 5.6",
          "<|endoftext|>", "a<|endoftext|> b<|endoftext|>", "<|endof text|>", "\u200bzero\u0000width"]  # fmt: skip
 
 
