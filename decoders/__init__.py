@@ -1,1 +1,8 @@
-"""Decoding strategies in pure NumPy: they know neither text nor GPT-2, only a Stepper."""
+"""Decoding strategies in pure NumPy: they know neither text nor GPT-2, only a `Stepper`."""
+
+from .generate import generate, stream
+from .interface import Completion, LogitsProcessor, RewindableStepper, Stepper, Stopping, Token
+from .options import Options
+
+__all__ = ["Completion", "LogitsProcessor", "Options", "RewindableStepper", "Stepper", "Stopping", "Token", "generate",
+           "stream"]  # fmt: skip

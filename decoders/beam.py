@@ -1,0 +1,156 @@
+"""Beam search as transformers scores, stops and orders it (``GenerationMixin._beam_search``), and beam sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import pipeline
+from .generate import room
+from .interface import Completion, FinishReason, LogitsProcessor, Stepper, Stopping, log_softmax, softmax
+from .options import Options
+from .sampling import multinomial, seeded
+
+Array = np.ndarray
+NEVER = np.float32(-1e9)  # what a beam that may not be chosen scores
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One hypothesis: the new ids, the model's log-probability of each, and its score (float32)."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    score: np.float32
+    finish_reason: FinishReason | None = None
+
+
+@dataclass
+class Search:
+    """The state of one prompt's search: the beams still growing and the pool of the best that have ended."""
+
+    prompt: list[int]
+    space: int
+    chain: list[LogitsProcessor]
+    running: list[Beam]
+    pool: list[Beam] = field(default_factory=list)
+    open: bool = True
+
+
+def best(scores: Array, k: int) -> Array:
+    """The places of the k largest, largest first; the first of equals first."""
+    return np.argsort(-scores, kind="stable")[:k]
+
+
+def beam_search(
+    stepper: Stepper,
+    prompts: Sequence[Sequence[int]],
+    options: Options,
+    *,
+    context: int | None = None,
+    stopping: Sequence[Stopping] = (),
+) -> list[Completion]:
+    """The ``num_return_sequences`` best hypotheses of each prompt, best first, side by side.
+
+    At each step the K = max(2, 1 + end-of-texts) × num_beams best continuations of a prompt's beams are looked at
+    (or drawn without replacement, when sampling). Those of the first num_beams that end go to the pool, scored by
+    their sum of log-probabilities over length ** length_penalty; the best that don't end grow on.
+    """
+    beams = options.num_beams
+    searches = []
+    for number, prompt in enumerate(prompts):
+        space = room(prompt, options, context)
+        chain = pipeline.build(options, number, len(prompt), len(prompt) + space)
+        # All beams start alike; only the first may be chosen from.
+        running = [Beam((), (), np.float32(0 if rank == 0 else NEVER)) for rank in range(beams)]
+        searches.append(Search(list(prompt), space, chain, running))
+    stream = seeded(options) if options.do_sample else None
+
+    logits = np.repeat(stepper.feed(prompts), beams, axis=0)
+    options.check_vocabulary(logits.shape[-1])
+    V, K = logits.shape[-1], max(2, 1 + len(options.eos_token_ids)) * beams
+    stepper.reorder([number for number in range(len(prompts)) for _ in range(beams)])
+    growing = list(range(len(prompts)))
+    while growing:
+        own = log_softmax(logits)
+        totals = np.empty((len(growing), beams * V), np.float32)
+        for place, number in enumerate(growing):
+            search = searches[number]
+            texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
+            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams])
+            totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
+        if stream is None:
+            candidates = np.array([_top(row, K) for row in totals])
+        else:
+            candidates = multinomial(stream, softmax(totals), K, growing, len(prompts))
+
+        rows: list[int] = []
+        staying: list[int] = []
+        for place, number in enumerate(growing):
+            search = searches[number]
+            parents = advance(search, candidates[place], totals[place], own[place * beams :], V, options, stopping)
+            if search.open:
+                staying.append(number)
+                rows += [place * beams + parent for parent in parents]
+        growing = staying
+        if growing:
+            stepper.reorder(rows)
+            logits = stepper.feed([beam.ids[-1:] for number in growing for beam in searches[number].running])
+    return [completion(beam) for search in searches for beam in search.pool[: options.num_return_sequences]]
+
+
+def advance(
+    search: Search, candidates: Array, totals: Array, own: Array, V: int, options: Options, stopping: Sequence[Stopping]
+) -> list[int]:
+    """One step of one prompt's search, from its K candidates (places in beams × V); returns the new beams' parents."""
+    beams, length = options.num_beams, len(search.running[0].ids) + 1
+    penalty = 1.0 if options.length_penalty is None else options.length_penalty
+    grown, parents = [], []
+    for place in candidates.tolist():
+        parent, token = divmod(place, V)
+        old = search.running[parent]
+        ids = (*old.ids, token)
+        reason: FinishReason | None = None
+        if token in options.eos_token_ids or any(stop(search.prompt, ids) for stop in stopping):
+            reason = "stop"
+        elif length == search.space:
+            reason = "length"
+        grown.append(Beam(ids, (*old.logprobs, float(own[parent, token])), totals[place], reason))
+        parents.append(parent)
+
+    # Only what ends among the first num_beams candidates may enter the pool.
+    ended = [Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
+             for beam in grown[:beams] if beam.finish_reason]  # fmt: skip
+    full = len(search.pool) == beams
+    if not (full and options.early_stopping is True):
+        merged = search.pool + ended
+        search.pool = [merged[place] for place in best(np.array([beam.score for beam in merged]), beams)]
+
+    scores = np.array([beam.score + (NEVER if beam.finish_reason else np.float32(0)) for beam in grown], np.float32)
+    chosen = best(scores, beams)
+    search.running = [Beam(grown[place].ids, grown[place].logprobs, scores[place]) for place in chosen]
+    search.open = can_improve(search, length, penalty, options) and not all(beam.finish_reason for beam in grown)
+    return [parents[place] for place in chosen]
+
+
+def can_improve(search: Search, length: int, penalty: float, options: Options) -> bool:
+    """Whether the best growing beam could still beat the worst in the pool (``_check_early_stop_heuristic``)."""
+    if len(search.pool) < options.num_beams:
+        return True
+    if options.early_stopping is True:
+        return False
+    hopeful = search.space if options.early_stopping == "never" and penalty > 0 else length
+    return bool(search.running[0].score / np.float32(hopeful**penalty) > min(beam.score for beam in search.pool))
+
+
+def completion(beam: Beam) -> Completion:
+    """A beam as what the caller gets."""
+    reason: FinishReason = beam.finish_reason or "length"
+    return Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score))
+
+
+def _top(scores: Array, k: int) -> Array:
+    places = np.argpartition(-scores, k - 1)[:k]
+    return places[best(scores[places], k)]

@@ -1,0 +1,127 @@
+"""The loop: feed, process, choose, tell; for greedy decoding and every kind of sampling."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from . import pipeline
+from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
+from .options import Options
+from .sampling import sampler
+
+Array = np.ndarray
+
+
+def room(prompt: Sequence[int], options: Options, context: int | None) -> int:
+    """How many ids may follow a prompt: as asked, but no more than the context holds (the last needn't be fed).
+
+    ``ValueError`` when the prompt is empty or longer than the context.
+    """
+    if not len(prompt):
+        raise ValueError("a prompt must have at least one id, got none")
+    if context is None:
+        return options.max_new_tokens
+    if len(prompt) > context:
+        raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
+    return min(options.max_new_tokens, context - len(prompt) + 1)
+
+
+def stream(
+    stepper: Stepper,
+    prompts: Sequence[Sequence[int]],
+    options: Options,
+    *,
+    context: int | None = None,
+    stopping: Sequence[Stopping] = (),
+) -> Iterator[Token]:
+    """Each new id of each row as it is chosen: greedy decoding, or sampling where the options say so.
+
+    Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
+    `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
+    still draws for it, as torch does, until all have ended.
+    """
+    rooms = [room(prompt, options, context) for prompt in prompts]
+    copies = options.num_return_sequences
+    chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
+              for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
+    texts = [list(prompt) for prompt in prompts for _ in range(copies)]
+    choose, total, deadline = sampler(options), len(texts), _deadline(options)
+
+    logits = stepper.feed(prompts)
+    options.check_vocabulary(logits.shape[-1])
+    if copies > 1:
+        logits = np.repeat(logits, copies, axis=0)
+        stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
+    growing = list(range(total))
+    while growing:
+        scores = np.empty_like(logits)
+        for number, chain in enumerate(chains):
+            mine = [place for place, row in enumerate(growing) if row // copies == number]
+            if mine:
+                scores[mine] = pipeline.apply(chain, [np.array(texts[growing[place]]) for place in mine], logits[mine])
+        chosen = choose(scores, growing, total)
+        logprobs = log_softmax(logits)
+        late = time.monotonic() > deadline
+
+        staying = []
+        for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
+            prompt = prompts[row // copies]
+            texts[row].append(token)
+            new = texts[row][len(prompt) :]
+            reason: FinishReason | None = None
+            if token in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
+                reason = "stop"
+            elif late or len(new) == rooms[row // copies]:
+                reason = "length"
+            else:
+                staying.append(place)
+            yield Token(row, token, float(logprobs[place, token]), reason, _best(logprobs[place], options.top_logprobs),
+                        scores[place].copy() if options.output_scores else None)  # fmt: skip
+        if staying and len(staying) < len(growing):
+            stepper.reorder(staying)
+        growing = [growing[place] for place in staying]
+        if growing:
+            logits = stepper.feed([texts[row][-1:] for row in growing])
+
+
+def generate(
+    stepper: Stepper,
+    prompts: Sequence[Sequence[int]],
+    options: Options,
+    *,
+    context: int | None = None,
+    stopping: Sequence[Stopping] = (),
+) -> list[Completion]:
+    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers."""
+    if options.num_beams > 1:
+        from .beam import beam_search
+
+        return beam_search(stepper, prompts, options, context=context, stopping=stopping)
+    completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
+    for token in stream(stepper, prompts, options, context=context, stopping=stopping):
+        completion = completions[token.row]
+        completion.ids.append(token.id)
+        completion.logprobs.append(token.logprob)
+        if token.finish_reason is not None:
+            completion.finish_reason = token.finish_reason
+        if token.top:
+            completion.top.append(token.top)
+        if token.scores is not None:
+            completion.scores.append(token.scores)
+    return completions
+
+
+def _deadline(options: Options) -> float:
+    return float("inf") if options.max_time is None else time.monotonic() + options.max_time
+
+
+def _best(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
+    if not n:
+        return ()
+    n = min(n, len(logprobs))
+    best = np.argpartition(-logprobs, n - 1)[:n]
+    best = best[np.argsort(-logprobs[best], kind="stable")]
+    return tuple((int(token), float(logprobs[token])) for token in best)

@@ -1,0 +1,86 @@
+"""What decoders know of a language model, and what passes between their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+Array = np.ndarray
+FinishReason = Literal["stop", "length"]
+
+
+class Stepper(Protocol):
+    """All that decoding needs of a language model: rows of text that grow."""
+
+    def feed(self, ids: Sequence[Sequence[int]]) -> Array:
+        """Continue each row by its new ids, at first its prompt; (rows, V) float32 logits of what comes next."""
+        ...
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """New row i continues old row ``rows[i]``: expand, permute or shrink."""
+        ...
+
+
+class RewindableStepper(Stepper, Protocol):
+    """A stepper that can try ids out and take them back, which speculation needs."""
+
+    def feed_all(self, ids: Sequence[Sequence[int]]) -> list[Array]:
+        """As `feed`, with the logits after every new id: for each row (its new ids, V)."""
+        ...
+
+    def rewind(self, counts: Sequence[int]) -> None:
+        """Forget each row's last ``counts[row]`` ids."""
+        ...
+
+
+# (each row's ids so far, prompt included; (rows, V) scores) → (rows, V) scores. Never changes its arguments.
+LogitsProcessor = Callable[[Sequence[Array], Array], Array]
+
+# (the prompt, the new ids so far) → whether to stop here.
+Stopping = Callable[[Sequence[int], Sequence[int]], bool]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One new id of one row, as it is chosen.
+
+    ``logprob`` is the model's own log-probability of it (nats), before any processor. ``top`` lists the likeliest
+    alternatives as (id, logprob) where they were asked for, ``scores`` what the sampler saw, (V,) float32.
+    """
+
+    row: int
+    id: int
+    logprob: float
+    finish_reason: FinishReason | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    scores: Array | None = None
+
+
+@dataclass
+class Completion:
+    """What became of one row: the new ids (a chosen end-of-text is kept), their log-probabilities, why it stopped.
+
+    ``score`` is a beam's: its sum of log-probabilities divided by its length to the power of length_penalty.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+    score: float | None = None
+    top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
+    scores: list[Array] = field(default_factory=list)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities along the last axis, in the dtype that comes in."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def softmax(logits: Array) -> Array:
+    """Probabilities along the last axis, in the dtype that comes in; −inf becomes exactly 0."""
+    e = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)

@@ -1,0 +1,78 @@
+"""Samplers: from the scores of the rows still growing to one token each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .interface import softmax
+from .options import Options
+from .torch_rng import CPU, CUDA, Stream
+
+Array = np.ndarray
+
+# (scores of the growing rows, their numbers, how many rows there are in all) → one id each.
+Sampler = Callable[[Array, Sequence[int], int], Array]
+
+
+def argmax(scores: Array, rows: Sequence[int], total: int) -> Array:
+    """The best token of each row; the first of equals."""
+    return scores.argmax(axis=-1)
+
+
+def multinomial(stream: Stream, probabilities: Array, n: int, rows: Sequence[int], total: int) -> Array:
+    """``torch.multinomial(p, n)`` on (total, V) probabilities, for the given rows of them alone: (len(rows), n) ids.
+
+    The stream is drawn for the rows left out too, as torch draws for rows that are finished. Without replacement,
+    best p / q first.
+    """
+    V = probabilities.shape[-1]
+    row, token = np.nonzero(probabilities)
+    q = stream.exponential(total, V, np.asarray(rows, np.int64)[row] * V + token)
+    race = np.zeros_like(probabilities)
+    with np.errstate(divide="ignore"):
+        race[row, token] = probabilities[row, token] / q
+    if n == 1:
+        return race.argmax(axis=-1)[:, None]
+    return np.argsort(-race, axis=-1, kind="stable")[:, :n]
+
+
+def sampler(options: Options) -> Sampler:
+    """The sampler that the options ask for; without a seed, one is drawn from the operating system."""
+    if not options.do_sample:
+        return argmax
+    if options.uniforms is not None:
+        return from_uniforms(options.uniforms)
+    stream = seeded(options)
+    return lambda scores, rows, total: multinomial(stream, softmax(scores), 1, rows, total)[:, 0]
+
+
+def seeded(options: Options) -> Stream:
+    """The stream of ``torch.manual_seed(seed)`` on the CPU, or on a CUDA device."""
+    seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "little")
+    if options.rng == "cpu":
+        return CPU(seed)
+    return CUDA(seed) if options.cuda_multiprocessors is None else CUDA(seed, options.cuda_multiprocessors)
+
+
+def from_uniforms(uniforms: Sequence[float]) -> Sampler:
+    """Draws given as data, one uniform in [0, 1) a token, by inversion: the first id whose cumulative probability
+    (float64, in the order of ids) exceeds it. Rows take theirs in order at each step; ``ValueError`` when none is left.
+    """
+    source: Iterator[float] = iter(uniforms)
+
+    def draw(scores: Array, rows: Sequence[int], total: int) -> Array:
+        out = np.empty(len(scores), np.int64)
+        for number, p in enumerate(softmax(scores.astype(np.float64))):
+            u = next(source, None)
+            if u is None:
+                raise ValueError(f"uniforms must hold one number a token, got {len(uniforms)}")
+            if not 0 <= u < 1:
+                raise ValueError(f"uniforms must be in [0, 1), got {u}")
+            total_mass = np.cumsum(p)
+            out[number] = np.searchsorted(total_mass, u * total_mass[-1], side="right")
+        return out
+
+    return draw

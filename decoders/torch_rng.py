@@ -1,0 +1,85 @@
+"""torch's random streams, without torch: the same seed draws the same tokens.
+
+``torch.multinomial(p, n)`` without replacement (and for n = 1) is the n largest of p / q, q being drawn from the
+exponential distribution over the whole tensor (``aten/src/ATen/native/Distributions.cpp``). So a stream is one
+function: the exponentials of a (rows, V) float32 tensor, at the places asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+Array = np.ndarray
+
+
+class Stream(Protocol):
+    """A source of exponentials, one (rows, V) tensor a call."""
+
+    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+        """The float32 draws at the flat indices `wanted` of the next (rows, V) tensor, all of which is consumed."""
+        ...
+
+
+class CPU:
+    """``torch.manual_seed(seed)`` on the CPU: MT19937, two 32-bit draws an element, the high one first.
+
+    u has 53 bits, q = float32(−ln(1 − u)) (``aten/src/ATen/core/DistributionsHelper.h``). Checked against torch 2.13.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.MT19937()
+        self._bits._legacy_seeding(seed & 0xFFFFFFFF)
+
+    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+        draws = self._bits.random_raw(2 * rows * V)
+        high, low = draws[2 * wanted], draws[2 * wanted + 1]
+        u = ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)) * 2.0**-53
+        return (-np.log1p(-u)).astype(np.float32)
+
+
+class CUDA:
+    """``torch.manual_seed(seed)`` on a CUDA device: Philox4x32-10, one subsequence a thread.
+
+    Blocks of 256 threads, at most ``multiprocessors`` × ``threads_per_multiprocessor`` / 256 of them; thread t writes
+    elements t, t + S, t + 2S, t + 3S (S threads in all) from the four lanes of one block of Philox
+    (``ATen/native/cuda/DistributionTemplates.h``, ``ATen/cuda/detail/…TransformationHelper.h``). The number of
+    multiprocessors matters only for tensors of more than about 200,000 elements; the default is an H100's or H200's.
+
+    Philox is checked against Random123's known answers; the whole has not been run beside a device, and torch's
+    ``__logf`` may differ from the logarithm here in its last bits.
+    """
+
+    def __init__(self, seed: int, multiprocessors: int = 132, threads_per_multiprocessor: int = 2048) -> None:
+        self.seed, self.offset = seed, 0
+        self.most_blocks = multiprocessors * (threads_per_multiprocessor // 256)
+
+    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+        n = rows * V
+        threads = 256 * min(-(-n // 256), self.most_blocks)
+        # Element i is lane (i // S) mod 4 of thread i mod S, in that thread's (i // 4S)-th block.
+        thread, lane, turn = wanted % threads, wanted // threads % 4, wanted // (4 * threads)
+        words = philox(self.seed, self.offset // 4 + turn, thread)
+        self.offset += 4 * -(-n // (4 * threads))
+        word = np.take_along_axis(words, lane[None], axis=0)[0]
+        u = word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)
+        epsilon = np.float32(2**-23)
+        return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, np.log(u))
+
+
+def philox(seed: int, counter: Array, subsequence: Array) -> Array:
+    """Philox4x32-10 (Salmon et al. 2011) as cuRAND numbers it: (n,) counters and subsequences → (4, n) uint32.
+
+    The 128-bit counter is `counter` below and `subsequence` above; the key is the seed.
+    """
+    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    counter, subsequence = np.asarray(counter, np.uint64), np.asarray(subsequence, np.uint64)
+    a, b, c, d = counter & mask, counter >> shift, subsequence & mask, subsequence >> shift
+    key0, key1 = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
+    for _ in range(10):
+        first, second = a * np.uint64(0xD2511F53), c * np.uint64(0xCD9E8D57)
+        a, c = (second >> shift) ^ b ^ np.uint64(key0), (first >> shift) ^ d ^ np.uint64(key1)
+        b, d = second & mask, first & mask
+        key0, key1 = (key0 + 0x9E3779B9) & 0xFFFFFFFF, (key1 + 0xBB67AE85) & 0xFFFFFFFF
+    return np.stack([a, b, c, d]).astype(np.uint32)

@@ -1,0 +1,202 @@
+"""Warpers: what reshapes or truncates the distribution before a token is drawn.
+
+Each is a small frozen object called with (ids so far, scores) that returns new scores, what it removes being −inf.
+They equal transformers' classes of the same purpose (``generation/logits_process.py``), float32 rounding included
+as far as NumPy's exponential allows. ``min_tokens_to_keep`` spares the best few, which beam sampling needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .interface import log_softmax, softmax
+
+Array = np.ndarray
+NEVER = -np.inf
+
+
+def require(condition: bool, rule: str, value: object) -> None:
+    """``ValueError`` that quotes the rule and the value: "top_k must be at least 1, got 0"."""
+    if not condition:
+        raise ValueError(f"{rule}, got {value!r}")
+
+
+def removed(scores: Array, remove: Array) -> Array:
+    """`scores` with −inf where `remove`."""
+    return np.where(remove, scores.dtype.type(NEVER), scores)
+
+
+def kth_largest(scores: Array, k: int) -> Array:
+    """The k-th largest score of each row: (rows, 1)."""
+    k = min(k, scores.shape[-1])
+    return np.partition(scores, -k, axis=-1)[:, -k, None]
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Scores divided by the temperature: below 1 sharpens, above 1 flattens. Ackley et al. 1985."""
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.temperature < np.inf, "temperature must be above 0", self.temperature)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return scores / scores.dtype.type(self.temperature)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k best stay, and whatever ties with the k-th. Fan et al. 2018."""
+
+    top_k: int
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(self.top_k >= 1, "top_k must be at least 1", self.top_k)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return removed(scores, scores < kth_largest(scores, max(self.top_k, self.min_tokens_to_keep)))
+
+
+@dataclass(frozen=True)
+class TopP:
+    """The nucleus stays: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
+
+    Sorted upwards and summed in float32, as transformers does: what has a cumulative probability of at most 1 − p
+    goes. Only finite scores are sorted, since −inf adds nothing to any sum.
+    """
+
+    top_p: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.top_p <= 1, "top_p must be in (0, 1]", self.top_p)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out = scores.copy()
+        threshold = scores.dtype.type(1 - self.top_p)
+        for row in out:
+            finite = np.flatnonzero(row > NEVER)
+            order = finite[np.argsort(row[finite], kind="stable")]
+            going = np.cumsum(softmax(row[order])) <= threshold
+            going[max(0, len(going) - self.min_tokens_to_keep) :] = False
+            row[order[going]] = NEVER
+        return out
+
+
+@dataclass(frozen=True)
+class MinP:
+    """What is at least min_p times as likely as the best token stays. Nguyen et al. 2024."""
+
+    min_p: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 <= self.min_p <= 1, "min_p must be in [0, 1]", self.min_p)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        p = softmax(scores)
+        remove = p < p.dtype.type(self.min_p) * p.max(axis=-1, keepdims=True)
+        best = np.argpartition(-p, min(self.min_tokens_to_keep, p.shape[-1]) - 1)[:, : self.min_tokens_to_keep]
+        np.put_along_axis(remove, best, False, axis=-1)
+        return removed(scores, remove)
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Tokens whose surprise is nearest to the distribution's entropy, until their mass reaches typical_p.
+
+    Meister et al. 2022. The likeliest token itself may go.
+    """
+
+    typical_p: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.typical_p < 1, "typical_p must be in (0, 1)", self.typical_p)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        logp = log_softmax(scores)
+        with np.errstate(invalid="ignore"):
+            entropy = -np.nansum(logp * np.exp(logp), axis=-1, keepdims=True)
+        distance = np.abs(-logp - entropy)
+        order = np.argsort(distance, axis=-1, kind="stable")
+        mass = np.cumsum(softmax(np.take_along_axis(scores, order, -1)), axis=-1)
+        last = np.minimum((mass < mass.dtype.type(self.typical_p)).sum(-1, keepdims=True), scores.shape[-1] - 1)
+        ordered = np.take_along_axis(distance, order, -1)
+        going = ordered > np.take_along_axis(ordered, last, -1)
+        going[:, : self.min_tokens_to_keep] = False
+        remove = np.zeros_like(going)
+        np.put_along_axis(remove, order, going, axis=-1)
+        return removed(scores, remove)
+
+
+@dataclass(frozen=True)
+class EpsilonCutoff:
+    """What is less likely than epsilon goes. Hewitt et al. 2022."""
+
+    epsilon_cutoff: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.epsilon_cutoff < 1, "epsilon_cutoff must be in (0, 1)", self.epsilon_cutoff)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        unlikely = softmax(scores) < scores.dtype.type(self.epsilon_cutoff)
+        return removed(scores, unlikely & (scores < kth_largest(scores, self.min_tokens_to_keep)))
+
+
+@dataclass(frozen=True)
+class EtaCutoff:
+    """What is less likely than min(ε, √ε·e^−H) goes, H being the entropy. Hewitt et al. 2022, section 3.2."""
+
+    eta_cutoff: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        require(0 < self.eta_cutoff < 1, "eta_cutoff must be in (0, 1)", self.eta_cutoff)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        p, logp = softmax(scores), log_softmax(scores)
+        # torch's Categorical clamps −inf to the smallest float before it takes the entropy
+        entropy = -(p * np.maximum(logp, np.finfo(logp.dtype).min)).sum(axis=-1, keepdims=True)
+        epsilon = scores.dtype.type(self.eta_cutoff)
+        unlikely = p < np.minimum(epsilon, np.sqrt(epsilon) * np.exp(-entropy))
+        return removed(scores, unlikely & (scores < kth_largest(scores, self.min_tokens_to_keep)))
+
+
+@dataclass(frozen=True)
+class TopH:
+    """The best tokens while their entropy stays within a share of the distribution's; the first always stays.
+
+    Potraghloo et al. 2025. Only the 100 best are looked at, renormalised among themselves.
+    """
+
+    top_h: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.top_h <= 1, "top_h must be in (0, 1]", self.top_h)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        order = np.argsort(-scores, axis=-1, kind="stable")[:, :100]
+        best = np.take_along_axis(scores, order, -1)
+        p, logp = softmax(best), np.maximum(log_softmax(best), np.finfo(scores.dtype).min)
+        entropy = -(p * logp).sum(axis=-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stays = np.cumsum(-p * np.log(p), axis=-1) <= entropy * scores.dtype.type(self.top_h)
+        stays[:, 0] = True
+        keep = np.zeros(scores.shape, bool)
+        np.put_along_axis(keep, order, stays, axis=-1)
+        return removed(scores, ~keep)
+
+
+@dataclass(frozen=True)
+class Renormalize:
+    """Scores as log-probabilities again, whatever came before."""
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return log_softmax(scores)

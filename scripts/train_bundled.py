@@ -1,0 +1,120 @@
+"""Train the bundled model: GPT-2's architecture, its own byte-level BPE, on a folder of tales and novels.
+
+    python scripts/train_bundled.py --text TEXT --out runs/tales
+
+goes on from its checkpoint where there is one (so it may be stopped at any time and spread over several sittings),
+and ends with ``runs/tales/`` holding the loss curve and the checkpoint. ``scripts/export_bundled.py`` makes the
+model's folder of it. On one device, the same seed gives the same weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from pathlib import Path
+
+import torch
+from training import data, learning
+
+SIZES = {
+    "tales": {"vocab_size": 4096, "n_positions": 512, "n_embd": 256, "n_layer": 6, "n_head": 8},
+    "tiny": {"vocab_size": 4096, "n_positions": 512, "n_embd": 64, "n_layer": 2, "n_head": 4},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, help="folder with tales.txt.xz and novels.txt.xz")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run; an earlier run there goes on")
+    parser.add_argument("--size", choices=SIZES, default="tales")
+    parser.add_argument("--tokens", type=int, default=24_000_000, help="length of the run; the schedule ends there")
+    parser.add_argument("--rows", type=int, default=16, help="rows of a batch, each of the whole context")
+    parser.add_argument("--muon", type=float, default=0.02, help="peak learning rate of the blocks' matrices")
+    parser.add_argument("--adam", type=float, default=0.004, help="peak learning rate of everything else")
+    parser.add_argument("--decay", type=float, default=0.05, help="weight decay of the matrices")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--tales", type=float, default=0.2, help="share of rows from the tales")
+    parser.add_argument("--repeats", type=float, default=0.03, help="share of rows in which a passage repeats")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--every", type=int, default=50, help="steps between lines of the loss curve")
+    parser.add_argument("--stop-after", type=int, help="stop at this step, as if killed (for tests)")
+    train(parser.parse_args())
+
+
+def train(options: argparse.Namespace) -> None:
+    """The whole run, or what is left of it."""
+    shape = SIZES[options.size]
+    corpora = data.prepare(options.text, options.out, shape["vocab_size"])
+    for name, corpus in corpora.items():
+        print(f"{name}: {len(corpus.ids):,} ids, {corpus.bytes / len(corpus.ids):.3f} bytes each", flush=True)
+    model = learning.build(shape, options.seed, options.dropout, options.device)
+    optimizer = learning.Optimizer(model, {"muon": options.muon, "adam": options.adam, "decay": options.decay})
+    progress = {"step": 0, "tokens": 0, "seconds": 0.0}
+    if (options.out / "progress.json").is_file():
+        progress = learning.load_checkpoint(options.out, model, optimizer)
+    settings = {key: str(value) for key, value in vars(options).items()} | {"shape": shape}
+    (options.out / f"settings-{progress['step']}.json").write_text(json.dumps(settings, indent=1))
+
+    per_step = options.rows * shape["n_positions"]
+    steps, recent, since = -(-options.tokens // per_step), [], time.monotonic()
+    while progress["step"] < min(steps, options.stop_after or steps):
+        step = progress["step"]
+        rows = data.batch(corpora, step, options.rows, shape["n_positions"], options.tales, options.repeats,
+                          shape["vocab_size"], options.seed)  # fmt: skip
+        torch.manual_seed(options.seed + step)  # for dropout: nothing depends on where the run was interrupted
+        loss = learning.loss_of(model, torch.from_numpy(rows).to(options.device))
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step(step + 1, learning.schedule(step / steps))
+        recent.append(loss.item())
+        progress |= {"step": step + 1, "tokens": (step + 1) * per_step}
+        if progress["step"] % options.every == 0 or progress["step"] == steps:
+            seconds = time.monotonic() - since
+            since += seconds
+            progress["seconds"] += seconds
+            speed = len(recent) * per_step / seconds
+            left = (steps - progress["step"]) * per_step / speed
+            held_out = evaluate(model, corpora, options) if progress["step"] % (4 * options.every) == 0 else {}
+            report(options.out, progress, sum(recent) / len(recent), held_out)
+            print(f"step {progress['step']}/{steps}  loss {sum(recent) / len(recent):.4f}  {speed:,.0f} tokens/s  "
+                  f"{left / 60:.0f} min left  {held_out or ''}", flush=True)  # fmt: skip
+            recent = []
+            if held_out or progress["step"] == steps:
+                learning.save_checkpoint(options.out, model, optimizer, progress)
+    learning.save_checkpoint(options.out, model, optimizer, progress)
+
+
+@torch.no_grad()
+def evaluate(model: torch.nn.Module, corpora: dict[str, data.Corpus], options: argparse.Namespace) -> dict[str, float]:
+    """Bits per byte on 24 evenly spaced windows of each kind's held-out text: a quick look, not the final figure."""
+    model.eval()
+    found = {}
+    for kind in data.KINDS:
+        corpus = corpora[f"{kind} held out"]
+        length = model.config.n_positions
+        starts = torch.linspace(0, len(corpus.ids) - length - 1, 24).long()
+        rows = torch.stack([torch.from_numpy(corpus.ids[s : s + length + 1].astype("int64")) for s in starts])
+        nats = sum(learning.loss_of(model, part.to(options.device)).item() for part in rows.split(8)) / 3
+        found[kind] = round(nats / 0.6931471805599453 / (corpus.bytes / len(corpus.ids)), 4)
+    model.train()
+    return found
+
+
+def report(out: Path, progress: dict, loss: float, held_out: dict[str, float]) -> None:
+    """One more line of the loss curve, ``loss.csv``."""
+    path = out / "loss.csv"
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(["step", "tokens", "seconds", "loss_nats", *(f"{kind}_bits_per_byte" for kind in data.KINDS)])
+        writer.writerow([progress["step"], progress["tokens"], round(progress["seconds"]), round(loss, 4),
+                         *(held_out.get(kind, "") for kind in data.KINDS)])  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
