@@ -26,8 +26,9 @@ class KVCache:
         if not 1 <= capacity <= config.n_positions:
             raise ValueError(f"a cache must hold between 1 and {config.n_positions} positions, got {capacity}")
         shape = (config.n_layer, rows, config.n_head, capacity, config.head_width)
-        self.k = np.empty(shape, dtype)
-        self.v = np.empty(shape, dtype)
+        # Zeros, not whatever lay there: what a shorter row has not written is masked, but 0 · NaN would be NaN.
+        self.k = np.zeros(shape, dtype)
+        self.v = np.zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
 
     @property
@@ -79,7 +80,7 @@ class KVCache:
         used = int(self.lengths.max(initial=0))
         for name in ("k", "v"):
             old = getattr(self, name)
-            new = np.empty((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
+            new = np.zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
             new[:, :, :, :used] = old[:, rows, :, :used]
             setattr(self, name, new)
         self.lengths = self.lengths[rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,16 +82,15 @@ class Model:
         last_only: bool = False,
     ) -> Array:
         """`model.forward` in the implementation that suits the call; see there."""
-        run, operations = self._implementation(tap)
-        return run(self.params, self.config, ids, cache=cache, ops=operations, tap=tap,
-                   token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
+        return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
+                             token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
 
-    def _implementation(self, tap: Tap) -> tuple[Callable[..., Array], Any]:
+    def _operations(self, tap: Tap) -> Any:
         if tap is not no_tap or self.backend == "numpy":
-            return model.forward, ops
+            return ops
         from . import kernels
 
-        return kernels.forward, kernels
+        return kernels
 
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
         """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""

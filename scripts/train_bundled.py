@@ -111,7 +111,8 @@ def report(out: Path, progress: dict, loss: float, held_out: dict[str, float]) -
     with path.open("a", newline="") as file:
         writer = csv.writer(file)
         if new:
-            writer.writerow(["step", "tokens", "seconds", "loss_nats", *(f"{kind}_bits_per_byte" for kind in data.KINDS)])
+            kinds = [f"{kind}_bits_per_byte" for kind in data.KINDS]
+            writer.writerow(["step", "tokens", "seconds", "loss_nats", *kinds])
         writer.writerow([progress["step"], progress["tokens"], round(progress["seconds"]), round(loss, 4),
                          *(held_out.get(kind, "") for kind in data.KINDS)])  # fmt: skip
 

@@ -28,7 +28,8 @@ def agree(model, prompts, seed: int, options: dict, eos: int | list[int] | None)
 
 
 OPTIONAL = {
-    "length_penalty": st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]), "early_stopping": st.sampled_from([True, False, "never"]),
+    "length_penalty": st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
+    "early_stopping": st.sampled_from([True, False, "never"]),
     "repetition_penalty": st.floats(0.8, 1.5), "no_repeat_ngram_size": st.integers(2, 3),
     "min_new_tokens": st.integers(0, 4), "renormalize_logits": st.booleans(),
 }  # fmt: skip

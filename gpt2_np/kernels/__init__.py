@@ -1,4 +1,13 @@
-"""The compiled twins of `ops`: same names, same signatures, Numba loops where they pay."""
+"""The compiled twins of `ops`: same names, same signatures, Numba loops where they pay and NumPy's BLAS where it does.
 
-from ..model import forward as forward
-from ..ops import *  # noqa: F403
+Importing this compiles the kernels, once on a machine: the compiled code is kept beside the source, or in the user's
+cache folder where that can't be written.
+"""
+
+from ..ops import attention_scores, layer_norm_scale, mix_values, split_heads
+from .attention import attention
+from .linear import linear, unembed
+from .pointwise import activate, gelu_new, layer_norm, softmax
+
+__all__ = ["activate", "attention", "attention_scores", "gelu_new", "layer_norm", "layer_norm_scale", "linear",
+           "mix_values", "softmax", "split_heads", "unembed"]  # fmt: skip

@@ -71,7 +71,8 @@ class Optimizer:
             update = parameter.grad.lerp(momentum, 0.95)
             # Queries, keys and values are three matrices that share a tensor.
             parts = update.chunk(3, dim=1) if "c_attn" in name else (update,)
-            update = torch.cat([orthogonalise(part) * max(1, part.shape[1] / part.shape[0]) ** 0.5 for part in parts], 1)
+            stretch = max(1, parts[0].shape[1] / parts[0].shape[0]) ** 0.5
+            update = torch.cat([orthogonalise(part) * stretch for part in parts], dim=1)
             rate = scale * self.rates["muon"]
             parameter.mul_(1 - rate * self.rates["decay"]).add_(update, alpha=-rate)
         for name, parameter in self.others.items():
@@ -83,7 +84,7 @@ class Optimizer:
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, progress: dict[str, Any]) -> None:
-    """Parameters, moments and progress; the JSON is replaced last and names the tensors' file, so a kill is harmless."""
+    """Parameters, moments and progress. The JSON is replaced last and names the tensors' file: a kill is harmless."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"checkpoint-{progress['step']}.safetensors"
     tensors = {f"model.{n}": p.detach().clone() for n, p in model.named_parameters()}

@@ -1,0 +1,93 @@
+"""``gpt2-np generate``: continue a prompt."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from .options import GroupedCommand, grouped, load, model_options
+from .progress import compiling
+
+SAMPLING, SEARCH, RULES, LENGTH, OUTPUT = "Sampling", "Beam search", "Rules", "Length", "Output"
+EXAMPLES = {
+    LENGTH: 'gpt2-np generate "One day" --max-new-tokens 100 --stop "\\n"',
+    SAMPLING: 'gpt2-np generate "One day" --do-sample --temperature 0.8 --top-p 0.95 --seed 1',
+    SEARCH: 'gpt2-np generate "One day" --num-beams 5 --num-return-sequences 3',
+    RULES: 'gpt2-np generate "One day" --no-repeat-ngram-size 3 --repetition-penalty 1.2',
+    OUTPUT: 'gpt2-np generate "One day" --json | jq .ids',
+    "Model": 'gpt2-np generate "One day" --model gpt2-medium --dtype int8',
+}
+
+
+class Early(click.ParamType):
+    """--early-stopping: true, false or never."""
+
+    name = "true|false|never"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        known = {"true": True, "false": False, "never": "never"}
+        if value not in known:
+            self.fail(f"must be true, false or never, got {value!r}", param, ctx)
+        return known[value]
+
+
+@click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Continue a prompt.")
+@click.argument("prompt")
+@grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
+@grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
+@grouped(LENGTH, "--stop", "stop_strings", multiple=True, metavar="TEXT", help="End once this was written; repeatable.")
+@grouped(LENGTH, "--max-time", type=float, metavar="SECONDS", help="End after so many seconds.")
+@grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
+@grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
+@grouped(SAMPLING, "--rng", type=click.Choice(["cpu", "cuda"]), help="Whose random stream.  [default: cpu]")
+@grouped(SAMPLING, "--temperature", type=float, help="Below 1 sharpens the distribution, above 1 flattens it.")
+@grouped(SAMPLING, "--top-k", type=int, help="Only the k best tokens.")
+@grouped(SAMPLING, "--top-p", type=float, help="Only the smallest set of tokens with more than this probability.")
+@grouped(SAMPLING, "--min-p", type=float, help="Only tokens at least this many times as likely as the best.")
+@grouped(SAMPLING, "--typical-p", type=float, help="Tokens of typical surprise, up to this probability.")
+@grouped(SAMPLING, "--epsilon-cutoff", type=float, help="Only tokens at least this likely.")
+@grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
+@grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
+@grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
+@grouped(SEARCH, "--num-beams", type=int, help="Follow so many texts at once and return the likeliest.")
+@grouped(SEARCH, "--length-penalty", type=float, help="Above 0 favours long texts.  [default: 1]")
+@grouped(SEARCH, "--early-stopping", type=Early(), help="When to stop looking for better ones.  [default: false]")
+@grouped(RULES, "--repetition-penalty", type=float, help="Above 1: what occurred becomes less likely.")
+@grouped(RULES, "--presence-penalty", type=float, help="Subtracted once for a token generated before.")
+@grouped(RULES, "--frequency-penalty", type=float, help="Subtracted for each time a token was generated.")
+@grouped(RULES, "--no-repeat-ngram-size", type=int, help="No sequence of so many tokens comes twice.")
+@grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
+@model_options
+def generate(
+    prompt: str, model: str, dtype: str, backend: str, device: str | None, as_json: bool,
+    stop_strings: tuple[str, ...], **options: Any,
+) -> None:  # fmt: skip
+    """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
+    chosen = {name: value for name, value in options.items() if value is not None}
+    if stop_strings:
+        chosen["stop_strings"] = stop_strings
+    gpt2 = load(model, dtype, backend, device)
+    _, checked = gpt2.options(chosen)
+    compiling(gpt2)
+    if as_json or checked.num_beams > 1 or checked.num_return_sequences > 1:
+        written = gpt2.generate(prompt, **chosen)
+        several = written if isinstance(written, list) else [written]
+        for number, one in enumerate(several, 1):
+            if as_json:
+                fields = {"prompt": prompt, "text": one.text, "ids": one.ids, "logprobs": one.logprobs,
+                          "finish_reason": one.finish_reason}  # fmt: skip
+                print(json.dumps(fields | ({} if one.score is None else {"score": one.score}), ensure_ascii=False))
+            else:
+                if len(several) > 1:
+                    score = "" if one.score is None else f", score {one.score:.4f}"
+                    print(f"[{number}{score}]")
+                print(prompt + one.text)
+        return
+    print(prompt, end="", flush=True)
+    for piece in gpt2.stream(prompt, **chosen):
+        print(piece, end="", flush=True)
+    print()
+    sys.stdout.flush()

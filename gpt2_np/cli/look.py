@@ -1,0 +1,72 @@
+"""``gpt2-np logits`` and ``gpt2-np info``: what a model says next, and what it is."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import numpy as np
+
+from .options import GroupedCommand, grouped, load, model_options
+from .progress import compiling
+
+
+@click.command(cls=GroupedCommand, short_help="Show the likeliest next tokens.")
+@click.argument("prompt")
+@grouped("Output", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many tokens.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@model_options
+def logits(
+    prompt: str, top: int, as_json: bool, model: str, dtype: str, backend: str, device: str | None
+) -> None:
+    """The table of the likeliest next tokens after PROMPT, with their logits and probabilities."""
+    gpt2 = load(model, dtype, backend, device)
+    compiling(gpt2)
+    ids = gpt2.prompt_ids(prompt)
+    scores = gpt2(ids)[-1].astype(np.float64)
+    p = np.exp(scores - scores.max())
+    p /= p.sum()
+    best = np.argsort(-scores, kind="stable")[:top].tolist()
+    rows = [{"id": token, "token": gpt2.tokenizer.decode([token]), "logit": float(scores[token]),
+             "probability": float(p[token])} for token in best]  # fmt: skip
+    if as_json:
+        about = {"prompt": prompt, "ids": ids, "vocabulary": len(scores), "top": rows}
+        print(json.dumps(about | {"min": float(scores.min()), "max": float(scores.max())}, ensure_ascii=False))
+        return
+    print(f"{len(ids)} tokens in, {len(scores):,} logits out, from {scores.min():.2f} to {scores.max():.2f}\n")
+    width = max(len(repr(row["token"])) for row in rows)
+    print(f"{'rank':>4}  {'id':>6}  {'token':<{width}}  {'logit':>8}  probability")
+    for rank, row in enumerate(rows, 1):
+        bar = "█" * round(40 * row["probability"])
+        print(f"{rank:>4}  {row['id']:>6}  {row['token']!r:<{width}}  {row['logit']:>8.3f}  {row['probability']:>7.2%} {bar}")
+
+
+@click.command(cls=GroupedCommand, short_help="Say what a model is and where its files are.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@model_options
+def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None) -> None:
+    """A model's sizes, its number of parameters, and where its files are."""
+    from ..hub import locate
+    from ..params import flatten
+    from ..weights import files
+
+    gpt2 = load(model, "float32" if backend != "torch" else dtype, backend, device)
+    config = gpt2.config
+    count = sum(array.size for _, array in flatten(gpt2.params))
+    folder = locate(model)
+    on_disk = {path.name: path.stat().st_size for path in files(folder)}
+    fields = {
+        "model": model, "folder": str(folder), "parameters": count, "n_layer": config.n_layer, "n_embd": config.n_embd,
+        "n_head": config.n_head, "n_inner": config.mlp_width, "n_positions": config.n_positions,
+        "vocab_size": config.vocab_size, "activation_function": config.activation_function,
+        "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte, "files": on_disk,
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(fields))
+        return
+    print(f"{model}: {count:,} parameters in {folder}\n")
+    for name in ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "vocab_size", "activation_function"):
+        print(f"  {name:<20} {fields[name]}")
+    for name, size in on_disk.items():
+        print(f"  {name:<20} {size / 2**20:,.1f} MiB")
+    print(f"  {'in memory, float32':<20} {4 * count / 2**20:,.1f} MiB")

@@ -1,0 +1,59 @@
+"""What the kernels are made of: compiler settings, array types, and an exponential that the compiler can vectorise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+from numba.core import cgutils  # noqa: F401  (registers what intrinsics need)
+from numba.extending import intrinsic
+
+# May reorder sums, so that they run in vector lanes; never assumes that infinities and NaN don't exist.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+
+# Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
+vector = types.Array(types.float32, 1, "C", readonly=True)
+matrix = types.Array(types.float32, 2, "C", readonly=True)
+out1 = types.Array(types.float32, 1, "C")
+out2 = types.Array(types.float32, 2, "C")
+out3 = types.Array(types.float32, 3, "C")
+out4 = types.Array(types.float32, 4, "C")
+lengths1 = types.Array(types.int64, 1, "C", readonly=True)
+
+
+@intrinsic
+def float_of_bits(typing: Any, bits: Any) -> Any:
+    """The float32 whose bits are this int32."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.int32), codegen
+
+
+def _exp(x: Any) -> Any:
+    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
+    # The nearest whole number of doublings, by the rounding of a number too large to have a fraction.
+    n = (x * np.float32(1.44269504) + np.float32(12582912.0)) - np.float32(12582912.0)
+    r = (x - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = p * r * r + r + np.float32(1.0)
+    return p * float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
+
+
+if numba.config.DISABLE_JIT:
+
+    def exp(x: Any) -> Any:
+        """e^x in float32."""
+        return np.exp(np.float32(x))
+
+else:
+    # Cephes' expf (Moshier 1992): within 2 units in the last place. Not FAST: reordering would undo its rounding.
+    exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, cache=True)(_exp)

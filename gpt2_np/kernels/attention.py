@@ -1,0 +1,67 @@
+"""Causal attention: one new position a row by a kernel that streams the cache, many by BLAS in blocks of queries."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import prange, types, void
+
+from .. import ops
+from .arithmetic import FAST, exp, lengths1, out3
+from .pointwise import softmax
+
+Array = np.ndarray
+QUERIES = 128  # scores of so many queries at a time stay in the processor's cache
+cache4 = types.Array(types.float32, 4, "A", readonly=True)
+heads3 = types.Array(types.float32, 3, "A", readonly=True)
+
+
+@numba.njit(void(heads3, cache4, cache4, lengths1, types.float32, out3, out3), fastmath=FAST, cache=True, parallel=True)
+def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weights: Array, out: Array) -> None:
+    B, H, K = q.shape
+    for task in prange(B * H):
+        b, h = task // H, task % H
+        S = lengths[b] + 1
+        keys, values, w = k[b, h], v[b, h], weights[b, h]
+        best = np.float32(-np.inf)
+        for s in range(S):
+            dot = np.float32(0)
+            for d in range(K):
+                dot += q[b, h, d] * keys[s, d]
+            w[s] = dot * scale
+            best = max(best, w[s])
+        total = np.float32(0)
+        for s in range(S):
+            w[s] = exp(w[s] - best)
+            total += w[s]
+        for d in range(K):
+            out[b, h, d] = np.float32(0)
+        whole = S // 4 * 4
+        for s in range(0, whole, 4):
+            w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
+            for d in range(K):
+                out[b, h, d] += w0 * values[s, d] + w1 * values[s + 1, d] + w2 * values[s + 2, d] + w3 * values[s + 3, d]
+        for s in range(whole, S):
+            for d in range(K):
+                out[b, h, d] += w[s] * values[s, d]
+        for d in range(K):
+            out[b, h, d] /= total
+
+
+def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
+    """As `ops.attention`."""
+    B, T, H, K = q.shape
+    if q.dtype != np.float32:
+        return ops.attention(q, k, v, lengths, scale)
+    if T == 1:
+        out = np.empty((B, H, K), np.float32)
+        weights = np.empty((B, H, int(lengths.max()) + 1), np.float32)
+        _attend_one(q[:, 0], k, v, lengths, scale, weights, out)
+        return out[:, None]
+    out = np.empty((B, T, H, K), np.float32)
+    for start in range(0, T, QUERIES):
+        end = min(T, start + QUERIES)
+        S = int(lengths.max()) + end  # later keys are the future of all these queries
+        scores = ops.attention_scores(q[:, start:end], k[:, :, :S], lengths + start, scale)
+        out[:, start:end] = (softmax(scores) @ v[:, :, :S]).transpose(0, 2, 1, 3)
+    return out

@@ -1,0 +1,231 @@
+"""Text in, text out: a model, its tokenizer and the decoders, put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+
+import decoders
+from decoders import Completion, Options, Token
+from decoders.interface import log_softmax
+
+from .session import Model
+from .tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One text that was written.
+
+    ``text`` decodes ``ids``, the new ids, but for an end-of-text that the model chose; ``logprobs`` are the model's own
+    log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string)
+    or "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are there where
+    ``top_logprobs`` and ``output_scores`` asked for them.
+    """
+
+    prompt: str
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+    finish_reason: str
+    score: float | None = None
+    top: tuple[tuple[tuple[int, float], ...], ...] = ()
+    scores: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
+
+    nll: float
+    tokens: int
+    bytes: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits that it takes to write one byte of the text: comparable between tokenizers."""
+        return self.nll / math.log(2) / self.bytes
+
+    @property
+    def perplexity(self) -> float:
+        """e to the power of the mean loss per token."""
+        return math.exp(self.nll / self.tokens)
+
+
+class GPT2(Model):
+    """A GPT-2 that reads and writes text. Load one with `GPT2.from_pretrained`."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model's folder, loaded on first use: ids work without one."""
+        if self.folder is None:
+            raise ValueError("this model has no folder, so no tokenizer; give ids instead of text")
+        return Tokenizer.from_folder(self.folder, self.config)
+
+    def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
+        """Continue a prompt, or each of a list of prompts: text or ids, of any lengths.
+
+        Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
+        ``stop_strings``. One prompt with one sequence gives a `Generation`; anything else a list of them, in
+        transformers' order. ``ValueError``, in one line, for an option or prompt that can't be.
+        """
+        several = is_batch(prompt)
+        prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
+        stop_strings, chosen = self.options(options)
+        session = self.start(capacity=self._capacity(prompts, chosen))
+        completions = decoders.generate(session, prompts, chosen, context=self.config.n_positions,
+                                        stopping=self._stopping(stop_strings))  # fmt: skip
+        copies = chosen.num_return_sequences
+        written = [self._generation(prompts[number // copies], one, chosen) for number, one in enumerate(completions)]
+        return written if several or copies > 1 else written[0]
+
+    def stream(self, prompt: Prompt, **options: Any) -> Iterator[str]:
+        """The text of one prompt's continuation, piece by piece as it is written, never a broken character.
+
+        The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
+        """
+        stop_strings, chosen = self.options(options)
+        if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
+            raise ValueError("only one sequence can be streamed; beams and several sequences are known at their end")
+        prompts = [self.prompt_ids(prompt)]
+        session = self.start(capacity=self._capacity(prompts, chosen))
+        tokens = decoders.stream(session, prompts, chosen, context=self.config.n_positions,
+                                 stopping=self._stopping(stop_strings))  # fmt: skip
+        return pieces(tokens, self.tokenizer, chosen.eos_token_ids)
+
+    def score(
+        self, text: Prompt, *, stride: int | None = None, progress: Callable[[int], object] | None = None
+    ) -> Score:
+        """How well the model predicts a text, every token of it: the first one follows ``<|endoftext|>``.
+
+        Texts longer than the context are read in windows of the whole context, each `stride` tokens on (half the
+        context unless given): a token is predicted from at least context − stride tokens, once there are so many.
+        `progress` is told how many tokens each window has scored.
+        """
+        ids = self.tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
+        if not ids:
+            raise ValueError("there is nothing to score: the text is empty")
+        context = self.config.n_positions
+        stride = context // 2 if stride is None else stride
+        if not 1 <= stride <= context:
+            raise ValueError(f"stride must be between 1 and {context}, got {stride}")
+        all_ids = np.array([*self.prompt_ids(""), *ids])
+        nll = 0.0
+        for start, end, known in windows(len(ids), context, stride):
+            nll += losses(self(all_ids[start:end])[known - start :], all_ids[known + 1 : end + 1]).sum()
+            if progress is not None:
+                progress(end - known)
+        if isinstance(text, str):
+            return Score(float(nll), len(ids), len(text.encode()))
+        return Score(float(nll), len(ids), sum(len(self.tokenizer.bytes_of(token)) for token in ids))
+
+    # ---- from what callers say to what decoders take ----------------------------------------------------------------
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        if not ids:
+            start = self.config.bos_token_id
+            start = start if start is not None else next(iter(self.config.eos_token_ids), None)
+            if start is None:
+                raise ValueError("an empty prompt needs a model with a bos_token_id or eos_token_id to start from")
+            return [start]
+        if len(ids) > self.config.n_positions:
+            raise ValueError(f"the prompt must have at most {self.config.n_positions} tokens, the model's context, "
+                             f"got {len(ids)}")  # fmt: skip
+        self.check_ids(ids)
+        return ids
+
+    def options(self, names: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
+        """(stop strings, checked options), the model's own end-of-text filled in where none was named."""
+        names = dict(names)
+        stop = names.pop("stop_strings", None)
+        stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
+        if any(not isinstance(one, str) or not one for one in stop):
+            raise ValueError(f"stop_strings must be texts of at least one character, got {list(stop)!r}")
+        options = Options.from_names(names)
+        if "eos_token_id" not in names:
+            eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
+            options = replace(options, eos_token_id=tuple(eos) or None)
+        options.check_vocabulary(self.config.vocab_size)
+        return stop, options
+
+    def _capacity(self, prompts: list[list[int]], options: Options) -> int:
+        longest = max((len(prompt) for prompt in prompts), default=1)
+        return min(self.config.n_positions, longest + options.max_new_tokens)
+
+    def _stopping(self, stop_strings: tuple[str, ...]) -> list[decoders.Stopping]:
+        return [StopString(self.tokenizer, one.encode()) for one in stop_strings]
+
+    def _generation(self, prompt: list[int], completion: Completion, options: Options) -> Generation:
+        shown = completion.ids
+        if shown and shown[-1] in options.eos_token_ids:
+            shown = shown[:-1]
+        before, text = (self.tokenizer.decode(ids) if self.has_tokenizer else "" for ids in (prompt, shown))
+        return Generation(before, text, completion.ids, completion.logprobs, completion.finish_reason, completion.score,
+                          tuple(completion.top), tuple(completion.scores))  # fmt: skip
+
+    @cached_property
+    def has_tokenizer(self) -> bool:
+        """Whether ids can be turned into text here."""
+        try:
+            return bool(self.tokenizer.size)
+        except (OSError, ValueError):
+            return False
+
+
+@dataclass(frozen=True)
+class StopString:
+    """Stops once the string ends within the newest token (as transformers' ``StopStringCriteria``)."""
+
+    tokenizer: Tokenizer
+    string: bytes
+
+    def __call__(self, prompt: Sequence[int], new: Sequence[int]) -> bool:
+        newest, before, text = self.tokenizer.bytes_of(new[-1]), b"", [*prompt, *new[:-1]]
+        while text and len(before) < len(self.string) - 1:
+            before = self.tokenizer.bytes_of(text.pop()) + before
+        before = before[max(0, len(before) - len(self.string) + 1) :]
+        return self.string in before + newest
+
+
+def pieces(tokens: Iterator[Token], tokenizer: Tokenizer, eos: Sequence[int]) -> Iterator[str]:
+    """Text from tokens as they come, an end-of-text left out."""
+    streamer = tokenizer.streamer()
+    for token in tokens:
+        piece = "" if token.id in eos else streamer.feed(token.id)
+        if token.finish_reason is not None:
+            piece += streamer.finish()
+        if piece:
+            yield piece
+
+
+def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
+    return np.array([-log_softmax(row.astype(np.float64))[token] for row, token in zip(logits, ids, strict=True)])
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether a prompt is several: a list that holds texts or lists rather than ids."""
+    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
+
+
+def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, known): feed ids[start:end], count what is predicted from position `known` on.
+
+    Over `tokens` ids behind a first one: between them the windows count each exactly once.
+    """
+    known = 0
+    for start in range(0, tokens, stride):
+        end = min(start + context, tokens)
+        yield start, end, known
+        known = end
+        if end == tokens:
+            return
