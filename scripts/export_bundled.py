@@ -37,8 +37,9 @@ def export(run: Path, folder: Path, dtype: torch.dtype) -> None:
     shutil.rmtree(part, ignore_errors=True)
     shutil.copytree(folder, part) if folder.is_dir() else part.mkdir(parents=True)
 
+    kept = load_file(run / progress["checkpoint"]).items()
     tensors = {name.removeprefix("model."): tensor.to(dtype).contiguous()
-               for name, tensor in load_file(run / progress["checkpoint"]).items() if name.startswith("model.")}  # fmt: skip
+               for name, tensor in kept if name.startswith("model.")}  # fmt: skip
     save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
     (part / "model.safetensors").chmod(0o644)
     shape = settings["shape"]
@@ -51,7 +52,8 @@ def export(run: Path, folder: Path, dtype: torch.dtype) -> None:
     end = "<|endoftext|>"
     tokenizer = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": shape["n_positions"], "bos_token": end,
                  "eos_token": end, "unk_token": end, "add_prefix_space": False}  # fmt: skip
-    for name, content in (("config.json", config), ("generation_config.json", ends), ("tokenizer_config.json", tokenizer)):
+    settings = {"config.json": config, "generation_config.json": ends, "tokenizer_config.json": tokenizer}
+    for name, content in settings.items():
         (part / name).write_text(json.dumps(content, indent=2) + "\n")
     shutil.copy(run / "tokenizer.json", part)
     shutil.copy(run / "loss.csv", part)

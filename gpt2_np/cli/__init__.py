@@ -14,15 +14,20 @@ from .look import info, logits
 from .score import score
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, invoke_without_command=True
+)
 @click.version_option(__version__, prog_name="gpt2-np")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """GPT-2 in NumPy: the same tokens as torch, without torch.
 
     \b
     gpt2-np generate "Once upon a time"
     gpt2-np generate "Once upon a time" --do-sample --temperature 0.8 --top-p 0.9 --seed 1
     """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 for command in (generate, logits, score, info):

@@ -38,7 +38,8 @@ def logits(
     print(f"{'rank':>4}  {'id':>6}  {'token':<{width}}  {'logit':>8}  probability")
     for rank, row in enumerate(rows, 1):
         bar = "█" * round(40 * row["probability"])
-        print(f"{rank:>4}  {row['id']:>6}  {row['token']!r:<{width}}  {row['logit']:>8.3f}  {row['probability']:>7.2%} {bar}")
+        print(f"{rank:>4}  {row['id']:>6}  {row['token']!r:<{width}}  {row['logit']:>8.3f}  "
+              f"{row['probability']:>7.2%} {bar}")  # fmt: skip
 
 
 @click.command(cls=GroupedCommand, short_help="Say what a model is and where its files are.")

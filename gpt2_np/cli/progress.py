@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 
 def compiling(model: Any) -> None:
-    """Compile the kernels now if this machine has not yet, and say so: it takes seconds, once."""
+    """Load the kernels, and say so when that takes long: they are compiled once on a machine, which takes seconds."""
     if getattr(model, "backend", None) != "numba":
         return
-    from .. import kernels
+    told = threading.Timer(1.0, _tell)
+    if sys.stderr.isatty():
+        told.start()
+    from .. import kernels as kernels
 
-    if kernels.compiled():
-        return
-    terminal = sys.stderr.isatty()
-    if terminal:
-        print("compiling kernels, this once … ", end="", flush=True, file=sys.stderr)
-    kernels.warm_up()
-    if terminal:
+    if told.is_alive():
+        told.cancel()
+    elif sys.stderr.isatty():
         print("\r\033[K", end="", flush=True, file=sys.stderr)
+
+
+def _tell() -> None:
+    print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
 
 
 def bar(total: int, unit: str) -> Any:

@@ -4,10 +4,10 @@ Importing this compiles the kernels, once on a machine: the compiled code is kep
 cache folder where that can't be written.
 """
 
-from ..ops import attention_scores, layer_norm_scale, mix_values, split_heads
-from .attention import attention
-from .linear import linear, unembed
-from .pointwise import activate, gelu_new, layer_norm, softmax
+from ..ops import attention_scores, layer_norm_scale, mix_values, softmax, split_heads
+from .causal import attention
+from .matrices import linear, unembed
+from .pointwise import activate, gelu_new, layer_norm
 
 __all__ = ["activate", "attention", "attention_scores", "gelu_new", "layer_norm", "layer_norm_scale", "linear",
            "mix_values", "softmax", "split_heads", "unembed"]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numba.core.config
 import numpy as np
 from numba import types
 from numba.core import cgutils  # noqa: F401  (registers what intrinsics need)
@@ -12,6 +13,9 @@ from numba.extending import intrinsic
 
 # May reorder sums, so that they run in vector lanes; never assumes that infinities and NaN don't exist.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
+SERIAL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "nogil": True}
+PARALLEL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "parallel": True}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
@@ -48,12 +52,12 @@ def _exp(x: Any) -> Any:
     return p * float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
-if numba.config.DISABLE_JIT:
+if numba.core.config.DISABLE_JIT:
 
     def exp(x: Any) -> Any:
         """e^x in float32."""
         return np.exp(np.float32(x))
 
 else:
-    # Cephes' expf (Moshier 1992): within 2 units in the last place. Not FAST: reordering would undo its rounding.
-    exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, cache=True)(_exp)
+    # Cephes' expf (Moshier 1992): within 2 units in the last place. Not FAST: to reorder would undo its rounding.
+    exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, error_model="numpy", cache=True)(_exp)

@@ -6,15 +6,16 @@ import math
 
 import numba
 import numpy as np
-from numba import prange, types, void
+from numba import types, void
 
 from .. import ops
-from .arithmetic import FAST, exp, matrix, out2, vector
+from .arithmetic import SERIAL, exp, lengths1, matrix, out2, out4, vector
+from .threads import in_threads, slices
 
 Array = np.ndarray
 
 
-@numba.njit(void(matrix, vector, vector, types.float32, out2), fastmath=FAST, cache=True, parallel=False)
+@numba.njit(void(matrix, vector, vector, types.float32, out2), **SERIAL)
 def _layer_norm(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     D = x.shape[1]
     for row in range(x.shape[0]):
@@ -34,32 +35,29 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """As `ops.layer_norm`, in one visit to each position."""
     if x.dtype != np.float32:
         return ops.layer_norm(x, weight, bias, epsilon)
-    out = np.empty(x.shape, np.float32)
-    _layer_norm(np.ascontiguousarray(x).reshape(-1, x.shape[-1]), weight, bias, epsilon, out.reshape(-1, x.shape[-1]))
+    out, D = np.empty(x.shape, np.float32), x.shape[-1]
+    source, target = np.ascontiguousarray(x).reshape(-1, D), out.reshape(-1, D)
+    in_threads(lambda part: _layer_norm(source[part], weight, bias, epsilon, target[part]), slices(len(source)))
     return out
 
 
-@numba.njit(void(out2), fastmath=FAST, cache=True, parallel=True)
-def _gelu_new(x: Array) -> None:
-    for row in prange(x.shape[0]):
+@numba.njit(void(matrix, out2), **SERIAL)
+def _gelu_new(x: Array, out: Array) -> None:
+    for row in range(x.shape[0]):
         for f in range(x.shape[1]):
             u = x[row, f]
             inner = np.float32(1.5957691216) * (u + np.float32(0.044715) * u * u * u)
-            x[row, f] = u / (np.float32(1) + exp(-inner))
+            out[row, f] = u / (np.float32(1) + exp(-inner))
 
 
 def gelu_new(x: Array) -> Array:
     """As `ops.gelu_new`: x·½(1 + tanh u) is x·σ(2u), which needs one exponential."""
     if x.dtype != np.float32:
         return ops.gelu_new(x)
-    out = np.array(x, order="C")
-    _gelu_new(out.reshape(-1, _piece(out.size)))
+    out, F = np.empty(x.shape, np.float32), x.shape[-1]
+    source, target = np.ascontiguousarray(x).reshape(-1, F), out.reshape(-1, F)
+    in_threads(lambda part: _gelu_new(source[part], target[part]), slices(len(source)))
     return out
-
-
-def _piece(size: int) -> int:
-    """How many elements of an array of `size` one thread takes at a time: a divisor of it near a thousand."""
-    return math.gcd(size, 1536) if math.gcd(size, 1536) >= 256 else size
 
 
 GELU_NEW = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate")
@@ -70,28 +68,30 @@ def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
     return gelu_new(x) if name in GELU_NEW else ops.activate(x, name, parameters)
 
 
-@numba.njit(void(out2), fastmath=FAST, cache=True, parallel=True)
-def _softmax(scores: Array) -> None:
-    for row in prange(scores.shape[0]):
+@numba.njit(void(out4, lengths1, types.float32), **SERIAL)
+def _softmax_causal(scores: Array, lengths: Array, scale: float) -> None:
+    B, H, T, S = scores.shape
+    for task in range(B * H * T):
+        b, h, t = task // (H * T), task // T % H, task % T
+        row, visible = scores[b, h, t], min(S, lengths[b] + t + 1)
         best = np.float32(-np.inf)
-        for s in range(scores.shape[1]):
-            best = max(best, scores[row, s])
+        for s in range(visible):
+            best = max(best, row[s])
         total = np.float32(0)
-        for s in range(scores.shape[1]):
-            # Minus infinity must become exactly 0, which the clamped exponential doesn't give.
-            e = exp(scores[row, s] - best)
-            e = e if scores[row, s] - best > np.float32(-87) else np.float32(0)
-            scores[row, s] = e
-            total += e
-        scale = np.float32(1) / total
-        for s in range(scores.shape[1]):
-            scores[row, s] *= scale
+        for s in range(visible):
+            row[s] = exp((row[s] - best) * scale)
+            total += row[s]
+        share = np.float32(1) / total
+        for s in range(visible):
+            row[s] *= share
+        for s in range(visible, S):
+            row[s] = np.float32(0)
 
 
-def softmax(scores: Array) -> Array:
-    """As `ops.softmax`; what lies 87 below the best, e^−87 of it, counts as 0."""
-    if scores.dtype != np.float32:
-        return ops.softmax(scores)
-    out = np.array(scores, order="C")
-    _softmax(out.reshape(-1, out.shape[-1]))
-    return out
+def softmax_causal(scores: Array, lengths: Array, scale: float) -> Array:
+    """The attention pattern of raw scores (q · k, not yet scaled), (B, H, T, S) float32, computed in their place.
+
+    `ops.softmax` of the scaled scores, with what `ops.attention_scores` hides left at 0.
+    """
+    _softmax_causal(scores, lengths, scale)
+    return scores

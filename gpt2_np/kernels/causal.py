@@ -7,16 +7,17 @@ import numpy as np
 from numba import prange, types, void
 
 from .. import ops
-from .arithmetic import FAST, exp, lengths1, out3
-from .pointwise import softmax
+from .arithmetic import PARALLEL, exp, lengths1, out3
+from .pointwise import softmax_causal
+from .threads import in_threads
 
 Array = np.ndarray
-QUERIES = 128  # scores of so many queries at a time stay in the processor's cache
+QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 cache4 = types.Array(types.float32, 4, "A", readonly=True)
 heads3 = types.Array(types.float32, 3, "A", readonly=True)
 
 
-@numba.njit(void(heads3, cache4, cache4, lengths1, types.float32, out3, out3), fastmath=FAST, cache=True, parallel=True)
+@numba.njit(void(heads3, cache4, cache4, lengths1, types.float32, out3, out3), **PARALLEL)
 def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weights: Array, out: Array) -> None:
     B, H, K = q.shape
     for task in prange(B * H):
@@ -40,7 +41,8 @@ def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weig
         for s in range(0, whole, 4):
             w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
             for d in range(K):
-                out[b, h, d] += w0 * values[s, d] + w1 * values[s + 1, d] + w2 * values[s + 2, d] + w3 * values[s + 3, d]
+                out[b, h, d] += (w0 * values[s, d] + w1 * values[s + 1, d]
+                                 + w2 * values[s + 2, d] + w3 * values[s + 3, d])  # fmt: skip
         for s in range(whole, S):
             for d in range(K):
                 out[b, h, d] += w[s] * values[s, d]
@@ -59,9 +61,14 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
         _attend_one(q[:, 0], k, v, lengths, scale, weights, out)
         return out[:, None]
     out = np.empty((B, T, H, K), np.float32)
-    for start in range(0, T, QUERIES):
+    queries = q.transpose(0, 2, 1, 3)
+
+    def attend(start: int) -> None:
         end = min(T, start + QUERIES)
         S = int(lengths.max()) + end  # later keys are the future of all these queries
-        scores = ops.attention_scores(q[:, start:end], k[:, :, :S], lengths + start, scale)
-        out[:, start:end] = (softmax(scores) @ v[:, :, :S]).transpose(0, 2, 1, 3)
+        scores = queries[:, :, start:end] @ k[:, :, :S].swapaxes(2, 3)
+        pattern = softmax_causal(scores, lengths + start, scale)
+        out[:, start:end] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
+
+    in_threads(attend, range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES))  # the longest first
     return out

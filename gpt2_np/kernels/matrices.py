@@ -12,15 +12,15 @@ import numba
 import numpy as np
 from numba import prange, void
 
-from .. import ops
-from .arithmetic import FAST, matrix, out2, out3, vector
+from .arithmetic import PARALLEL, matrix, out2, out3, vector
+from .threads import in_threads, slices
 
 Array = np.ndarray
-FEW = 8  # from about so many rows on, BLAS is faster than reading the weights once
+FEW = 24  # from about so many rows on, BLAS is faster than reading the weights once
 BLOCKS = 8
 
 
-@numba.njit(void(matrix, matrix, vector, out3, out2), fastmath=FAST, cache=True, parallel=True)
+@numba.njit(void(matrix, matrix, vector, out3, out2), **PARALLEL)
 def _linear(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -> None:
     B, D = x.shape
     F = weight.shape[1]
@@ -50,36 +50,51 @@ def _linear(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -> No
             out[b, f] = total
 
 
+def streams(x: Array, weight: Array) -> bool:
+    """Whether the kernels can read this matrix: float32, row behind row."""
+    return bool(x.dtype == weight.dtype == np.float32 and weight.flags.c_contiguous)
+
+
 def linear(x: Array, weight: Array, bias: Array) -> Array:
     """As `ops.linear`: streamed for few positions, BLAS for many; reduced-precision weights bring their own."""
     if not isinstance(weight, np.ndarray):
         return weight.linear(x, bias)
     rows = x.size // x.shape[-1]
-    if rows > FEW or x.dtype != np.float32:
-        return ops.linear(x, weight, bias)
+    if rows > FEW or not streams(x, weight):
+        return _blas_linear(x, weight, bias)
     flat = np.ascontiguousarray(x).reshape(rows, -1)
     out = np.empty((rows, weight.shape[1]), np.float32)
     _linear(flat, weight, bias, np.empty((BLOCKS, *out.shape), np.float32), out)
     return out.reshape(*x.shape[:-1], -1)
 
 
-@numba.njit(void(matrix, matrix, out2), fastmath=FAST, cache=True, parallel=True)
+def _blas_linear(x: Array, weight: Array, bias: Array) -> Array:
+    flat = x.reshape(-1, x.shape[-1])
+    out = np.empty((len(flat), weight.shape[1]), x.dtype)
+
+    def part(rows: slice) -> None:
+        np.matmul(flat[rows], weight, out=out[rows])
+        out[rows] += bias
+
+    in_threads(part, slices(len(flat)))
+    return out.reshape(*x.shape[:-1], -1)
+
+
+@numba.njit(void(matrix, matrix, out2), **PARALLEL)
 def _unembed(x: Array, lm_head: Array, out: Array) -> None:
     B, D = x.shape
     V = lm_head.shape[0]
     size = (V + 255) // 256 * 4
     for block in prange((V + size - 1) // size):
         start, end = block * size, min(V, block * size + size)
-        whole = start + (end - start) // 4 * 4
-        for v in range(start, whole, 4):
+        whole = start + (end - start) // 2 * 2
+        for v in range(start, whole, 2):
             for b in range(B):
-                s0 = s1 = s2 = s3 = np.float32(0)
+                s0 = s1 = np.float32(0)
                 for d in range(D):
                     s0 += x[b, d] * lm_head[v, d]
                     s1 += x[b, d] * lm_head[v + 1, d]
-                    s2 += x[b, d] * lm_head[v + 2, d]
-                    s3 += x[b, d] * lm_head[v + 3, d]
-                out[b, v], out[b, v + 1], out[b, v + 2], out[b, v + 3] = s0, s1, s2, s3
+                out[b, v], out[b, v + 1] = s0, s1
         for v in range(whole, end):
             for b in range(B):
                 s0 = np.float32(0)
@@ -89,12 +104,20 @@ def _unembed(x: Array, lm_head: Array, out: Array) -> None:
 
 
 def unembed(x: Array, lm_head: Array) -> Array:
-    """As `ops.unembed`: each row of the vocabulary read once, four at a time, for few positions; BLAS for many."""
+    """As `ops.unembed`: each row of the vocabulary read once, two at a time, for few positions; BLAS for many."""
     if not isinstance(lm_head, np.ndarray):
         return lm_head.unembed(x)
     rows = x.size // x.shape[-1]
-    if rows > FEW or x.dtype != np.float32:
-        return ops.unembed(x, lm_head)
+    if rows > FEW or not streams(x, lm_head):
+        return _blas_unembed(x, lm_head)
     out = np.empty((rows, lm_head.shape[0]), np.float32)
     _unembed(np.ascontiguousarray(x).reshape(rows, -1), lm_head, out)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _blas_unembed(x: Array, lm_head: Array) -> Array:
+    flat = x.reshape(-1, x.shape[-1])
+    out = np.empty((len(flat), len(lm_head)), x.dtype)
+    # Split over the vocabulary: each thread reads its own part of the largest matrix.
+    in_threads(lambda part: np.matmul(flat, lm_head[part].T, out=out[:, part]), slices(len(lm_head)))
     return out.reshape(*x.shape[:-1], -1)

@@ -1,0 +1,46 @@
+"""Many positions at once: pieces of work on a pool of Python threads, with BLAS kept to one thread inside each.
+
+Decoding runs on Numba's pool, which waits by spinning; OpenBLAS's own pool spins too, and the two would steal the
+cores from each other. So where BLAS works, it works in these threads, which sleep when idle: NumPy and the kernels
+release Python's lock while they compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import TypeVar
+
+import numba
+from threadpoolctl import ThreadpoolController
+
+Piece = TypeVar("Piece")
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="gpt2_np")
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
+    """Run ``work(piece)`` for every piece, on as many threads as Numba would use; BLAS has one in each."""
+    if len(pieces) == 1:
+        work(pieces[0])
+        return
+    with _blas().limit(limits=1):
+        for _ in _pool(numba.get_num_threads()).map(work, pieces):
+            pass
+
+
+def slices(rows: int, least: int = 32) -> list[slice]:
+    """`rows` rows in equal pieces, one a thread, of at least `least` rows each."""
+    pieces = max(1, min(numba.get_num_threads(), rows // least))
+    bounds = [rows * piece // pieces for piece in range(pieces + 1)]
+    return [slice(start, end) for start, end in pairwise(bounds)]
