@@ -86,8 +86,9 @@ def generate(
                     print(f"[{number}{score}]")
                 print(prompt + one.text)
         return
+    pieces = gpt2.stream(prompt, **chosen)  # refuses what can't be, before anything is printed
     print(prompt, end="", flush=True)
-    for piece in gpt2.stream(prompt, **chosen):
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()
     sys.stdout.flush()

@@ -1,0 +1,126 @@
+"""The rules of the house: imports go one way, and nothing heavy is paid for by those who don't use it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+# Each module may import those on its own level or below. What is not listed stands alone.
+LEVELS = [
+    {"version"},
+    {"config", "params", "ops", "taps"},
+    {"kernels"},
+    {"cache", "quantize", "weights", "hub", "tokenizer"},
+    {"model"},
+    {"session", "torch_reference"},
+    {"text", "internals", "parity", "notebook"},
+    {"cli"},
+]
+LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
+
+
+def imports(path: Path) -> set[str]:
+    """The dotted names that a file imports anywhere, relative ones made absolute."""
+    package, found = path.relative_to(ROOT).with_suffix("").parts, set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = list(package[: -node.level]) if node.level else []
+            if path.name == "__init__.py" and node.level:
+                base = list(package[:-1])[: len(package) - node.level]
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {stem, *(f"{stem}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The module or sub-package of gpt2_np that a file belongs to."""
+    part = path.relative_to(ROOT / "gpt2_np").parts[0]
+    return part.removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules("gpt2_np"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    if path == ROOT / "gpt2_np/__init__.py":
+        return
+    here = room(path)
+    assert here in LEVEL, f"{here} has no level yet"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "gpt2_np" and len(parts) > 1 and parts[1] in LEVEL and parts[1] != here:
+            assert LEVEL[parts[1]] <= LEVEL[here], f"{here} imports {parts[1]}"
+        if here == "model":
+            assert parts[1:2] != ["kernels"]
+
+
+@pytest.mark.parametrize("path", modules("decoders"), ids=lambda path: path.name)
+def test_decoders_know_only_numpy(path: Path) -> None:
+    for name in imports(path):
+        top = name.split(".")[0]
+        assert top in {"decoders", "numpy"} | set(sys.stdlib_module_names), f"{path.name} imports {top}"
+
+
+def test_torch_lives_in_one_file_and_decoders_are_used_at_the_edge() -> None:
+    for path in modules("gpt2_np"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        if room(path) != "torch_reference":
+            assert not tops & {"torch", "transformers"}, path
+        if room(path) not in {"text", "notebook", "cli", "parity", "torch_reference"}:
+            assert "decoders" not in tops, path
+
+
+def test_no_pickle() -> None:
+    for path in [*modules("gpt2_np"), *modules("decoders"), *modules("scripts")]:
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"pickle", "cPickle", "dill", "shelve", "marshal", "joblib"}, path
+        assert "allow_pickle" not in path.read_text(), path
+        assert "torch.load" not in path.read_text(), path
+        assert "torch.save" not in path.read_text(), path
+
+
+def test_files_can_be_read_in_one_sitting() -> None:
+    for path in [*modules("gpt2_np"), *modules("decoders"), *modules("scripts"), *modules("tests")]:
+        assert len(path.read_text().splitlines()) <= 400, path
+
+
+def test_importing_pays_for_neither_numba_nor_torch_nor_the_hub() -> None:
+    code = """
+import sys, gpt2_np, decoders
+from gpt2_np import cli
+print([name for name in ('numba', 'torch', 'transformers', 'huggingface_hub', 'matplotlib') if name in sys.modules])
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_everything_but_the_reference_works_with_torch_blocked(tmp_path: Path) -> None:
+    for name in ("torch", "transformers", "matplotlib", "scipy"):
+        (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError('blocked', name=__name__)")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    code = """
+from gpt2_np import GPT2, notebook
+model = GPT2.from_pretrained()
+out = model.generate("One day", max_new_tokens=5, do_sample=True, seed=1, num_return_sequences=2)
+assert len(out) == 2 and model.generate("a", num_beams=2, max_new_tokens=3).score is not None
+assert model.score("The king was old.").tokens and notebook.greedy_decode("The", 3)
+logits, cache = model.run_with_cache([1, 2, 3])
+assert cache["blocks.0.attn.hook_pattern"].shape[-1] == 3
+import sys
+from gpt2_np.cli import main
+for arguments in (["generate", "a", "-n", "2"], ["logits", "a"], ["score", "a b"], ["info"]):
+    main(arguments)
+main(["generate", "a", "--backend", "torch"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stderr == "error: --backend torch needs torch and transformers: pip install 'gpt2-np[reference]'\n"
+    assert done.returncode == 2

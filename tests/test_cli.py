@@ -1,0 +1,187 @@
+"""The command line as a user meets it: what is printed, what is refused, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from gpt2_np.cli import main; main()"]
+
+
+def run(*arguments: str, status: int = 0, **settings) -> subprocess.CompletedProcess:
+    settings.setdefault("env", os.environ | {"HF_HUB_OFFLINE": "1"})
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120, **settings)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def refused(*arguments: str) -> str:
+    """The one line that a mistake gets."""
+    done = run(*arguments, status=2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_generate_writes_the_prompt_and_its_continuation() -> None:
+    out = run("generate", "Once upon a time", "-n", "20").stdout
+    assert out.startswith("Once upon a time")
+    assert len(out) > 40
+    assert run("generate", "Once upon a time", "-n", "20").stdout == out
+
+
+def test_json_is_one_object_a_line_and_nothing_else() -> None:
+    done = run("generate", "The king", "-n", "6", "--json", "--num-beams", "3", "--num-return-sequences", "2")
+    objects = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(objects) == 2
+    for one in objects:
+        assert set(one) == {"prompt", "text", "ids", "logprobs", "finish_reason", "score"}
+        assert (one["prompt"], len(one["ids"]), one["finish_reason"]) == ("The king", 6, "length")
+    single = json.loads(run("generate", "The king", "-n", "6", "--json").stdout)
+    assert set(single) == {"prompt", "text", "ids", "logprobs", "finish_reason"}
+    assert done.stderr == ""
+
+
+def test_a_seed_gives_the_same_text() -> None:
+    arguments = ["generate", "The sea", "-n", "20", "--do-sample", "--temperature", "0.9", "--top-p", "0.95"]
+    assert run(*arguments, "--seed", "5").stdout == run(*arguments, "--seed", "5").stdout
+    assert run(*arguments, "--seed", "5").stdout != run(*arguments, "--seed", "6").stdout
+
+
+def test_a_stop_string_stops() -> None:
+    out = run("generate", "Once upon a time", "-n", "200", "--stop", ",").stdout
+    assert out.rstrip("\n").count(",") <= 1
+
+
+def test_logits_table() -> None:
+    table = run("logits", "The king", "--top", "3").stdout
+    assert len(table.splitlines()) == 2 + 1 + 3
+    rows = json.loads(run("logits", "The king", "--top", "4096", "--json").stdout)
+    assert len(rows["top"]) == rows["vocabulary"] == 4096
+    assert sum(row["probability"] for row in rows["top"]) == pytest.approx(1)
+    assert rows["top"][0]["logit"] == rows["max"]
+
+
+def test_score_of_a_text_a_file_and_standard_input(tmp_path: Path) -> None:
+    text = "The old king had three sons. " * 3
+    (tmp_path / "text").write_text(text)
+    told = json.loads(run("score", text, "--json").stdout)
+    assert json.loads(run("score", "--file", str(tmp_path / "text"), "--json").stdout) == told
+    assert json.loads(run("score", "--file", "-", "--json", input=text).stdout) == told
+    assert told["bytes"] == len(text)
+    assert "bits per byte" in run("score", text).stdout
+
+
+def test_info() -> None:
+    told = json.loads(run("info", "--json").stdout)
+    assert told["parameters"] > 1e6
+    assert Path(told["folder"], "model.safetensors").is_file()
+    assert f"{told['parameters']:,} parameters" in run("info").stdout
+
+
+def test_help_is_grouped_with_an_example_of_each() -> None:
+    text = run("generate", "--help").stdout
+    for group in ("Length:", "Sampling:", "Beam search:", "Rules:", "Output:", "Model:"):
+        assert group in text
+    assert text.count("Example: gpt2-np generate") == 6
+    assert run().stdout.startswith("Usage: gpt2-np")
+    assert "0." in run("--version").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate"], "Missing argument 'PROMPT'"),
+        (["generate", "x", "--bogus"], "No such option"),
+        (["sing"], "No such command 'sing'"),
+        (["generate", "x", "-n", "many"], "'many' is not a valid integer"),
+        (["generate", "x", "-n", "0"], "max_new_tokens must be a whole number of at least 1, got 0"),
+        (["generate", "x", "--do-sample", "--temperature", "0"], "temperature must be above 0, got 0.0"),
+        (["generate", "x", "--temperature", "0.5"], "temperature acts only when sampling; give do_sample too"),
+        (["generate", "x", "--do-sample", "--top-p", "0"], "top_p must be in (0, 1], got 0.0"),
+        (["generate", "x", "--do-sample", "--top-k", "0"], "top_k must be a whole number of at least 1, got 0"),
+        (["generate", "x", "--num-beams", "5000"], "num_beams must be at most the vocabulary's size (4096), got 5000"),
+        (["generate", "x", "--num-beams", "2", "--early-stopping", "soon"], "must be true, false or never, got 'soon'"),
+        (["generate", "x " * 600], "the prompt must have at most 512 tokens, the model's context, got"),
+        (["generate", "x", "--model", "/nowhere"], "there is no folder '/nowhere'"),
+        (["generate", "x", "--model", "gpt2"], "openai-community/gpt2 is not in the cache"),
+        (["generate", "x", "--device", "cuda"], "--device is for --backend torch"),
+        (["generate", "x", "--dtype", "float8"], "'float8' is not one of"),
+        (["score"], "give either a TEXT or --file"),
+        (["score", "x", "--file", "y"], "give either a TEXT or --file"),
+        (["score", "--file", "/nowhere"], "/nowhere: No such file or directory"),
+        (["score", ""], "there is nothing to score"),
+        (["score", "x", "--stride", "0"], "stride must be between 1 and 512, got 0"),
+        (["logits", "x", "--top", "0"], "0 is not in the range x>=1"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    assert message in refused(*arguments)
+
+
+def test_bad_files_are_one_line(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-100])
+    assert "is not a sound safetensors file" in refused("info", "--model", str(tmp_path / "model"))
+    weights.unlink()
+    assert "holds no model.safetensors" in refused("info", "--model", str(tmp_path / "model"))
+    (tmp_path / "model/pytorch_model.bin").write_bytes(b"anything")
+    assert "pickle files are never opened" in refused("info", "--model", str(tmp_path / "model"))
+    weights.write_bytes(whole)
+    assert "holds no tokenizer" in refused("generate", "x", "--model", str(tmp_path / "model"))
+    (tmp_path / "model/config.json").write_text("{")
+    assert "config.json is not valid JSON" in refused("info", "--model", str(tmp_path / "model"))
+    (tmp_path / "latin").write_bytes(b"caf\xe9")
+    assert "must be UTF-8 text; byte 3 is not" in refused("score", "--file", str(tmp_path / "latin"))
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    done = subprocess.run(
+        f'{sys.executable} -c "from gpt2_np.cli import main; main()" logits x --top 4096 | head -1',
+        shell=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.startswith("1 token")
+    assert done.stderr == ""
+
+
+def test_ctrl_c_stops_cleanly() -> None:
+    arguments = ["generate", "Once upon a time", "-n", "400", "--model", "tales", "--backend", "numpy", "--stop", "☃☃"]
+    process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.read(30)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+
+
+def test_text_streams_to_a_terminal() -> None:
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen([*COMMAND, "generate", "Once upon a time", "-n", "60"], stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    pieces = []
+    while True:
+        try:
+            piece = os.read(controller, 4096)
+        except OSError:  # the terminal closes with the process
+            break
+        if not piece:
+            break
+        pieces.append((time.monotonic(), piece))
+    assert process.wait(timeout=60) == 0
+    assert len(pieces) > 5
+    text = b"".join(piece for _, piece in pieces).decode()
+    assert "Once upon a time" in text
