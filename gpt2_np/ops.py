@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +26,17 @@ def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     return np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + epsilon)
 
 
-def linear(x: Array, weight: Array, bias: Array) -> Array:
-    """An affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,)."""
-    return x @ weight + bias
+def linear(x: Array, weight: Any, bias: Array) -> Array:
+    """An affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,).
+
+    A reduced-precision matrix (`quantize.Matrix`) in place of an array brings its own product.
+    """
+    return (x @ weight if isinstance(weight, np.ndarray) else weight.product(x)) + bias
 
 
-def unembed(x: Array, lm_head: Array) -> Array:
+def unembed(x: Array, lm_head: Any) -> Array:
     """The score of every vocabulary entry: (…, D) against the rows of (V, D) → (…, V)."""
-    return x @ lm_head.T
+    return x @ lm_head.T if isinstance(lm_head, np.ndarray) else lm_head.product(x)
 
 
 def softmax(scores: Array) -> Array:

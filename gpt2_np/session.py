@@ -18,7 +18,7 @@ Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 BACKENDS = ("numba", "numpy")
-DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
+DTYPES = ("float32", "float64", "bfloat16", "int8")
 
 
 class Model:
@@ -39,8 +39,8 @@ class Model:
     ) -> AnyModel:
         """Load a model by name: the bundled one (None or "tales"), an official size, a hub id or a local folder.
 
-        `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16", "int8"
-        and "int4". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
+        `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16" and
+        "int8". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numba
-import numba.core.config
 import numpy as np
 from numba import types
-from numba.core import cgutils  # noqa: F401  (registers what intrinsics need)
 from numba.extending import intrinsic
+
+# Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
+PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 # May reorder sums, so that they run in vector lanes; never assumes that infinities and NaN don't exist.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
@@ -27,14 +29,15 @@ out4 = types.Array(types.float32, 4, "C")
 lengths1 = types.Array(types.int64, 1, "C", readonly=True)
 
 
-@intrinsic
-def float_of_bits(typing: Any, bits: Any) -> Any:
-    """The float32 whose bits are this int32."""
-
+def _float_of_bits(typing: Any, bits: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), codegen
+
+
+# The float32 whose bits are this int32.
+float_of_bits: Any = intrinsic(_float_of_bits)
 
 
 def _exp(x: Any) -> Any:
@@ -52,7 +55,7 @@ def _exp(x: Any) -> Any:
     return p * float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
 
 
-if numba.core.config.DISABLE_JIT:
+if PLAIN:
 
     def exp(x: Any) -> Any:
         """e^x in float32."""

@@ -8,11 +8,14 @@ number of threads, and any company in the batch, gives the same bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import prange, void
 
 from .arithmetic import PARALLEL, matrix, out2, out3, vector
+from .reduced import product
 from .threads import in_threads, slices
 
 Array = np.ndarray
@@ -55,10 +58,10 @@ def streams(x: Array, weight: Array) -> bool:
     return bool(x.dtype == weight.dtype == np.float32 and weight.flags.c_contiguous)
 
 
-def linear(x: Array, weight: Array, bias: Array) -> Array:
+def linear(x: Array, weight: Any, bias: Array) -> Array:
     """As `ops.linear`: streamed for few positions, BLAS for many; reduced-precision weights bring their own."""
     if not isinstance(weight, np.ndarray):
-        return weight.linear(x, bias)
+        return _reduced(x, weight) + bias
     rows = x.size // x.shape[-1]
     if rows > FEW or not streams(x, weight):
         return _blas_linear(x, weight, bias)
@@ -103,10 +106,10 @@ def _unembed(x: Array, lm_head: Array, out: Array) -> None:
                 out[b, v] = s0
 
 
-def unembed(x: Array, lm_head: Array) -> Array:
+def unembed(x: Array, lm_head: Any) -> Array:
     """As `ops.unembed`: each row of the vocabulary read once, two at a time, for few positions; BLAS for many."""
     if not isinstance(lm_head, np.ndarray):
-        return lm_head.unembed(x)
+        return _reduced(x, lm_head)
     rows = x.size // x.shape[-1]
     if rows > FEW or not streams(x, lm_head):
         return _blas_unembed(x, lm_head)
@@ -120,4 +123,16 @@ def _blas_unembed(x: Array, lm_head: Array) -> Array:
     out = np.empty((len(flat), len(lm_head)), x.dtype)
     # Split over the vocabulary: each thread reads its own part of the largest matrix.
     in_threads(lambda part: np.matmul(flat, lm_head[part].T, out=out[:, part]), slices(len(lm_head)))
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _reduced(x: Array, weight: Any) -> Array:
+    flat = np.ascontiguousarray(x, np.float32).reshape(-1, x.shape[-1])
+    if len(flat) <= FEW:
+        out = product(flat, weight.codes, weight.scales)
+    else:
+        out = np.empty((len(flat), len(weight.codes)), np.float32)
+        # A piece of the matrix at a time, so that the widened copy stays small.
+        pieces = [slice(start, start + 512) for start in range(0, len(weight.codes), 512)]
+        in_threads(lambda part: np.matmul(flat, weight.dequantize(part).T, out=out[:, part]), pieces)
     return out.reshape(*x.shape[:-1], -1)

@@ -1,0 +1,66 @@
+"""Reduced precision: how far each matrix is from the original, its two products, and what a model loses by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2_np import GPT2, kernels, ops
+from gpt2_np.quantize import Matrix, quantize_matrix
+
+
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+@given(
+    rows=st.integers(1, 9), columns=st.integers(1, 70), scale=st.sampled_from([1e-6, 1.0, 1e6]), seed=st.integers(0, 99)
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_each_weight_is_as_near_as_the_format_allows(rows: int, columns: int, scale: float, seed: int) -> None:
+    weight = normal(rows, columns, seed=seed) * np.float32(scale)
+    half = quantize_matrix(weight, "bfloat16").dequantize()
+    np.testing.assert_array_equal(half, torch.tensor(weight).bfloat16().float().numpy())
+    matrix = quantize_matrix(weight, "int8")
+    assert (np.abs(matrix.dequantize() - weight) <= 0.5001 * matrix.scales).all()
+    assert (matrix.shape, matrix.size) == ((rows, columns), rows * columns)
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    weight = np.zeros((3, 40), np.float32)
+    for dtype in ("bfloat16", "int8"):
+        np.testing.assert_array_equal(quantize_matrix(weight, dtype).dequantize(), weight)
+    with pytest.raises(ValueError, match="dtype must be bfloat16 or int8, got 'int2'"):
+        quantize_matrix(weight, "int2")
+
+
+@pytest.mark.parametrize("twin", [ops, kernels])
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("rows", [1, 3, 60])
+@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (5, 7), (66, 64), (300, 33), (768, 768)])
+def test_both_products_are_the_widened_matrix_times_x(twin, dtype: str, rows: int, outputs: int, inputs: int) -> None:
+    matrix, x, bias = quantize_matrix(normal(outputs, inputs), dtype), normal(2, rows, inputs, seed=1), normal(outputs)
+    truth = x.astype(np.float64) @ matrix.dequantize().T.astype(np.float64)
+    for result, expected in ((twin.linear(x, matrix, bias), truth + bias), (twin.unembed(x, matrix), truth)):
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, expected, atol=3e-5 * max(1.0, inputs**0.5 / 4))
+
+
+LICENSE = Path(__file__).parent.parent / "LICENSE"
+TEXT = LICENSE.read_text() + "Once upon a time there was a king who had three sons. " * 4
+
+
+@pytest.mark.parametrize(("dtype", "within"), [("bfloat16", 0.001), ("int8", 0.005)])
+def test_what_the_bundled_model_loses(dtype: str, within: float) -> None:
+    reduced = GPT2.from_pretrained(dtype=dtype)
+    assert isinstance(reduced.params.lm_head, Matrix)
+    change = reduced.score(TEXT).perplexity / GPT2.from_pretrained().score(TEXT).perplexity - 1
+    assert abs(change) < within
+    assert reduced.generate("The king", max_new_tokens=10).ids == (
+        GPT2.from_pretrained(dtype=dtype, backend="numpy").generate("The king", max_new_tokens=10).ids
+    )
