@@ -19,7 +19,7 @@ from .reduced import product
 from .threads import in_threads, slices
 
 Array = np.ndarray
-FEW = 24  # from about so many rows on, BLAS is faster than reading the weights once
+FEW = 48  # from about so many rows on, BLAS is faster than reading the weights once
 BLOCKS = 8
 
 
