@@ -181,6 +181,23 @@ class GPT2(Model):
             return False
 
 
+def on_torch(name: Any = None, *, dtype: str = "float32", device: str = "cpu") -> GPT2:
+    """The same model with torch's numbers, as the reference: transformers' forward pass under our decoders.
+
+    ``ValueError`` when torch and transformers aren't installed, or the device isn't there.
+    """
+    try:
+        from .torch_reference import TorchModel
+    except ModuleNotFoundError:
+        raise ValueError("the torch backend needs torch and transformers: pip install 'gpt2-np[reference]'") from None
+
+    class TorchGPT2(TorchModel, GPT2):
+        """`GPT2` on torch."""
+
+    loaded: GPT2 = TorchGPT2.load(name, dtype=dtype, device=device)
+    return loaded
+
+
 @dataclass(frozen=True)
 class StopString:
     """Stops once the string ends within the newest token (as transformers' ``StopStringCriteria``)."""

@@ -18,3 +18,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from reference import reference_model, save
 
     return save(reference_model(), tmp_path_factory.mktemp("small"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What `pytest -m parity` compares."""
+    parser.addoption("--model", default="tales", help="the model that the parity suite checks")
+    parser.addoption("--device", default="cpu", choices=["cpu", "cuda"], help="where torch runs in the parity suite")
+    parser.addoption("--prompts", help="a file with the parity suite's prompts, one a line")

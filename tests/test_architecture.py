@@ -122,5 +122,5 @@ for arguments in (["generate", "a", "-n", "2"], ["logits", "a"], ["score", "a b"
 main(["generate", "a", "--backend", "torch"])
 """
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.stderr == "error: --backend torch needs torch and transformers: pip install 'gpt2-np[reference]'\n"
+    assert done.stderr == "error: the torch backend needs torch and transformers: pip install 'gpt2-np[reference]'\n"
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""The command line: ``gpt2-np generate | logits | score | info``. Thin: parse, call, print."""
+"""The command line: ``gpt2-np generate | logits | score | info | parity``. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from ..version import __version__
 from .generate import generate
 from .look import info, logits
+from .parity import parity
 from .score import score
 
 
@@ -30,7 +31,7 @@ def cli(context: click.Context) -> None:
         print(context.get_help())
 
 
-for command in (generate, logits, score, info):
+for command in (generate, logits, score, info, parity):
     cli.add_command(command)
 
 

@@ -69,11 +69,9 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def load(model: str, dtype: str, backend: str, device: str | None) -> GPT2:
     """The model that the options name."""
     if backend == "torch":
-        try:
-            from ..torch_reference import TorchGPT2
-        except ModuleNotFoundError:
-            raise ValueError("--backend torch needs torch and transformers: pip install 'gpt2-np[reference]'") from None
-        return TorchGPT2.from_pretrained(model, dtype=dtype, device=device or "cpu")
+        from ..text import on_torch
+
+        return on_torch(model, dtype=dtype, device=device or "cpu")
     if device is not None:
         raise ValueError(f"--device is for --backend torch; --backend {backend} always runs on the CPU")
     from ..text import GPT2

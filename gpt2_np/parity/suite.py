@@ -1,0 +1,169 @@
+"""The checks themselves: tokenizer, activations, logits, perplexity, and tokens of every strategy.
+
+torch in float64 is the arbiter. A token that differs is replayed: our own decoder on torch's logits. Where that gives
+torch's token, and our logits are within rounding of the truth, the two candidates were nearer to each other than
+float32 can tell, a near-tie; anything else is a defect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from decoders import notebook as plain
+from decoders.torch_rng import CPU, CUDA
+
+from ..text import GPT2, losses, on_torch
+from .checks import Check, Verdict, numbers
+
+Array = np.ndarray
+PROMPTS = ("Once upon a time", "The capital of France is", "In the morning the old man went down to the sea, and")
+TEXT = (
+    "The king had three sons, and the youngest was called Simpleton. One day the eldest went out into the forest to "
+    "cut wood, and his mother gave him a fine sweet cake and a bottle of wine, so that he might not be hungry."
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A strategy: its name and its options, transformers' names."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 200
+
+
+CASES = (
+    Case("greedy"),
+    Case("beam search, 4 beams", {"num_beams": 4}, 60),
+    Case("beam search, 3 beams, length penalty 2", {"num_beams": 3, "length_penalty": 2.0, "early_stopping": True}, 40),
+    Case("sampling", {"do_sample": True}),
+    Case("sampling, temperature 0.7, top-k 40", {"do_sample": True, "temperature": 0.7, "top_k": 40}),
+    Case("sampling, top-p 0.9", {"do_sample": True, "top_p": 0.9}),
+    Case("sampling, min-p 0.05, repetition penalty 1.2", {"do_sample": True, "min_p": 0.05, "repetition_penalty": 1.2}),
+    Case("sampling, typical 0.9, no repeated trigram",
+         {"do_sample": True, "typical_p": 0.9, "no_repeat_ngram_size": 3}),
+    Case("beam sampling, 3 beams", {"do_sample": True, "num_beams": 3, "temperature": 0.9}, 40),
+)  # fmt: skip
+
+
+def run(
+    name: str = "tales", *, device: str = "cpu", prompts: Sequence[str | Sequence[int]] = PROMPTS, seed: int = 0,
+    backend: str = "numba",
+) -> Iterator[Check]:  # fmt: skip
+    """Every check on one model, as each is done. Prompts are texts, or ids for a model without a tokenizer."""
+    ours, exact = GPT2.from_pretrained(name, backend=backend), GPT2.from_pretrained(name, dtype="float64")
+    theirs, truth = on_torch(name, device=device), on_torch(name, device=device, dtype="float64")
+    if ours.has_tokenizer:
+        yield tokenizer(ours, theirs, [prompt for prompt in [*prompts, TEXT] if isinstance(prompt, str)])
+    longest = ours.config.n_positions // 2
+    rows = [ours.prompt_ids(prompt)[:longest] for prompt in prompts]
+    for number, ids in enumerate(rows):
+        yield from forward(f"prompt {number}", ours, theirs, truth, exact, np.array([ids]))
+    yield perplexity(ours, theirs, truth, ours.prompt_ids(TEXT) if ours.has_tokenizer else rows[-1])
+    for case in CASES:
+        for number, ids in enumerate(rows):
+            yield tokens(f"{case.name}, prompt {number}", ours, theirs, truth, ids, case, seed, device)
+    for number, ids in enumerate(rows):
+        yield from notebook(f"prompt {number}", ours, theirs, truth, ids, seed, device)
+
+
+def tokenizer(ours: GPT2, theirs: Any, texts: Sequence[str]) -> Check:
+    """Our ids against transformers' tokenizer of the same folder."""
+    for text in texts:
+        mine, their = ours.tokenizer.encode(text), theirs.transformers_ids(text)
+        if mine != their:
+            return Check("tokenizer ids", "mismatch", where=repr(text[:40]), note=f"{mine} against {their}")
+    return Check("tokenizer ids", "same", note=f"{sum(len(text) for text in texts)} characters")
+
+
+def forward(label: str, ours: GPT2, theirs: Any, truth: Any, exact: GPT2, ids: Array) -> Iterator[Check]:
+    """Residual streams, attention patterns and logits of one prompt; the float64 path first, since it must be exact."""
+    logits, their_acts = theirs.activations(ids)
+    true_logits, true_acts = truth.activations(ids)
+    gap = np.abs(exact.forward(ids) - true_logits)
+    place = [int(index) for index in np.unravel_index(np.argmax(gap), gap.shape)]
+    largest = float(gap.max())
+    exactly = largest <= 1e-10 * max(1.0, float(np.abs(true_logits).max()))
+    yield Check(f"{label}: float64 logits", "same" if exactly else "mismatch", largest, str(place))
+    _, cache = ours.run_with_cache(ids, list(their_acts))
+    for name in their_acts:
+        yield numbers(f"{label}: {name}", cache[name], their_acts[name], true_acts[name])
+    yield numbers(f"{label}: logits", ours.forward(ids), logits, true_logits)
+
+
+def perplexity(ours: GPT2, theirs: Any, truth: Any, ids: Sequence[int]) -> Check:
+    """The loss of every token of a text."""
+    row = np.array([ids])
+    each = [losses(model.forward(row)[0, :-1], row[0, 1:]) for model in (ours, theirs, truth)]
+    check = numbers("perplexity: loss of every token", *each)
+    values = ", ".join(f"{np.exp(one.mean()):.6f}" for one in each)
+    return Check(**{**vars(check), "note": f"perplexity of ours, torch, float64: {values}"})
+
+
+def tokens(
+    name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case: Case, seed: int, device: str
+) -> Check:
+    """The tokens of one strategy against transformers' own ``generate``."""
+    most = min(case.tokens, ours.config.n_positions - len(ids))
+    options = case.options | {"max_new_tokens": most}
+    expected = theirs.transformers_generate(ids, seed, **options)[0]
+    chosen = options | {"eos_token_id": (), "seed": seed, "rng": device}
+
+    def ours_on(model: GPT2) -> list[int]:
+        found: list[int] = model.generate(ids, **chosen).ids
+        return found
+
+    return judge(name, ours, theirs, truth, ids, ours_on, expected)
+
+
+def notebook(
+    label: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], seed: int, device: str
+) -> Iterator[Check]:
+    """The notebook's algorithms, ours on the cache against torch's without one."""
+    length = min(60, ours.config.n_positions - len(ids))
+
+    def stream() -> Any:
+        return CPU(seed) if device == "cpu" else CUDA(seed)
+
+    strategies: dict[str, tuple[Callable[[], plain.Choice], dict[str, float]]] = {
+        "greedy": (lambda: plain.greedy, {}),
+        "temperature": (lambda: plain.temperature(0.7, stream()), {"temperature": 0.7}),
+        "top-p": (lambda: plain.top_p(0.9, 0.8, stream()), {"p": 0.9, "temperature": 0.8}),
+    }
+    for name, (choose, settings) in strategies.items():
+
+        def decode(model: GPT2, choose: Callable[[], plain.Choice] = choose) -> list[int]:
+            return plain.decode(model.start(), ids, length, choose(), None)
+
+        expected = theirs.notebook(name, ids, length, seed, **settings)
+        yield judge(f"notebook's {name}, {label}", ours, theirs, truth, ids, decode, expected)
+    expected = theirs.notebook("beam search", ids, 20, seed, num_beams=3)
+    yield judge(f"notebook's beam search, {label}", ours, theirs, truth, ids,
+                lambda model: plain.beam_search(model.start(), ids, 20, 3, None)[0], expected)  # fmt: skip
+
+
+def judge(
+    name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], decode: Callable[[Any], list[int]],
+    expected: list[int],
+) -> Check:  # fmt: skip
+    """The verdict on tokens: the same, a near-tie with its numbers, or a mismatch."""
+    found = decode(ours)
+    if found == expected:
+        return Check(name, "same", note=f"{len(found)} tokens")
+    at = next(place for place, (a, b) in enumerate(zip_longest(found, expected)) if a != b)
+    pair = [sequence[at] if at < len(sequence) else None for sequence in (found, expected)]
+    row = np.array([[*ids, *expected[:at]]])
+    logits = [model.forward(row, last_only=True)[0, -1].astype(np.float64) for model in (ours, theirs, truth)]
+    errors = [float(np.abs(one - logits[2]).max()) for one in logits[:2]]
+    numeric = numbers(name, *logits)
+    replayed = decode(theirs) == expected
+    gap = abs(float(logits[2][pair[0]] - logits[2][pair[1]])) if None not in pair else float("nan")
+    note = (f"token {at}: ours {pair[0]}, torch's {pair[1]}, {gap:.2e} apart in float64; our decoder on torch's logits "
+            f"gives {'the same' if replayed else 'NOT the same'} as transformers")  # fmt: skip
+    verdict: Verdict = "near-tie" if replayed and numeric.passed else "mismatch"
+    return Check(name, verdict, numeric.difference, f"token {at}", errors[0], errors[1], note)
