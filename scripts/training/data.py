@@ -73,7 +73,7 @@ def batch(corpora: dict[str, Corpus], step: int, rows: int, length: int, tales: 
           vocabulary: int, seed: int) -> np.ndarray:  # fmt: skip
     """The (rows, length + 1) ids of one step: a function of the seed and the step alone, so a run can stop anywhere.
 
-    A row comes from the tales with probability `tales`. With probability `repeats` it is a passage of 16 to 256 ids,
+    A row comes from the tales with probability `tales`. With probability `repeats` it is a passage of 8 to 128 ids,
     of the text or drawn at random, over and over: what it takes to predict that is an induction head.
     """
     random = np.random.default_rng([seed, step])
@@ -83,7 +83,7 @@ def batch(corpora: dict[str, Corpus], step: int, rows: int, length: int, tales: 
         start = random.integers(0, len(ids) - length - 1)
         row[:] = ids[start : start + length + 1]
         if random.random() < repeats:
-            period = int(random.integers(16, 257))
+            period = int(random.integers(8, 129))
             passage = row[:period].copy() if random.random() < 0.5 else random.integers(1, vocabulary, period)
             row[:] = np.resize(passage, length + 1)
     return out
