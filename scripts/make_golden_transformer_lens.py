@@ -120,7 +120,10 @@ def patches(bridge: TransformerBridge, clean: torch.Tensor, corrupted: torch.Ten
         "v": patching.get_act_patch_attn_head_v_all_pos, "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
         "z_by_position": patching.get_act_patch_attn_head_out_by_pos,
     }  # fmt: skip
-    return {name: plain(torch.as_tensor(sweep(bridge, corrupted, cache, metric))) for name, sweep in sweeps.items()}
+    results = {name: plain(torch.as_tensor(sweep(bridge, corrupted, cache, metric))) for name, sweep in sweeps.items()}
+    _, before = bridge.run_with_cache(corrupted)
+    return results | {f"direct_path.{kind}": plain(patching.get_act_patch_direct_path_all_sources(
+        bridge, corrupted, cache, before, metric, kind, verbose=False)) for kind in "qkv"}  # fmt: skip
 
 
 def main() -> None:
@@ -138,6 +141,7 @@ def main() -> None:
         golden |= activations(loaded, ids, "cache") | activations(processed, ids, "processed")
         golden |= {f"method.{name}": value for name, value in methods(processed, ids).items()}
         golden |= {f"head.{name}": value for name, value in head_scores(loaded, repeated).items()}
+        golden |= {f"composition.{kind}": plain(processed.all_composition_scores(kind).scores) for kind in "QKV"}
         golden |= {f"patch.{name}": value for name, value in patches(loaded, clean, corrupted).items()}
     golden |= {"ids": ids.numpy(), "clean": clean.numpy(), "corrupted": corrupted.numpy(), "repeated": repeated.numpy()}
     OUT.parent.mkdir(exist_ok=True)
