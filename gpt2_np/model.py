@@ -23,7 +23,7 @@ from . import ops as readable
 from . import params as P
 from .cache import KVCache
 from .config import Config
-from .taps import Tap, no_tap, within
+from .taps import Tap, no_tap, placed, within
 
 Array = np.ndarray
 
@@ -49,6 +49,7 @@ def forward(
     B, T = ids.shape
     lengths = np.zeros(B, np.int64) if cache is None else cache.lengths
     positions = lengths[:, None] + np.arange(T)
+    tap = placed(tap, positions)
 
     x = tap("embed", params.wte[ids]) + tap("pos_embed", params.wpe[positions])
     if token_type_ids is not None:
@@ -60,7 +61,7 @@ def forward(
     if last_only:
         x = x[:, -1:]
     x = layer_norm(x, params.ln_f, config, ops, within(tap, "ln_final."))
-    return ops.unembed(x, params.lm_head)
+    return tap("unembed", ops.unembed(x, params.lm_head))
 
 
 def block(x: Array, p: P.Block, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap) -> Array:
@@ -116,7 +117,8 @@ def attention_scale(config: Config, layer: int) -> float:
 def head_results(z: Array, c_proj: P.Linear) -> Array:
     """What each head alone writes to the residual stream, bias left out: (B, T, H, K) → (B, T, H, D)."""
     H, K = z.shape[2:]
-    return np.einsum("bthk,hkd->bthd", z, c_proj.weight.reshape(H, K, -1))
+    per_head = c_proj.weight.reshape(H, 1, K, -1)
+    return (z.transpose(2, 0, 1, 3) @ per_head).transpose(1, 2, 0, 3)
 
 
 def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
@@ -127,9 +129,9 @@ def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
 
 
 def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array:
-    """Layer norm, opened up where someone listens: what each position is divided by, and what comes out."""
-    if not tap.wants("scale"):
-        return tap("normalized", ops.layer_norm(x, *p, config.layer_norm_epsilon))
+    """Layer norm, opened up where someone listens: what a position is divided by, and the result without gain."""
+    if not (tap.wants("scale") or tap.wants("normalized")):
+        return tap("out", ops.layer_norm(x, *p, config.layer_norm_epsilon))
     centred = x - x.mean(axis=-1, keepdims=True)
     scale = tap("scale", ops.layer_norm_scale(centred, config.layer_norm_epsilon))
-    return tap("normalized", centred / scale * p.weight + p.bias)
+    return tap("out", tap("normalized", centred / scale) * p.weight + p.bias)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,10 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import hub, model, ops, weights
+from .activations import ActivationCache
 from .cache import KVCache
 from .config import Config
+from .edits import Edit, edits
 from .params import Params, map_arrays
-from .taps import ActivationCache, Both, Capture, Edit, Tap, edits, no_tap, select
+from .taps import Capture, Tap, both, no_tap, select
 
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
@@ -32,6 +35,7 @@ class Model:
         if backend not in BACKENDS:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         self.params, self.config, self.folder, self.backend = params, config, folder, backend
+        self.tap: Tap = no_tap
 
     @classmethod
     def from_pretrained(
@@ -82,6 +86,7 @@ class Model:
         last_only: bool = False,
     ) -> Array:
         """`model.forward` in the implementation that suits the call; see there."""
+        tap = both(self.tap, tap)
         return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
                              token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
 
@@ -106,15 +111,28 @@ class Model:
     def run_with_edits(
         self, ids: Any, changes: Mapping[str, Edit], names: str | Iterable[str] | None = ()
     ) -> tuple[Array, ActivationCache]:
-        """A run in which each named activation is replaced by a function's result or by an array.
+        """A run in which each named activation is replaced: by a function's result, an array, or in a `Part` only.
 
-        Returns the logits and the activations in `names`, as they were after the edits.
+        Returns the logits and the activations in `names`, as they were after the edits. ``ValueError``, before
+        anything runs, for an unknown name or an array of a wrong shape.
         """
         batch = self.check_ids(ids)
         capture = Capture(select(names, self.config))
-        tap: Tap = Both(edits(changes, self.config), capture) if changes else capture
-        logits = self.forward(batch, tap=tap)
-        return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values)
+        changing = edits(changes, self.config, batch.shape) if changes else no_tap
+        logits = self.forward(batch, tap=both(changing, capture if capture.names else no_tap))
+        return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values, self.params, self.config)
+
+    def with_edits(self: AnyModel, changes: Mapping[str, Edit]) -> AnyModel:
+        """The same model with these edits in whatever it does: runs, scores, generates. This one stays as it is."""
+        edited = copy.copy(self)
+        edited.tap = both(self.tap, edits(changes, self.config))
+        return edited
+
+    def with_params(self: AnyModel, params: Params) -> AnyModel:
+        """The same model with other parameters of the same shapes (`internals.processing` makes some)."""
+        altered = type(self)(params, self.config, folder=self.folder, backend=self.backend)
+        altered.tap = self.tap
+        return altered
 
     def check_ids(self, ids: Any) -> Array:
         """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""

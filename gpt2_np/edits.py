@@ -1,0 +1,137 @@
+"""Edits: activations replaced while the model runs, whole or in part, at once or while generating."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .config import Config
+from .taps import points, select, sizes
+
+Array = np.ndarray
+Change = Callable[[Array], Array] | Array
+
+
+@dataclass(frozen=True)
+class Part:
+    """A change of a part of an activation: at some positions, in some heads; the rest stays as it was.
+
+    ``change`` is a function of the whole activation, or a whole array (a clean run's, say), of which only the part is
+    taken. ``positions`` counts from the start of the text, also while generating: an int, a list of them, a range or
+    a slice. ``heads`` is an int or a list.
+    """
+
+    change: Change
+    positions: int | Sequence[int] | range | slice | None = None
+    heads: int | Sequence[int] | None = None
+
+    def mask(self, letters: Sequence[str], positions: Array, heads: int) -> Array:
+        """Which entries are part of it, to be broadcast against an activation: True where it changes."""
+        B, T = positions.shape
+        mask = np.ones([1] * len(letters), bool)
+        if self.positions is not None:
+            chosen = _contains(positions, self.positions)
+            mask = mask & chosen.reshape([B if one == "B" else T if one == "T" else 1 for one in letters])
+        if self.heads is not None:
+            chosen = np.isin(np.arange(heads), self.heads)
+            mask = mask & chosen.reshape([heads if one == "H" else 1 for one in letters])
+        return mask
+
+
+def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> Array:
+    if isinstance(wanted, slice):
+        start, stop, step = wanted.start or 0, wanted.stop, wanted.step or 1
+        inside = (positions >= start) & ((positions - start) % step == 0)
+        return inside if stop is None else inside & (positions < stop)
+    return np.isin(positions, np.asarray(wanted))
+
+
+Edit = Change | Part
+
+
+class Edits:
+    """A tap that replaces the named activations: by a function's result, or by an array of the same shape."""
+
+    def __init__(self, changes: Mapping[str, Edit], config: Config, positions: Array | None = None) -> None:
+        self.changes, self.config, self.positions = dict(changes), config, positions
+        self.shapes = points(config)
+
+    def at(self, positions: Array) -> Edits:
+        return Edits(self.changes, self.config, positions)
+
+    def wants(self, name: str) -> bool:
+        return name in self.changes
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if name not in self.changes:
+            return x
+        edit, letters = self.changes[name], self.shapes[name].split()
+        part = edit if isinstance(edit, Part) else Part(edit)
+        axis = letters.index("T")
+        B, T = x.shape[0], x.shape[axis]
+        positions = np.broadcast_to(np.arange(T), (B, T)) if self.positions is None else self.positions[:, -T:]
+        if callable(part.change):
+            changed = np.asarray(part.change(np.array(x)))
+            if changed.shape != x.shape:
+                raise ValueError(f"an edit of {name} must have its shape {x.shape}, got {changed.shape}")
+            mask = part.mask(letters, positions, self.config.n_head)
+        else:
+            changed, covered = _from_array(name, np.asarray(part.change), x.shape, letters, positions)
+            mask = part.mask(letters, positions, self.config.n_head) & covered
+        return np.where(mask, changed, x).astype(x.dtype, copy=False)
+
+
+def _from_array(
+    name: str, array: Array, shape: tuple[int, ...], letters: list[str], positions: Array
+) -> tuple[Array, Array]:
+    """What an array that starts at a text's first position says about `positions`, and for which it says anything."""
+    axis = letters.index("T")
+    expected = (*shape[:axis], *array.shape[axis : axis + 1], *shape[axis + 1 :])
+    if array.ndim != len(shape) or array.shape not in (expected, (1, *expected[1:])):
+        raise ValueError(f"an edit of {name} must have its shape {shape}, got {array.shape}")
+    covered = positions < array.shape[axis]
+    rows = np.arange(array.shape[0])[:, None]
+    said = np.moveaxis(array, axis, 1)[rows, np.where(covered, positions, 0)]
+    B, T = positions.shape
+    where = covered.reshape([B if one == "B" else T if one == "T" else 1 for one in letters])
+    return np.moveaxis(said, 1, axis), where
+
+
+def edits(changes: Mapping[str, Edit], config: Config, fed: tuple[int, int] | None = None) -> Edits:
+    """An `Edits` tap from names or patterns.
+
+    ``ValueError``, before anything runs, for an unknown name (the nearest is suggested), heads or positions that the
+    model doesn't have, heads of an activation that has none, and, where the (B, T) to be fed is known, arrays of a
+    wrong shape.
+    """
+    chosen = {point: change for name, change in changes.items() for point in select(name, config)}
+    for name, change in chosen.items():
+        check(name, change if isinstance(change, Part) else Part(change), config, fed)
+    return Edits(chosen, config)
+
+
+def check(name: str, part: Part, config: Config, fed: tuple[int, int] | None) -> None:
+    """``ValueError`` when a change can't be made at a point; see `edits`."""
+    letters = points(config)[name].split()
+    if part.heads is not None:
+        if "H" not in letters:
+            raise ValueError(f"{name} has no heads, got heads={part.heads!r}")
+        _check_range("heads", part.heads, config.n_head)
+    if part.positions is not None and not isinstance(part.positions, slice):
+        ends = fed is not None and not isinstance(part.positions, range)  # a range may reach beyond what is there yet
+        _check_range("positions", part.positions, fed[1] if fed and ends else config.n_positions)
+    if callable(part.change) or fed is None:
+        return
+    B, T = fed
+    shape = tuple((sizes(config) | {"B": B, "T": T, "S": T})[letter] for letter in letters)
+    got = np.shape(part.change)
+    if got not in (shape, (1, *shape[1:])):
+        raise ValueError(f"an edit of {name} must have its shape {shape}, got {got}")
+
+
+def _check_range(what: str, chosen: int | Sequence[int] | range, limit: int) -> None:
+    numbers = np.asarray(chosen)
+    if numbers.size and not (np.issubdtype(numbers.dtype, np.integer) and 0 <= numbers.min() <= numbers.max() < limit):
+        raise ValueError(f"{what} must be between 0 and {limit - 1}, got {chosen!r}")

@@ -1,0 +1,162 @@
+"""Captures larger than memory: the activations of a corpus, on disk, chunk by chunk.
+
+A capture is a folder: ``capture.json`` says what is captured, and every ``chunk-00000.safetensors`` holds some texts
+whole, as ``"17.blocks.0.resid_pre"`` (text number, activation's name; no B axis) beside ``"17.ids"``. A chunk is
+either whole or not there, so a killed capture goes on where it was, and what was written can always be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from ..files import write_whole
+from ..params import flatten
+from ..session import Model
+from ..taps import canonical, points, select
+
+Array = np.ndarray
+
+
+def capture_corpus(
+    model: Model, texts: Iterable[Sequence[int]], names: str | Iterable[str], folder: Path, *,
+    chunk_bytes: int = 256 << 20, dtype: str = "float32", progress: Callable[[int], Any] | None = None,
+) -> Captured:  # fmt: skip
+    """Capture the named activations of every text of ids into a folder, and open it.
+
+    A folder that already holds part of the same capture is continued: its texts are passed over (`progress` is told
+    of every text's tokens all the same). ``ValueError`` when it holds another capture, or for an unknown name; an
+    ``OSError`` of the disk, or of reading the next text, leaves the chunks written so far readable and resumable.
+    `chunk_bytes` is about how much is kept in memory; `dtype` is what is stored, "float32" or "float16".
+    """
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
+    if chunk_bytes < 1:
+        raise ValueError(f"chunk_bytes must be at least 1, got {chunk_bytes}")
+    chosen = select(names, model.config)
+    about = {"names": chosen, "dtype": dtype, "model": fingerprint(model)}
+    folder.mkdir(parents=True, exist_ok=True)
+    captured = _begin(folder, about)
+    chunk: dict[str, Array] = {}
+    size, number = 0, len(captured.chunks)
+    source = iter(texts)
+    for text in itertools.islice(source, len(captured)):
+        if progress is not None:
+            progress(len(text))
+    for count, text in enumerate(source, len(captured)):
+        ids = model.check_ids(text)
+        if len(ids) != 1:
+            raise ValueError(f"a corpus is made of texts, each one row of ids, got {len(ids)} rows")
+        _, cache = model.run_with_cache(ids, chosen)
+        new = {f"{count}.ids": ids[0]} | {f"{count}.{name}": np.ascontiguousarray(x[0], dtype)
+                                          for name, x in cache.items()}  # fmt: skip
+        chunk |= new
+        size += sum(array.nbytes for array in new.values())
+        if size >= chunk_bytes:
+            write_whole(folder / f"chunk-{number:05}.safetensors", save(chunk))
+            chunk, size, number = {}, 0, number + 1
+        if progress is not None:
+            progress(ids.shape[1])
+    if chunk:
+        write_whole(folder / f"chunk-{number:05}.safetensors", save(chunk))
+    return Captured(folder)
+
+
+def _begin(folder: Path, about: dict[str, Any]) -> Captured:
+    if not (folder / "capture.json").exists():
+        if any(folder.glob("chunk-*.safetensors")):
+            raise ValueError(f"{folder} holds chunks without their capture.json; choose another folder")
+        write_whole(folder / "capture.json", json.dumps(about, indent=1).encode())
+    captured = Captured(folder)
+    for what, value in about.items():
+        if captured.about.get(what) != value:
+            found = captured.about.get(what)
+            raise ValueError(f"{folder} holds a capture with another {what}: {_short(found)}, not {_short(value)}")
+    return captured
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def fingerprint(model: Model) -> str:
+    """What tells one model's captures from another's: a digest of its configuration and parameters."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, array in flatten(model.params):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(np.asarray(array)).tobytes())
+    return digest.hexdigest()[:32]
+
+
+class Captured:
+    """A capture on disk: ``captured[17, "blocks.0.resid_pre"]`` is (T, …); ``len`` counts texts. Nothing is preloaded.
+
+    ``ValueError`` or ``OSError`` names what is missing or broken.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.about: dict[str, Any] = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
+            self.names: list[str] = list(self.about["names"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None
+        self.chunks = sorted(folder.glob("chunk-*.safetensors"))
+        self._chunk_of: dict[int, Path] = {}
+        for path in self.chunks:
+            with self._open(path) as file:
+                texts = [int(key.removesuffix(".ids")) for key in file.keys() if key.endswith(".ids")]  # noqa: SIM118
+            self._chunk_of |= dict.fromkeys(texts, path)
+        if sorted(self._chunk_of) != list(range(len(self._chunk_of))):
+            raise ValueError(f"{folder} has gaps: some of its chunks are missing")
+
+    @staticmethod
+    def _open(path: Path) -> Any:
+        try:
+            return safe_open(path, framework="np")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self._chunk_of)
+
+    def __getitem__(self, key: tuple[int, str]) -> Array:
+        text, name = key
+        name = canonical(name)
+        if text not in self._chunk_of:
+            raise ValueError(f"text must be between 0 and {len(self) - 1}, got {text}")
+        if name != "ids" and name not in self.names:
+            raise ValueError(f"{name!r} is not in this capture; it holds {', '.join(self.names)}")
+        with self._open(self._chunk_of[text]) as file:
+            return file.get_tensor(f"{text}.{name}")
+
+    def ids(self, text: int) -> Array:
+        """A text's ids: (T,)."""
+        return self[text, "ids"]
+
+    def over_texts(self, name: str) -> Iterator[Array]:
+        """One activation of every text in order, one text in memory at a time."""
+        return (self[text, name] for text in range(len(self)))
+
+
+def estimate(model: Model, names: str | Iterable[str], tokens: Sequence[int], dtype: str = "float32") -> int:
+    """The bytes that a capture of texts of so many tokens takes."""
+    from ..taps import sizes
+
+    letters, total = sizes(model.config), 0
+    table = points(model.config)
+    for T in tokens:
+        known = letters | {"B": 1, "T": T, "S": T}
+        for name in select(names, model.config):
+            total += int(np.prod([known[letter] for letter in table[name].split()])) * np.dtype(dtype).itemsize
+        total += 8 * T
+    return total

@@ -1,0 +1,138 @@
+"""Lenses: what the model would say if it stopped after each layer.
+
+The logit lens: nostalgebraist 2020, "interpreting GPT: the logit lens". The tuned lens: Belrose et al. 2023, "Eliciting
+Latent Predictions from Transformers with the Tuned Lens", here trained by least squares in place of gradient descent:
+one pass over a corpus, one solve a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from .. import ops
+from ..activations import ActivationCache
+from ..files import write_whole
+from ..session import Model
+from .variants import log_softmax
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Lens:
+    """What each layer would say: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
+
+    ids: Array
+    labels: list[str]
+    logits: Array
+
+    @property
+    def log_probabilities(self) -> Array:
+        """(C, T, V), nats, float64."""
+        return log_softmax(self.logits)
+
+    def top(self, count: int = 1) -> tuple[Array, Array]:
+        """The likeliest next ids of each stream and position, and their probabilities: two (C, T, count)."""
+        best = np.argsort(-self.logits, axis=-1, kind="stable")[..., :count]
+        return best, np.exp(np.take_along_axis(self.log_probabilities, best, -1))
+
+    def divergence(self) -> Array:
+        """How far each stream's prediction is from the last one's: KL(last ‖ stream) in nats, (C, T)."""
+        log_p = self.log_probabilities
+        return (np.exp(log_p[-1]) * (log_p[-1] - log_p)).sum(-1)
+
+
+def logit_lens(model: Model, ids: Sequence[int] | Array) -> Lens:
+    """Each layer's stream through the final norm and the unembedding, for one prompt (T,). The last is the output."""
+    return _lens(model, ids, lambda streams, cache: streams)
+
+
+def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, ActivationCache], Array]) -> Lens:
+    row = model.check_ids(ids)
+    if len(row) != 1:
+        raise ValueError(f"a lens looks at one prompt, got {len(row)} rows")
+    _, cache = model.run_with_cache(row, _stream_names(model))
+    streams, labels = cache.accumulated_resid(pos_slice=None)
+    normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
+    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
+
+
+def _stream_names(model: Model) -> list[str]:
+    return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
+
+
+@dataclass(frozen=True)
+class TunedLens:
+    """An affine map from the stream before each layer to the last one: `weight` (L, D, D), `bias` (L, D)."""
+
+    weight: Array
+    bias: Array
+
+    def __call__(self, model: Model, ids: Sequence[int] | Array) -> Lens:
+        """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
+        if self.weight.shape[:2] != (model.config.n_layer, model.config.n_embd):
+            raise ValueError(f"this lens was tuned for {self.weight.shape[0]} layers of width {self.weight.shape[1]}, "
+                             f"got a model with {model.config.n_layer} of {model.config.n_embd}")  # fmt: skip
+
+        def translate(streams: Array, cache: ActivationCache) -> Array:
+            return np.concatenate([streams[:-1] @ self.weight + self.bias[:, None], streams[-1:]])
+
+        return _lens(model, ids, translate)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file; a broken write leaves nothing behind."""
+        write_whole(path, save({"weight": self.weight, "bias": self.bias}))
+
+    @classmethod
+    def load(cls, path: Path) -> TunedLens:
+        """Read what `save` wrote; ``ValueError`` names a broken file."""
+        try:
+            tensors = load_file(path)
+            lens = cls(tensors["weight"], tensors["bias"])
+        except (SafetensorError, KeyError) as error:
+            raise ValueError(f"{path} is not a tuned lens: {error}") from None
+        L, D = lens.bias.shape if lens.bias.ndim == 2 else (0, 0)
+        if lens.weight.shape != (L, D, D):
+            raise ValueError(f"{path} is not a tuned lens: its shapes are {lens.weight.shape} and {lens.bias.shape}")
+        return lens
+
+
+def train_tuned_lens(
+    model: Model, texts: Iterable[Sequence[int]], *, ridge: float = 1e-3,
+    progress: Callable[[int], Any] | None = None,
+) -> TunedLens:  # fmt: skip
+    """Fit a `TunedLens` on texts of ids: for each layer the affine map that best gives the final stream.
+
+    Least squares of the change that is still to come, over all positions but each text's first (its stream is an
+    outlier many times larger), with a little `ridge` (a share of the mean variance) towards the logit lens. The texts
+    are read once and never kept. `progress` is told each text's tokens.
+    """
+    if not 0 <= ridge < float("inf"):
+        raise ValueError(f"ridge must be a finite number of at least 0, got {ridge}")
+    L, D = model.config.n_layer, model.config.n_embd
+    square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
+    for text in texts:
+        _, cache = model.run_with_cache(np.atleast_2d(text), _stream_names(model))
+        final = cache["resid_post", L - 1][0, 1:].astype(np.float64)
+        for layer in range(L):
+            x = np.pad(cache["resid_pre", layer][0, 1:].astype(np.float64), [(0, 0), (0, 1)], constant_values=1)
+            square[layer] += x.T @ x
+            cross[layer] += x.T @ (final - x[:, :D])
+        seen += len(final)
+        if progress is not None:
+            progress(len(final) + 1)
+    if seen < 2:
+        raise ValueError(f"a lens needs at least 2 positions behind the first of a text to be tuned on, got {seen}")
+    for layer in range(L):
+        spread = np.trace(square[layer][:D, :D]) / D
+        square[layer][np.arange(D), np.arange(D)] += ridge * spread
+    solved = np.stack([np.linalg.lstsq(square[layer], cross[layer], rcond=None)[0] for layer in range(L)])
+    weight = solved[:, :D] + np.eye(D)
+    return TunedLens(weight.astype(model.dtype), solved[:, D].astype(model.dtype))

@@ -1,0 +1,152 @@
+"""Activation patching and path patching: which activations carry the difference between two prompts.
+
+Meng et al. 2022, "Locating and Editing Factual Associations in GPT"; Wang et al. 2022, "Interpretability in the Wild"
+(path patching, section 3.1); Heimersheim & Nanda 2024, "How to use and interpret activation patching".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..activations import ActivationCache
+from ..edits import Edit, Part
+from ..session import Model
+from ..taps import BLOCK_POINTS, canonical, nearest
+from .variants import Metric, Variant, grid, run_variants
+
+Array = np.ndarray
+Ids = Sequence[int] | Array
+RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
+
+
+@dataclass(frozen=True)
+class Patching:
+    """A sweep: `scores` are the metric of the corrupted run with one activation from the clean run, over `axes`.
+
+    `clean` and `corrupted` are the metric of the two runs as they are.
+    """
+
+    scores: Array
+    axes: tuple[str, ...]
+    clean: float
+    corrupted: float
+
+    @property
+    def restored(self) -> Array:
+        """The share of the difference that each patch brings back: 0 as corrupted, 1 as clean. NaN if there is none."""
+        difference = self.clean - self.corrupted
+        return np.full_like(self.scores, np.nan) if difference == 0 else (self.scores - self.corrupted) / difference
+
+
+def activation_patch(
+    model: Model, clean: Ids, corrupted: Ids, metric: Metric, *, point: str = "resid_pre", over: str = "position",
+    batch: int = 32, progress: Callable[[int], Any] | None = None,
+) -> Patching:  # fmt: skip
+    """Put one activation of the clean run into the corrupted run, for every layer and place, and measure.
+
+    `point` is an activation of a block ("resid_pre", "attn_out", "mlp_out", "attn.z", "attn.pattern", …). `over` is
+    what a single patch covers: "layer" the whole activation, (L,) scores; "position" one position, (L, T); "head" one
+    head at all positions, (L, H); "head position" one head at one position, (L, H, T).
+    """
+    point = _block_point(point)
+    sizes = {"layer": model.config.n_layer, "head": model.config.n_head, "position": np.shape(clean)[-1]}
+    axes = ("layer", *(() if over == "layer" else over.split()))
+    if axes not in (("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", "position")):
+        raise ValueError(f"over must be 'layer', 'position', 'head' or 'head position', got {over!r}")
+    from_clean, (before, after) = _both_runs(model, clean, corrupted, metric, [f"blocks.*.{point}"])
+    variants: list[Variant] = []
+    for index in grid(*(sizes[axis] for axis in axes)):
+        place = dict(zip(axes, index, strict=True))
+        name = f"blocks.{place['layer']}.{point}"
+        variants.append({name: Part(from_clean[name], place.get("position"), place.get("head"))})
+    scores = run_variants(model, corrupted, variants, metric, batch=batch, progress=progress)
+    return Patching(scores.reshape([sizes[axis] for axis in axes]), axes, before, after)
+
+
+def path_patch(
+    model: Model, clean: Ids, corrupted: Ids, metric: Metric, receivers: Sequence[tuple[str, int | None]], *,
+    batch: int = 32, progress: Callable[[int], Any] | None = None,
+) -> Patching:  # fmt: skip
+    """Patch what each head says *directly* to the receivers, every other path left as it was: (L, H) scores.
+
+    A receiver is a point and a head: ``("blocks.3.attn.q", 5)``; or ``("blocks.3.mlp.pre", None)``; or
+    ``("unembed", None)`` for the logits themselves. The stream is a sum, so the receivers' input with one sender
+    exchanged is the corrupted stream + what the sender wrote in the clean run − what it wrote in the corrupted one;
+    no run is needed to find it. Heads that write after a receiver read have no path to it: their score stays.
+    """
+    L, H = model.config.n_layer, model.config.n_head
+    wanted = [(canonical(point), head) for point, head in receivers]
+    for point, head in wanted:
+        _check_receiver(model, point, head)
+    names = ["blocks.*.resid_pre", "blocks.*.resid_mid", "blocks.*.attn.z", f"blocks.{L - 1}.resid_post"]
+    from_clean, (before, after) = _both_runs(model, clean, corrupted, metric, names)
+    _, from_corrupted = model.run_with_cache(np.atleast_2d(corrupted), names)
+    variants: list[Variant] = []
+    for layer in range(L):
+        change = from_clean.head_result(layer) - from_corrupted.head_result(layer)
+        for head in range(H):
+            variants.append(_received(model, from_corrupted, wanted, layer, change[:, :, head]))
+    scores = run_variants(model, corrupted, variants, metric, batch=batch, progress=progress)
+    return Patching(scores.reshape(L, H), ("layer", "head"), before, after)
+
+
+def _received(
+    model: Model, cache: ActivationCache, receivers: Sequence[tuple[str, int | None]], sender: int, change: Array
+) -> dict[str, Edit]:
+    """What the receivers compute once `change` is added to the stream behind layer `sender`'s attention."""
+    params, epsilon, D = model.params, model.config.layer_norm_epsilon, model.config.n_embd
+    heads: dict[str, list[int]] = {}
+    for point, head in receivers:
+        heads.setdefault(point, []).append(-1 if head is None else head)
+    results: dict[str, Edit] = {}
+    for point, chosen in heads.items():
+        if point == "unembed":
+            x = cache["resid_post", model.config.n_layer - 1] + change
+            results[point] = ops.unembed(ops.layer_norm(x, *params.ln_f, epsilon), params.lm_head)
+            continue
+        layer = int(point.split(".")[1])
+        block = params.h[layer]
+        if point.endswith("mlp.pre") and layer >= sender:
+            x = ops.layer_norm(cache["resid_mid", layer] + change, *block.ln_2, epsilon)
+            results[point] = ops.linear(x, *block.mlp.c_fc)
+        elif not point.endswith("mlp.pre") and layer > sender:
+            x = ops.layer_norm(cache["resid_pre", layer] + change, *block.ln_1, epsilon)
+            part = "qkv".index(point[-1])
+            columns = slice(part * D, (part + 1) * D)
+            array = x @ block.attn.c_attn.weight[:, columns] + block.attn.c_attn.bias[columns]
+            results[point] = Part(array.reshape(*array.shape[:2], model.config.n_head, -1), heads=chosen)
+    return results
+
+
+def _both_runs(
+    model: Model, clean: Ids, corrupted: Ids, metric: Metric, names: Sequence[str]
+) -> tuple[ActivationCache, tuple[float, float]]:
+    if np.shape(clean) != np.shape(corrupted) or np.ndim(clean) != 1:
+        raise ValueError("the clean and the corrupted prompt must have equally many tokens, "
+                         f"got {np.shape(clean)[-1]} and {np.shape(corrupted)[-1]}")  # fmt: skip
+    logits, cache = model.run_with_cache(np.atleast_2d(clean), names)
+    return cache, (float(metric(logits)[0]), float(metric(model.run_with_cache(np.atleast_2d(corrupted), [])[0])[0]))
+
+
+def _block_point(point: str) -> str:
+    name = canonical(f"blocks.0.{point}").removeprefix("blocks.0.")
+    if name not in BLOCK_POINTS:
+        raise ValueError(f"no activation of a block is named {point!r}; the nearest is {nearest(name, BLOCK_POINTS)!r}")
+    return name
+
+
+def _check_receiver(model: Model, point: str, head: int | None) -> None:
+    known = [f"blocks.{layer}.{name}" for layer in range(model.config.n_layer) for name in RECEIVERS[:4]] + ["unembed"]
+    if point not in known:
+        raise ValueError(f"a receiver must be a block's {', '.join(RECEIVERS[:4])} or unembed, got {point!r}; "
+                         f"the nearest is {nearest(point, known)!r}")  # fmt: skip
+    if point.endswith((".q", ".k", ".v")):
+        if head is None or not 0 <= head < model.config.n_head:
+            raise ValueError(f"the receiver {point} needs a head between 0 and {model.config.n_head - 1}, got {head}")
+    elif head is not None:
+        raise ValueError(f"the receiver {point} has no heads, got head {head}")

@@ -1,0 +1,91 @@
+"""Many edited runs of one prompt, side by side in batches: what ablation and patching sweeps are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..edits import Edit, Edits, edits
+from ..session import Model
+
+Array = np.ndarray
+Variant = Mapping[str, Edit]
+Metric = Callable[[Array], Array]
+
+
+class PerRow:
+    """A tap that gives each row of a batch its own edits."""
+
+    def __init__(self, rows: Sequence[Edits]) -> None:
+        self.rows = rows
+
+    def wants(self, name: str) -> bool:
+        return any(row.wants(name) for row in self.rows)
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if not self.wants(name):
+            return x
+        x = np.array(x)
+        for number, row in enumerate(self.rows):
+            if row.wants(name):
+                x[number : number + 1] = row(name, x[number : number + 1])
+        return x
+
+
+def run_variants(
+    model: Model, ids: Sequence[int] | Array, variants: Sequence[Variant], metric: Metric, *, batch: int = 32,
+    progress: Callable[[int], Any] | None = None,
+) -> Array:  # fmt: skip
+    """The metric of each variant of a run: N variants → (N,).
+
+    Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;
+    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be.
+    """
+    row = model.check_ids(ids)
+    if len(row) != 1:
+        raise ValueError(f"variants are made of one prompt, got {len(row)} rows")
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    taps = [edits(variant, model.config, row.shape) for variant in variants]
+    results = [np.zeros(0)]
+    for start in range(0, len(taps), batch):
+        part = taps[start : start + batch]
+        logits = model.forward(np.repeat(row, len(part), axis=0), tap=PerRow(part))
+        results.append(np.asarray(metric(logits), np.float64))
+        if progress is not None:
+            progress(len(part))
+    return np.concatenate(results)
+
+
+# ---- metrics: (rows, T, V) logits → (rows,) -------------------------------------------------------------------------
+
+
+def logit_difference(correct: int, incorrect: int, position: int = -1) -> Metric:
+    """How much higher one token's logit is than another's, at one position."""
+    return lambda logits: logits[:, position, correct] - logits[:, position, incorrect]
+
+
+def log_probability(token: int, position: int = -1) -> Metric:
+    """The log-probability (nats) of a token at one position."""
+    return lambda logits: log_softmax(logits[:, position])[:, token]
+
+
+def mean_loss(ids: Sequence[int] | Array) -> Metric:
+    """The mean loss (nats a token) of predicting each id of a prompt from those before it."""
+    targets = np.asarray(ids)[1:]
+    places = np.arange(len(targets))
+    return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities (nats, float64) along the last axis."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def grid(*sizes: int) -> Iterator[tuple[int, ...]]:
+    """Every index of an array of these sizes, in order."""
+    return iter(np.ndindex(*sizes))
