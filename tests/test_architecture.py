@@ -14,10 +14,11 @@ ROOT = Path(__file__).parent.parent
 # Each module may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {"config", "params", "ops", "taps"},
+    {"config", "params", "ops", "taps", "edits", "files"},
     {"kernels"},
     {"cache", "quantize", "weights", "hub", "tokenizer"},
     {"model"},
+    {"activations"},
     {"session", "torch_reference"},
     {"text", "internals", "parity", "notebook"},
     {"cli"},
