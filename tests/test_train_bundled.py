@@ -1,0 +1,125 @@
+"""Training: a killed run goes on to the very same weights, the split never moves, and what comes out loads anywhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+import lzma
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, GPT2LMHeadModel
+
+from gpt2_np import GPT2, hub
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from training import data, learning  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a little text of both kinds."""
+    folder, random = tmp_path_factory.mktemp("text"), np.random.default_rng(0)
+    words = ["king", "queen", "forest", "mouse", "said", "went", "old", "little", "the", "a", "and", "sea", "naïve"]
+    for kind, count in (("tales", 300), ("novels", 300)):
+        documents = [" ".join(random.choice(words, 60)) + ".\nThe end." for _ in range(count)]
+        (folder / f"{kind}.txt.xz").write_bytes(lzma.compress("\n<|endoftext|>\n".join(documents).encode()))
+    return folder
+
+
+def train(text: Path, out: Path, *extra: str) -> None:
+    arguments = ["--text", str(text), "--out", str(out), "--size", "tiny", "--tokens", "6144", "--rows", "2",
+                 "--every", "2", "--dropout", "0.1", *extra]  # fmt: skip
+    subprocess.run([sys.executable, str(SCRIPTS / "train_bundled.py"), *arguments], check=True, capture_output=True,
+                   timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:
+    train(text, tmp_path / "whole")
+    train(text, tmp_path / "parts", "--stop-after", "3")
+    train(text, tmp_path / "parts")
+    whole, parts = (load_file(next((tmp_path / name).glob("checkpoint-*.safetensors"))) for name in ("whole", "parts"))
+    assert set(whole) == set(parts)
+    for name in whole:
+        assert torch.equal(whole[name], parts[name]), name
+    progress = json.loads((tmp_path / "parts/progress.json").read_text())
+    assert (progress["step"], progress["tokens"]) == (6, 6144)
+    with (tmp_path / "whole/loss.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "4", "6"]
+    export(tmp_path / "whole", tmp_path / "model", whole)
+
+
+def export(run: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
+    subprocess.run([sys.executable, str(SCRIPTS / "export_bundled.py"), str(run), str(folder), "--dtype", "float32"],
+                   check=True, capture_output=True, timeout=120)  # fmt: skip
+    reference, ours = GPT2LMHeadModel.from_pretrained(folder).eval(), GPT2.from_pretrained(folder)
+    assert torch.equal(reference.transformer.wte.weight, tensors["model.transformer.wte.weight"])
+    ids = AutoTokenizer.from_pretrained(folder)("The king went.")["input_ids"]
+    assert ours.tokenizer.encode("The king went.") == ids
+    with torch.inference_mode():
+        np.testing.assert_allclose(ours(ids), reference(torch.tensor([ids])).logits[0].numpy(), atol=1e-4)
+    assert (folder / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_split_is_by_document_and_never_moves() -> None:
+    documents = [f"document {number}" for number in range(5000)]
+    held = [document for document in documents if data.is_held_out(document)]
+    assert held == [document for document in reversed(documents) if data.is_held_out(document)][::-1]
+    assert 0.02 < len(held) / len(documents) < 0.04
+
+
+def test_a_batch_is_a_function_of_seed_and_step(text: Path, tmp_path: Path) -> None:
+    corpora = data.prepare(text, tmp_path, 300)
+    assert set(corpora) == {f"{kind}{part}" for kind in data.KINDS for part in ("", " held out")}
+    arguments = {"rows": 4, "length": 64, "tales": 0.2, "repeats": 0.5, "vocabulary": 300, "seed": 0}
+    first, again, other = (data.batch(corpora, step, **arguments) for step in (7, 7, 8))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    rows = np.concatenate([data.batch(corpora, step, **arguments) for step in range(20)])
+    repeating = [any((row[p:] == row[:-p]).all() for p in range(8, 56)) for row in rows]
+    assert 0.15 < np.mean(repeating) < 0.7
+
+
+def test_the_schedule_rises_and_comes_down() -> None:
+    values = [learning.schedule(done) for done in np.linspace(0, 1, 101)]
+    assert values[0] == 0
+    assert values[2] == pytest.approx(1)
+    assert values[-1] == pytest.approx(0.02)
+    assert all(a >= b for a, b in pairwise(values[2:]))
+
+
+@pytest.mark.parametrize("shape", [(40, 10), (10, 40), (32, 32)])
+def test_muon_s_step_is_nearly_orthogonal(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(learning.orthogonalise(torch.randn(shape)))
+    assert values.min() > 0.5
+    assert values.max() < 1.5
+
+
+def test_the_card_tells_what_was_measured() -> None:
+    folder = hub.BUNDLED / "tales"
+    figures = json.loads((folder / "figures.json").read_text())
+    card = (folder / "README.md").read_text()
+    for kind in data.KINDS:
+        assert f"{figures['held_out'][kind]['bits_per_byte']:.3f}" in card
+        assert figures["held_out"][kind]["bits_per_byte"] < 1.70
+    assert (folder / "model.safetensors").stat().st_size < 25e6
+    assert (folder / "ATTRIBUTION-african-storybook.tsv").is_file()
+
+
+def test_the_bundled_model_has_an_induction_head() -> None:
+    from write_card import induction
+
+    measured, told = induction(GPT2.from_pretrained()), json.loads((hub.BUNDLED / "tales/figures.json").read_text())
+    np.testing.assert_allclose(measured, told["induction"], atol=2e-3)
+    assert max(max(row) for row in measured) >= 0.5
