@@ -59,10 +59,12 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
     future, and what lies beyond a shorter row's end, is −inf. Vaswani et al. 2017, eq. 1, with the causal mask.
     """
     T, S = q.shape[1], k.shape[2]
-    scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 1, 3, 2) * scale
+    scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 1, 3, 2)
+    scores *= scale
     last_visible = lengths[:, None] + np.arange(T)
-    visible = np.arange(S) <= last_visible[:, :, None]
-    return np.where(visible[:, None], scores, scores.dtype.type(-np.inf))
+    hidden = np.arange(S) > last_visible[:, :, None]
+    np.copyto(scores, -np.inf, where=hidden[:, None])
+    return scores
 
 
 def mix_values(pattern: Array, v: Array) -> Array:

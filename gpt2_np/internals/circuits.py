@@ -41,15 +41,20 @@ class Factored(NamedTuple):
 
 def head_weights(params: Params, config: Config, layer: int, head: int) -> tuple[Array, Array, Array, Array]:
     """One head's query, key and value maps, (D, K) each, and its output map (K, D)."""
-    for what, number, limit in (("layer", layer, config.n_layer), ("head", head, config.n_head)):
-        if not 0 <= number < limit:
-            raise ValueError(f"{what} must be between 0 and {limit - 1}, got {number}")
+    check_head(config, layer, head)
     attn, D, K = params.h[layer].attn, config.n_embd, config.head_width
     if not isinstance(attn.c_attn.weight, np.ndarray):
         raise ValueError("circuits need float32 or float64 weights; load the model without a reduced dtype")
     columns = [slice(part * D + head * K, part * D + (head + 1) * K) for part in range(3)]
     q, k, v = (attn.c_attn.weight[:, one] for one in columns)
     return q, k, v, attn.c_proj.weight[head * K : (head + 1) * K]
+
+
+def check_head(config: Config, layer: int, head: int) -> None:
+    """``ValueError`` for a head that the model doesn't have."""
+    for what, number, limit in (("layer", layer, config.n_layer), ("head", head, config.n_head)):
+        if not 0 <= number < limit:
+            raise ValueError(f"{what} must be between 0 and {limit - 1}, got {number}")
 
 
 def ov_circuit(params: Params, config: Config, layer: int, head: int) -> Factored:

@@ -29,6 +29,17 @@ def repeated_random_ids(vocabulary: int, length: int, rows: int = 8, seed: int =
     return whole if start is None else np.insert(whole, 0, start, axis=1)
 
 
+def repeated(text: Sequence[int], start: int | None = None) -> Array:
+    """One text of ids, then the same again: (1, 2·T), or one more with a first id `start`.
+
+    Gentler than random ids: small models recognise copies in the kind of text they were trained on first.
+    """
+    if len(text) < 2:
+        raise ValueError(f"a text to repeat needs at least 2 ids, got {len(text)}")
+    first = [] if start is None else [start]
+    return np.array([[*first, *text, *text]])
+
+
 def detection_pattern(kind: str, ids: Sequence[int] | Array) -> Array:
     """Where a perfect head of a kind would look: (T,) ids → (T, T), 1 at [query, key], 0 elsewhere.
 
@@ -73,12 +84,15 @@ def head_scores(
     return np.stack(rows)
 
 
-def all_head_scores(model: Model, *, length: int = 50, rows: int = 4, seed: int = 0) -> dict[str, Array]:
-    """Every kind's (L, H) scores on repeated random sequences that fit the model's context."""
-    start = model.config.bos_token_id
-    start = start if start is not None and 0 <= start < model.config.vocab_size else None
-    length = min(length, (model.config.n_positions - 1) // 2)
-    ids = repeated_random_ids(model.config.vocab_size, length, rows, seed, start)
+def all_head_scores(
+    model: Model, ids: Array | None = None, *, length: int = 50, rows: int = 4, seed: int = 0
+) -> dict[str, Array]:
+    """Every kind's (L, H) "mean" scores on texts (n, T), or on repeated random sequences that fit the context."""
+    if ids is None:
+        start = model.config.bos_token_id
+        start = start if start is not None and 0 <= start < model.config.vocab_size else None
+        length = min(length, (model.config.n_positions - 1) // 2)
+        ids = repeated_random_ids(model.config.vocab_size, length, rows, seed, start)
     return {kind: head_scores(model, ids, kind) for kind in KINDS}
 
 

@@ -1,0 +1,279 @@
+"""``gpt2-np internals``: the experiments on a model's insides, each with a table and a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from .options import GroupedCommand, grouped
+from .progress import bar
+from .readable import load_readable, readable_model_options
+
+if TYPE_CHECKING:
+    from ..internals.variants import Metric
+    from ..text import GPT2
+
+Array = np.ndarray
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@click.group("internals", short_help="Experiments on the model's insides, with pictures.")
+def internals_group() -> None:
+    """Lenses, patching, ablation, head scores, circuits, steering, neurons, captures.
+
+    Each prints a table (or, with --json, one JSON object), and draws a picture where --out names one (.png, .svg,
+    .pdf; needs the 'plots' extra).
+    """
+
+
+def experiment(name: str, summary: str) -> Decorator:
+    """A subcommand with the model's options, --out and --json."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function = grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")(
+            readable_model_options(function)
+        )
+        picture = grouped("Output", "-o", "--out", type=click.Path(path_type=Path), help="A picture to draw.")
+        function = picture(function)
+        return internals_group.command(name, cls=GroupedCommand, short_help=summary)(function)
+
+    return decorate
+
+
+def answers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """--answer and --versus: what a sweep measures."""
+    function = grouped("Measure", "--versus", help="Measure the logit difference to this token.")(function)
+    return grouped("Measure", "--answer", required=True, help="The token that the prompt should lead to.")(function)
+
+
+def one_token(gpt2: GPT2, text: str) -> int:
+    """The id of a text that is one token."""
+    ids = gpt2.tokenizer.encode(text)
+    if len(ids) != 1:
+        pieces = " ".join(repr(piece) for piece in gpt2.tokenizer.tokens(ids))
+        raise ValueError(f"an answer must be one token, got {text!r}, which is {len(ids)}: {pieces}")
+    return ids[0]
+
+
+def metric_of(gpt2: GPT2, answer: str, versus: str | None) -> Metric:
+    """The log-probability of an answer, or the logit difference between two."""
+    from ..internals.variants import log_probability, logit_difference
+
+    right = one_token(gpt2, answer)
+    return log_probability(right) if versus is None else logit_difference(right, one_token(gpt2, versus))
+
+
+def show(values: Array, as_json: bool, *, row: str, column: str, labels: Sequence[str] | None = None,
+         **about: Any) -> None:  # fmt: skip
+    """A matrix of numbers as a table with named rows and columns, or as JSON beside `about`."""
+    table = values.reshape(values.shape[0], -1)
+    if as_json:
+        print(json.dumps(about | {"rows": row, "columns": column, "values": np.round(values, 6).tolist()}))
+        return
+    for name, value in about.items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    names = list(labels) if labels is not None else [str(number) for number in range(table.shape[1])]
+    widths = [max(7, len(name) + 1) for name in names]
+    heading = "".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
+    print(f"{row + ' / ' + column:>16}{heading}")
+    for number, line in enumerate(table):
+        print(f"{number:>16}" + "".join(f"{value:>{width}.3f}" for value, width in zip(line, widths, strict=True)))
+
+
+def draw(out: Path | None, figure: Callable[[], Any]) -> None:
+    """The picture, where one was asked for."""
+    if out is None:
+        return
+    from ..internals import plots
+
+    plots.save(figure(), out)
+
+
+@experiment("lens", "What each layer would say next.")
+@click.argument("prompt")
+@grouped("Lens", "--tuned", type=click.Path(path_type=Path), help="A tuned lens, made by `internals tune`.")
+def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
+    """The logit lens: each layer's stream through the final norm and the unembedding, after each token of PROMPT."""
+    from ..internals.lens import TunedLens, logit_lens
+
+    gpt2 = load_readable(model, dtype)
+    ids = gpt2.prompt_ids(prompt)
+    looked = logit_lens(gpt2, ids) if tuned is None else TunedLens.load(tuned)(gpt2, ids)
+    tokens = gpt2.tokenizer.tokens(ids)
+    best, p = looked.top(1)
+    words = [gpt2.tokenizer.tokens(row[:, 0]) for row in best]
+    if as_json:
+        print(json.dumps({"tokens": tokens, "labels": looked.labels, "top": words,
+                          "probability": np.round(p[..., 0], 6).tolist()}))  # fmt: skip
+    else:
+        for at, token in enumerate(tokens):
+            said = "  ".join(f"{word!r} {chance:.0%}" for word, chance in zip([row[at] for row in words], p[:, at, 0],
+                                                                               strict=True))  # fmt: skip
+            print(f"{token!r:>14} → {said}")
+    from ..internals import plots
+
+    draw(out, lambda: plots.lens(looked, tokens, gpt2.tokenizer.decode, title="Tuned lens" if tuned else "Logit lens"))
+
+
+@experiment("heads", "Which heads look back one token, at copies, or behind copies.")
+@grouped("Text", "--length", default=50, show_default=True, help="Tokens in the part that is repeated.")
+@grouped("Text", "--rows", default=4, show_default=True, help="How many random sequences.")
+@grouped("Text", "--seed", default=0, show_default=True, help="Which random sequences.")
+@grouped("Text", "--text", help="Repeat this text instead of random tokens.")
+def heads(length: int, rows: int, seed: int, text: str | None, out: Path | None, as_json: bool, model: str,
+          dtype: str) -> None:  # fmt: skip
+    """Previous-token, duplicate-token and induction scores of every head, on repeated sequences."""
+    from ..internals import heads as science
+    from ..internals import plots
+
+    gpt2 = load_readable(model, dtype)
+    ids = None if text is None else science.repeated(gpt2.tokenizer.encode(text), gpt2.prompt_ids("")[0])
+    scores = science.all_head_scores(gpt2, ids, length=length, rows=rows, seed=seed)
+    if as_json:
+        print(json.dumps({kind: np.round(values, 6).tolist() for kind, values in scores.items()}))
+    else:
+        for kind, values in scores.items():
+            show(values, False, row="layer", column="head", kind=kind)
+    draw(out, lambda: plots.all_head_scores(scores))
+
+
+@experiment("attention", "What one head looks at.")
+@click.argument("prompt")
+@grouped("Head", "--layer", type=int, required=True)
+@grouped("Head", "--head", type=int, required=True)
+def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
+    """One head's attention pattern over PROMPT: a row for each position, a column for each position looked at."""
+    from ..internals import plots
+    from ..internals.circuits import check_head
+
+    gpt2 = load_readable(model, dtype)
+    check_head(gpt2.config, layer, head)
+    ids = gpt2.prompt_ids(prompt)
+    pattern = gpt2.run_with_cache(ids, f"blocks.{layer}.attn.pattern")[1]["pattern", layer][0, head]
+    tokens = gpt2.tokenizer.tokens(ids)
+    show(pattern, as_json, row="looking", column="looked at", labels=[plots.visible(token) for token in tokens])
+    draw(out, lambda: plots.attention(pattern, tokens, title=f"Layer {layer}, head {head}"))
+
+
+@experiment("ablate", "What is lost when a part falls silent.")
+@click.argument("prompt")
+@answers
+@grouped("Ablation", "--what", type=click.Choice(["heads", "mlps", "attention", "positions"]), default="heads",
+         show_default=True)  # fmt: skip
+@grouped("Ablation", "--how", type=click.Choice(["zero", "mean", "resample"]), default="zero", show_default=True)
+@grouped("Ablation", "--reference", type=click.Path(path_type=Path), help="Texts for mean and resample (a file).")
+@grouped("Ablation", "--seed", default=0, show_default=True, help="Which text is resampled.")
+def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, reference: Path | None, seed: int,
+           out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+    """How the answer's log-probability (or logit difference) changes when each head, MLP or position is silenced."""
+    from ..internals import plots
+    from ..internals.ablation import ablate as run
+
+    gpt2 = load_readable(model, dtype)
+    ids, metric = gpt2.prompt_ids(prompt), metric_of(gpt2, answer, versus)
+    texts = None if reference is None else rows_of(gpt2, reference, max(len(ids), 16))
+    whole = float(metric(gpt2(np.atleast_2d(ids)))[0])
+    with bar(0, "run") as progress:
+        scores = run(gpt2, ids, metric, what=what, how=how, reference=texts, seed=seed, progress=progress.update)
+    change = np.atleast_2d(scores.T).T - whole
+    column = {"heads": "head", "positions": "position"}.get(what, what)
+    show(change, as_json, row="layer", column=column, whole=whole, what=what, how=how)
+    draw(out, lambda: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer", bar="change"))
+
+
+def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
+    """The first texts of a file, all of one length: (n, length)."""
+    from ..internals.corpus import read_corpus
+
+    texts = [text for text in read_corpus(path, gpt2.tokenizer, length=length) if len(text) == length][:64]
+    if not texts:
+        raise ValueError(f"{path} must hold at least {length} tokens")
+    return np.array(texts)
+
+
+@experiment("patch", "Which activations carry the difference between two prompts.")
+@click.argument("clean")
+@click.argument("corrupted")
+@answers
+@grouped("Patch", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
+@grouped("Patch", "--over", type=click.Choice(["layer", "position", "head"]), default="position", show_default=True)
+def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: str, over: str, out: Path | None,
+          as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+    """Put each activation of the CLEAN run into the CORRUPTED run: the share of the difference that comes back."""
+    from ..internals import patching, plots
+
+    gpt2 = load_readable(model, dtype)
+    before, after = gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted)
+    metric = metric_of(gpt2, answer, versus)
+    with bar(0, "run") as progress:
+        result = patching.activation_patch(gpt2, before, after, metric, point=point, over=over,
+                                           progress=progress.update)  # fmt: skip
+    tokens = gpt2.tokenizer.tokens(after)
+    labels = [plots.visible(token) for token in tokens] if over == "position" else None
+    show(np.atleast_2d(result.restored.T).T, as_json, row="layer", column=over, labels=labels, clean=result.clean,
+         corrupted=result.corrupted)  # fmt: skip
+    draw(out, lambda: plots.patching(result, tokens, title=f"Patching {point}"))
+
+
+@experiment("path", "Which heads speak directly to which others.")
+@click.argument("clean")
+@click.argument("corrupted")
+@answers
+@grouped("Path", "--to", "receivers", multiple=True, required=True, metavar="POINT[:HEAD]",
+         help="A receiver: blocks.3.attn.q:5, blocks.3.mlp.pre or unembed; may be given more than once.")  # fmt: skip
+def path(clean: str, corrupted: str, answer: str, versus: str | None, receivers: tuple[str, ...], out: Path | None,
+         as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+    """Patch only what each head says directly to the receivers: the share of the difference that comes back."""
+    from ..internals import patching, plots
+
+    gpt2 = load_readable(model, dtype)
+    wanted = [receiver(one) for one in receivers]
+    metric = metric_of(gpt2, answer, versus)
+    result = patching.path_patch(gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted)
+    show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
+    draw(out, lambda: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
+
+
+def receiver(text: str) -> tuple[str, int | None]:
+    """``blocks.3.attn.q:5`` → ("blocks.3.attn.q", 5)."""
+    point, _, head = text.partition(":")
+    if head and not head.isdigit():
+        raise ValueError(f"a receiver is POINT or POINT:HEAD with a number, got {text!r}")
+    return point, int(head) if head else None
+
+
+@experiment("circuits", "Which heads copy, and what a head reads and writes in words.")
+@grouped("Head", "--layer", type=int)
+@grouped("Head", "--head", type=int)
+@grouped("Output", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Directions of one head.")
+def circuits(layer: int | None, head: int | None, count: int, out: Path | None, as_json: bool, model: str,
+             dtype: str) -> None:  # fmt: skip
+    """Eigenvalue copying scores of every head's OV circuit; or, of one head, its strongest directions in words."""
+    from ..internals import circuits as science
+    from ..internals import plots, processing
+
+    gpt2 = load_readable(model, dtype)
+    params, config = processing.fold_ln(gpt2.params), gpt2.config
+    if layer is None and head is None:
+        scores = science.copying_scores(params, config)
+        show(scores, as_json, row="layer", column="head")
+        draw(out, lambda: plots.head_scores(scores, title="Copying scores (OV eigenvalues)"))
+        return
+    if layer is None or head is None:
+        raise ValueError("--layer and --head go together: give both, or neither for every head's copying score")
+    directions = science.singular_directions(params, config, layer, head, count=count)
+    rows: list[dict[str, Any]] = [{"strength": one.strength, "reads": gpt2.tokenizer.tokens(one.tokens_in),
+                                   "raises": gpt2.tokenizer.tokens(one.tokens_out)} for one in directions]  # fmt: skip
+    if as_json:
+        print(json.dumps({"layer": layer, "head": head, "directions": rows}))
+    else:
+        for row in rows:
+            print(f"{row['strength']:8.3f}  reads  {' '.join(map(repr, row['reads']))}")
+            print(f"{'':8}  raises {' '.join(map(repr, row['raises']))}")
+    values = science.full_ov_circuit(params, config, layer, head).eigenvalues()
+    draw(out, lambda: plots.eigenvalues(values, title=f"OV eigenvalues of layer {layer}, head {head}"))

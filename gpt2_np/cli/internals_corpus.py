@@ -1,0 +1,146 @@
+"""The experiments of ``gpt2-np internals`` that read a corpus or write text: neuron, tune, capture, steer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .internals import draw, experiment
+from .options import grouped
+from .progress import bar
+from .readable import load_readable
+
+CORPUS = click.Path(path_type=Path)
+
+
+def texts_of(gpt2: Any, corpus: Path, length: int | None) -> Any:
+    """A corpus as texts of ids that fit the model, each beginning with end-of-text."""
+    from ..internals.corpus import read_corpus
+
+    context = gpt2.config.n_positions
+    if length is not None and length > context:
+        raise ValueError(f"--length must be at most {context}, the model's context, got {length}")
+    return read_corpus(corpus, gpt2.tokenizer, length=length or min(context, 256), start=gpt2.prompt_ids("")[0])
+
+
+@experiment("neuron", "Where an MLP neuron fires, and what it raises.")
+@click.argument("layer", type=int)
+@click.argument("neuron", type=int)
+@click.argument("corpus", type=CORPUS)
+@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
+@grouped("Output", "--examples", type=click.IntRange(min=1), default=8, show_default=True)
+def neuron(layer: int, neuron: int, corpus: Path, length: int | None, examples: int, out: Path | None, as_json: bool,
+           model: str, dtype: str) -> None:  # fmt: skip
+    """A dashboard of one NEURON of a LAYER over CORPUS, a text file or a folder of .txt files."""
+    from ..internals import plots
+    from ..internals.neurons import dashboards
+
+    gpt2 = load_readable(model, dtype)
+    with bar(0, "token") as progress:
+        board = dashboards(gpt2, texts_of(gpt2, corpus, length), [(layer, neuron)], examples=examples,
+                           progress=progress.update)[0]  # fmt: skip
+    decode = gpt2.tokenizer.decode
+    found = []
+    for one in board.examples:
+        at = one.position - one.start
+        found.append({"value": one.value, "text": one.text, "position": one.position, "before": decode(one.ids[:at]),
+                      "token": decode([one.ids[at]]), "after": decode(one.ids[at + 1 :])})  # fmt: skip
+    words = {"raises": gpt2.tokenizer.tokens(board.raises), "lowers": gpt2.tokenizer.tokens(board.lowers)}
+    if as_json:
+        print(json.dumps({"layer": layer, "neuron": neuron, "share_active": board.share_active, **words,
+                          "examples": found}))  # fmt: skip
+    else:
+        print(f"active at {board.share_active:.2%} of positions")
+        for name, tokens in words.items():
+            print(f"{name}: {' '.join(map(repr, tokens))}")
+        for place in found:
+            print(f"{place['value']:7.2f}  {place['before']!r} [{place['token']!r}] {place['after']!r}")
+    draw(out, lambda: plots.dashboard(board, decode))
+
+
+@experiment("tune", "Train a tuned lens on a corpus, by least squares.")
+@click.argument("corpus", type=CORPUS)
+@click.argument("lens", type=CORPUS)
+@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
+@grouped("Lens", "--ridge", default=1e-3, show_default=True, help="How strongly to hold on to the logit lens.")
+def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path | None, as_json: bool, model: str,
+         dtype: str) -> None:  # fmt: skip
+    """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`."""
+    import numpy as np
+
+    from ..internals import plots
+    from ..internals.lens import logit_lens, train_tuned_lens
+
+    gpt2 = load_readable(model, dtype)
+    with bar(0, "token") as progress:
+        tuned = train_tuned_lens(gpt2, texts_of(gpt2, corpus, length), ridge=ridge, progress=progress.update)
+    tuned.save(lens)
+    first = next(iter(texts_of(gpt2, corpus, length)))
+    looked = {"logit lens": logit_lens(gpt2, first), "tuned lens": tuned(gpt2, first)}
+    curves = {name: one.divergence().mean(axis=1) for name, one in looked.items()}
+    labels = looked["logit lens"].labels
+    if as_json:
+        numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}
+        print(json.dumps({"lens": str(lens), "streams": labels} | numbers))
+    else:
+        print(f"{lens}: nats between what each layer would say and the output, on the corpus's first text")
+        for at, label in enumerate(labels):
+            print(f"{label:>12}" + "".join(f"  {name} {values[at]:7.3f}" for name, values in curves.items()))
+    draw(out, lambda: plots.lines(curves, title="From each layer to the output", x="stream", y="KL (nats)",
+                                  x_labels=labels))  # fmt: skip
+
+
+@experiment("steer", "Write with a direction added to the stream.")
+@click.argument("prompt")
+@grouped("Direction", "--towards", multiple=True, required=True, help="A text to steer towards; may be repeated.")
+@grouped("Direction", "--away", multiple=True, required=True, help="A text to steer away from; may be repeated.")
+@grouped("Direction", "--layer", type=int, required=True, help="The layer before which it is added.")
+@grouped("Direction", "--scale", default=2.0, show_default=True, help="How strongly.")
+@grouped("Writing", "--max-new-tokens", type=int, default=50, show_default=True)
+@grouped("Writing", "--do-sample", is_flag=True, help="Draw tokens instead of taking the likeliest.")
+@grouped("Writing", "--seed", type=int, default=0, show_default=True, help="Which draws.")
+def steer(prompt: str, towards: tuple[str, ...], away: tuple[str, ...], layer: int, scale: float, max_new_tokens: int,
+          do_sample: bool, seed: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+    """Continue PROMPT plainly and steered: the difference between two kinds of text, added to the residual stream."""
+    from ..internals import plots
+    from ..internals.steering import steer as steered
+    from ..internals.steering import steering_vector
+
+    gpt2 = load_readable(model, dtype)
+    there, here = ([gpt2.prompt_ids(text) for text in texts] for texts in (towards, away))
+    vector = steering_vector(gpt2, there, here, layer)
+    options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
+    if do_sample:
+        options |= {"do_sample": True, "seed": seed}
+    models = {"plain": gpt2, "steered": steered(gpt2, vector, layer, scale)}
+    texts = {name: one.generate(prompt, **options).text for name, one in models.items()}
+    print(json.dumps(texts) if as_json else "\n".join(f"--- {name}\n{prompt}{text}" for name, text in texts.items()))
+    effect = gpt2.params.lm_head @ (vector * gpt2.params.ln_f.weight)
+    order = [*effect.argsort()[::-1][:12].tolist(), *effect.argsort()[:12].tolist()]
+    draw(out, lambda: plots.bars(effect[order], gpt2.tokenizer.tokens(order), title="What the direction itself says",
+                                 x="logit"))  # fmt: skip
+
+
+@experiment("capture", "Write a corpus's activations to disk.")
+@click.argument("corpus", type=CORPUS)
+@click.argument("folder", type=CORPUS)
+@grouped("Capture", "--names", multiple=True, required=True, help="An activation or pattern; may be repeated.")
+@grouped("Capture", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
+@grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@grouped("Capture", "--chunk-mib", type=click.IntRange(min=1), default=256, show_default=True)
+def capture(corpus: Path, folder: Path, names: tuple[str, ...], length: int | None, store: str, chunk_mib: int,
+            out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+    """Capture activations of CORPUS into FOLDER, chunk by chunk; run it again to go on after an interruption."""
+    from ..internals.capture import capture_corpus
+
+    if out is not None:
+        raise ValueError("a capture draws no picture; --out is for the other experiments")
+    gpt2 = load_readable(model, dtype)
+    with bar(0, "token") as progress:
+        captured = capture_corpus(gpt2, texts_of(gpt2, corpus, length), names, folder, chunk_bytes=chunk_mib << 20,
+                                  dtype=store, progress=progress.update)  # fmt: skip
+    about = {"folder": str(folder), "texts": len(captured), "chunks": len(captured.chunks), "names": captured.names}
+    print(json.dumps(about) if as_json else f"{folder}: {len(captured):,} texts in {len(captured.chunks)} chunks")

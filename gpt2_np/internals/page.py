@@ -1,0 +1,97 @@
+"""One prompt on one page: a self-contained HTML file with attention, logit lens, predictions and attributions."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..activations import ActivationCache
+from ..text import GPT2
+from .lens import Lens, logit_lens
+from .variants import log_softmax
+
+Array = np.ndarray
+MOST_TOKENS = 256
+
+
+def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None) -> str:
+    """The page for a prompt, as HTML that needs no network and no other file.
+
+    For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; and what each
+    head and MLP added to the logit of the likeliest token, and of the one that follows. ``ValueError`` for a prompt of
+    more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
+    """
+    ids = model.prompt_ids(prompt)
+    if len(ids) > MOST_TOKENS:
+        raise ValueError(f"a page holds at most {MOST_TOKENS} tokens, got {len(ids)}")
+    if top < 1:
+        raise ValueError(f"top must be at least 1, got {top}")
+    looked = logit_lens(model, ids)
+    _, cache = model.run_with_cache(ids, ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale",
+                                          "*.resid_post", "unembed"])  # fmt: skip
+    text = model.tokenizer.decode(ids)
+    data = page_data(model, ids, looked, cache, top)
+    data["about"] = (f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
+                     f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else ""))  # fmt: skip
+    template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    # Within a script element only "<" could end it; JSON can spell it out. The marks are replaced in one pass each,
+    # the title first, so that nothing a prompt says is taken for a mark.
+    shown = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    before, after = template.split("@DATA@")
+    return before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after
+
+
+def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCache, top: int) -> dict[str, Any]:
+    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key."""
+    tokens = [shown(token) for token in model.tokenizer.tokens(ids)]
+    attention = np.rint(cache.stack_activation("pattern")[:, 0] * 255).astype(np.uint8)
+    logits = cache["unembed"][0]
+    log_p = log_softmax(logits)
+    best = np.argsort(-log_p, axis=-1, kind="stable")[:, :top]
+
+    def named(candidates: Array, p: Array) -> list[list[Any]]:
+        words = model.tokenizer.tokens(candidates.tolist())
+        return [[shown(word), round(float(chance), 4)] for word, chance in zip(words, p, strict=True)]
+
+    nearest, chances = looked.top(min(5, top))
+    T = len(ids)
+    return {
+        "ids": list(ids), "tokens": tokens, "layers": model.config.n_layer, "heads": model.config.n_head,
+        "attention": base64.b64encode(attention.tobytes()).decode("ascii"),
+        "next": [named(best[at], np.exp(log_p[at, best[at]])) for at in range(T)],
+        "labels": looked.labels,
+        "lens": [[named(nearest[row, at], chances[row, at]) for at in range(T)] for row in range(len(looked.labels))],
+        "attribution": {
+            "best": _attribution(model, cache, best[:, 0], T),
+            "actual": _attribution(model, cache, np.array([*ids[1:], ids[-1]]), T - 1),
+        },
+    }  # fmt: skip
+
+
+def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, Any]:
+    """For each position what heads, MLPs, embeddings and biases added to the logit of its target (their sum)."""
+    L, H = model.config.n_layer, model.config.n_head
+    row = targets[None]
+    heads = cache.logit_attrs(cache.stack_head_results()[0], row)[:, 0].reshape(L, H, -1)
+    mlps = cache.logit_attrs(cache.decompose_resid(mode="mlp", incl_embeds=False)[0], row)[:, 0]
+    embed = cache.logit_attrs(np.stack([cache["embed"], cache["pos_embed"]]), row)[:, 0].sum(0)
+    logit = np.take_along_axis(cache["unembed"][0], targets[:, None], -1)[:, 0]
+    bias = logit - heads.sum((0, 1)) - mlps.sum(0) - embed
+
+    def rounded(array: Array) -> Any:
+        return np.round(array.astype(np.float64), 3).tolist()
+
+    values = [{"heads": rounded(heads[:, :, at]), "mlps": rounded(mlps[:, at]), "embed": rounded(embed[at]),
+               "bias": rounded(bias[at]), "logit": rounded(logit[at])} for at in range(count)]  # fmt: skip
+    return {"tokens": [shown(word) for word in model.tokenizer.tokens(targets.tolist())], "values": values}
+
+
+def shown(token: str) -> str:
+    """A token as a page shows it: line ends as ↵, so that every token has some width."""
+    return token.replace("\n", "↵").replace("\t", "⇥") or "∅"

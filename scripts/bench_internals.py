@@ -1,0 +1,102 @@
+"""Time and memory of capturing everything: gpt2_np's `run_with_cache` beside TransformerLens's, on the CPU.
+
+    python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
+
+A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once; each library then loads it in a
+process of its own and captures every activation of one prompt. Printed: the best of the runs' seconds, and by how much
+the process's peak memory rose above what it used with the model loaded and three tokens run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+OURS = """
+from gpt2_np.session import Model
+model = Model.from_pretrained(folder)
+def plain(): model(ids[:, :3])
+def capture(): return len(model.run_with_cache(ids)[1])
+"""
+
+THEIRS = """
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+torch.set_grad_enabled(False)
+model = TransformerBridge.boot_transformers(folder, device="cpu")
+model.enable_compatibility_mode(no_processing=True)
+tokens = torch.tensor(ids)
+def plain(): model(tokens[:, :3])
+def capture(): return len(model.run_with_cache(tokens)[1])
+"""
+
+MEASURE = """
+import json, sys, time
+import numpy as np
+folder, T = sys.argv[1], int(sys.argv[2])
+ids = np.random.default_rng(0).integers(0, 50257, (1, T))
+{setup}
+def status(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+plain()
+open("/proc/self/clear_refs", "w").write("5")   # forget the peak so far
+before, seconds = status("VmRSS"), []
+for _ in range(8):
+    start = time.perf_counter()
+    count = capture()
+    seconds.append(time.perf_counter() - start)
+print(json.dumps({{"seconds": min(seconds), "activations": count, "peak_mib": status("VmHWM") - before}}))
+"""
+
+
+def save_random_model(folder: Path) -> None:
+    """GPT-2 small's shapes, random values, and a tokenizer that nobody asks anything."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from gpt2_np.config import PUBLISHED
+    from gpt2_np.params import shapes
+
+    config, rng = PUBLISHED["gpt2"], np.random.default_rng(0)
+    tensors = {name: rng.normal(1.0 if name.split(".")[-2].startswith("ln_") and name.endswith("weight") else 0.0, 0.02,
+                                shape).astype(np.float32) for name, shape in shapes(config).items()}  # fmt: skip
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    about = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "bos_token_id": 50256, "eos_token_id": 50256}
+    (folder / "config.json").write_text(json.dumps(about))
+    vocabulary = {f"<{number}>": number for number in range(config.vocab_size)}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<0>"}
+    empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model} | empty))
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<50256>", "bos_token": "<50256>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+
+
+def measure(python: str, setup: str, folder: Path, tokens: int) -> dict[str, float]:
+    code = MEASURE.format(setup=setup)
+    done = subprocess.run([python, "-c", code, str(folder), str(tokens)], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--transformer-lens-python", help="the interpreter of an environment with transformer_lens 4")
+    parser.add_argument("--tokens", type=int, default=512)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        save_random_model(Path(name))
+        libraries = [("gpt2_np", sys.executable, OURS)]
+        if arguments.transformer_lens_python:
+            libraries.append(("TransformerLens", arguments.transformer_lens_python, THEIRS))
+        for library, python, setup in libraries:
+            result = measure(python, setup, Path(name), arguments.tokens)
+            print(f"{library:<16} {result['seconds']:.2f} s   peak {result['peak_mib']:,.0f} MiB above the model, "
+                  f"{result['activations']} activations", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""`gpt2-np inspect` and `gpt2-np internals` on the bundled model: tables, pictures, files, and one-line refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import threadpoolctl
+from click.testing import CliRunner
+
+from gpt2_np import GPT2
+from gpt2_np.cli import internals_corpus as internals_corpus
+from gpt2_np.cli.inspect import inspect_command
+from gpt2_np.cli.internals import internals_group
+from gpt2_np.internals.capture import Captured
+
+STORY = "Once upon a time there was a king who had three sons. The king said to his sons: go and find me a bird. "
+CLEAN, CORRUPTED = "The king said to his mother", "The queen said to her mother"
+ANSWER = ["--answer", " and", "--versus", ","]
+PNG = b"\x89PNG"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def gpt2() -> GPT2:
+    return GPT2.from_pretrained(backend="numpy")
+
+
+def run(*arguments: str | Path, group: click.Command = internals_group) -> str:
+    result = CliRunner().invoke(group, [str(one) for one in arguments], catch_exceptions=False, standalone_mode=False)
+    return result.stdout
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "a.txt").write_text(STORY * 6)
+    (tmp_path / "corpus" / "b.txt").write_text("A girl lived in a small house. " * 20)
+    return tmp_path / "corpus"
+
+
+def test_inspect_writes_the_page(tmp_path: Path) -> None:
+    assert run("Once <b>", "--out", tmp_path / "page.html", group=inspect_command) == f"{tmp_path}/page.html\n"
+    assert "Once" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape"),
+    [
+        (["attention", "A king had a son", "--layer", "1", "--head", "2"], (5, 5)),
+        (["ablate", "The king said", *ANSWER], (6, 8)),
+        (["ablate", "The king said", "--answer", ",", "--what", "mlps"], (6, 1)),
+        (["patch", CLEAN, CORRUPTED, *ANSWER], (6, 6)),
+        (["patch", CLEAN, CORRUPTED, *ANSWER, "--point", "attn.z", "--over", "head"], (6, 8)),
+        (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.4.attn.q:1", "--to", "unembed"], (6, 8)),
+        (["circuits"], (6, 8)),
+    ],
+    ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
+)
+def test_every_sweep_prints_its_numbers_and_draws_them(arguments: list[str], shape: tuple, tmp_path: Path) -> None:
+    printed = json.loads(run(*arguments, "--json", "--out", tmp_path / "picture.png"))
+    assert np.shape(printed["values"]) == shape
+    assert np.isfinite(printed["values"]).all()
+    assert (tmp_path / "picture.png").read_bytes().startswith(PNG)
+
+
+def test_a_table_says_what_the_json_says() -> None:
+    for arguments in (["ablate", "The king", "--answer", " was", "--what", "mlps"], ["circuits"]):
+        values = np.array(json.loads(run(*arguments, "--json"))["values"])
+        rows = [line.split() for line in run(*arguments).splitlines()[-6:]]
+        np.testing.assert_allclose([[float(number) for number in row[1:]] for row in rows], values, atol=6e-4)
+
+
+def test_heads_lens_and_one_head_in_words(tmp_path: Path) -> None:
+    scores = json.loads(run("heads", "--length", "12", "--json"))
+    assert np.shape(scores["induction"]) == (6, 8)
+    repeated = json.loads(run("heads", "--text", STORY, "--json", "--out", tmp_path / "heads.svg"))
+    assert repeated != scores
+    assert (tmp_path / "heads.svg").read_text().startswith("<?xml")
+    looked = json.loads(run("lens", "Once upon a time", "--json", "--out", tmp_path / "lens.png"))
+    assert np.shape(looked["top"]) == (7, len(looked["tokens"]))
+    assert looked["tokens"][0] in run("lens", "Once upon a time")
+    words = json.loads(run("circuits", "--layer", "5", "--head", "0", "--count", "2", "--json", "--out",
+                           tmp_path / "eigenvalues.pdf"))  # fmt: skip
+    assert len(words["directions"]) == 2
+    assert "reads" in run("circuits", "--layer", "5", "--head", "0")
+
+
+def test_a_tuned_lens_from_corpus_to_picture(corpus: Path, tmp_path: Path, gpt2: GPT2) -> None:
+    curves = json.loads(run("tune", corpus, tmp_path / "lens.safetensors", "--json", "--out", tmp_path / "tune.png"))
+    assert np.mean(curves["tuned lens"][:-1]) < np.mean(curves["logit lens"][:-1])
+    looked = json.loads(run("lens", STORY, "--tuned", tmp_path / "lens.safetensors", "--json"))
+    plain = json.loads(run("lens", STORY, "--json"))
+    assert looked["top"][-1] == plain["top"][-1]
+    assert looked["top"][1] != plain["top"][1]
+
+
+def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> None:
+    board = json.loads(run("neuron", "4", "10", corpus, "--examples", "2", "--json", "--out", tmp_path / "neuron.png"))
+    assert len(board["examples"]) == 2
+    assert board["examples"][0]["value"] >= board["examples"][1]["value"]
+    assert "active at" in run("neuron", "4", "10", corpus)
+    about = json.loads(run("capture", corpus, tmp_path / "run", "--names", "blocks.2.resid_pre", "--json"))
+    captured = Captured(tmp_path / "run")
+    assert about["texts"] == len(captured) >= 2
+    cache = gpt2.run_with_cache(captured.ids(0), "blocks.2.resid_pre")[1]
+    np.testing.assert_array_equal(captured[0, "blocks.2.resid_pre"], cache["resid_pre", 2][0])
+    arguments = ["steer", "Once upon a time", "--towards", "the sea, the ship and the water", "--away", "the king",
+                 "--layer", "3", "--max-new-tokens", "12"]  # fmt: skip
+    texts = json.loads(run(*arguments, "--scale", "20", "--json", "--out", tmp_path / "steer.png"))
+    assert texts["plain"] == gpt2.generate("Once upon a time", max_new_tokens=12).text
+    assert texts["steered"] != texts["plain"]
+    same = json.loads(run(*arguments, "--scale", "0", "--json"))
+    assert same["steered"] == same["plain"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["patch", "The king", "The old king", *ANSWER], "equally many tokens, got 2 and 3"),
+        (["ablate", "The king", "--answer", " kingly"], "an answer must be one token, got ' kingly', which is"),
+        (["ablate", "The king", *ANSWER, "--how", "mean"], "mean ablation needs reference texts"),
+        (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.1.attn.q:x"], "a receiver is POINT or POINT:HEAD"),
+        (["circuits", "--layer", "1"], "--layer and --head go together"),
+        (["attention", "A", "--layer", "6", "--head", "0"], "layer must be between 0 and 5, got 6"),
+        (["capture", "/nowhere", "/tmp/x", "--names", "embed"], "No such file or directory: '/nowhere'"),
+        (["lens", "A", "--tuned", "/nowhere.safetensors"], "No such file or directory"),
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="xyz"):
+        run("circuits", "--out", tmp_path / "picture.xyz")
