@@ -1,4 +1,4 @@
-"""The command line: ``gpt2-np generate | logits | score | info | parity``. Thin: parse, call, print."""
+"""The command line: ``gpt2-np generate | logits | score | parity | inspect | …``. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import sys
 import click
 
 from ..version import __version__
+from . import internals_corpus as internals_corpus
 from .generate import generate
+from .inspect import inspect_command
+from .internals import internals_group
 from .look import info, logits
 from .parity import parity
 from .score import score
@@ -31,7 +34,7 @@ def cli(context: click.Context) -> None:
         print(context.get_help())
 
 
-for command in (generate, logits, score, info, parity):
+for command in (generate, logits, score, info, parity, inspect_command, internals_group):
     cli.add_command(command)
 
 
