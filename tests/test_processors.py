@@ -1,0 +1,149 @@
+"""Every warper and processor against transformers' own class on the same scores: ties, −inf, extremes, rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers.generation import logits_process as theirs
+
+from decoders import processors as P
+from decoders import warpers as W
+
+EOS = (2, 5)
+V = 12
+
+
+@st.composite
+def scores(draw: st.DrawFn, rows: int) -> np.ndarray:
+    """(rows, V) float32 scores, of few distinct values so that they tie, some of them −inf or extreme."""
+    values = st.sampled_from([-np.inf, -1e4, -3.5, -1.0, 0.0, 0.25, 1.0, 2.0, 7.5, 1e4]) | st.floats(-20, 20, width=32)
+    out = np.array(draw(st.lists(st.lists(values, min_size=V, max_size=V), min_size=rows, max_size=rows)), np.float32)
+    out[:, draw(st.integers(0, V - 1))] = draw(st.floats(-5, 5, width=32))
+    return out
+
+
+@st.composite
+def inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, length) ids so far and (rows, V) scores."""
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    ids = np.array(draw(st.lists(st.lists(st.integers(0, V - 1), min_size=length, max_size=length),
+                                 min_size=rows, max_size=rows)))  # fmt: skip
+    return ids, draw(scores(rows))
+
+
+def compare(ours, reference, ids: np.ndarray, values: np.ndarray, same: Callable | None = None) -> None:
+    before = values.copy()
+    mine = ours(list(ids), values)
+    np.testing.assert_array_equal(values, before)
+    expected = reference(torch.tensor(ids), torch.tensor(values)).numpy()
+    assert mine.dtype == np.float32
+    if same is None:
+        np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-6)
+    else:
+        for row, theirs_row, source in zip(mine, expected, values, strict=True):
+            same(row, theirs_row, source)
+
+
+EXACT = {
+    "temperature": (lambda n: W.Temperature(0.3 + n), lambda n: theirs.TemperatureLogitsWarper(0.3 + n)),
+    "top_k": (lambda n: W.TopK(1 + n), lambda n: theirs.TopKLogitsWarper(1 + n)),
+    "top_k of two": (lambda n: W.TopK(1, 2), lambda n: theirs.TopKLogitsWarper(1, min_tokens_to_keep=2)),
+    "repetition": (lambda n: P.RepetitionPenalty(0.5 + n), lambda n: theirs.RepetitionPenaltyLogitsProcessor(0.5 + n)),
+    "no repeat": (lambda n: P.NoRepeatNgram(1 + n % 4), lambda n: theirs.NoRepeatNGramLogitsProcessor(1 + n % 4)),
+    "min length": (lambda n: P.MinLength(n, EOS), lambda n: theirs.MinLengthLogitsProcessor(n, list(EOS))),
+    "min new": (lambda n: P.MinLength(2 + n, EOS), lambda n: theirs.MinNewTokensLengthLogitsProcessor(2, n, list(EOS))),
+    "forced bos": (lambda n: P.ForcedBOS(n), lambda n: theirs.ForcedBOSTokenLogitsProcessor(n)),
+    "forced eos": (lambda n: P.ForcedEOS(1 + n, EOS), lambda n: theirs.ForcedEOSTokenLogitsProcessor(1 + n, list(EOS))),
+    "suppress": (lambda n: P.Suppress((n, 1)), lambda n: theirs.SuppressTokensLogitsProcessor([n, 1])),
+    "begin": (lambda n: P.SuppressAtBegin((n, 1), 3), lambda n: theirs.SuppressTokensAtBeginLogitsProcessor([n, 1], 3)),
+    "decay": (lambda n: P.ExponentialDecayLengthPenalty(1 + n % 4, 1.3, EOS),
+              lambda n: theirs.ExponentialDecayLengthPenalty((n % 4, 1.3), list(EOS), 1)),
+    "bias": (lambda n: P.SequenceBias({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
+             lambda n: theirs.SequenceBiasLogitsProcessor({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0})),
+    "bad words": (lambda n: P.bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
+                  lambda n: theirs.NoBadWordsLogitsProcessor([[n], [1, n], [2], [4, 4, 4]], list(EOS))),
+    "invalid": (lambda n: P.RemoveInvalid(), lambda n: theirs.InfNanRemoveLogitsProcessor()),
+    "prefix": (lambda n: P.PrefixAllowedTokens(lambda number, ids: [n, int(ids[-1])]),
+               lambda n: theirs.PrefixConstrainedLogitsProcessor(lambda number, ids: [n, int(ids[-1])], 1)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXACT)
+@given(given_inputs=inputs(), n=st.integers(0, V - 1))
+@settings(max_examples=60, deadline=None)
+def test_equal_scores(name: str, given_inputs, n: int) -> None:
+    ours, reference = (build(n) for build in EXACT[name])
+    compare(ours, reference, *given_inputs)
+
+
+def up_to_ties(row: np.ndarray, expected: np.ndarray, source: np.ndarray) -> None:
+    """The same kept scores; among equal ones, and where the cut is a matter of rounding, which is open."""
+    kept, theirs_kept = np.sort(source[row > -np.inf]), np.sort(source[expected > -np.inf])
+    if not np.array_equal(kept, theirs_kept):
+        # Only what stands at the cut may differ, by tokens that are equally likely or weigh next to nothing.
+        odd = np.setdiff1d(np.union1d(kept, theirs_kept), np.intersect1d(kept, theirs_kept))
+        assert abs(len(kept) - len(theirs_kept)) <= max(1, (source == odd[0]).sum() if len(odd) else 1), (row, expected)
+    np.testing.assert_array_equal(row[row > -np.inf], source[row > -np.inf])
+
+
+KEEPING = {
+    "top_p": (lambda x: W.TopP(x), lambda x: theirs.TopPLogitsWarper(x)),
+    "top_p of three": (lambda x: W.TopP(x, 3), lambda x: theirs.TopPLogitsWarper(x, min_tokens_to_keep=3)),
+    "min_p": (lambda x: W.MinP(x), lambda x: theirs.MinPLogitsWarper(x)),
+    "typical": (lambda x: W.Typical(x), lambda x: theirs.TypicalLogitsWarper(x)),
+    "epsilon": (lambda x: W.EpsilonCutoff(x), lambda x: theirs.EpsilonLogitsWarper(x)),
+    "epsilon of two": (lambda x: W.EpsilonCutoff(x, 2), lambda x: theirs.EpsilonLogitsWarper(x, min_tokens_to_keep=2)),
+    "eta": (lambda x: W.EtaCutoff(x), lambda x: theirs.EtaLogitsWarper(x)),
+    "top_h": (lambda x: W.TopH(x), lambda x: theirs.TopHLogitsWarper(x)),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+@given(given_inputs=inputs(), x=st.floats(0.01, 0.99))
+@settings(max_examples=60, deadline=None)
+def test_the_same_tokens_are_kept(name: str, given_inputs, x: float) -> None:
+    ours, reference = (build(x) for build in KEEPING[name])
+    compare(ours, reference, *given_inputs, same=up_to_ties)
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_the_same_tokens_are_kept_at_the_published_vocabulary(name: str) -> None:
+    random = np.random.default_rng(0)
+    for x in (0.05, 0.3, 0.9, 0.95):
+        ours, reference = (build(x) for build in KEEPING[name])
+        values = random.standard_normal((2, 50257), np.float32) * random.choice([1, 3, 6])
+        mine, expected = ours([], values), reference(None, torch.tensor(values)).numpy()
+        assert np.mean((mine > -np.inf) != (expected > -np.inf)) <= 2 / 50257
+
+
+@given(values=scores(2))
+@settings(max_examples=60, deadline=None)
+def test_renormalize(values: np.ndarray) -> None:
+    mine, expected = W.Renormalize()([], values), theirs.LogitNormalization()(None, torch.tensor(values)).numpy()
+    np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_openai_s_penalties_count_what_was_generated() -> None:
+    values = np.zeros((1, 6), np.float32)
+    out = P.OccurrencePenalty(2, presence=0.5, frequency=0.25)([np.array([0, 1, 3, 3, 4])], values)
+    np.testing.assert_allclose(out, [[0, 0, 0, -1.0, -0.75, 0]])
+
+
+# llama.cpp's own answers for four tokens of probability .1, .2, .3, .4 (tests/test-sampling.cpp)
+@pytest.mark.parametrize(
+    ("warper", "expected"),
+    [
+        (W.TopK(3), [0, 2 / 9, 3 / 9, 4 / 9]),
+        (W.TopP(0.7), [0, 0, 3 / 7, 4 / 7]),
+        (W.MinP(0.26), [0, 2 / 9, 3 / 9, 4 / 9]),
+    ],
+    ids=str,
+)
+def test_llama_cpp_s_answers(warper, expected: list[float]) -> None:
+    kept = warper([], np.log(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)))
+    np.testing.assert_allclose(np.exp(W.Renormalize()([], kept))[0], expected, atol=1e-6)
