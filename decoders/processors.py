@@ -123,18 +123,22 @@ class MinLength:
 
 @dataclass(frozen=True)
 class PrefixAllowedTokens:
-    """Only the tokens that ``allowed(prompt's number, ids so far)`` returns. De Cao et al. 2021."""
+    """Only the tokens that ``allowed(prompt's number, ids so far)`` returns. De Cao et al. 2021.
+
+    Where that leaves none of the prompt's rows a token that was still possible, all that is allowed scores 0.
+    """
 
     allowed: Callable[[int, Array], Sequence[int]]
     prompt: int = 0
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        out = np.full_like(scores, NEVER)
-        for row, source, seen in zip(out, scores, ids, strict=True):
+        mask = np.full_like(scores, NEVER)
+        for row, seen in zip(mask, ids, strict=True):
             tokens = list(self.allowed(self.prompt, np.asarray(seen)))
             require(bool(tokens), "prefix_allowed_tokens_fn must allow at least one token", tokens)
-            row[tokens] = source[tokens]
-        return out
+            row[tokens] = 0
+        left = scores + mask
+        return left if (left > NEVER).any() else mask
 
 
 @dataclass(frozen=True)

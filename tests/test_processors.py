@@ -68,8 +68,6 @@ EXACT = {
     "bad words": (lambda n: P.bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
                   lambda n: theirs.NoBadWordsLogitsProcessor([[n], [1, n], [2], [4, 4, 4]], list(EOS))),
     "invalid": (lambda n: P.RemoveInvalid(), lambda n: theirs.InfNanRemoveLogitsProcessor()),
-    "prefix": (lambda n: P.PrefixAllowedTokens(lambda number, ids: [n, int(ids[-1])]),
-               lambda n: theirs.PrefixConstrainedLogitsProcessor(lambda number, ids: [n, int(ids[-1])], 1)),
 }  # fmt: skip
 
 
@@ -147,3 +145,13 @@ def test_openai_s_penalties_count_what_was_generated() -> None:
 def test_llama_cpp_s_answers(warper, expected: list[float]) -> None:
     kept = warper([], np.log(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)))
     np.testing.assert_allclose(np.exp(W.Renormalize()([], kept))[0], expected, atol=1e-6)
+
+
+@given(given_inputs=inputs(), n=st.integers(0, V - 1))
+@settings(max_examples=60, deadline=None)
+def test_allowed_tokens(given_inputs, n: int) -> None:
+    def allowed(number: int, ids) -> list[int]:
+        return [n, int(ids[-1])]
+
+    ids, values = given_inputs  # all rows are beams of one prompt
+    compare(P.PrefixAllowedTokens(allowed), theirs.PrefixConstrainedLogitsProcessor(allowed, len(ids)), ids, values)
