@@ -58,6 +58,16 @@ def test_a_seed_gives_the_same_text() -> None:
     assert run(*arguments, "--seed", "5").stdout != run(*arguments, "--seed", "6").stdout
 
 
+def test_draws_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "uniforms"
+    file.write_text("0.1 0.5\n0.9 0.3")
+    arguments = ["generate", "The sea", "-n", "4", "--do-sample", "--uniforms", str(file)]
+    assert run(*arguments).stdout == run(*arguments).stdout
+    assert "uniforms must hold one number a token, got 4" in run(*arguments, "-n", "5", status=2).stderr
+    file.write_text("0.1 x")
+    assert "must hold numbers only" in refused(*arguments)
+
+
 def test_a_stop_string_stops() -> None:
     out = run("generate", "Once upon a time", "-n", "200", "--stop", ",").stdout
     assert out.rstrip("\n").count(",") <= 1

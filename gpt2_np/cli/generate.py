@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -34,6 +35,14 @@ class Early(click.ParamType):
         return known[value]
 
 
+def numbers(path: Path) -> list[float]:
+    """The numbers in a text file, separated by white space."""
+    try:
+        return [float(word) for word in path.read_text(encoding="utf-8").split()]
+    except ValueError as error:
+        raise ValueError(f"{path} must hold numbers only: {error}") from None
+
+
 @click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Continue a prompt.")
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
@@ -43,6 +52,8 @@ class Early(click.ParamType):
 @grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
 @grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
 @grouped(SAMPLING, "--rng", type=click.Choice(["cpu", "cuda"]), help="Whose random stream.  [default: cpu]")
+@grouped(SAMPLING, "--uniforms", type=click.Path(path_type=Path), metavar="FILE",
+         help="Draw with the numbers in this file, one in [0, 1) a token.")  # fmt: skip
 @grouped(SAMPLING, "--temperature", type=float, help="Below 1 sharpens the distribution, above 1 flattens it.")
 @grouped(SAMPLING, "--top-k", type=int, help="Only the k best tokens.")
 @grouped(SAMPLING, "--top-p", type=float, help="Only the smallest set of tokens with more than this probability.")
@@ -67,6 +78,8 @@ def generate(
 ) -> None:  # fmt: skip
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
     chosen = {name: value for name, value in options.items() if value is not None}
+    if "uniforms" in chosen:
+        chosen["uniforms"] = numbers(chosen["uniforms"])
     if stop_strings:
         chosen["stop_strings"] = stop_strings
     gpt2 = load(model, dtype, backend, device)

@@ -18,6 +18,7 @@ from decoders import notebook as plain
 from decoders.torch_rng import CPU, CUDA
 
 from ..text import GPT2, losses, on_torch
+from . import official
 from .checks import Check, Verdict, numbers
 
 Array = np.ndarray
@@ -58,6 +59,7 @@ def run(
     """Every check on one model, as each is done. Prompts are texts, or ids for a model without a tokenizer."""
     ours, exact = GPT2.from_pretrained(name, backend=backend), GPT2.from_pretrained(name, dtype="float64")
     theirs, truth = on_torch(name, device=device), on_torch(name, device=device, dtype="float64")
+    yield from official.check(str(name), ours)
     if ours.has_tokenizer:
         yield tokenizer(ours, theirs, [prompt for prompt in [*prompts, TEXT] if isinstance(prompt, str)])
     longest = ours.config.n_positions // 2
