@@ -27,6 +27,17 @@ class Beam:
     finish_reason: FinishReason | None = None
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of one prompt's search: the K candidates, what grows on, the pool, and whether the search goes on."""
+
+    prompt: int
+    candidates: tuple[Beam, ...]
+    running: tuple[Beam, ...]
+    pool: tuple[Beam, ...]
+    open: bool
+
+
 @dataclass
 class Search:
     """The state of one prompt's search: the beams still growing and the pool of the best that have ended."""
@@ -36,6 +47,7 @@ class Search:
     chain: list[LogitsProcessor]
     running: list[Beam]
     pool: list[Beam] = field(default_factory=list)
+    grown: list[Beam] = field(default_factory=list)
     open: bool = True
 
 
@@ -51,12 +63,14 @@ def beam_search(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Step] | None = None,
 ) -> list[Completion]:
     """The ``num_return_sequences`` best hypotheses of each prompt, best first, side by side.
 
     At each step the K = max(2, 1 + end-of-texts) × num_beams best continuations of a prompt's beams are looked at
     (or drawn without replacement, when sampling). Those of the first num_beams that end go to the pool, scored by
-    their sum of log-probabilities over length ** length_penalty; the best that don't end grow on.
+    their sum of log-probabilities over length ** length_penalty; the best that don't end grow on. A list given as
+    `trace` receives a `Step` for each prompt and step.
     """
     beams = options.num_beams
     searches = []
@@ -91,6 +105,8 @@ def beam_search(
         for place, number in enumerate(growing):
             search = searches[number]
             parents = advance(search, candidates[place], totals[place], own[place * beams :], V, options, stopping)
+            if trace is not None:
+                trace.append(Step(number, tuple(search.grown), tuple(search.running), tuple(search.pool), search.open))
             if search.open:
                 staying.append(number)
                 rows += [place * beams + parent for parent in parents]
@@ -119,6 +135,7 @@ def advance(
             reason = "length"
         grown.append(Beam(ids, (*old.logprobs, float(own[parent, token])), totals[place], reason))
         parents.append(parent)
+    search.grown = grown
 
     # Only what ends among the first num_beams candidates may enter the pool.
     ended = [Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)

@@ -105,6 +105,11 @@ class TorchModel(Model):
         }  # fmt: skip
         return notebook_decode(self.torch_model, ids, length, choices[name](**settings))
 
+    @property
+    def multiprocessors(self) -> int | None:
+        """How many multiprocessors the CUDA device has, which its random stream depends on; None on the CPU."""
+        return torch.cuda.get_device_properties(0).multi_processor_count if self.device == "cuda" else None
+
     def _tensor(self, ids: Array) -> torch.Tensor:
         return torch.tensor(np.asarray(ids), device=self.device)
 

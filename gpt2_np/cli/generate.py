@@ -52,6 +52,7 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
 @grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
 @grouped(SAMPLING, "--rng", type=click.Choice(["cpu", "cuda"]), help="Whose random stream.  [default: cpu]")
+@grouped(SAMPLING, "--cuda-multiprocessors", type=int, help="Of the device whose stream it is.  [default: 132]")
 @grouped(SAMPLING, "--uniforms", type=click.Path(path_type=Path), metavar="FILE",
          help="Draw with the numbers in this file, one in [0, 1) a token.")  # fmt: skip
 @grouped(SAMPLING, "--temperature", type=float, help="Below 1 sharpens the distribution, above 1 flattens it.")

@@ -12,7 +12,18 @@ import click
 from .options import GroupedCommand, grouped
 
 
-@click.command(cls=GroupedCommand, short_help="Compare a model with torch, down to sampled tokens.")
+class ParityGroup(GroupedCommand, click.Group):
+    """A command with options of its own and two below it."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options by group, then the commands."""
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(
+    cls=ParityGroup, invoke_without_command=True, short_help="Compare a model with torch, down to sampled tokens."
+)
 @grouped("Model", "-m", "--model", default="tales", show_default=True, metavar="NAME",
          help="Any name that generate takes.")  # fmt: skip
 @grouped("Model", "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
@@ -22,12 +33,17 @@ from .options import GroupedCommand, grouped
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
 @grouped("Input", "--seed", type=int, default=0, show_default=True, help="The seed of the sampled tokens.")
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
-def parity(model: str, device: str, backend: str, prompts: Path | None, seed: int, as_json: bool) -> None:
+@click.pass_context
+def parity(
+    context: click.Context, model: str, device: str, backend: str, prompts: Path | None, seed: int, as_json: bool
+) -> None:
     """Compare tokenizer, activations, logits, perplexity and decoded tokens with transformers on torch.
 
     Exit status 1 when anything is a mismatch. A token that differs only because two candidates are closer than
     float32 can tell is listed as a near-tie, with the numbers.
     """
+    if context.invoked_subcommand is not None:
+        return
     from ..parity import PROMPTS, run
 
     texts = list(PROMPTS)
@@ -47,4 +63,47 @@ def parity(model: str, device: str, backend: str, prompts: Path | None, seed: in
     if not as_json:
         print(f"\n{counts['same']} the same, {counts['near-tie']} near-ties, {counts['mismatch']} mismatches")
     if counts["mismatch"]:
+        sys.exit(1)
+
+
+@parity.command(short_help="Write a golden bundle for people with another implementation.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt; repeatable.")
+@click.option("--ids", "ids", multiple=True, metavar="'1 2 3'", help="A prompt as ids; repeatable.")
+@click.option("--tokens", type=click.IntRange(min=1), default=20, show_default=True, help="Tokens of each decoding.")
+def export(folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, ...], tokens: int) -> None:
+    """Write activations, logits, decoded tokens and decoder vectors into FOLDER, with float64 truths."""
+    from ..parity import PROMPTS, bundle
+    from ..text import GPT2
+
+    rows = [[int(one) for one in text.split()] for text in ids]
+    texts = prompts or (() if rows else PROMPTS[:1])
+    if texts:
+        named = GPT2.from_pretrained(model)
+        rows += [named.prompt_ids(text) for text in texts]
+    bundle.export(folder, model, rows, tokens)
+    print(f"wrote {folder}: {len(rows)} prompts; its bundle.json says what is in it")
+
+
+@parity.command(short_help="Judge another implementation by a golden bundle.")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--against", type=click.Path(path_type=Path), required=True, metavar="THEIRS", help="Its answers.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
+def check(folder: Path, against: Path, as_json: bool) -> None:
+    """Compare THEIRS with the bundle in FOLDER, operation by operation, and name the first that goes wrong.
+
+    Exit status 1 when any does.
+    """
+    from ..parity import bundle
+
+    checks = list(bundle.check(folder, against))
+    wrong = [one for one in checks if not one.passed]
+    for one in checks if as_json else wrong:
+        print(json.dumps(dataclasses.asdict(one)) if as_json
+              else f"{one.name:<40} {one.difference:.2e} off at {one.where or 'a token'}  {one.note}")  # fmt: skip
+    if not as_json:
+        print(f"{len(checks) - len(wrong)} right, {len(wrong)} wrong"
+              + (f"; the first that goes wrong: {wrong[0].name}" if wrong else ""))  # fmt: skip
+    if wrong:
         sys.exit(1)

@@ -114,7 +114,7 @@ def tokens(
     most = min(case.tokens, ours.config.n_positions - len(ids))
     options = case.options | {"max_new_tokens": most}
     expected = theirs.transformers_generate(ids, seed, **options)[0]
-    chosen = options | {"eos_token_id": (), "seed": seed, "rng": device}
+    chosen = options | {"eos_token_id": (), "seed": seed, "rng": device, "cuda_multiprocessors": theirs.multiprocessors}
 
     def ours_on(model: GPT2) -> list[int]:
         found: list[int] = model.generate(ids, **chosen).ids
@@ -130,7 +130,7 @@ def notebook(
     length = min(60, ours.config.n_positions - len(ids))
 
     def stream() -> Any:
-        return CPU(seed) if device == "cpu" else CUDA(seed)
+        return CPU(seed) if device == "cpu" else CUDA(seed, theirs.multiprocessors)
 
     strategies: dict[str, tuple[Callable[[], plain.Choice], dict[str, float]]] = {
         "greedy": (lambda: plain.greedy, {}),

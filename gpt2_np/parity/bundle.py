@@ -1,0 +1,171 @@
+"""Golden bundles: all that is needed to judge another implementation of GPT-2, or of its decoders, without this one.
+
+A bundle is a folder:
+
+``bundle.json``             format and version, the model's configuration, prompts as ids, the order of operations,
+                            and decoded tokens for each strategy and seed
+``activations.safetensors`` the truths, float64: ``PROMPT/NAME`` for every activation and ``PROMPT/logits``, and
+                            ``PROMPT/stepwise`` for logits computed one id at a time, from a cache
+``decoders.json``           conformance vectors: scores and ids in, scores out, for every processor; beams on a table
+``model/``                  the weights, where the model is small enough to come along
+
+The implementation under test writes a folder of the same shape: ``activations.safetensors`` with any of the names
+(float32 will do) and ``answers.json`` with "tokens", "decoders" and "beams" in the bundle's order. JSON has no
+infinity, so −inf is written as null. `check` judges it and names the first operation that goes wrong.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from ..taps import points
+from ..text import GPT2
+from ..weights import files
+from . import vectors
+from .checks import Check
+
+Array = np.ndarray
+FORMAT, VERSION = "gpt2_np parity bundle", 1
+TOLERANCE = 3e-5  # of the truth's largest entry: float32 sums of any order stay well within
+SMALL = 2 << 20  # bytes of weights that a bundle takes along
+STRATEGIES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("greedy", {}),
+    ("beam search", {"num_beams": 3}),
+    ("sampling", {"do_sample": True, "seed": 1}),
+    ("sampling, temperature 0.7, top-k 9", {"do_sample": True, "seed": 2, "temperature": 0.7, "top_k": 9}),
+    ("sampling, top-p 0.8", {"do_sample": True, "seed": 3, "top_p": 0.8}),
+)
+
+
+def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: int = 20) -> None:
+    """Write a bundle of the model called `name` for prompts of ids. The truths are computed in float64."""
+    exact = GPT2.from_pretrained(name, dtype="float64", backend="numpy")
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Array] = {}
+    decoded = []
+    for number, ids in enumerate(prompts):
+        tensors |= {f"{number}/{key}": value for key, value in activations(exact, ids).items()}
+        for strategy, options in STRATEGIES:
+            out = exact.generate(list(ids), max_new_tokens=min(tokens, exact.config.n_positions - len(ids)), **options)
+            decoded.append({"strategy": strategy, "options": options, "prompt": number, "ids": out.ids})
+    save_file(tensors, folder / "activations.safetensors")
+    (folder / "activations.safetensors").chmod(0o644)
+    order = [*points(exact.config), "logits", "stepwise"]
+    about = {"format": FORMAT, "version": VERSION, "config": dataclasses.asdict(exact.config),
+             "prompts": [list(map(int, ids)) for ids in prompts], "order": order, "tolerance": TOLERANCE,
+             "tokens": decoded}  # fmt: skip
+    (folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "decoders.json").write_text(json.dumps(vectors.make(), indent=1) + "\n")
+    assert exact.folder is not None
+    if sum(path.stat().st_size for path in files(exact.folder)) <= SMALL:
+        (folder / "model").mkdir(exist_ok=True)
+        for path in [exact.folder / "config.json", *files(exact.folder)]:
+            shutil.copy(path, folder / "model")
+
+
+def activations(model: GPT2, ids: Sequence[int]) -> dict[str, Array]:
+    """Every activation of one prompt by name, its logits, and the logits computed one id at a time."""
+    logits, cache = model.run_with_cache([list(ids)])
+    session = model.start()
+    stepwise = np.stack([session.feed([[token]])[0] for token in ids])
+    return {**{name: np.ascontiguousarray(cache[name]) for name in cache}, "logits": logits, "stepwise": stepwise[None]}
+
+
+def answer(folder: Path, bundle: Path, model: GPT2) -> None:
+    """What an implementation under test writes, written by ours: an example to follow."""
+    about = read(bundle)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors: dict[str, Array] = {}
+    for number, ids in enumerate(about["prompts"]):
+        tensors |= {f"{number}/{key}": value for key, value in activations(model, ids).items()}
+    save_file(tensors, folder / "activations.safetensors")
+    tokens = [model.generate(about["prompts"][case["prompt"]], max_new_tokens=len(case["ids"]), **case["options"]).ids
+              for case in about["tokens"]]  # fmt: skip
+    decoders = json.loads((bundle / "decoders.json").read_text())
+    (folder / "answers.json").write_text(json.dumps({"tokens": tokens, **vectors.answer(decoders)}) + "\n")
+
+
+def read(bundle: Path) -> dict[str, Any]:
+    """``bundle.json``; ``ValueError`` when it is none, or of another version."""
+    path = bundle / "bundle.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{bundle} holds no bundle.json")
+    try:
+        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        kind, version = about["format"], about["version"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a parity bundle") from None
+    if (kind, version) != (FORMAT, VERSION):
+        raise ValueError(f"{path} must be version {VERSION} of {FORMAT!r}, got version {version!r} of {kind!r}")
+    return about
+
+
+def tensors_of(folder: Path) -> dict[str, Array]:
+    """``activations.safetensors`` of a folder; ``ValueError`` when it is damaged."""
+    path = folder / "activations.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no activations.safetensors")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
+
+
+def check(bundle: Path, theirs: Path) -> Iterator[Check]:
+    """Judge another implementation's folder: each operation in the order of the forward pass, then the decoders."""
+    about, truth, given = read(bundle), tensors_of(bundle), tensors_of(theirs)
+    known = [name for name in given if name in truth]
+    if not known:
+        raise ValueError(f"{theirs} shares no tensor with the bundle; names are like '0/blocks.0.attn.pattern'")
+    wrong = next((name for name in known if given[name].shape != truth[name].shape), None)
+    if wrong is not None:
+        shapes = f"must be {truth[wrong].shape}, got {given[wrong].shape}"
+        raise ValueError(f"{theirs}: {wrong} {shapes}; is it of this model?")
+    for number in range(len(about["prompts"])):
+        for name in about["order"]:
+            key = f"{number}/{name}"
+            if key in given:
+                yield compare(key, given[key], truth[key], float(about["tolerance"]))
+    answers = theirs / "answers.json"
+    if answers.is_file():
+        try:
+            yield from judge(about, json.loads((bundle / "decoders.json").read_text()), json.loads(answers.read_text()))
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"{answers} can't be read: {error}") from None
+
+
+def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:
+    """One tensor against the truth; both may hold −inf, in the same places."""
+    finite = np.isfinite(truth)
+    same_places = np.array_equal(finite, np.isfinite(theirs))
+    gap = np.where(finite, np.abs(np.where(finite, theirs, 0) - np.where(finite, truth, 0)), 0)
+    place = np.unravel_index(np.argmax(gap), gap.shape)
+    largest, scale = float(gap[place]), float(np.abs(truth[finite]).max(initial=1.0))
+    good = same_places and largest <= tolerance * scale
+    return Check(name, "same" if good else "mismatch", largest, str([int(index) for index in place]))
+
+
+def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, Any]) -> Iterator[Check]:
+    """Tokens, processors and beams."""
+    for case, ids in zip(about["tokens"], answers.get("tokens", []), strict=False):
+        same = case["ids"] == ids
+        yield Check(f"tokens: {case['strategy']}, prompt {case['prompt']}", "same" if same else "mismatch",
+                    note="" if same else f"{ids} where {case['ids']} was expected")  # fmt: skip
+    for case, scores in zip(decoders["processors"], answers.get("decoders", []), strict=False):
+        found = compare(f"processor: {case['name']}", vectors.numbers(scores), vectors.numbers(case["out"]), 1e-5)
+        yield dataclasses.replace(found, note="" if found.passed else f"{scores} where {case['out']} was expected")
+    for case, found in zip(decoders["beams"], answers.get("beams", []), strict=False):
+        same = [one["ids"] for one in found] == [one["ids"] for one in case["out"]]
+        far = max((abs(a["score"] - b["score"]) for a, b in zip(found, case["out"], strict=False)), default=0.0)
+        good = same and far <= 1e-4
+        yield Check(f"beams: {case['name']}", "same" if good else "mismatch", far,
+                    note="" if good else f"{found} where {case['out']} was expected; its trace tells each step")  # fmt: skip

@@ -1,0 +1,162 @@
+"""Golden bundles: a right port passes, and each deliberately wrong one is named at the operation that is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decoders import beam, warpers
+from decoders import processors as P
+from gpt2_np import GPT2, cache, model, ops
+from gpt2_np.parity import bundle, vectors
+
+TINY = Path(__file__).parent / "golden/bundle"
+
+
+def wrong_names(folder: Path, port: GPT2 | None = None) -> list[str]:
+    """The checks that fail for a port, in order."""
+    bundle.answer(folder, TINY, port or GPT2.from_pretrained(TINY / "model", backend="numpy"))
+    return [check.name for check in bundle.check(TINY, folder) if not check.passed]
+
+
+def test_the_committed_bundle_is_passed_in_float32_by_every_backend(tmp_path: Path) -> None:
+    for backend in ("numpy", "numba"):
+        assert wrong_names(tmp_path / backend, GPT2.from_pretrained(TINY / "model", backend=backend)) == []
+
+
+def test_the_committed_vectors_are_what_they_are_made_of() -> None:
+    assert json.loads((TINY / "decoders.json").read_text()) == json.loads(json.dumps(vectors.make()))
+
+
+def exact_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu_new", ops.gelu)
+
+
+def transposed_projection(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ops.linear
+    monkeypatch.setattr(ops, "linear", lambda x, w, b: right(x, w.T if w.shape[0] == w.shape[1] else w, b))
+
+
+def no_final_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = model.layer_norm
+
+    def skip(x, p, config, ops, tap):
+        if getattr(tap, "prefix", "").startswith("ln_final"):
+            tap("scale", np.ones_like(x[..., :1]))
+            tap("normalized", x)
+            return x
+        return right(x, p, config, ops, tap)
+
+    monkeypatch.setattr(model, "layer_norm", skip)
+
+
+def small_epsilon(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ops.layer_norm_scale
+    monkeypatch.setattr(ops, "layer_norm_scale", lambda x, epsilon: right(x, epsilon / 10))
+
+
+def cache_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = cache.KVCache.advance
+    monkeypatch.setattr(cache.KVCache, "advance", lambda self, T: right(self, T + 1 if self.lengths[0] == 0 else T))
+
+
+def swapped_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = warpers.TopP.__call__
+    monkeypatch.setattr(warpers.TopP, "__call__", lambda self, ids, s: right(warpers.TopP(1 - self.top_p), ids, s))
+
+
+def inverted_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = P.RepetitionPenalty.__call__
+    monkeypatch.setattr(P.RepetitionPenalty, "__call__",
+                        lambda self, ids, s: right(P.RepetitionPenalty(1 / self.penalty), ids, s))  # fmt: skip
+
+
+def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = beam.completion
+
+    def completion(one):
+        done = right(one)
+        done.score = done.score * len(one.ids) / (len(one.ids) + len(vectors.PROMPT))
+        return done
+
+    monkeypatch.setattr(beam, "completion", completion)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "named"),
+    [
+        (exact_gelu, "0/blocks.0.mlp.post"),
+        (transposed_projection, "0/blocks.0.attn_out"),
+        (no_final_norm, "0/ln_final.scale"),
+        (small_epsilon, "0/blocks.0.ln1.scale"),
+        (cache_off_by_one, "0/stepwise"),
+        (swapped_top_p, "tokens: sampling, top-p 0.8, prompt 0"),
+        (inverted_penalty, "processor: repetition_penalty"),
+        (prompt_counts, "beams: 3 beams"),
+    ],
+)
+def test_a_wrong_port_is_named(mistake: Callable, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake(monkeypatch)
+    wrong = wrong_names(tmp_path)
+    assert wrong[0] == named
+    if mistake is swapped_top_p:
+        assert "processor: top_p" in wrong
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess:
+    started = [sys.executable, "-c", "from gpt2_np.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(started, capture_output=True, text=True, timeout=120)
+
+
+def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
+    done = command("parity", "export", tmp_path / "bundle", "--model", TINY / "model", "--ids", "1 2 3", "--ids", "4")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "bundle/model/model.safetensors").is_file()
+    port = GPT2.from_pretrained(TINY / "model")
+    bundle.answer(tmp_path / "mine", tmp_path / "bundle", port)
+    done = command("parity", "check", tmp_path / "bundle", "--against", tmp_path / "mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "0 wrong" in done.stdout
+    answers = json.loads((tmp_path / "mine/answers.json").read_text())
+    answers["decoders"][0][0] = 7.0
+    (tmp_path / "mine/answers.json").write_text(json.dumps(answers))
+    done = command("parity", "check", tmp_path / "bundle", "--against", tmp_path / "mine")
+    assert done.returncode == 1
+    assert "the first that goes wrong: processor: temperature" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b, t: (b / "bundle.json").unlink(), "holds no bundle.json"),
+        (lambda b, t: (b / "bundle.json").write_text("{}"), "is not a parity bundle"),
+        (lambda b, t: (b / "bundle.json").write_text('{"format": "gpt2_np parity bundle", "version": 9}'),
+         "must be version 1 of 'gpt2_np parity bundle', got version 9"),
+        (lambda b, t: (t / "activations.safetensors").unlink(), "holds no activations.safetensors"),
+        (lambda b, t: (t / "activations.safetensors").write_bytes((b / "activations.safetensors").read_bytes()[:-9]),
+         "is not a sound safetensors file"),
+        (lambda b, t: (t / "answers.json").write_text("[[["), "answers.json can't be read"),
+    ],
+)  # fmt: skip
+def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, tmp_path: Path) -> None:
+    shutil.copytree(TINY, tmp_path / "bundle")
+    bundle.answer(tmp_path / "theirs", TINY, GPT2.from_pretrained(TINY / "model"))
+    spoil(tmp_path / "bundle", tmp_path / "theirs")
+    done = command("parity", "check", tmp_path / "bundle", "--against", tmp_path / "theirs")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_bundle_of_another_model_is_refused(small: Path, tmp_path: Path) -> None:
+    bundle.export(tmp_path / "other", str(small), [[1, 2, 3, 4, 5]])
+    bundle.answer(tmp_path / "theirs", TINY, GPT2.from_pretrained(TINY / "model"))
+    with pytest.raises(ValueError, match=r"must be .*, got .*; is it of this model\?"):
+        list(bundle.check(tmp_path / "other", tmp_path / "theirs"))
