@@ -168,4 +168,4 @@ def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, An
         far = max((abs(a["score"] - b["score"]) for a, b in zip(found, case["out"], strict=False)), default=0.0)
         good = same and far <= 1e-4
         yield Check(f"beams: {case['name']}", "same" if good else "mismatch", far,
-                    note="" if good else f"{found} where {case['out']} was expected; its trace tells each step")  # fmt: skip
+                    note="" if good else f"{found} where {case['out']} was expected; see its trace")  # fmt: skip

@@ -92,7 +92,7 @@ def beams(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def traced(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
-    """Each step of the search: candidates, growing beams and the pool, as (ids, score) pairs, and whether it goes on."""
+    """Each step of the search: candidates, growing beams and the pool as (ids, score), and whether it goes on."""
     steps: list[Step] = []
     chosen = Options(max_new_tokens=NEW, eos_token_id=EOS, num_return_sequences=options["num_beams"], **options)
     beam_search(Table(table), [PROMPT], chosen, trace=steps)
