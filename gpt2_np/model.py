@@ -117,7 +117,7 @@ def attention_scale(config: Config, layer: int) -> float:
 def head_results(z: Array, c_proj: P.Linear) -> Array:
     """What each head alone writes to the residual stream, bias left out: (B, T, H, K) → (B, T, H, D)."""
     H, K = z.shape[2:]
-    per_head = c_proj.weight.reshape(H, 1, K, -1)
+    per_head = P.as_array(c_proj.weight).reshape(H, 1, K, -1)
     return (z.transpose(2, 0, 1, 3) @ per_head).transpose(1, 2, 0, 3)
 
 
