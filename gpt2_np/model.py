@@ -130,6 +130,7 @@ def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
 
 def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array:
     """Layer norm, opened up where someone listens: what a position is divided by, and the result without gain."""
+    x = tap("in", x)
     if not (tap.wants("scale") or tap.wants("normalized")):
         return tap("out", ops.layer_norm(x, *p, config.layer_norm_epsilon))
     centred = x - x.mean(axis=-1, keepdims=True)
