@@ -74,6 +74,15 @@ def test_bars_lines_points_scores_and_dashboards(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_a_picture_without_a_kind_is_refused(tmp_path: Path) -> None:
+    figure = plots.bars([1.0], ["a"], title="", x="")
+    with pytest.raises(ValueError, match=r"a picture needs a name that says its kind, like figure.png, got '.*picture'"):
+        plots.save(figure, tmp_path / "picture")
+    with pytest.raises(ValueError, match="Format 'xyz' is not supported"):
+        plots.save(figure, tmp_path / "picture.xyz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_tokens_are_made_visible() -> None:
     assert plots.visible(" a\n\t$") == r"␣a↵⇥\$"
     assert plots.visible("\x00\ud800") == "··"
