@@ -15,7 +15,7 @@ import numpy as np
 from . import ops
 from .config import Config
 from .model import head_results
-from .params import Norm, Params
+from .params import Norm, Params, as_array, unembedding
 from .taps import BLOCK_POINTS, canonical, nearest
 
 Array = np.ndarray
@@ -158,7 +158,7 @@ class ActivationCache(Mapping[str, Array]):
         parts: list[Array] = []
         for at in range(last):
             post = np.moveaxis(self._at(self["post", at], pos_slice)[..., numbers], -1, 0)
-            writes = self.params.h[at].mlp.c_proj.weight[numbers]
+            writes = as_array(self.params.h[at].mlp.c_proj.weight)[numbers]
             if apply_ln and P is not None:  # the norm is linear once its scale is frozen: norm the weights instead
                 norm, scale = self._norm(last, mlp_input, pos_slice)
                 writes, post = (writes - writes.mean(-1, keepdims=True)) * norm.weight, post / scale[..., 0]
@@ -247,7 +247,7 @@ class ActivationCache(Mapping[str, Array]):
         ids = np.asarray(tokens)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             raise ValueError(f"tokens must be between 0 and {self.config.vocab_size - 1}, got {ids.tolist()}")
-        return self.params.lm_head[ids]
+        return unembedding(self.params)[ids]
 
     def logit_bias(self, tokens: Any) -> Array:
         """The part of tokens' logits that no component wrote: what the final norm's bias adds."""

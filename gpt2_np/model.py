@@ -117,7 +117,7 @@ def attention_scale(config: Config, layer: int) -> float:
 def head_results(z: Array, c_proj: P.Linear) -> Array:
     """What each head alone writes to the residual stream, bias left out: (B, T, H, K) → (B, T, H, D)."""
     H, K = z.shape[2:]
-    per_head = c_proj.weight.reshape(H, 1, K, -1)
+    per_head = P.as_array(c_proj.weight).reshape(H, 1, K, -1)
     return (z.transpose(2, 0, 1, 3) @ per_head).transpose(1, 2, 0, 3)
 
 
@@ -130,6 +130,7 @@ def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
 
 def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array:
     """Layer norm, opened up where someone listens: what a position is divided by, and the result without gain."""
+    x = tap("in", x)
     if not (tap.wants("scale") or tap.wants("normalized")):
         return tap("out", ops.layer_norm(x, *p, config.layer_norm_epsilon))
     centred = x - x.mean(axis=-1, keepdims=True)

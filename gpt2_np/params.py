@@ -64,6 +64,16 @@ class Params(NamedTuple):
     lm_head: Any
 
 
+def as_array(weight: Any) -> Array:
+    """A `Linear`'s weight as an (inputs, outputs) array, whatever precision it is kept in."""
+    return weight if isinstance(weight, np.ndarray) else weight.dequantize().T
+
+
+def unembedding(params: Params) -> Array:
+    """``lm_head`` as a (V, D) array, whatever precision it is kept in."""
+    return params.lm_head if isinstance(params.lm_head, np.ndarray) else params.lm_head.dequantize()
+
+
 # The learned parameters of the two activations that have some.
 ACTIVATION_PARAMETERS = {"prelu": ("weight",), "xielu": ("alpha_p", "alpha_n")}
 

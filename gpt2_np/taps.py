@@ -22,6 +22,7 @@ Array = np.ndarray
 # Every point within a block: its name → its shape.
 BLOCK_POINTS = {
     "resid_pre": "B T D",
+    "ln1.in": "B T D",
     "ln1.scale": "B T 1",
     "ln1.normalized": "B T D",
     "ln1.out": "B T D",
@@ -34,6 +35,7 @@ BLOCK_POINTS = {
     "attn.result": "B T H D",
     "attn_out": "B T D",
     "resid_mid": "B T D",
+    "ln2.in": "B T D",
     "ln2.scale": "B T 1",
     "ln2.normalized": "B T D",
     "ln2.out": "B T D",
@@ -60,8 +62,8 @@ def points(config: Config) -> dict[str, str]:
     table = {"embed": "B T D", "pos_embed": "B T D"}
     for layer in range(config.n_layer):
         table |= {f"blocks.{layer}.{name}": shape for name, shape in BLOCK_POINTS.items()}
-    final = {"ln_final.scale": "B T 1", "ln_final.normalized": "B T D", "ln_final.out": "B T D", "unembed": "B T V"}
-    return table | final
+    norm = {"in": "B T D", "scale": "B T 1", "normalized": "B T D", "out": "B T D"}
+    return table | {f"ln_final.{name}": shape for name, shape in norm.items()} | {"unembed": "B T V"}
 
 
 def sizes(config: Config) -> dict[str, int]:

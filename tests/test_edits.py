@@ -37,15 +37,23 @@ def test_every_point_reaches_the_logits(name: str) -> None:
     assert np.abs(edited - model(IDS)).max() > 1e-3
 
 
-def test_an_edited_stream_is_what_torch_computes_from_it(small: Path) -> None:
+@pytest.mark.parametrize(
+    ("point", "module"),
+    [("resid_pre", "h.1"), ("ln1.in", "h.1.ln_1"), ("ln2.in", "h.1.ln_2"), ("ln1.out", "h.1.attn"),
+     ("mlp.in", "h.1.mlp"), ("mlp.post", "h.1.mlp.c_proj"), ("attn.o.in", "h.1.attn.c_proj")],
+)  # fmt: skip
+def test_an_edit_is_what_torch_computes_behind_a_hook(point: str, module: str, small: Path) -> None:
     reference, ids = reference_model(), random_ids(2, 9)
-    direction = np.random.default_rng(1).normal(size=48).astype(np.float32)
-    handle = reference.transformer.h[1].register_forward_pre_hook(
-        lambda module, inputs: (inputs[0] + torch.tensor(direction) * (torch.arange(9) >= 4)[:, None], *inputs[1:])
-    )
+    place = reference.transformer.get_submodule(module)
+    direction = np.random.default_rng(1).normal(size=192 if "post" in point else 48).astype(np.float32)
+    added = torch.tensor(direction) * (torch.arange(9) >= 4)[:, None]
+    place.register_forward_pre_hook(lambda module, inputs: (inputs[0] + added, *inputs[1:]))
     theirs = reference_logits(reference, ids)
-    handle.remove()
-    change = {"blocks.1.hook_resid_pre": Part(lambda x: x + direction, positions=slice(4, None))}
+
+    def add(x: np.ndarray) -> np.ndarray:
+        return x + direction.reshape(x.shape[2:])
+
+    change = {f"blocks.1.{point}": Part(add, positions=slice(4, None))}
     ours = Model.from_pretrained(small).run_with_edits(ids, change)[0]
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
     assert np.abs(ours - Model.from_pretrained(small)(ids))[:, 4:].max() > 0.1

@@ -116,6 +116,16 @@ def test_writing_whole_files(tmp_path: Path) -> None:
     write_whole(tmp_path / "a", b"old")
     write_whole(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    write_whole(tmp_path / "link", b"newer")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "a").read_bytes() == b"newer"
+    write_whole(Path("/dev/null"), b"gone")
+    assert Path("/dev/null").is_char_device()
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_whole(Path("/dev/full"), b"gone")
+    with pytest.raises(OSError, match="Is a directory"):
+        write_whole(tmp_path, b"")
     with pytest.raises(OSError, match=r"No such file or directory: '.*missing/a'"):
         write_whole(tmp_path / "missing" / "a", b"")
 

@@ -16,8 +16,8 @@ from gpt2_np.cache import KVCache
 from gpt2_np.session import Model
 from gpt2_np.taps import Capture, Recording, canonical, points, select, sizes
 
-# TransformerLens's points at a layer norm's input: the stream on its way into that norm only, no place of its own here.
-INNER = ("ln1.hook_in", "ln2.hook_in", "ln_final.hook_in", "attn.q.hook_in", "attn.k.hook_in", "attn.v.hook_in")
+# What TransformerLens hands to queries, keys and values apart is one array here: blocks.0.ln1.out.
+INNER = ("attn.q.hook_in", "attn.k.hook_in", "attn.v.hook_in")
 
 
 def test_every_activation_is_transformer_lens_own() -> None:

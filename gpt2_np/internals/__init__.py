@@ -1,0 +1,18 @@
+"""What people do with activations: one file a theme, each function pure, each with its source.
+
+    variants     many edited runs of one prompt in batches, and the metrics that sweeps measure
+    patching     activation patching over layers, positions and heads; path patching
+    ablation     heads, MLPs and positions silenced: by zero, by their mean, by another text's values
+    heads        previous-token, duplicate-token and induction scores
+    lens         the logit lens; the tuned lens, by least squares
+    circuits     QK and OV circuits, copying and composition scores, singular directions in words
+    neurons      where in a corpus a neuron fires, and what it raises
+    steering     directions added to the stream while the model writes
+    processing   layer norms folded, weights centred: the same predictions in other coordinates
+    capture      activations of a corpus larger than memory, on disk
+    corpus       texts of ids from files, one at a time
+    page         one prompt on one web page
+    plots        a picture of each; needs matplotlib
+
+Decompositions of a run's residual stream are methods of `gpt2_np.activations.ActivationCache`.
+"""

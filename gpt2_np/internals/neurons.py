@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..params import as_array, unembedding
 from ..session import Model
 
 Array = np.ndarray
@@ -86,7 +87,8 @@ def dashboards(
         raise ValueError("neuron dashboards need at least one text, got none")
     results = []
     for at, (layer, neuron) in enumerate(neurons):
-        effect = model.params.lm_head @ (model.params.h[layer].mlp.c_proj.weight[neuron] * model.params.ln_f.weight)
+        writes = as_array(model.params.h[layer].mlp.c_proj.weight)[neuron]
+        effect = unembedding(model.params) @ (writes * model.params.ln_f.weight)
         order = np.argsort(-effect, kind="stable")
         results.append(Dashboard(layer, neuron, [entry[2] for entry in sorted(best[at], reverse=True)], counts[at],
                                  edges, active[at] / seen, order[:tokens].tolist(),

@@ -15,6 +15,7 @@ import numpy as np
 from .. import ops
 from ..activations import ActivationCache
 from ..edits import Edit, Part
+from ..params import as_array
 from ..session import Model
 from ..taps import BLOCK_POINTS, canonical, nearest
 from .variants import Metric, Variant, grid, run_variants
@@ -118,7 +119,7 @@ def _received(
             x = ops.layer_norm(cache["resid_pre", layer] + change, *block.ln_1, epsilon)
             part = "qkv".index(point[-1])
             columns = slice(part * D, (part + 1) * D)
-            array = x @ block.attn.c_attn.weight[:, columns] + block.attn.c_attn.bias[columns]
+            array = x @ as_array(block.attn.c_attn.weight)[:, columns] + block.attn.c_attn.bias[columns]
             results[point] = Part(array.reshape(*array.shape[:2], model.config.n_head, -1), heads=chosen)
     return results
 

@@ -5,6 +5,7 @@ No global state of matplotlib is touched: every function returns a Figure of its
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
 
+from ..files import write_whole
 from .lens import Lens
 from .neurons import Dashboard
 from .patching import Patching
@@ -25,8 +27,13 @@ DIVERGING, SEQUENTIAL, INK = "RdBu_r", "magma", "#333333"
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a picture; its kind follows from the name. ``ValueError`` for one that matplotlib doesn't know."""
-    figure.savefig(path, dpi=150, facecolor="white", bbox_inches="tight")
+    """Write a picture whose kind follows from the name. ``ValueError`` for one that matplotlib doesn't know."""
+    kind = Path(path).suffix.removeprefix(".")
+    if not kind:
+        raise ValueError(f"a picture needs a name that says its kind, like figure.png, got {str(path)!r}")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=kind, dpi=150, facecolor="white", bbox_inches="tight")
+    write_whole(Path(path), drawn.getvalue())
 
 
 def heat(
