@@ -31,6 +31,7 @@ class Options:
     min_length: int | None = None
     max_time: float | None = None
     eos_token_id: int | Sequence[int] | None = None
+    pad_token_id: int | None = None  # taken as transformers takes it, without a use here: no row is ever padded
 
     do_sample: bool = False
     seed: int | None = None
@@ -152,6 +153,7 @@ class Options:
         warpers.require(self.num_beams == 1 or self.num_beams <= vocabulary, rule, self.num_beams)
         named: dict[str, Any] = {
             "eos_token_id": self.eos_token_ids,
+            "pad_token_id": None if self.pad_token_id is None else [self.pad_token_id],
             "suppress_tokens": self.suppress_tokens,
             "begin_suppress_tokens": self.begin_suppress_tokens,
             "forced_bos_token_id": None if self.forced_bos_token_id is None else [self.forced_bos_token_id],
