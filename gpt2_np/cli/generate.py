@@ -47,7 +47,8 @@ def numbers(path: Path) -> list[float]:
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
 @grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
-@grouped(LENGTH, "--stop", "--stop-strings", "stop_strings", multiple=True, metavar="TEXT", help="End once this was written; repeatable.")
+@grouped(LENGTH, "--stop", "--stop-strings", "stop_strings", multiple=True, metavar="TEXT",
+         help="End once this was written; repeatable.")  # fmt: skip
 @grouped(LENGTH, "--max-time", type=float, metavar="SECONDS", help="End after so many seconds.")
 @grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
 @grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
