@@ -13,8 +13,8 @@ from .threads import in_threads
 
 Array = np.ndarray
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
-cache4 = types.Array(types.float32, 4, "A", readonly=True)
-heads3 = types.Array(types.float32, 3, "A", readonly=True)
+cache4 = types.Array(types.float32, 4, "C", readonly=True)
+heads3 = types.Array(types.float32, 3, "C", readonly=True)
 
 
 @numba.njit(void(heads3, cache4, cache4, lengths1, types.float32, out3, out3), **PARALLEL)
@@ -24,12 +24,22 @@ def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weig
         b, h = task // H, task % H
         S = lengths[b] + 1
         keys, values, w = k[b, h], v[b, h], weights[b, h]
+        whole = S // 4 * 4
+        for s in range(0, whole, 4):
+            w0 = w1 = w2 = w3 = np.float32(0)
+            for d in range(K):
+                w0 += q[b, h, d] * keys[s, d]
+                w1 += q[b, h, d] * keys[s + 1, d]
+                w2 += q[b, h, d] * keys[s + 2, d]
+                w3 += q[b, h, d] * keys[s + 3, d]
+            w[s], w[s + 1], w[s + 2], w[s + 3] = w0 * scale, w1 * scale, w2 * scale, w3 * scale
+        for s in range(whole, S):
+            w0 = np.float32(0)
+            for d in range(K):
+                w0 += q[b, h, d] * keys[s, d]
+            w[s] = w0 * scale
         best = np.float32(-np.inf)
         for s in range(S):
-            dot = np.float32(0)
-            for d in range(K):
-                dot += q[b, h, d] * keys[s, d]
-            w[s] = dot * scale
             best = max(best, w[s])
         total = np.float32(0)
         for s in range(S):
@@ -37,7 +47,6 @@ def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weig
             total += w[s]
         for d in range(K):
             out[b, h, d] = np.float32(0)
-        whole = S // 4 * 4
         for s in range(0, whole, 4):
             w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
             for d in range(K):
@@ -58,7 +67,9 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     if T == 1:
         out = np.empty((B, H, K), np.float32)
         weights = np.empty((B, H, int(lengths.max()) + 1), np.float32)
-        _attend_one(q[:, 0], k, v, lengths, scale, weights, out)
+        # A cache lies in one piece, so nothing of it is copied here.
+        one, k, v = (np.ascontiguousarray(array) for array in (q[:, 0], k, v))
+        _attend_one(one, k, v, lengths, scale, weights, out)
         return out[:, None]
     out = np.empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)
