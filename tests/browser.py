@@ -58,7 +58,7 @@ class Browser:
         self.call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def hover(self, selector: str) -> None:
-        self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
+        self.run("document.querySelector(arguments[0]).scrollIntoView({block: 'center', inline: 'center'})", selector)
         origin = {"element-6066-11e4-a52e-4f735466cecf": self.element(selector)}
         move = [{"type": "pointerMove", "duration": 0, "x": 0, "y": 0, "origin": origin}]
         self.call("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": move}]})

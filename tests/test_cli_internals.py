@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +145,18 @@ def test_mistakes_are_one_line(arguments: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_of_unknown_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="xyz"):
-        run("circuits", "--out", tmp_path / "picture.xyz")
+def test_pictures_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"--out must end in one of .png, .* got '.*picture.xyz'"):
+        run("circuits", "--model", "/nowhere", "--out", tmp_path / "picture.xyz")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match="pictures need matplotlib: pip install"):
+        run("circuits", "--model", "/nowhere", "--out", tmp_path / "picture.png")
+
+
+def test_without_matplotlib_every_table_is_still_printed() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; from gpt2_np.cli.internals import internals_group as g; "
+    for arguments in (["lens", "A king"], ["patch", CLEAN, CORRUPTED, *ANSWER], ["heads", "--length", "4"], []):
+        done = subprocess.run([sys.executable, "-c", code + f"g.main({arguments!r}, standalone_mode=False)"],
+                              check=True, capture_output=True, text=True)  # fmt: skip
+        assert done.stdout
+        assert not done.stderr

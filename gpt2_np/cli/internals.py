@@ -20,15 +20,19 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
 
-@click.group("internals", short_help="Experiments on the model's insides, with pictures.")
-def internals_group() -> None:
+@click.group("internals", short_help="Experiments on the model's insides, with pictures.", invoke_without_command=True)
+@click.pass_context
+def internals_group(context: click.Context) -> None:
     """Lenses, patching, ablation, head scores, circuits, steering, neurons, captures.
 
     Each prints a table (or, with --json, one JSON object), and draws a picture where --out names one (.png, .svg,
     .pdf; needs the 'plots' extra).
     """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def experiment(name: str, summary: str) -> Decorator:
@@ -38,7 +42,8 @@ def experiment(name: str, summary: str) -> Decorator:
         function = grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")(
             readable_model_options(function)
         )
-        picture = grouped("Output", "-o", "--out", type=click.Path(path_type=Path), help="A picture to draw.")
+        picture = grouped("Output", "-o", "--out", type=click.Path(path_type=Path), callback=check_picture,
+                          help="A picture to draw.")  # fmt: skip
         function = picture(function)
         return internals_group.command(name, cls=GroupedCommand, short_help=summary)(function)
 
@@ -85,13 +90,26 @@ def show(values: Array, as_json: bool, *, row: str, column: str, labels: Sequenc
         print(f"{number:>16}" + "".join(f"{value:>{width}.3f}" for value, width in zip(line, widths, strict=True)))
 
 
-def draw(out: Path | None, figure: Callable[[], Any]) -> None:
-    """The picture, where one was asked for."""
+def draw(out: Path | None, figure: Callable[[Any], Any]) -> None:
+    """The picture, where one was asked for: ``figure(plots)`` makes it."""
     if out is None:
         return
     from ..internals import plots
 
-    plots.save(figure(), out)
+    plots.save(figure(plots), out)
+
+
+def check_picture(context: click.Context, option: click.Parameter, out: Path | None) -> Path | None:
+    """Refuses, before any work, a picture that could not be drawn."""
+    if out is None:
+        return None
+    if out.suffix.lower() not in PICTURES:
+        raise ValueError(f"--out must end in one of {', '.join(PICTURES)}, got {str(out)!r}")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError:
+        raise ValueError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
+    return out
 
 
 @experiment("lens", "What each layer would say next.")
@@ -115,9 +133,9 @@ def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model
             said = "  ".join(f"{word!r} {chance:.0%}" for word, chance in zip([row[at] for row in words], p[:, at, 0],
                                                                                strict=True))  # fmt: skip
             print(f"{token!r:>14} → {said}")
-    from ..internals import plots
 
-    draw(out, lambda: plots.lens(looked, tokens, gpt2.tokenizer.decode, title="Tuned lens" if tuned else "Logit lens"))
+    title = "Tuned lens" if tuned else "Logit lens"
+    draw(out, lambda plots: plots.lens(looked, tokens, gpt2.tokenizer.decode, title=title))
 
 
 @experiment("heads", "Which heads look back one token, at copies, or behind copies.")
@@ -129,7 +147,6 @@ def heads(length: int, rows: int, seed: int, text: str | None, out: Path | None,
           dtype: str) -> None:  # fmt: skip
     """Previous-token, duplicate-token and induction scores of every head, on repeated sequences."""
     from ..internals import heads as science
-    from ..internals import plots
 
     gpt2 = load_readable(model, dtype)
     ids = None if text is None else science.repeated(gpt2.tokenizer.encode(text), gpt2.prompt_ids("")[0])
@@ -139,7 +156,7 @@ def heads(length: int, rows: int, seed: int, text: str | None, out: Path | None,
     else:
         for kind, values in scores.items():
             show(values, False, row="layer", column="head", kind=kind)
-    draw(out, lambda: plots.all_head_scores(scores))
+    draw(out, lambda plots: plots.all_head_scores(scores))
 
 
 @experiment("attention", "What one head looks at.")
@@ -148,16 +165,16 @@ def heads(length: int, rows: int, seed: int, text: str | None, out: Path | None,
 @grouped("Head", "--head", type=int, required=True)
 def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
     """One head's attention pattern over PROMPT: a row for each position, a column for each position looked at."""
-    from ..internals import plots
     from ..internals.circuits import check_head
+    from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
     check_head(gpt2.config, layer, head)
     ids = gpt2.prompt_ids(prompt)
     pattern = gpt2.run_with_cache(ids, f"blocks.{layer}.attn.pattern")[1]["pattern", layer][0, head]
     tokens = gpt2.tokenizer.tokens(ids)
-    show(pattern, as_json, row="looking", column="looked at", labels=[plots.visible(token) for token in tokens])
-    draw(out, lambda: plots.attention(pattern, tokens, title=f"Layer {layer}, head {head}"))
+    show(pattern, as_json, row="looking", column="looked at", labels=[visible(token) for token in tokens])
+    draw(out, lambda plots: plots.attention(pattern, tokens, title=f"Layer {layer}, head {head}"))
 
 
 @experiment("ablate", "What is lost when a part falls silent.")
@@ -171,7 +188,6 @@ def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: boo
 def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, reference: Path | None, seed: int,
            out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
     """How the answer's log-probability (or logit difference) changes when each head, MLP or position is silenced."""
-    from ..internals import plots
     from ..internals.ablation import ablate as run
 
     gpt2 = load_readable(model, dtype)
@@ -183,7 +199,7 @@ def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, re
     change = np.atleast_2d(scores.T).T - whole
     column = {"heads": "head", "positions": "position"}.get(what, what)
     show(change, as_json, row="layer", column=column, whole=whole, what=what, how=how)
-    draw(out, lambda: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer", bar="change"))
+    draw(out, lambda plots: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer", bar="change"))
 
 
 def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
@@ -205,7 +221,8 @@ def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
 def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: str, over: str, out: Path | None,
           as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
     """Put each activation of the CLEAN run into the CORRUPTED run: the share of the difference that comes back."""
-    from ..internals import patching, plots
+    from ..internals import patching
+    from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
     before, after = gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted)
@@ -214,10 +231,10 @@ def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: st
         result = patching.activation_patch(gpt2, before, after, metric, point=point, over=over,
                                            progress=progress.update)  # fmt: skip
     tokens = gpt2.tokenizer.tokens(after)
-    labels = [plots.visible(token) for token in tokens] if over == "position" else None
+    labels = [visible(token) for token in tokens] if over == "position" else None
     show(np.atleast_2d(result.restored.T).T, as_json, row="layer", column=over, labels=labels, clean=result.clean,
          corrupted=result.corrupted)  # fmt: skip
-    draw(out, lambda: plots.patching(result, tokens, title=f"Patching {point}"))
+    draw(out, lambda plots: plots.patching(result, tokens, title=f"Patching {point}"))
 
 
 @experiment("path", "Which heads speak directly to which others.")
@@ -229,14 +246,14 @@ def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: st
 def path(clean: str, corrupted: str, answer: str, versus: str | None, receivers: tuple[str, ...], out: Path | None,
          as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
     """Patch only what each head says directly to the receivers: the share of the difference that comes back."""
-    from ..internals import patching, plots
+    from ..internals import patching
 
     gpt2 = load_readable(model, dtype)
     wanted = [receiver(one) for one in receivers]
     metric = metric_of(gpt2, answer, versus)
     result = patching.path_patch(gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted)
     show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
-    draw(out, lambda: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
+    draw(out, lambda plots: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
 
 
 def receiver(text: str) -> tuple[str, int | None]:
@@ -255,14 +272,14 @@ def circuits(layer: int | None, head: int | None, count: int, out: Path | None, 
              dtype: str) -> None:  # fmt: skip
     """Eigenvalue copying scores of every head's OV circuit; or, of one head, its strongest directions in words."""
     from ..internals import circuits as science
-    from ..internals import plots, processing
+    from ..internals import processing
 
     gpt2 = load_readable(model, dtype)
     params, config = processing.fold_ln(gpt2.params), gpt2.config
     if layer is None and head is None:
         scores = science.copying_scores(params, config)
         show(scores, as_json, row="layer", column="head")
-        draw(out, lambda: plots.head_scores(scores, title="Copying scores (OV eigenvalues)"))
+        draw(out, lambda plots: plots.head_scores(scores, title="Copying scores (OV eigenvalues)"))
         return
     if layer is None or head is None:
         raise ValueError("--layer and --head go together: give both, or neither for every head's copying score")
@@ -276,4 +293,4 @@ def circuits(layer: int | None, head: int | None, count: int, out: Path | None, 
             print(f"{row['strength']:8.3f}  reads  {' '.join(map(repr, row['reads']))}")
             print(f"{'':8}  raises {' '.join(map(repr, row['raises']))}")
     values = science.full_ov_circuit(params, config, layer, head).eigenvalues()
-    draw(out, lambda: plots.eigenvalues(values, title=f"OV eigenvalues of layer {layer}, head {head}"))
+    draw(out, lambda plots: plots.eigenvalues(values, title=f"OV eigenvalues of layer {layer}, head {head}"))

@@ -35,7 +35,6 @@ def texts_of(gpt2: Any, corpus: Path, length: int | None) -> Any:
 def neuron(layer: int, neuron: int, corpus: Path, length: int | None, examples: int, out: Path | None, as_json: bool,
            model: str, dtype: str) -> None:  # fmt: skip
     """A dashboard of one NEURON of a LAYER over CORPUS, a text file or a folder of .txt files."""
-    from ..internals import plots
     from ..internals.neurons import dashboards
 
     gpt2 = load_readable(model, dtype)
@@ -58,7 +57,7 @@ def neuron(layer: int, neuron: int, corpus: Path, length: int | None, examples: 
             print(f"{name}: {' '.join(map(repr, tokens))}")
         for place in found:
             print(f"{place['value']:7.2f}  {place['before']!r} [{place['token']!r}] {place['after']!r}")
-    draw(out, lambda: plots.dashboard(board, decode))
+    draw(out, lambda plots: plots.dashboard(board, decode))
 
 
 @experiment("tune", "Train a tuned lens on a corpus, by least squares.")
@@ -71,7 +70,6 @@ def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path |
     """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`."""
     import numpy as np
 
-    from ..internals import plots
     from ..internals.lens import logit_lens, train_tuned_lens
 
     gpt2 = load_readable(model, dtype)
@@ -89,7 +87,7 @@ def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path |
         print(f"{lens}: nats between what each layer would say and the output, on the corpus's first text")
         for at, label in enumerate(labels):
             print(f"{label:>12}" + "".join(f"  {name} {values[at]:7.3f}" for name, values in curves.items()))
-    draw(out, lambda: plots.lines(curves, title="From each layer to the output", x="stream", y="KL (nats)",
+    draw(out, lambda plots: plots.lines(curves, title="From each layer to the output", x="stream", y="KL (nats)",
                                   x_labels=labels))  # fmt: skip
 
 
@@ -105,7 +103,6 @@ def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path |
 def steer(prompt: str, towards: tuple[str, ...], away: tuple[str, ...], layer: int, scale: float, max_new_tokens: int,
           do_sample: bool, seed: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
     """Continue PROMPT plainly and steered: the difference between two kinds of text, added to the residual stream."""
-    from ..internals import plots
     from ..internals.steering import steer as steered
     from ..internals.steering import steering_vector
 
@@ -120,8 +117,8 @@ def steer(prompt: str, towards: tuple[str, ...], away: tuple[str, ...], layer: i
     print(json.dumps(texts) if as_json else "\n".join(f"--- {name}\n{prompt}{text}" for name, text in texts.items()))
     effect = gpt2.params.lm_head @ (vector * gpt2.params.ln_f.weight)
     order = [*effect.argsort()[::-1][:12].tolist(), *effect.argsort()[:12].tolist()]
-    draw(out, lambda: plots.bars(effect[order], gpt2.tokenizer.tokens(order), title="What the direction itself says",
-                                 x="logit"))  # fmt: skip
+    words = gpt2.tokenizer.tokens(order)
+    draw(out, lambda plots: plots.bars(effect[order], words, title="What the direction itself says", x="logit"))
 
 
 @experiment("capture", "Write a corpus's activations to disk.")

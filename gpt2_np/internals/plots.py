@@ -18,6 +18,7 @@ except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
 
 from ..files import write_whole
+from . import labels
 from .lens import Lens
 from .neurons import Dashboard
 from .patching import Patching
@@ -70,9 +71,8 @@ def _ticks(axis: Any, count: int, labels: Sequence[str] | None) -> None:
 
 
 def visible(token: str) -> str:
-    """A token as a picture or a table can show it: blanks as ␣, line ends as ↵, and no mathematics."""
-    shown = token.replace("\n", "↵").replace(" ", "␣").replace("\t", "⇥").replace("$", r"\$")
-    return "".join(letter if letter.isprintable() else "·" for letter in shown) or "∅"
+    """`labels.visible`, and no dollar sign begins mathematics."""
+    return labels.visible(token).replace("$", r"\$")
 
 
 def patching(result: Patching, tokens: Sequence[str] | None = None, *, title: str = "Activation patching") -> Figure:
