@@ -9,7 +9,7 @@ import numpy as np
 
 from . import pipeline
 from .generate import room
-from .interface import Completion, FinishReason, LogitsProcessor, Stepper, Stopping, log_softmax, softmax
+from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, seeded
 
@@ -44,7 +44,7 @@ class Search:
 
     prompt: list[int]
     space: int
-    chain: list[LogitsProcessor]
+    chain: list[pipeline.Named]
     running: list[Beam]
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)

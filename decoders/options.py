@@ -8,10 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import warpers
-
-SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-BEAMS_ONLY = ("length_penalty", "early_stopping")
+from . import checks
 
 
 @dataclass(frozen=True)
@@ -73,63 +70,7 @@ class Options:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("max_new_tokens", 1), ("num_beams", 1), ("num_return_sequences", 1), ("top_k", 1),
-                             ("no_repeat_ngram_size", 1), ("min_new_tokens", 0), ("min_length", 0),
-                             ("top_logprobs", 0), ("seed", 0), ("cuda_multiprocessors", 1)):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None:
-                whole = isinstance(value, int) and not isinstance(value, bool)
-                warpers.require(whole and value >= lowest, f"{name} must be a whole number of at least {lowest}", value)
-        for name in (*SAMPLING_ONLY, "length_penalty", "repetition_penalty", "presence_penalty", "frequency_penalty",
-                     "max_time"):  # fmt: skip
-            value = getattr(self, name)
-            if value is not None:
-                number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
-                warpers.require(number, f"{name} must be a number", value)
-        self._check_ranges()
-        self._check_strategy()
-
-    def _check_ranges(self) -> None:
-        warpers.require(self.rng in ("cpu", "cuda"), "rng must be 'cpu' or 'cuda'", self.rng)
-        warpers.require(self.early_stopping in (None, True, False, "never"),
-                        "early_stopping must be True, False or 'never'", self.early_stopping)  # fmt: skip
-        if self.max_time is not None:
-            warpers.require(self.max_time > 0, "max_time must be above 0 seconds", self.max_time)
-        if self.min_new_tokens is not None:
-            rule = f"min_new_tokens must be at most max_new_tokens ({self.max_new_tokens})"
-            warpers.require(self.min_new_tokens <= self.max_new_tokens, rule, self.min_new_tokens)
-        if self.repetition_penalty is not None:
-            warpers.require(self.repetition_penalty > 0, "repetition_penalty must be above 0", self.repetition_penalty)
-        for warper, value in ((warpers.Temperature, self.temperature), (warpers.TopP, self.top_p),
-                              (warpers.MinP, self.min_p), (warpers.EpsilonCutoff, self.epsilon_cutoff),
-                              (warpers.EtaCutoff, self.eta_cutoff), (warpers.TopH, self.top_h)):  # fmt: skip
-            if value is not None:
-                warper(value)
-        if self.typical_p is not None and self.typical_p != 1:
-            warpers.Typical(self.typical_p)
-        for name in ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens"):
-            value = getattr(self, name)
-            if value is not None:
-                warpers.require(len(value) > 0 and all(value if name == "bad_words_ids" else [1]),
-                                f"{name} must not be empty", value)  # fmt: skip
-
-    def _check_strategy(self) -> None:
-        if not self.do_sample:
-            for name in (*SAMPLING_ONLY, "uniforms"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
-            if self.num_beams == 1 and self.num_return_sequences > 1:
-                raise ValueError(f"greedy decoding gives one sequence, got num_return_sequences "
-                                 f"{self.num_return_sequences}; give do_sample or num_beams")  # fmt: skip
-        if self.num_beams == 1:
-            for name in BEAMS_ONLY:
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} acts only in beam search; give num_beams above 1, or leave {name} out")
-        elif self.num_return_sequences > self.num_beams:
-            raise ValueError(f"num_return_sequences must be at most num_beams ({self.num_beams}), "
-                             f"got {self.num_return_sequences}")  # fmt: skip
-        elif self.uniforms is not None:
-            raise ValueError("uniforms can't drive beam sampling, which draws without replacement")
+        checks.check(self)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -149,17 +90,4 @@ class Options:
 
     def check_vocabulary(self, vocabulary: int) -> None:
         """``ValueError`` when an option names a token outside the vocabulary, or asks for more than it holds."""
-        rule = f"num_beams must be at most the vocabulary's size ({vocabulary})"
-        warpers.require(self.num_beams == 1 or self.num_beams <= vocabulary, rule, self.num_beams)
-        named: dict[str, Any] = {
-            "eos_token_id": self.eos_token_ids,
-            "pad_token_id": None if self.pad_token_id is None else [self.pad_token_id],
-            "suppress_tokens": self.suppress_tokens,
-            "begin_suppress_tokens": self.begin_suppress_tokens,
-            "forced_bos_token_id": None if self.forced_bos_token_id is None else [self.forced_bos_token_id],
-            "logit_bias": self.logit_bias,
-            "bad_words_ids": [token for word in self.bad_words_ids or () for token in word],
-        }
-        for name, tokens in named.items():
-            for token in tokens or ():
-                warpers.require(0 <= token < vocabulary, f"{name} must hold ids between 0 and {vocabulary - 1}", token)
+        checks.vocabulary(self, vocabulary)

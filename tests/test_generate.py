@@ -134,5 +134,5 @@ def test_draws_given_as_data() -> None:
 
 
 def test_an_emptied_distribution_names_what_emptied_it() -> None:
-    with pytest.raises(ValueError, match="no token is left to choose from after Suppress"):
+    with pytest.raises(ValueError, match="no token is left to choose from after suppress_tokens: Suppress"):
         generate(TorchStepper(MODEL), [[1]], Options(suppress_tokens=list(range(23))))

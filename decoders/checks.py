@@ -1,0 +1,112 @@
+"""Which values and combinations of options can be: everything that `Options` checks before work starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import warpers
+from .warpers import require
+
+if TYPE_CHECKING:
+    from .options import Options
+
+# What acts only when sampling, and only in beam search.
+SAMPLING_ONLY = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
+BEAMS_ONLY = ("length_penalty", "early_stopping")
+
+# What must be a whole number, with the lowest that can be.
+WHOLE = {"max_new_tokens": 1, "num_beams": 1, "num_return_sequences": 1, "top_k": 1, "no_repeat_ngram_size": 1,
+         "min_new_tokens": 0, "min_length": 0, "top_logprobs": 0, "seed": 0, "cuda_multiprocessors": 1}  # fmt: skip
+
+# What must be a number, above its lowest where it has one.
+NUMBERS: dict[str, float | None] = dict.fromkeys(SAMPLING_ONLY) | {
+    "length_penalty": None, "presence_penalty": None, "frequency_penalty": None, "repetition_penalty": 0, "max_time": 0,
+}  # fmt: skip
+
+NOT_EMPTY = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
+
+
+def check(options: Options) -> None:
+    """``ValueError``, in one line, for the first value or combination that can't be."""
+    values(options)
+    ranges(options)
+    strategy(options)
+
+
+def values(options: Options) -> None:
+    """Each option by itself: numbers are numbers, and not too low."""
+    for name, lowest in WHOLE.items():
+        value = getattr(options, name)
+        if value is not None:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            require(whole and value >= lowest, f"{name} must be a whole number of at least {lowest}", value)
+    for name, above in NUMBERS.items():
+        value = getattr(options, name)
+        if value is not None:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+            require(number, f"{name} must be a number", value)
+            if above is not None:
+                require(value > above, f"{name} must be above {above}", value)
+    for name in NOT_EMPTY:
+        value = getattr(options, name)
+        if value is not None:
+            full = len(value) > 0 and all(value if name == "bad_words_ids" else [1])
+            require(full, f"{name} must not be empty", value)
+
+
+def ranges(options: Options) -> None:
+    """The ranges that the warpers themselves know, and what depends on another option."""
+    o = options
+    require(o.rng in ("cpu", "cuda"), "rng must be 'cpu' or 'cuda'", o.rng)
+    early = (None, True, False, "never")
+    require(o.early_stopping in early, "early_stopping must be True, False or 'never'", o.early_stopping)
+    if o.min_new_tokens is not None:
+        rule = f"min_new_tokens must be at most max_new_tokens ({o.max_new_tokens})"
+        require(o.min_new_tokens <= o.max_new_tokens, rule, o.min_new_tokens)
+    for warper, value in ((warpers.Temperature, o.temperature), (warpers.TopP, o.top_p), (warpers.MinP, o.min_p),
+                          (warpers.EpsilonCutoff, o.epsilon_cutoff), (warpers.EtaCutoff, o.eta_cutoff),
+                          (warpers.TopH, o.top_h)):  # fmt: skip
+        if value is not None:
+            warper(value)
+    if o.typical_p is not None and o.typical_p != 1:
+        warpers.Typical(o.typical_p)
+
+
+def strategy(options: Options) -> None:
+    """What the chosen strategy would ignore is refused, by name."""
+    o = options
+    if not o.do_sample:
+        for name in (*SAMPLING_ONLY, "uniforms"):
+            if getattr(o, name) is not None:
+                raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
+        if o.num_beams == 1 and o.num_return_sequences > 1:
+            raise ValueError(f"greedy decoding gives one sequence, got num_return_sequences "
+                             f"{o.num_return_sequences}; give do_sample or num_beams")  # fmt: skip
+    if o.num_beams == 1:
+        for name in BEAMS_ONLY:
+            if getattr(o, name) is not None:
+                raise ValueError(f"{name} acts only in beam search; give num_beams above 1, or leave {name} out")
+    elif o.num_return_sequences > o.num_beams:
+        raise ValueError(f"num_return_sequences must be at most num_beams ({o.num_beams}), "
+                         f"got {o.num_return_sequences}")  # fmt: skip
+    elif o.uniforms is not None:
+        raise ValueError("uniforms can't drive beam sampling, which draws without replacement")
+
+
+def vocabulary(options: Options, size: int) -> None:
+    """``ValueError`` when an option names a token outside the vocabulary, or asks for more than it holds."""
+    o = options
+    rule = f"num_beams must be at most the vocabulary's size ({size})"
+    require(o.num_beams == 1 or o.num_beams <= size, rule, o.num_beams)
+    named: dict[str, Any] = {
+        "eos_token_id": o.eos_token_ids,
+        "pad_token_id": None if o.pad_token_id is None else [o.pad_token_id],
+        "suppress_tokens": o.suppress_tokens,
+        "begin_suppress_tokens": o.begin_suppress_tokens,
+        "forced_bos_token_id": None if o.forced_bos_token_id is None else [o.forced_bos_token_id],
+        "logit_bias": o.logit_bias,
+        "bad_words_ids": [token for word in o.bad_words_ids or () for token in word],
+    }
+    for name, tokens in named.items():
+        for token in tokens or ():
+            require(0 <= token < size, f"{name} must hold ids between 0 and {size - 1}", token)
