@@ -66,12 +66,12 @@ class Params(NamedTuple):
 
 def as_array(weight: Any) -> Array:
     """A `Linear`'s weight as an (inputs, outputs) array, whatever precision it is kept in."""
-    return weight if isinstance(weight, np.ndarray) else weight.dequantize().T
+    return weight if isinstance(weight, np.ndarray) else weight.dequantize()
 
 
 def unembedding(params: Params) -> Array:
     """``lm_head`` as a (V, D) array, whatever precision it is kept in."""
-    return params.lm_head if isinstance(params.lm_head, np.ndarray) else params.lm_head.dequantize()
+    return params.lm_head if isinstance(params.lm_head, np.ndarray) else params.lm_head.dequantize().T
 
 
 # The learned parameters of the two activations that have some.

@@ -21,7 +21,7 @@ Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 BACKENDS = ("numba", "numpy")
-DTYPES = ("float32", "float64", "bfloat16", "int8")
+DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
 
 
 class Model:
@@ -43,8 +43,8 @@ class Model:
     ) -> AnyModel:
         """Load a model by name: the bundled one (None or "tales"), an official size, a hub id or a local folder.
 
-        `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16" and
-        "int8". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
+        `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16",
+        "int8" and "int4". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -87,6 +87,12 @@ class Model:
     ) -> Array:
         """`model.forward` in the implementation that suits the call; see there."""
         tap = both(self.tap, tap)
+        if tap is no_tap and self.backend == "numba" and cache is not None:
+            from . import step
+
+            if step.suits(self.params, self.config, ids.size):
+                return step.forward(self.params, self.config, ids, cache=cache, token_type_ids=token_type_ids,
+                                    last_only=last_only)  # fmt: skip
         return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
                              token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
 

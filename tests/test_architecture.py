@@ -18,7 +18,7 @@ LEVELS = [
     {"kernels"},
     {"cache", "quantize", "weights", "hub", "tokenizer"},
     {"model"},
-    {"activations"},
+    {"activations", "step"},
     {"session", "torch_reference"},
     {"text", "internals", "parity", "notebook"},
     {"cli"},

@@ -6,8 +6,9 @@ cache folder where that can't be written.
 
 from ..ops import attention_scores, layer_norm_scale, mix_values, softmax, split_heads
 from .causal import attention
-from .matrices import linear, unembed
-from .pointwise import activate, gelu_new, layer_norm
+from .matrices import FEW, linear, streams, unembed
+from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
 
-__all__ = ["activate", "attention", "attention_scores", "gelu_new", "layer_norm", "layer_norm_scale", "linear",
-           "mix_values", "softmax", "split_heads", "unembed"]  # fmt: skip
+__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "gelu_new", "layer_norm", "layer_norm_scale", "linear",
+           "mix_values", "softmax", "split_heads", "streams",
+           "unembed"]  # fmt: skip

@@ -7,21 +7,30 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic, overload
 
 # Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 # May reorder sums, so that they run in vector lanes; never assumes that infinities and NaN don't exist.
 FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Sums in the order they are written in, each step one fused multiply-add: the same bits whatever else is computed.
+ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
 SERIAL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "nogil": True}
 PARALLEL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "parallel": True}
+ORDERED_PARALLEL: dict[str, Any] = PARALLEL | {"fastmath": ORDERED}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
 matrix = types.Array(types.float32, 2, "C", readonly=True)
+codes16 = types.Array(types.uint16, 2, "C", readonly=True)
+codes8 = types.Array(types.int8, 2, "C", readonly=True)
+codes4 = types.Array(types.uint8, 2, "C", readonly=True)
+grids = types.Array(types.uint16, 3, "C", readonly=True)
 out1 = types.Array(types.float32, 1, "C")
 out2 = types.Array(types.float32, 2, "C")
 out3 = types.Array(types.float32, 3, "C")
@@ -38,6 +47,29 @@ def _float_of_bits(typing: Any, bits: Any) -> Any:
 
 # The float32 whose bits are this int32.
 float_of_bits: Any = intrinsic(_float_of_bits)
+
+
+def _prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind, (array, *place) = signature.args[0], arguments
+        there = cgutils.get_item_pointer(context, builder, kind, context.make_array(kind)(context, builder, array), place)
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        hint = builder.module.declare_intrinsic(
+            "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        )
+        read, keep, data = number(0), number(3), number(1)
+        builder.call(hint, [builder.bitcast(there, pointer), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), codegen
+
+
+def _prefetch_plain(array: Any, row: Any, column: Any) -> None:
+    pass
+
+
+# Ask the processor to fetch array[row, column], which must exist, into its first-level cache.
+prefetch: Any = _prefetch_plain if PLAIN else intrinsic(_prefetch)
 
 
 def _exp(x: Any) -> Any:
@@ -64,3 +96,35 @@ if PLAIN:
 else:
     # Cephes' expf (Moshier 1992): within 2 units in the last place. Not FAST: to reorder would undo its rounding.
     exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, error_model="numpy", cache=True)(_exp)
+
+
+def widen(code: Any) -> Any:
+    """The float32 that a stored weight is, before any scale: itself, bfloat16's upper half of one, a whole number."""
+    if isinstance(code, np.uint16):
+        return np.array([int(code) << 16], np.uint32).view(np.float32)[0]
+    return np.float32(code)
+
+
+@overload(widen, inline="always")
+def _widen(code: Any) -> Any:
+    def upper_half(code: Any) -> Any:
+        return float_of_bits(np.int32(np.int32(code) << np.int32(16)))
+
+    def number(code: Any) -> Any:
+        return np.float32(code)
+
+    return upper_half if code == types.uint16 else number
+
+
+def lower(code: Any) -> Any:
+    """The lower four bits of a byte, as float32."""
+    return np.float32(code & 15)
+
+
+@overload(lower, inline="always")
+def _lower(code: Any) -> Any:
+    def lanes(code: Any) -> Any:
+        # int32 at every step: Numba would widen to 64 bits, which halves the vector lanes.
+        return np.float32(np.int32(np.int32(code) & np.int32(15)))
+
+    return lanes

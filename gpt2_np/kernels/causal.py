@@ -1,4 +1,4 @@
-"""Causal attention: one new position a row by a kernel that streams the cache, many by BLAS in blocks of queries."""
+"""Causal attention: few positions by a kernel that streams the cache, many by BLAS in blocks of queries."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from .pointwise import softmax_causal
 from .threads import in_threads
 
 Array = np.ndarray
+FEW = 16  # up to so many positions by streaming, which gives each the same bits in any company
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 cache4 = types.Array(types.float32, 4, "C", readonly=True)
 heads3 = types.Array(types.float32, 3, "C", readonly=True)
 
 
-@numba.njit(void(heads3, cache4, cache4, lengths1, types.float32, out3, out3), **PARALLEL)
-def _attend_one(q: Array, k: Array, v: Array, lengths: Array, scale: float, weights: Array, out: Array) -> None:
-    B, H, K = q.shape
-    for task in prange(B * H):
+@numba.njit(void(heads3, cache4, cache4, lengths1, lengths1, types.float32, out3, out3), **PARALLEL)
+def attend(
+    q: Array, k: Array, v: Array, rows: Array, seen: Array, scale: float, weights: Array, out: Array
+) -> None:
+    """Attention of R single positions, (R, H, K): position r looks at the first ``seen[r]`` keys of row ``rows[r]``.
+
+    ``weights`` is room to work in, (R, H, the most keys that are seen …).
+    """
+    R, H, K = q.shape
+    for task in prange(R * H):
         b, h = task // H, task % H
-        S = lengths[b] + 1
-        keys, values, w = k[b, h], v[b, h], weights[b, h]
+        S = seen[b]
+        keys, values, w = k[rows[b], h], v[rows[b], h], weights[b, h]
         whole = S // 4 * 4
         for s in range(0, whole, 4):
             w0 = w1 = w2 = w3 = np.float32(0)
@@ -64,22 +71,23 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     B, T, H, K = q.shape
     if q.dtype != np.float32:
         return ops.attention(q, k, v, lengths, scale)
-    if T == 1:
-        out = np.empty((B, H, K), np.float32)
-        weights = np.empty((B, H, int(lengths.max()) + 1), np.float32)
+    if B * T <= FEW:
+        out = np.empty((B * T, H, K), np.float32)
         # A cache lies in one piece, so nothing of it is copied here.
-        one, k, v = (np.ascontiguousarray(array) for array in (q[:, 0], k, v))
-        _attend_one(one, k, v, lengths, scale, weights, out)
-        return out[:, None]
+        flat, k, v = (np.ascontiguousarray(array) for array in (q.reshape(B * T, H, K), k, v))
+        seen = (lengths[:, None] + np.arange(1, T + 1)).ravel()
+        weights = np.empty((B * T, H, int(seen.max())), np.float32)
+        attend(flat, k, v, np.repeat(np.arange(B), T), seen, scale, weights, out)
+        return out.reshape(B, T, H, K)
     out = np.empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)
 
-    def attend(start: int) -> None:
+    def some(start: int) -> None:
         end = min(T, start + QUERIES)
         S = int(lengths.max()) + end  # later keys are the future of all these queries
         scores = queries[:, :, start:end] @ k[:, :, :S].swapaxes(2, 3)
         pattern = softmax_causal(scores, lengths + start, scale)
         out[:, start:end] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
 
-    in_threads(attend, range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES))  # the longest first
+    in_threads(some, range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES))  # the longest first
     return out

@@ -16,7 +16,7 @@ Array = np.ndarray
 
 
 @numba.njit(void(matrix, vector, vector, types.float32, out2), **SERIAL)
-def _layer_norm(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
+def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     D = x.shape[1]
     for row in range(x.shape[0]):
         total = np.float32(0)
@@ -37,12 +37,12 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
         return ops.layer_norm(x, weight, bias, epsilon)
     out, D = np.empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, D), out.reshape(-1, D)
-    in_threads(lambda part: _layer_norm(source[part], weight, bias, epsilon, target[part]), slices(len(source)))
+    in_threads(lambda part: layer_norm_rows(source[part], weight, bias, epsilon, target[part]), slices(len(source)))
     return out
 
 
 @numba.njit(void(matrix, out2), **SERIAL)
-def _gelu_new(x: Array, out: Array) -> None:
+def gelu_rows(x: Array, out: Array) -> None:
     for row in range(x.shape[0]):
         for f in range(x.shape[1]):
             u = x[row, f]
@@ -56,7 +56,7 @@ def gelu_new(x: Array) -> Array:
         return ops.gelu_new(x)
     out, F = np.empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, F), out.reshape(-1, F)
-    in_threads(lambda part: _gelu_new(source[part], target[part]), slices(len(source)))
+    in_threads(lambda part: gelu_rows(source[part], target[part]), slices(len(source)))
     return out
 
 

@@ -1,0 +1,78 @@
+"""One step of decoding: `model.forward` for few positions, each block in one compiled call.
+
+The twin of `model.forward` where nobody watches; `session` chooses it. It gives the same bits as `model.forward` with
+`kernels`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .cache import KVCache
+from .config import Config
+from .kernels import FEW, GELU_NEW, layer_norm, streams, unembed
+from .kernels.fused import block, room
+from .model import attention_scale
+from .params import Linear, Params
+from .quantize import GROUP, Matrix
+
+Array = np.ndarray
+
+
+def suits(params: Params, config: Config, positions: int) -> bool:
+    """Whether `forward` can take a call with so many positions: few of them, GPT-2's own activation, float32 in rows."""
+    p = params.h[0]
+    matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
+    return (positions <= FEW and config.activation_function in GELU_NEW and params.ln_f.weight.dtype == np.float32
+            and all(_suits(linear) for linear in matrices))  # fmt: skip
+
+
+def _suits(linear: Linear) -> bool:
+    weight = linear.weight
+    if isinstance(weight, Matrix):
+        return weight.codes.dtype != np.uint8 or weight.inputs % GROUP == 0
+    return streams(weight)
+
+
+def forward(
+    params: Params,
+    config: Config,
+    ids: Array,
+    *,
+    cache: KVCache,
+    token_type_ids: Array | None = None,
+    last_only: bool = False,
+) -> Array:
+    """The logits after each of the T new positions, (B, T) ids → (B, T, V), or (B, 1, V) with `last_only`.
+
+    As `model.forward`; B · T is at most `kernels.FEW`.
+    """
+    B, T = ids.shape
+    positions = (cache.lengths[:, None] + np.arange(T)).ravel()
+    rows = np.repeat(np.arange(B), T)
+    x = params.wte[ids.ravel()] + params.wpe[positions]
+    if token_type_ids is not None:
+        x += params.wte[token_type_ids.ravel()]
+    working = room(len(x), config.n_embd, config.mlp_width, config.n_head, int(positions.max()) + 1)
+    for layer, p in enumerate(params.h):
+        weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
+                   *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
+        run = block(weights[2].dtype.char)
+        run(x, rows, positions, cache.k[layer], cache.v[layer], config.layer_norm_epsilon,
+            attention_scale(config, layer), *weights, *working)  # fmt: skip
+    cache.advance(T)
+    x = x.reshape(B, T, -1)
+    if last_only:
+        x = x[:, -1:]
+    return unembed(layer_norm(x, *params.ln_f, config.layer_norm_epsilon), params.lm_head)
+
+
+NO_SCALES = np.empty((0, 0), np.float32)
+
+
+def parts(linear: Linear) -> tuple[Any, ...]:
+    """An affine map as the kernels take it: codes, scales, bias."""
+    weight, bias = linear
+    return (weight.codes, weight.scales, bias) if isinstance(weight, Matrix) else (weight, NO_SCALES, bias)

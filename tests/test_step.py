@@ -1,0 +1,53 @@
+"""The fused step against the step-by-step forward pass: the same bits, whatever the weights are kept in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import random_ids
+
+from gpt2_np import kernels, model, step
+from gpt2_np.cache import KVCache
+from gpt2_np.session import DTYPES, Model
+
+
+def logits(forward, loaded: Model, ids: np.ndarray) -> list[np.ndarray]:
+    """A prompt of five ids for two rows, two single steps, three ids at once, and a row alone."""
+    cache = KVCache(loaded.config, 2, 12)
+    run = [forward(ids[:, :5], cache), forward(ids[:, 5:6], cache), forward(ids[:, 6:7], cache)]
+    cache.rewind([0, 2])
+    return [*run, forward(ids[:, 7:10], cache), forward(ids[1:, 10:11], cache.row(1))]
+
+
+@pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])
+def test_fused_and_single_operations_give_the_same_bits(small: Path, dtype: str) -> None:
+    loaded = Model.from_pretrained(small, dtype=dtype)
+    params, config, ids = loaded.params, loaded.config, random_ids(2, 12)
+    assert step.suits(params, config, 10)
+    fused = logits(lambda part, cache: step.forward(params, config, part, cache=cache), loaded, ids)
+    single = logits(lambda part, cache: model.forward(params, config, part, cache=cache, ops=kernels), loaded, ids)
+    for one, other in zip(fused, single, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_several_ids_at_once_give_the_bits_of_one_by_one(small: Path) -> None:
+    loaded, ids = Model.from_pretrained(small), random_ids(1, 20)
+    one, many = loaded.start(), loaded.start()
+    prompt = ids[:, :4]
+    singly = [one.feed(prompt), *(one.feed(ids[:, t : t + 1]) for t in range(4, 20))]
+    many.feed(prompt)
+    together = many.feed_all(ids[:, 4:])[0]
+    np.testing.assert_array_equal(np.concatenate(singly)[1:], together)
+
+
+def test_what_it_leaves_to_the_general_way(small: Path) -> None:
+    loaded = Model.from_pretrained(small)
+    params, config = loaded.params, loaded.config
+    assert not step.suits(params, config, kernels.FEW + 1)
+    oracle = Model.from_pretrained(small, dtype="float64")
+    assert not step.suits(oracle.params, config, 1)
+    transposed = params.h[0].attn.c_attn._replace(weight=np.asfortranarray(params.h[0].attn.c_attn.weight))
+    block = params.h[0]._replace(attn=params.h[0].attn._replace(c_attn=transposed))
+    assert not step.suits(params._replace(h=(block, *params.h[1:])), config, 1)
