@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import warpers
+from . import strategies, warpers
 from .warpers import require
 
 if TYPE_CHECKING:
@@ -16,11 +16,13 @@ BEAMS_ONLY = ("length_penalty", "early_stopping")
 
 # What must be a whole number, with the lowest that can be.
 WHOLE = {"max_new_tokens": 1, "num_beams": 1, "num_return_sequences": 1, "top_k": 1, "no_repeat_ngram_size": 1,
-         "min_new_tokens": 0, "min_length": 0, "top_logprobs": 0, "seed": 0, "cuda_multiprocessors": 1}  # fmt: skip
+         "num_beam_groups": 1, "best_of": 1, "min_new_tokens": 0, "min_length": 0, "top_logprobs": 0, "seed": 0,
+         "cuda_multiprocessors": 1}  # fmt: skip
 
 # What must be a number, above its lowest where it has one.
 NUMBERS: dict[str, float | None] = dict.fromkeys(SAMPLING_ONLY) | {
     "length_penalty": None, "presence_penalty": None, "frequency_penalty": None, "repetition_penalty": 0, "max_time": 0,
+    "diversity_penalty": None, "penalty_alpha": None,
 }  # fmt: skip
 
 NOT_EMPTY = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
@@ -31,6 +33,7 @@ def check(options: Options) -> None:
     values(options)
     ranges(options)
     strategy(options)
+    strategies.check(options)
 
 
 def values(options: Options) -> None:
@@ -77,14 +80,14 @@ def strategy(options: Options) -> None:
     o = options
     if not o.do_sample:
         for name in (*SAMPLING_ONLY, "uniforms"):
-            if getattr(o, name) is not None:
+            if getattr(o, name) is not None and not (name == "top_k" and o.penalty_alpha is not None):
                 raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
-        if o.num_beams == 1 and o.num_return_sequences > 1:
+        if o.num_beams == 1 and o.num_return_sequences > 1 and not o.exhaustive:
             raise ValueError(f"greedy decoding gives one sequence, got num_return_sequences "
                              f"{o.num_return_sequences}; give do_sample or num_beams")  # fmt: skip
     if o.num_beams == 1:
         for name in BEAMS_ONLY:
-            if getattr(o, name) is not None:
+            if getattr(o, name) is not None and not (name == "length_penalty" and o.exhaustive):
                 raise ValueError(f"{name} acts only in beam search; give num_beams above 1, or leave {name} out")
     elif o.num_return_sequences > o.num_beams:
         raise ValueError(f"num_return_sequences must be at most num_beams ({o.num_beams}), "
@@ -105,6 +108,7 @@ def vocabulary(options: Options, size: int) -> None:
         "begin_suppress_tokens": o.begin_suppress_tokens,
         "forced_bos_token_id": None if o.forced_bos_token_id is None else [o.forced_bos_token_id],
         "logit_bias": o.logit_bias,
+        "force_words_ids": [token for phrase in strategies.phrases(o.force_words_ids or ()) for token in phrase],
         "bad_words_ids": [token for word in o.bad_words_ids or () for token in word],
     }
     for name, tokens in named.items():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from . import pipeline
+from . import pipeline, strategies
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
 from .sampling import sampler
@@ -48,7 +49,7 @@ def stream(
     chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
               for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
     texts = [list(prompt) for prompt in prompts for _ in range(copies)]
-    choose, total, deadline = sampler(options), len(texts), _deadline(options)
+    choose, total, until = sampler(options), len(texts), deadline(options)
 
     logits = stepper.feed(prompts)
     options.check_vocabulary(logits.shape[-1])
@@ -64,7 +65,7 @@ def stream(
                 scores[mine] = pipeline.apply(chain, [np.array(texts[growing[place]]) for place in mine], logits[mine])
         chosen = choose(scores, growing, total)
         logprobs = log_softmax(logits)
-        late = time.monotonic() > deadline
+        late = time.monotonic() > until
 
         staying = []
         for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
@@ -94,12 +95,18 @@ def generate(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
 ) -> list[Completion]:
-    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers."""
-    if options.num_beams > 1:
-        from .beam import beam_search
+    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers.
 
-        return beam_search(stepper, prompts, options, context=context, stopping=stopping)
+    A list given as `trace` receives what a search went through (see its module). ``ValueError`` where there is none.
+    """
+    search = strategies.search(options)
+    if search is not None:
+        extra = {} if trace is None else {"trace": trace}
+        return search(stepper, prompts, options, context=context, stopping=stopping, **extra)
+    if trace is not None:
+        raise ValueError("trace is for searches; tokens that are chosen one by one come with output_scores")
     completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
     for token in stream(stepper, prompts, options, context=context, stopping=stopping):
         completion = completions[token.row]
@@ -114,7 +121,8 @@ def generate(
     return completions
 
 
-def _deadline(options: Options) -> float:
+def deadline(options: Options) -> float:
+    """When ``max_time`` is over, on the monotonic clock."""
     return float("inf") if options.max_time is None else time.monotonic() + options.max_time
 
 

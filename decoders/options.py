@@ -28,7 +28,7 @@ class Options:
     min_length: int | None = None
     max_time: float | None = None
     eos_token_id: int | Sequence[int] | None = None
-    pad_token_id: int | None = None  # taken as transformers takes it, without a use here: no row is ever padded
+    pad_token_id: int | None = None  # no row is ever padded; only diverse beams notice it, as in transformers
 
     do_sample: bool = False
     seed: int | None = None
@@ -50,6 +50,14 @@ class Options:
     num_beams: int = 1
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
+    num_beam_groups: int = 1
+    diversity_penalty: float | None = None
+    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
+    stochastic_beams: bool = False
+    penalty_alpha: float | None = None
+    dola_layers: Literal["low", "high"] | Sequence[int] | None = None
+    best_of: int | None = None
+    exhaustive: bool = False
 
     repetition_penalty: float | None = None
     presence_penalty: float | None = None

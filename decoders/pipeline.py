@@ -22,16 +22,18 @@ class Named(NamedTuple):
     processor: LogitsProcessor
 
 
-def build(options: Options, prompt: int, prompt_length: int, max_length: int) -> list[Named]:
+def build(options: Options, prompt: int, prompt_length: int, max_length: int, taken: Sequence[int] = ()) -> list[Named]:
     """What the scores of prompt number `prompt` go through at each step.
 
     The order is `GenerationMixin._get_logits_processor`'s; the warpers act only when sampling. `max_length` counts
-    the prompt.
+    the prompt. `taken` is a list that diverse beam search keeps: what earlier groups chose in the step under way.
     """
-    return [*rules(options, prompt, prompt_length, max_length), *warping(options)]
+    return [*rules(options, prompt, prompt_length, max_length, taken), *warping(options)]
 
 
-def rules(options: Options, prompt: int, prompt_length: int, max_length: int) -> Iterator[Named]:
+def rules(
+    options: Options, prompt: int, prompt_length: int, max_length: int, taken: Sequence[int] = ()
+) -> Iterator[Named]:
     """What depends on the text so far."""
     o, eos = options, options.eos_token_ids
     if o.sequence_bias is not None:
@@ -39,6 +41,8 @@ def rules(options: Options, prompt: int, prompt_length: int, max_length: int) ->
         yield Named("sequence_bias", P.SequenceBias({tuple(sequence): value for sequence, value in pairs}))
     if o.logit_bias:
         yield Named("logit_bias", P.SequenceBias({(token,): value for token, value in o.logit_bias.items()}))
+    if o.diversity_penalty is not None:
+        yield Named("diversity_penalty", P.HammingDiversity(o.diversity_penalty, taken))
     if o.repetition_penalty is not None and o.repetition_penalty != 1:
         yield Named("repetition_penalty", P.RepetitionPenalty(o.repetition_penalty))
     if o.presence_penalty:

@@ -104,6 +104,21 @@ class SequenceBias:
         return scores + total
 
 
+@dataclass(frozen=True)
+class HammingDiversity:
+    """Every token loses the penalty once for each of `taken`: what other groups of beams chose in this step.
+
+    Vijayakumar et al. 2018, section 3. The list is the search's own, and changes between calls.
+    """
+
+    penalty: float
+    taken: Sequence[int]
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        counts = np.bincount(np.array(self.taken, np.int64), minlength=scores.shape[-1])
+        return scores - scores.dtype.type(self.penalty) * counts.astype(scores.dtype)
+
+
 def bad_words(sequences: Sequence[Sequence[int]], eos: Sequence[int]) -> SequenceBias:
     """Sequences that must not occur: each is stopped at its last token. An end-of-text alone is passed over."""
     kept = [tuple(sequence) for sequence in sequences if not (len(sequence) == 1 and sequence[0] in eos)]
