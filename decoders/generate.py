@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pipeline, strategies
+from . import guidance, pipeline, strategies
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
 from .sampling import sampler
@@ -27,7 +27,8 @@ def room(prompt: Sequence[int], options: Options, context: int | None) -> int:
         return options.max_new_tokens
     if len(prompt) > context:
         raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
-    return min(options.max_new_tokens, context - len(prompt) + 1)
+    fed = max(len(prompt), guidance.longest_negative_prompt(options))
+    return min(options.max_new_tokens, context - fed + 1)
 
 
 def stream(
@@ -44,6 +45,7 @@ def stream(
     `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
     still draws for it, as torch does, until all have ended.
     """
+    guidance.check_prompts(options, len(prompts))
     rooms = [room(prompt, options, context) for prompt in prompts]
     copies = options.num_return_sequences
     chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
@@ -101,6 +103,7 @@ def generate(
 
     A list given as `trace` receives what a search went through (see its module). ``ValueError`` where there is none.
     """
+    guidance.check_prompts(options, len(prompts))
     search = strategies.search(options)
     if search is not None:
         extra = {} if trace is None else {"trace": trace}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .interface import Stepper, log_softmax
 from .warpers import require
+
+if TYPE_CHECKING:
+    from .options import Options
 
 Array = np.ndarray
 
@@ -39,17 +43,33 @@ class Guidance:
         new = [np.asarray(text)[self.prompt_length :].tolist() for text in ids]
         if self.held is None:
             logits = np.repeat(self.stepper.feed([list(negative)]), len(new), axis=0)
-            parents, fresh = [0] * len(new), [[] for _ in new]
+            if len(new) > 1:
+                self.stepper.reorder([0] * len(new))
         else:
             for text in new:
                 require(text[:-1] in self.held, "guidance must see a text grow by one id at a time", text)
-            parents, fresh = [self.held.index(text[:-1]) for text in new], [text[-1:] for text in new]
-        if parents != list(range(1 if self.held is None else len(self.held))):
-            self.stepper.reorder(parents)
-        if self.held is not None:
-            logits = self.stepper.feed(fresh)
+            parents = [self.held.index(text[:-1]) for text in new]
+            if parents != list(range(len(self.held))):
+                self.stepper.reorder(parents)
+            logits = self.stepper.feed([text[-1:] for text in new])
         self.held = new
         return logits
 
     def __repr__(self) -> str:
         return f"Guidance(scale={self.scale})"
+
+
+def longest_negative_prompt(options: Options) -> int:
+    """How many ids of the context the longest negative prompt takes."""
+    several: Any = options.negative_prompt_ids
+    if several is None:
+        return 0
+    return len(several) if isinstance(several[0], (int, np.integer)) else max(len(one) for one in several)
+
+
+def check_prompts(options: Options, prompts: int) -> None:
+    """``ValueError`` unless there is one negative prompt for all, or one for each of so many prompts."""
+    several: Any = options.negative_prompt_ids
+    if several is not None and not isinstance(several[0], (int, np.integer)):
+        rule = f"negative_prompt_ids must be one for all or one for each prompt ({prompts})"
+        require(len(several) == prompts, rule, len(several))

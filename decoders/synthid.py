@@ -100,9 +100,8 @@ class SynthID:
         p = softmax(row[there])
         for g in config.g_values(accumulate(contexts[-1:], there)).T:
             p = p * (1 + g - (g * p).sum())
-        out = np.full_like(row, np.finfo(row.dtype).min)
-        with np.errstate(divide="ignore"):
-            out[there] = np.maximum(np.log(p), np.finfo(row.dtype).min)
+        out, possible = np.full_like(row, np.finfo(row.dtype).min), p > 0  # rounding may take p below 0
+        out[there[possible]] = np.log(p[possible])
         return out
 
 
@@ -124,7 +123,7 @@ class SynthIDDetector:
         for place, context in enumerate(contexts):
             history = contexts[max(0, place - size) : place]
             counts[place] = context not in history and not (context == 0 and len(history) < size)
-        if self.eos_token_id in ids:
+        if self.eos_token_id is not None and self.eos_token_id in ids:
             counts[max(0, list(ids).index(self.eos_token_id) - self.config.ngram_len + 1) :] = False
         return counts
 

@@ -59,9 +59,12 @@ class WatermarkingConfig:
         return permuted(self.seed(ids), vocabulary, int(vocabulary * self.greenlist_ratio))
 
 
-def configured(settings: Any) -> WatermarkingConfig | SynthIDTextWatermarkingConfig:
+Watermarking = WatermarkingConfig | SynthIDTextWatermarkingConfig
+
+
+def configured(settings: Any) -> Watermarking:
     """A watermark's settings, as they are or made from a mapping; one that holds ``keys`` is SynthID's."""
-    if isinstance(settings, (WatermarkingConfig, SynthIDTextWatermarkingConfig)):
+    if isinstance(settings, Watermarking):
         return settings
     require(isinstance(settings, Mapping), "watermarking_config must be a configuration or a mapping", settings)
     kind = SynthIDTextWatermarkingConfig if "keys" in settings else WatermarkingConfig
