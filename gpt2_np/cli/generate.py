@@ -11,6 +11,8 @@ import click
 
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
+from .samplers import EXAMPLES as MORE_EXAMPLES
+from .samplers import sampler_options
 
 SAMPLING, SEARCH, RULES, LENGTH, OUTPUT = "Sampling", "Beam search", "Rules", "Length", "Output"
 EXAMPLES = {
@@ -43,7 +45,7 @@ def numbers(path: Path) -> list[float]:
         raise ValueError(f"{path} must hold numbers only: {error}") from None
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Continue a prompt.")
+@click.command(cls=GroupedCommand, examples=EXAMPLES | MORE_EXAMPLES, short_help="Continue a prompt.")
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
 @grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
@@ -65,6 +67,7 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
 @grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
 @grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
+@sampler_options
 @grouped(SEARCH, "--num-beams", type=int, help="Follow so many texts at once and return the likeliest.")
 @grouped(SEARCH, "--length-penalty", type=float, help="Above 0 favours long texts.  [default: 1]")
 @grouped(SEARCH, "--early-stopping", type=Early(), help="When to stop looking for better ones.  [default: false]")
@@ -79,7 +82,7 @@ def generate(
     stop_strings: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
     if "uniforms" in chosen:
         chosen["uniforms"] = numbers(chosen["uniforms"])
     if stop_strings:
