@@ -49,8 +49,7 @@ def contrastive_search(
     seen = [unit(state) for state in states]  # of each prompt: the directions of all its hidden states, (S, D)
     growing = list(range(len(prompts)))
     while growing:
-        scores = np.concatenate([pipeline.apply(chains[row], [np.array(texts[row])], logits[place, None])
-                                 for place, row in enumerate(growing)])  # fmt: skip
+        scores = pipeline.side_by_side(chains, [(row, texts[row]) for row in growing], logits)
         logprobs, late = log_softmax(logits), time.monotonic() > until
         probabilities = softmax(scores)
         tokens = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]

@@ -48,11 +48,12 @@ def exhaustive_search(
     ended: list[list[Beam]] = [[] for _ in prompts]
     while growing:
         own, parents, grown = log_softmax(logits), [], []
+        texts = [(number, [*prompts[number], *beam.ids]) for number, beam in growing]
+        scores = pipeline.side_by_side(chains, texts, own)
         for place, (number, old) in enumerate(growing):
             prompt = prompts[number]
-            scores = pipeline.apply(chains[number], [np.array([*prompt, *old.ids])], own[place, None])[0]
-            for token in np.flatnonzero(scores > -np.inf).tolist():
-                ids, total = (*old.ids, token), old.score + float(scores[token])
+            for token in np.flatnonzero(scores[place] > -np.inf).tolist():
+                ids, total = (*old.ids, token), old.score + float(scores[place, token])
                 reason = finish_reason(prompt, ids, len(ids) == rooms[number], options, stopping)
                 beam = Beam(ids, (*old.logprobs, float(own[place, token])), total, reason)
                 if reason is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pipeline, strategies
+from . import guidance, pipeline, strategies
 from .dola import Dola
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
@@ -28,7 +28,8 @@ def room(prompt: Sequence[int], options: Options, context: int | None) -> int:
         return options.max_new_tokens
     if len(prompt) > context:
         raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
-    return min(options.max_new_tokens, context - len(prompt) + 1)
+    fed = max(len(prompt), guidance.longest_negative_prompt(options))
+    return min(options.max_new_tokens, context - fed + 1)
 
 
 def stream(
@@ -45,6 +46,7 @@ def stream(
     `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
     still draws for it, as torch does, until all have ended.
     """
+    guidance.check_prompts(options, len(prompts))
     if options.penalty_alpha is not None:
         from .contrastive import contrastive_search
 
@@ -66,11 +68,7 @@ def stream(
         stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
     growing = list(range(total))
     while growing:
-        scores = np.empty_like(logits)
-        for number, chain in enumerate(chains):
-            mine = [place for place, row in enumerate(growing) if row // copies == number]
-            if mine:
-                scores[mine] = pipeline.apply(chain, [np.array(texts[growing[place]]) for place in mine], logits[mine])
+        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits)
         chosen = choose(scores, growing, total)
         logprobs = log_softmax(logits if dola is None else dola.own)
         late = time.monotonic() > until
@@ -106,6 +104,7 @@ def generate(
 
     A list given as `trace` receives what a search went through (see its module). ``ValueError`` where there is none.
     """
+    guidance.check_prompts(options, len(prompts))
     search = strategies.search(options)
     if search is not None:
         extra = {} if trace is None else {"trace": trace}

@@ -69,11 +69,11 @@ def stochastic_beam_search(
         flat = np.arange(len(growing) * V).reshape(-1, V)
         noise = -np.log(stream.exponential(k * len(prompts), V, flat.ravel()).astype(np.float64).reshape(-1, V))
         found: list[list[tuple[int, Draw]]] = [[(-1, draw) for draw in beam if draw.finish_reason] for beam in beams]
+        scores = pipeline.side_by_side(chains, [(number, [*prompts[number], *draw.ids]) for number, draw in growing],
+                                       logits)  # fmt: skip
         for place, (number, old) in enumerate(growing):
             prompt = prompts[number]
-            text = np.array([*prompt, *old.ids])
-            scores = pipeline.apply(chains[number], [text], logits[place, None])[0]
-            phi = old.log_probability + log_softmax(scores.astype(np.float64))
+            phi = old.log_probability + log_softmax(scores[place].astype(np.float64))
             gumbels = conditioned(phi + noise[place], old.gumbel)
             for token in np.argsort(-gumbels, kind="stable")[:k].tolist():
                 if phi[token] > -np.inf:

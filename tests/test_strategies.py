@@ -84,3 +84,13 @@ def test_time_runs_out_for_every_strategy(name: str) -> None:
         return
     found = run(model(1), STRATEGIES[name] | {"max_time": 1e-9, "eos_token_id": None})
     assert [len(one.ids) for one in found] == [1]
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES if name != "DoLa"])
+def test_guidance_follows_every_strategy(name: str) -> None:
+    # Guided away from the very prompt, nothing changes: as long as the second model follows each row's own past.
+    guided = {"guidance_scale": 2.0, "negative_prompt_ids": [4, 5, 6], "unconditional": model(1).start}
+    found, expected = run(model(1), STRATEGIES[name] | guided), run(model(1), STRATEGIES[name])
+    assert [one.ids for one in found] == [one.ids for one in expected]
+    if found[0].score is not None:
+        np.testing.assert_allclose([one.score for one in found], [one.score for one in expected], atol=2e-5)
