@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from . import guidance, pipeline, strategies
+from .dola import Dola
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
 from .sampling import sampler
@@ -46,6 +47,13 @@ def stream(
     still draws for it, as torch does, until all have ended.
     """
     guidance.check_prompts(options, len(prompts))
+    if options.penalty_alpha is not None:
+        from .contrastive import contrastive_search
+
+        yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping)
+        return
+    dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
+    stepper = dola or stepper
     rooms = [room(prompt, options, context) for prompt in prompts]
     copies = options.num_return_sequences
     chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
@@ -60,13 +68,9 @@ def stream(
         stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
     growing = list(range(total))
     while growing:
-        scores = np.empty_like(logits)
-        for number, chain in enumerate(chains):
-            mine = [place for place, row in enumerate(growing) if row // copies == number]
-            if mine:
-                scores[mine] = pipeline.apply(chain, [np.array(texts[growing[place]]) for place in mine], logits[mine])
+        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits)
         chosen = choose(scores, growing, total)
-        logprobs = log_softmax(logits)
+        logprobs = log_softmax(logits if dola is None else dola.own)
         late = time.monotonic() > until
 
         staying = []
@@ -74,14 +78,11 @@ def stream(
             prompt = prompts[row // copies]
             texts[row].append(token)
             new = texts[row][len(prompt) :]
-            reason: FinishReason | None = None
-            if token in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
-                reason = "stop"
-            elif late or len(new) == rooms[row // copies]:
-                reason = "length"
-            else:
+            reason = finish_reason(prompt, new, late or len(new) == rooms[row // copies], options, stopping)
+            if reason is None:
                 staying.append(place)
-            yield Token(row, token, float(logprobs[place, token]), reason, _best(logprobs[place], options.top_logprobs),
+            yield Token(row, token, float(logprobs[place, token]), reason,
+                        likeliest(logprobs[place], options.top_logprobs),
                         scores[place].copy() if options.output_scores else None)  # fmt: skip
         if staying and len(staying) < len(growing):
             stepper.reorder(staying)
@@ -124,12 +125,22 @@ def generate(
     return completions
 
 
+def finish_reason(
+    prompt: Sequence[int], new: Sequence[int], over: bool, options: Options, stopping: Sequence[Stopping]
+) -> FinishReason | None:
+    """Why a text ends with its newest id: "stop" at an end-of-text or a `stopping` callable, "length" when `over`."""
+    if new[-1] in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
+        return "stop"
+    return "length" if over else None
+
+
 def deadline(options: Options) -> float:
     """When ``max_time`` is over, on the monotonic clock."""
     return float("inf") if options.max_time is None else time.monotonic() + options.max_time
 
 
-def _best(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
+def likeliest(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
+    """The n likeliest tokens and their log-probabilities, best first."""
     if not n:
         return ()
     n = min(n, len(logprobs))

@@ -29,6 +29,7 @@ class Group:
 
     running: list[Beam]
     pool: Pool
+    chain: list[pipeline.Named]
     stopped: str | None = None
 
 
@@ -40,8 +41,7 @@ class Search:
     prompt: list[int]
     space: int
     groups: list[Group]
-    chain: list[pipeline.Named]
-    taken: list[int]  # what the groups before have chosen in this step; the chain reads it
+    taken: list[int]  # what the groups before have chosen in this step; the groups' chains read it
 
     @property
     def running(self) -> list[tuple[Group, Beam]]:
@@ -105,9 +105,10 @@ def start(number: int, prompt: Sequence[int], space: int, options: Options) -> S
     """A prompt before the first step: in each group all beams are alike, and only the first may be chosen from."""
     size, taken = options.num_beams // options.num_beam_groups, list[int]()
     groups = [Group([Beam((), (), np.float32(0 if rank == 0 else NEVER)) for rank in range(size)],
-                    Pool(size, space, options)) for _ in range(options.num_beam_groups)]  # fmt: skip
-    chain = pipeline.build(options, number, len(prompt), len(prompt) + space, taken)
-    return Search(number, list(prompt), space, groups, chain, taken)
+                    Pool(size, space, options),
+                    pipeline.build(options, number, len(prompt), len(prompt) + space, taken))
+              for _ in range(options.num_beam_groups)]  # fmt: skip
+    return Search(number, list(prompt), space, groups, taken)
 
 
 def advance(
@@ -120,7 +121,7 @@ def advance(
         return ids[-1] in options.eos_token_ids or any(stop(search.prompt, ids) for stop in stopping)
 
     texts = [np.array([*search.prompt, *beam.ids]) for beam in group.running]
-    scores = pipeline.apply(search.chain, texts, own)
+    scores = pipeline.apply(group.chain, texts, own)
     totals = scores + np.array([[beam.score] for beam in group.running], np.float32)
     grown, parents = candidates(group.running, totals, own, max(2, 1 + len(options.eos_token_ids)) * size, ends)
     group.running, parents = split(grown, parents, size, group.pool.add)

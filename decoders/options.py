@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import checks, profiles
+from . import checks, profiles, strategies
 from .interface import Stepper
 from .watermark import Watermarking, configured
 
@@ -123,6 +123,11 @@ class Options:
         """What guidance turns away from for a prompt; None where that is the prompt's own last id."""
         several: Any = self.negative_prompt_ids
         return several if several is None or isinstance(several[0], (int, np.integer)) else several[number]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the one text asked for is known token by token: no search, and not several texts."""
+        return self.num_return_sequences == 1 and not strategies.searches(self)
 
     @classmethod
     def from_names(cls, names: Mapping[str, Any]) -> Options:

@@ -169,3 +169,16 @@ def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array) -> Array:
         if not (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1).all():
             raise ValueError(f"no token is left to choose from after {option}: {processor}")
     return scores
+
+
+def side_by_side(chains: Sequence[Sequence[Named]], texts: Sequence[tuple[int, Sequence[int]]], scores: Array) -> Array:
+    """(rows, V) scores after each row's own chain; `texts` are (number of the chain, ids so far) for each row.
+
+    A chain sees all its rows at once: one that keeps a past of its own (guidance) follows them from step to step.
+    """
+    out = np.empty_like(scores)
+    for number, chain in enumerate(chains):
+        mine = [place for place, (owner, _) in enumerate(texts) if owner == number]
+        if mine:
+            out[mine] = apply(chain, [np.array(texts[place][1]) for place in mine], scores[mine])
+    return out

@@ -64,6 +64,11 @@ def search(options: Options) -> Callable[..., list[Completion]] | None:
     return None
 
 
+def searches(options: Options) -> bool:
+    """Whether the options ask for a search."""
+    return any(given(options, name) for name in SEARCHES)
+
+
 def check(options: Options) -> None:
     """``ValueError``, in one line, for the first contradiction between a strategy and another option."""
     o = options

@@ -40,3 +40,13 @@ def same_beams(case: dict[str, Any]) -> None:
     ids = [[*one.ids[:-1], ends[0]] if one.ids[-1] in ends else one.ids for one in found]
     assert ids == case["ids"], case
     np.testing.assert_allclose([one.score for one in found], case["scores"], atol=2e-5, rtol=2e-6)
+
+
+def same_tokens(case: dict[str, Any]) -> None:
+    """Token for token; the score of each after every processor, and how many tokens there were to choose from."""
+    for one, ids, scores, left in zip(ours(case, output_scores=True), case["ids"], case["scores"], case["left"],
+                                      strict=True):  # fmt: skip
+        assert one.ids == ids, case
+        assert [int(np.isfinite(row).sum()) for row in one.scores] == left
+        chosen = [float(row[token]) for row, token in zip(one.scores, one.ids, strict=True)]
+        np.testing.assert_allclose(chosen, scores, atol=2e-5, rtol=2e-6)
