@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from . import pipeline
-from .generate import room
+from .generate import deadline, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, seeded
@@ -19,23 +20,28 @@ NEVER = np.float32(-1e9)  # what a beam that may not be chosen scores
 
 @dataclass(frozen=True)
 class Beam:
-    """One hypothesis: the new ids, the model's log-probability of each, and its score (float32)."""
+    """One hypothesis: the new ids, the model's log-probability of each, and its score."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
-    score: np.float32
+    score: np.float32 | float
     finish_reason: FinishReason | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of one prompt's search: the K candidates, what grows on, the pool, and whether the search goes on."""
+    """One step of one prompt's search: the K candidates, what grows on, the pool, and whether the search goes on.
+
+    Where it doesn't, ``stopped`` says why. ``group`` counts the groups of diverse beam search.
+    """
 
     prompt: int
     candidates: tuple[Beam, ...]
     running: tuple[Beam, ...]
     pool: tuple[Beam, ...]
     open: bool
+    stopped: str | None = None
+    group: int = 0
 
 
 @dataclass
@@ -48,7 +54,7 @@ class Search:
     running: list[Beam]
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)
-    open: bool = True
+    stopped: str | None = None
 
 
 def best(scores: Array, k: int) -> Array:
@@ -80,7 +86,7 @@ def beam_search(
         # All beams start alike; only the first may be chosen from.
         running = [Beam((), (), np.float32(0 if rank == 0 else NEVER)) for rank in range(beams)]
         searches.append(Search(list(prompt), space, chain, running))
-    stream = seeded(options) if options.do_sample else None
+    stream, until = (seeded(options) if options.do_sample else None), deadline(options)
 
     logits = np.repeat(stepper.feed(prompts), beams, axis=0)
     options.check_vocabulary(logits.shape[-1])
@@ -94,20 +100,23 @@ def beam_search(
             search = searches[number]
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
             scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams])
-            totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
+            with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
+                totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
         if stream is None:
             candidates = np.array([_top(row, K) for row in totals])
         else:
             candidates = multinomial(stream, softmax(totals), K, growing, len(prompts))
 
+        late = time.monotonic() > until
         rows: list[int] = []
         staying: list[int] = []
         for place, number in enumerate(growing):
             search = searches[number]
-            parents = advance(search, candidates[place], totals[place], own[place * beams :], V, options, stopping)
+            parents = advance(search, candidates[place], totals[place], own[place * beams :], options, stopping, late)
             if trace is not None:
-                trace.append(Step(number, tuple(search.grown), tuple(search.running), tuple(search.pool), search.open))
-            if search.open:
+                trace.append(Step(number, tuple(search.grown), tuple(search.running), tuple(search.pool),
+                                  search.stopped is None, search.stopped))  # fmt: skip
+            if search.stopped is None:
                 staying.append(number)
                 rows += [place * beams + parent for parent in parents]
         growing = staying
@@ -118,10 +127,11 @@ def beam_search(
 
 
 def advance(
-    search: Search, candidates: Array, totals: Array, own: Array, V: int, options: Options, stopping: Sequence[Stopping]
-) -> list[int]:
+    search: Search, candidates: Array, totals: Array, own: Array, options: Options, stopping: Sequence[Stopping],
+    late: bool,
+) -> list[int]:  # fmt: skip
     """One step of one prompt's search, from its K candidates (places in beams × V); returns the new beams' parents."""
-    beams, length = options.num_beams, len(search.running[0].ids) + 1
+    beams, V, length = options.num_beams, own.shape[-1], len(search.running[0].ids) + 1
     penalty = 1.0 if options.length_penalty is None else options.length_penalty
     grown, parents = [], []
     for place in candidates.tolist():
@@ -131,7 +141,7 @@ def advance(
         reason: FinishReason | None = None
         if token in options.eos_token_ids or any(stop(search.prompt, ids) for stop in stopping):
             reason = "stop"
-        elif length == search.space:
+        elif length == search.space or late:
             reason = "length"
         grown.append(Beam(ids, (*old.logprobs, float(own[parent, token])), totals[place], reason))
         parents.append(parent)
@@ -148,7 +158,11 @@ def advance(
     scores = np.array([beam.score + (NEVER if beam.finish_reason else np.float32(0)) for beam in grown], np.float32)
     chosen = best(scores, beams)
     search.running = [Beam(grown[place].ids, grown[place].logprobs, scores[place]) for place in chosen]
-    search.open = can_improve(search, length, penalty, options) and not all(beam.finish_reason for beam in grown)
+    if all(beam.finish_reason for beam in grown):
+        search.stopped = "max_time" if late else "no candidate goes on"
+    elif not can_improve(search, length, penalty, options):
+        search.stopped = ("the pool is full" if options.early_stopping is True
+                          else "no growing beam can beat the worst in the pool")  # fmt: skip
     return [parents[place] for place in chosen]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from . import pipeline
+from . import guidance, pipeline, strategies
+from .dola import Dola
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
 from .sampling import sampler
@@ -26,7 +28,8 @@ def room(prompt: Sequence[int], options: Options, context: int | None) -> int:
         return options.max_new_tokens
     if len(prompt) > context:
         raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
-    return min(options.max_new_tokens, context - len(prompt) + 1)
+    fed = max(len(prompt), guidance.longest_negative_prompt(options))
+    return min(options.max_new_tokens, context - fed + 1)
 
 
 def stream(
@@ -43,12 +46,20 @@ def stream(
     `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
     still draws for it, as torch does, until all have ended.
     """
+    guidance.check_prompts(options, len(prompts))
+    if options.penalty_alpha is not None:
+        from .contrastive import contrastive_search
+
+        yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping)
+        return
+    dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
+    stepper = dola or stepper
     rooms = [room(prompt, options, context) for prompt in prompts]
     copies = options.num_return_sequences
     chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
               for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
     texts = [list(prompt) for prompt in prompts for _ in range(copies)]
-    choose, total, deadline = sampler(options), len(texts), _deadline(options)
+    choose, total, until = sampler(options), len(texts), deadline(options)
 
     logits = stepper.feed(prompts)
     options.check_vocabulary(logits.shape[-1])
@@ -57,28 +68,21 @@ def stream(
         stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
     growing = list(range(total))
     while growing:
-        scores = np.empty_like(logits)
-        for number, chain in enumerate(chains):
-            mine = [place for place, row in enumerate(growing) if row // copies == number]
-            if mine:
-                scores[mine] = pipeline.apply(chain, [np.array(texts[growing[place]]) for place in mine], logits[mine])
+        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits)
         chosen = choose(scores, growing, total)
-        logprobs = log_softmax(logits)
-        late = time.monotonic() > deadline
+        logprobs = log_softmax(logits if dola is None else dola.own)
+        late = time.monotonic() > until
 
         staying = []
         for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
             prompt = prompts[row // copies]
             texts[row].append(token)
             new = texts[row][len(prompt) :]
-            reason: FinishReason | None = None
-            if token in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
-                reason = "stop"
-            elif late or len(new) == rooms[row // copies]:
-                reason = "length"
-            else:
+            reason = finish_reason(prompt, new, late or len(new) == rooms[row // copies], options, stopping)
+            if reason is None:
                 staying.append(place)
-            yield Token(row, token, float(logprobs[place, token]), reason, _best(logprobs[place], options.top_logprobs),
+            yield Token(row, token, float(logprobs[place, token]), reason,
+                        likeliest(logprobs[place], options.top_logprobs),
                         scores[place].copy() if options.output_scores else None)  # fmt: skip
         if staying and len(staying) < len(growing):
             stepper.reorder(staying)
@@ -94,12 +98,19 @@ def generate(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
 ) -> list[Completion]:
-    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers."""
-    if options.num_beams > 1:
-        from .beam import beam_search
+    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers.
 
-        return beam_search(stepper, prompts, options, context=context, stopping=stopping)
+    A list given as `trace` receives what a search went through (see its module). ``ValueError`` where there is none.
+    """
+    guidance.check_prompts(options, len(prompts))
+    search = strategies.search(options)
+    if search is not None:
+        extra = {} if trace is None else {"trace": trace}
+        return search(stepper, prompts, options, context=context, stopping=stopping, **extra)
+    if trace is not None:
+        raise ValueError("trace is for searches; tokens that are chosen one by one come with output_scores")
     completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
     for token in stream(stepper, prompts, options, context=context, stopping=stopping):
         completion = completions[token.row]
@@ -114,11 +125,22 @@ def generate(
     return completions
 
 
-def _deadline(options: Options) -> float:
+def finish_reason(
+    prompt: Sequence[int], new: Sequence[int], over: bool, options: Options, stopping: Sequence[Stopping]
+) -> FinishReason | None:
+    """Why a text ends with its newest id: "stop" at an end-of-text or a `stopping` callable, "length" when `over`."""
+    if new[-1] in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
+        return "stop"
+    return "length" if over else None
+
+
+def deadline(options: Options) -> float:
+    """When ``max_time`` is over, on the monotonic clock."""
     return float("inf") if options.max_time is None else time.monotonic() + options.max_time
 
 
-def _best(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
+def likeliest(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
+    """The n likeliest tokens and their log-probabilities, best first."""
     if not n:
         return ()
     n = min(n, len(logprobs))

@@ -36,6 +36,32 @@ class RewindableStepper(Stepper, Protocol):
         ...
 
 
+class HiddenStepper(Stepper, Protocol):
+    """A stepper that shows what the model makes of each text, which contrastive search compares."""
+
+    def feed_hidden(self, ids: Sequence[Sequence[int]]) -> tuple[Array, list[Array]]:
+        """`feed`'s logits, and the last hidden state after every new id: for each row (its new ids, D)."""
+        ...
+
+
+class EarlyExitStepper(Stepper, Protocol):
+    """A stepper whose layers can be asked what they would say, which DoLa contrasts."""
+
+    @property
+    def n_layer(self) -> int:
+        """How many layers there are."""
+        ...
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and unembedding are one matrix."""
+        ...
+
+    def feed_layers(self, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> tuple[Array, Array]:
+        """`feed`'s logits, and those of what enters each of `layers` (0: the embedding): (layers, rows, V)."""
+        ...
+
+
 # (each row's ids so far, prompt included; (rows, V) scores) → (rows, V) scores. Never changes its arguments.
 LogitsProcessor = Callable[[Sequence[Array], Array], Array]
 

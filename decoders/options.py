@@ -8,7 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from . import checks
+import numpy as np
+
+from . import checks, profiles, strategies
+from .interface import Stepper
+from .watermark import Watermarking, configured
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,10 @@ class Options:
 
     Besides GenerationConfig's: ``seed`` and ``rng`` choose torch's random stream ("cpu", or "cuda" with
     ``cuda_multiprocessors``); ``uniforms`` gives the draws as data instead; ``presence_penalty`` and
-    ``frequency_penalty`` are OpenAI's; ``top_logprobs`` asks for the likeliest alternatives of each token.
+    ``frequency_penalty`` are OpenAI's; ``top_logprobs`` asks for the likeliest alternatives of each token. llama.cpp's
+    are ``top_n_sigma``, ``xtc_…``, ``dynatemp_…``, ``mirostat…``, ``dry_…`` and ``penalty_last_n``. ``order`` and
+    ``profile`` change the order in which processors act (see `profiles`); a profile fills in its engine's defaults.
+    ``unconditional`` makes the second stepper that ``guidance_scale`` needs.
     """
 
     max_new_tokens: int = 50
@@ -28,7 +35,7 @@ class Options:
     min_length: int | None = None
     max_time: float | None = None
     eos_token_id: int | Sequence[int] | None = None
-    pad_token_id: int | None = None  # taken as transformers takes it, without a use here: no row is ever padded
+    pad_token_id: int | None = None  # no row is ever padded; only diverse beams notice it, as in transformers
 
     do_sample: bool = False
     seed: int | None = None
@@ -45,15 +52,44 @@ class Options:
     epsilon_cutoff: float | None = None
     eta_cutoff: float | None = None
     top_h: float | None = None
+    top_n_sigma: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None  # 0.1
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None  # 1
+    mirostat: Literal[1, 2] | None = None
+    mirostat_tau: float | None = None  # 5
+    mirostat_eta: float | None = None  # 0.1
+    min_tokens_to_keep: int | None = None
     renormalize_logits: bool = False
+    order: Sequence[str] | None = None
+    profile: Literal["llama.cpp", "ctranslate2", "mlx-lm"] | None = None
 
     num_beams: int = 1
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
+    num_beam_groups: int = 1
+    diversity_penalty: float | None = None
+    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
+    stochastic_beams: bool = False
+    penalty_alpha: float | None = None
+    dola_layers: Literal["low", "high"] | Sequence[int] | None = None
+    best_of: int | None = None
+    exhaustive: bool = False
 
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    penalty_last_n: int | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None  # 1.75
+    dry_allowed_length: int | None = None  # 2
+    dry_penalty_last_n: int | None = None  # the whole text
+    dry_sequence_breakers: Sequence[Sequence[int]] | None = None
+    guidance_scale: float | None = None
+    negative_prompt_ids: Sequence[int] | Sequence[Sequence[int]] | None = None
+    unconditional: Callable[[], Stepper] | None = None
+    watermarking_config: Watermarking | Mapping[str, Any] | None = None
     no_repeat_ngram_size: int | None = None
     bad_words_ids: Sequence[Sequence[int]] | None = None
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = None
@@ -70,6 +106,11 @@ class Options:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
+        # Plain fields from here on: settings as a configuration, and a profile's defaults as if they had been given.
+        if self.watermarking_config is not None:
+            object.__setattr__(self, "watermarking_config", configured(self.watermarking_config))
+        for name, value in profiles.defaults(self).items():
+            object.__setattr__(self, name, value)
         checks.check(self)
 
     @property
@@ -77,6 +118,16 @@ class Options:
         """Every id that ends a text."""
         eos = self.eos_token_id
         return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
+
+    def negative_prompt(self, number: int) -> Sequence[int] | None:
+        """What guidance turns away from for a prompt; None where that is the prompt's own last id."""
+        several: Any = self.negative_prompt_ids
+        return several if several is None or isinstance(several[0], (int, np.integer)) else several[number]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the one text asked for is known token by token: no search, and not several texts."""
+        return self.num_return_sequences == 1 and not strategies.searches(self)
 
     @classmethod
     def from_names(cls, names: Mapping[str, Any]) -> Options:

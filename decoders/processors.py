@@ -104,6 +104,21 @@ class SequenceBias:
         return scores + total
 
 
+@dataclass(frozen=True)
+class HammingDiversity:
+    """Every token loses the penalty once for each of `taken`: what other groups of beams chose in this step.
+
+    Vijayakumar et al. 2018, section 3. The list is the search's own, and changes between calls.
+    """
+
+    penalty: float
+    taken: Sequence[int]
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        counts = np.bincount(np.array(self.taken, np.int64), minlength=scores.shape[-1])
+        return scores - scores.dtype.type(self.penalty) * counts.astype(scores.dtype)
+
+
 def bad_words(sequences: Sequence[Sequence[int]], eos: Sequence[int]) -> SequenceBias:
     """Sequences that must not occur: each is stopped at its last token. An end-of-text alone is passed over."""
     kept = [tuple(sequence) for sequence in sequences if not (len(sequence) == 1 and sequence[0] in eos)]
@@ -185,7 +200,8 @@ class ExponentialDecayLengthPenalty:
             return scores
         out, eos = scores.copy(), list(self.eos)
         gain = np.abs(scores[:, eos]) * scores.dtype.type(self.factor**over - 1)
-        out[:, eos] += np.where(np.isfinite(scores[:, eos]), gain, 0)
+        # A score of −inf, or the lowest number that RemoveInvalid puts in its place, is a forbidden token's.
+        out[:, eos] += np.where(scores[:, eos] > np.finfo(scores.dtype).min, gain, 0)
         return out
 
 

@@ -29,8 +29,7 @@ class CPU:
     """
 
     def __init__(self, seed: int) -> None:
-        self._bits = np.random.MT19937()
-        self._bits._legacy_seeding(seed & 0xFFFFFFFF)
+        self._bits = seeded(seed)
 
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
         draws = self._bits.random_raw(2 * rows * V)
@@ -66,6 +65,47 @@ class CUDA:
         u = word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)
         epsilon = np.float32(2**-23)
         return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, np.log(u))
+
+
+def seeded(seed: int) -> np.random.MT19937:
+    """The generator of ``torch.Generator().manual_seed(seed)`` on the CPU."""
+    bits = np.random.MT19937()
+    bits._legacy_seeding(seed & 0xFFFFFFFF)
+    return bits
+
+
+def randint(seed: int, high: int, size: int) -> Array:
+    """``torch.randint(0, high, (size,), generator=…)`` on the CPU, for a `high` below 2**28: (size,) int64."""
+    return (seeded(seed).random_raw(size) % np.uint64(high)).astype(np.int64)
+
+
+def randperm(seed: int, n: int, first: int | None = None) -> Array:
+    """The first ids (all, unless told) of ``torch.randperm(n, generator=…)`` on the CPU: (first,) int64.
+
+    torch shuffles from the front: step i swaps places i and j[i] = i + draw mod (n − i). Here no swap is made; what
+    stands where is read off j. Before step i, place q holds what the last step s < i with j[s] = q brought there, which
+    is what place s held before step s; or q, if none did.
+    """
+    first = n if first is None else min(first, n)
+    steps = np.arange(min(first, n - 1))
+    j = steps + (seeded(seed).random_raw(len(steps)) % (n - steps).astype(np.uint64)).astype(np.int64)
+    # Sorted by (j, step), the last step before i with the same j is i's neighbour.
+    order = np.sort(j * len(steps) + steps) % max(1, len(steps))
+    same = j[order[1:]] == j[order[:-1]]
+    before = np.full(len(steps), -1)
+    before[order[1:][same]] = order[:-1][same]
+
+    # `source[i]`: the step whose place's content stood at place i before step i, followed back to its root.
+    last = np.full(n, -1)
+    moved = order[j[order] != order]
+    last[j[moved]] = moved  # of equals the last is written: the highest step
+    source = np.where(last[: len(steps)] >= 0, last[: len(steps)], steps)
+    while not np.array_equal(source[source], source):
+        source = source[source]
+    out = np.where(before >= 0, source[before], np.where(j == steps, source, j))
+    if first > len(steps):  # the last of all, which no step moves
+        out = np.append(out, source[last[n - 1]] if last[n - 1] >= 0 else n - 1)
+    return out
 
 
 def philox(seed: int, counter: Array, subsequence: Array) -> Array:

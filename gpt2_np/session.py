@@ -15,7 +15,7 @@ from .cache import KVCache
 from .config import Config
 from .edits import Edit, edits
 from .params import Params, map_arrays
-from .taps import Capture, Tap, both, no_tap, select
+from .taps import Capture, Recording, Tap, both, no_tap, select
 
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
@@ -140,6 +140,10 @@ class Model:
         altered.tap = self.tap
         return altered
 
+    def unembed(self, x: Array) -> Array:
+        """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
+        return ops.unembed(x, self.params.lm_head)
+
     def check_ids(self, ids: Any) -> Array:
         """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""
         array = np.asarray(ids)
@@ -159,7 +163,7 @@ def check_vocabulary(ids: Array, config: Config) -> None:
 
 
 class Session:
-    """Rows of text in progress: all that `decoders` need of a model (their ``RewindableStepper``).
+    """Rows of text in progress: all that `decoders` need of a model (each of their ``…Stepper`` protocols).
 
     The first `feed` brings the prompts, one a row, of any lengths; every later one continues the rows.
     """
@@ -176,7 +180,40 @@ class Session:
         """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
         return [row for logits in self._advance(ids, last_only=False) for row in logits]
 
-    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool) -> list[Array]:
+    def feed_hidden(self, ids: Sequence[Sequence[int]] | Array) -> tuple[Array, list[Array]]:
+        """`feed`'s logits, and the final norm's output after every new id: for each row (its new ids, D)."""
+        logits, (hidden,) = self._observe(ids, ["ln_final.out"], last_only=False)
+        return logits, hidden
+
+    def feed_layers(self, ids: Sequence[Sequence[int]] | Array, layers: Sequence[int]) -> tuple[Array, Array]:
+        """`feed`'s logits, and those of the residual stream as it enters each of `layers`: (layers, rows, V).
+
+        The stream is unembedded as it is, without the final norm.
+        """
+        logits, streams = self._observe(ids, [f"blocks.{layer}.resid_pre" for layer in layers], last_only=True)
+        return logits, self.model.unembed(np.stack([[row[-1] for row in stream] for stream in streams]))
+
+    @property
+    def n_layer(self) -> int:
+        """How many layers `feed_layers` can look at."""
+        return self.model.config.n_layer
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and unembedding are one matrix, so that early layers mostly repeat the last id."""
+        return self.model.config.tie_word_embeddings
+
+    def _observe(
+        self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
+    ) -> tuple[Array, list[list[Array]]]:
+        """(rows, V) logits after each row's last id, and for each name each row's (its new ids, D) activations."""
+        seen = Recording(names, self.model.config)
+        logits = self._advance(ids, last_only, seen)
+        return (np.concatenate([part[:, -1] for part in logits]),
+                [[row for part in seen.passes[name] for row in part] for name in names])  # fmt: skip
+
+    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
+        tap = both(self.tap, watch)
         rows = [np.asarray(row, np.int64) for row in ids]
         if self.cache is None:
             self.cache = KVCache(self.model.config, len(rows), self.capacity, self.model.dtype)
@@ -187,11 +224,11 @@ class Session:
             check_vocabulary(row, self.model.config)
         if len({len(row) for row in rows}) == 1:
             self.cache.check_room(len(rows[0]))
-            return [self.model.forward(np.stack(rows), cache=self.cache, tap=self.tap, last_only=last_only)]
+            return [self.model.forward(np.stack(rows), cache=self.cache, tap=tap, last_only=last_only)]
         views = [self.cache.row(number) for number in range(len(rows))]
         for row, view in zip(rows, views, strict=True):
             view.check_room(len(row))
-        return [self.model.forward(row[None], cache=view, tap=self.tap, last_only=last_only)
+        return [self.model.forward(row[None], cache=view, tap=tap, last_only=last_only)
                 for row, view in zip(rows, views, strict=True)]  # fmt: skip
 
     def reorder(self, rows: Sequence[int] | Array) -> None:

@@ -14,6 +14,7 @@ import decoders
 from decoders import Completion, Options, Token
 from decoders.interface import log_softmax
 
+from . import breakers
 from .session import Model
 from .tokenizer import Tokenizer
 
@@ -69,19 +70,22 @@ class GPT2(Model):
             raise ValueError("this model has no folder, so no tokenizer; give ids instead of text")
         return Tokenizer.from_folder(self.folder, self.config)
 
-    def generate(self, prompt: Prompt | Sequence[Prompt], **options: Any) -> Any:
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], *, trace: list[Any] | None = None, **options: Any
+    ) -> Any:
         """Continue a prompt, or each of a list of prompts: text or ids, of any lengths.
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt with one sequence gives a `Generation`; anything else a list of them, in
-        transformers' order. ``ValueError``, in one line, for an option or prompt that can't be.
+        transformers' order. ``force_words_ids`` may hold texts. A list given as `trace` receives what a search goes
+        through, step by step (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
         """
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
         stop_strings, chosen = self.options(options)
         session = self.start(capacity=self._capacity(prompts, chosen))
         completions = decoders.generate(session, prompts, chosen, context=self.config.n_positions,
-                                        stopping=self._stopping(stop_strings))  # fmt: skip
+                                        stopping=self._stopping(stop_strings), trace=trace)  # fmt: skip
         copies = chosen.num_return_sequences
         written = [self._generation(prompts[number // copies], one, chosen) for number, one in enumerate(completions)]
         return written if several or copies > 1 else written[0]
@@ -92,7 +96,7 @@ class GPT2(Model):
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
         """
         stop_strings, chosen = self.options(options)
-        if chosen.num_beams > 1 or chosen.num_return_sequences > 1:
+        if not chosen.streams:
             raise ValueError("only one sequence can be streamed; beams and several sequences are known at their end")
         prompts = [self.prompt_ids(prompt)]
         session = self.start(capacity=self._capacity(prompts, chosen))
@@ -150,12 +154,37 @@ class GPT2(Model):
         stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
         if any(not isinstance(one, str) or not one for one in stop):
             raise ValueError(f"stop_strings must be texts of at least one character, got {list(stop)!r}")
+        self._texts_to_ids(names)
         options = Options.from_names(names)
         if "eos_token_id" not in names:
             eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
             options = replace(options, eos_token_id=tuple(eos) or None)
         options.check_vocabulary(self.config.vocab_size)
         return stop, options
+
+    def _texts_to_ids(self, names: dict[str, Any]) -> None:
+        """What may be given as text, as ids; and what guidance and DRY need and weren't given."""
+        if names.get("force_words_ids") is not None:
+            names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
+        if names.get("guidance_scale") is not None:
+            names.setdefault("unconditional", self.start)
+        negative = names.get("negative_prompt_ids")
+        if negative is not None:
+            several = is_batch(negative)
+            names["negative_prompt_ids"] = ([self.prompt_ids(one) for one in negative] if several
+                                            else self.prompt_ids(negative))  # fmt: skip
+        if names.get("dry_multiplier") is not None:
+            given = names.get("dry_sequence_breakers")
+            given = breakers.DEFAULT if given is None else given
+            texts = [one for one in given if isinstance(one, str)]
+            others = [one for one in given if not isinstance(one, str)]
+            names["dry_sequence_breakers"] = [*others, *breakers.breakers(self.tokenizer, texts)] or None
+
+    def _word_ids(self, words: Any) -> Any:
+        """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
+        if isinstance(words, str):
+            return self.tokenizer.encode(words)
+        return [self._word_ids(one) if isinstance(one, str) else one for one in words]
 
     def _capacity(self, prompts: list[list[int]], options: Options) -> int:
         longest = max((len(prompt) for prompt in prompts), default=1)

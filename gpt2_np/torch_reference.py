@@ -71,6 +71,11 @@ class TorchModel(Model):
         found |= {f"blocks.{layer}.attn.pattern": x.cpu().numpy() for layer, x in enumerate(out.attentions)}
         return out.logits.cpu().numpy(), found
 
+    def unembed(self, x: Array) -> Array:
+        """The logits of residual streams as they are, by torch: (…, D) → (…, V)."""
+        with torch.inference_mode():
+            return self.torch_model.lm_head(self._tensor(x)).cpu().numpy()
+
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> TorchSession:
         """A session on torch: the same steps, torch's logits."""
         return TorchSession(self, self.config.n_positions if capacity is None else capacity, tap)
@@ -119,14 +124,34 @@ class TorchSession(Session):
 
     def __init__(self, model: TorchModel, capacity: int, tap: Tap = no_tap) -> None:
         super().__init__(model, capacity, tap)
+        self.model: TorchModel = model
         self.caches: list[DynamicCache] = []
         self.texts: list[list[int]] = []
 
-    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool) -> list[Array]:
-        rows = [np.asarray(row, np.int64) for row in ids]
+    def _observe(
+        self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
+    ) -> tuple[Array, list[list[Array]]]:
+        """As in `Session`, for the points that transformers shows: residual streams and the final norm's output."""
+        logits, seen = [], []
+        self._start(len(ids))
+        for row, cache in zip(ids, self.caches, strict=True):
+            with torch.inference_mode():
+                tokens = self.model._tensor(np.asarray(row, np.int64)[None])
+                out = self.model.torch_model(tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
+            states = {f"blocks.{layer}.resid_pre": x for layer, x in enumerate(out.hidden_states[:-1])}
+            states["ln_final.out"] = out.hidden_states[-1]
+            logits.append(out.logits[0, -1].cpu().numpy())
+            seen.append([states[name][0].cpu().numpy() for name in names])
+        return np.stack(logits), [list(rows) for rows in zip(*seen, strict=True)]
+
+    def _start(self, rows: int) -> None:
         if not self.caches:
-            self.caches = [DynamicCache() for _ in rows]
-        return [self.model.forward(row[None], cache=cache, last_only=last_only)  # type: ignore[arg-type]
+            self.caches = [DynamicCache() for _ in range(rows)]
+
+    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
+        rows = [np.asarray(row, np.int64) for row in ids]
+        self._start(len(rows))
+        return [self.model.forward(row[None], cache=cache, last_only=last_only)
                 for row, cache in zip(rows, self.caches, strict=True)]  # fmt: skip
 
     def reorder(self, rows: Sequence[int] | Array) -> None:

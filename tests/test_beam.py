@@ -24,7 +24,8 @@ def agree(model, prompts, seed: int, options: dict, eos: int | list[int] | None)
         assert mine == row[: len(mine)]
         assert set(row[len(mine) :]) <= {0, 3, -1}  # what transformers fills up with
     assert max(map(len, ids)) == longest
-    np.testing.assert_allclose([completion.score for completion in ours], theirs.sequences_scores.numpy(), atol=2e-5)
+    np.testing.assert_allclose([completion.score for completion in ours], theirs.sequences_scores.numpy(), atol=2e-5,
+                               rtol=1e-6)  # a length_penalty below 0 multiplies: float32 then has no more digits
 
 
 OPTIONAL = {

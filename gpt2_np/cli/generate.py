@@ -11,28 +11,19 @@ import click
 
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
+from .samplers import EXAMPLES as SAMPLER_EXAMPLES
+from .samplers import sampler_options
+from .searches import EXAMPLES as SEARCH_EXAMPLES
+from .searches import search_options, write_trace
 
-SAMPLING, SEARCH, RULES, LENGTH, OUTPUT = "Sampling", "Beam search", "Rules", "Length", "Output"
+SAMPLING, RULES, LENGTH, OUTPUT = "Sampling", "Rules", "Length", "Output"
 EXAMPLES = {
     LENGTH: 'gpt2-np generate "One day" --max-new-tokens 100 --stop "\\n"',
     SAMPLING: 'gpt2-np generate "One day" --do-sample --temperature 0.8 --top-p 0.95 --seed 1',
-    SEARCH: 'gpt2-np generate "One day" --num-beams 5 --num-return-sequences 3',
     RULES: 'gpt2-np generate "One day" --no-repeat-ngram-size 3 --repetition-penalty 1.2',
     OUTPUT: 'gpt2-np generate "One day" --json | jq .ids',
     "Model": 'gpt2-np generate "One day" --model gpt2-medium --dtype int8',
 }
-
-
-class Early(click.ParamType):
-    """--early-stopping: true, false or never."""
-
-    name = "true|false|never"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        known = {"true": True, "false": False, "never": "never"}
-        if value not in known:
-            self.fail(f"must be true, false or never, got {value!r}", param, ctx)
-        return known[value]
 
 
 def numbers(path: Path) -> list[float]:
@@ -43,7 +34,8 @@ def numbers(path: Path) -> list[float]:
         raise ValueError(f"{path} must hold numbers only: {error}") from None
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Continue a prompt.")
+@click.command(cls=GroupedCommand, examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES,
+               short_help="Continue a prompt.")  # fmt: skip
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
 @grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
@@ -65,9 +57,8 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
 @grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
 @grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
-@grouped(SEARCH, "--num-beams", type=int, help="Follow so many texts at once and return the likeliest.")
-@grouped(SEARCH, "--length-penalty", type=float, help="Above 0 favours long texts.  [default: 1]")
-@grouped(SEARCH, "--early-stopping", type=Early(), help="When to stop looking for better ones.  [default: false]")
+@sampler_options
+@search_options
 @grouped(RULES, "--repetition-penalty", type=float, help="Above 1: what occurred becomes less likely.")
 @grouped(RULES, "--presence-penalty", type=float, help="Subtracted once for a token generated before.")
 @grouped(RULES, "--frequency-penalty", type=float, help="Subtracted for each time a token was generated.")
@@ -76,10 +67,10 @@ def numbers(path: Path) -> list[float]:
 @model_options
 def generate(
     prompt: str, model: str, dtype: str, backend: str, device: str | None, as_json: bool,
-    stop_strings: tuple[str, ...], **options: Any,
+    stop_strings: tuple[str, ...], trace_file: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
-    chosen = {name: value for name, value in options.items() if value is not None}
+    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
     if "uniforms" in chosen:
         chosen["uniforms"] = numbers(chosen["uniforms"])
     if stop_strings:
@@ -87,8 +78,11 @@ def generate(
     gpt2 = load(model, dtype, backend, device)
     _, checked = gpt2.options(chosen)
     compiling(gpt2)
-    if as_json or checked.num_beams > 1 or checked.num_return_sequences > 1:
-        written = gpt2.generate(prompt, **chosen)
+    if as_json or trace_file is not None or not checked.streams:
+        trace: list[Any] | None = None if trace_file is None else []
+        written = gpt2.generate(prompt, trace=trace, **chosen)
+        if trace_file is not None and trace is not None:
+            write_trace(trace_file, trace, gpt2)
         several = written if isinstance(written, list) else [written]
         for number, one in enumerate(several, 1):
             if as_json:

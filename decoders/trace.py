@@ -1,0 +1,46 @@
+"""What a search went through, as plain data: what `generate` appends to a list given as its ``trace``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .beam import Beam, Step
+from .interface import Completion
+from .stochastic_beam import Draw
+
+Text = Callable[[Sequence[int]], str]
+
+
+def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
+    """One entry of a trace as JSON can hold it; with `text`, each list of ids also as text.
+
+    Beam searches give a `Step` for each prompt, group and step; best of n every sample; stochastic beams and
+    exhaustive search a tuple for each prompt, of all they drew or found.
+    """
+    if isinstance(entry, Step):
+        return {
+            "prompt": entry.prompt,
+            "group": entry.group,
+            "length": len(entry.candidates[0].ids),
+            "candidates": [one(beam, text) for beam in entry.candidates],
+            "running": [one(beam, text) for beam in entry.running],
+            "pool": [one(beam, text) for beam in entry.pool],
+            "stopped": entry.stopped,
+        }
+    if isinstance(entry, tuple):
+        return {"found": [one(item, text) for item in entry]}
+    return one(entry, text)
+
+
+def one(item: Beam | Draw | Completion, text: Text | None) -> dict[str, Any]:
+    """One hypothesis, draw or completion."""
+    out: dict[str, Any] = {"ids": list(item.ids)}
+    if text is not None:
+        out["text"] = text(out["ids"])
+    if isinstance(item, Draw):
+        out |= {"log_probability": item.log_probability, "gumbel": item.gumbel}
+    elif item.score is not None:
+        out["score"] = float(item.score)
+    out["finish_reason"] = item.finish_reason
+    return out
