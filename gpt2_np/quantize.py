@@ -58,9 +58,9 @@ class Matrix:
             return from_bits(codes)
         if codes.dtype == np.int8:
             return codes.astype(np.float32) * scales
-        whole = np.stack([codes & 15, codes >> 4], axis=1).reshape(-1, GROUP, codes.shape[1])
+        whole = np.stack([codes & 15, codes >> 4], axis=1).reshape(len(scales), GROUP, codes.shape[1])
         wide = whole * from_bits(scales[:, :1]) + from_bits(scales[:, 1:])
-        return wide.reshape(-1, codes.shape[1])[: self.inputs]
+        return wide.reshape(2 * len(codes), codes.shape[1])[: self.inputs]
 
     def product(self, x: Array) -> Array:
         """x times this matrix: (…, inputs) float32 → (…, outputs) float32. The readable way; `kernels` has another."""
@@ -103,18 +103,14 @@ def best_grid(groups: Array) -> tuple[Array, Array]:
     """
     low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
     middle, half = (low + high) / 2, (high - low) / 2
-    best_scale, best_low, least = None, None, None
+    best_scale, best_low, least = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
     for share in (1.0, 0.9, 0.8):
         scale, start = to_bfloat16(half * np.float32(2 * share / 15)), to_bfloat16(middle - half * np.float32(share))
         steps = np.rint((groups - start) / np.where(scale > 0, scale, np.float32(1))).clip(0, 15)
         error = np.square(steps * scale + start - groups).sum(axis=1, keepdims=True)
-        if best_scale is None or best_low is None or least is None:
-            best_scale, best_low, least = scale, start, error
-        else:
-            better = error < least
-            best_scale, best_low = np.where(better, scale, best_scale), np.where(better, start, best_low)
-            least = np.minimum(error, least)
-    assert best_scale is not None and best_low is not None
+        better = error < least
+        best_scale, best_low = np.where(better, scale, best_scale), np.where(better, start, best_low)
+        least = np.where(better, error, least)
     return best_scale, best_low
 
 

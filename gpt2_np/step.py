@@ -22,7 +22,7 @@ Array = np.ndarray
 
 
 def suits(params: Params, config: Config, positions: int) -> bool:
-    """Whether `forward` can take a call with so many positions: few of them, GPT-2's own activation, float32 in rows."""
+    """Whether `forward` can take so many positions: few of them, GPT-2's own activation, float32 matrices in rows."""
     p = params.h[0]
     matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
     return (positions <= FEW and config.activation_function in GELU_NEW and params.ln_f.weight.dtype == np.float32

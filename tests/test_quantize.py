@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_np import GPT2, kernels, ops
-from gpt2_np.quantize import Matrix, quantize_matrix
+from gpt2_np.quantize import GROUP, REDUCED, Matrix, quantize_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -29,23 +29,41 @@ def test_each_weight_is_as_near_as_the_format_allows(rows: int, columns: int, sc
     matrix = quantize_matrix(weight, "int8")
     assert (np.abs(matrix.dequantize() - weight) <= 0.5001 * matrix.scales).all()
     assert (matrix.shape, matrix.size) == ((rows, columns), rows * columns)
+    quarter = quantize_matrix(weight, "int4")
+    assert (quarter.shape, quarter.size) == ((rows, columns), rows * columns)
+    for start in range(0, rows, GROUP):
+        group, back = weight[start : start + GROUP], quarter.dequantize()[start : start + GROUP]
+        # Nothing is further off than the obvious grid's ends may be cut, and bfloat16 rounds scale and minimum.
+        assert (np.abs(back - group) <= 0.12 * np.ptp(group, axis=0) + 0.01 * np.abs(group).max(axis=0)).all()
 
 
-def test_a_row_of_zeros_stays_zero() -> None:
+@given(
+    rows=st.integers(1, 100), columns=st.integers(1, 9), size=st.integers(1, 9), start=st.integers(0, 8),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_some_outputs_are_those_outputs_of_the_whole(rows: int, columns: int, size: int, start: int, seed: int) -> None:
+    part = slice(min(start, columns), min(start + size, columns))
+    for dtype in REDUCED:
+        matrix = quantize_matrix(normal(rows, columns, seed=seed), dtype)
+        np.testing.assert_array_equal(matrix.dequantize(part), matrix.dequantize()[:, part])
+
+
+def test_zeros_stay_zeros() -> None:
     weight = np.zeros((3, 40), np.float32)
-    for dtype in ("bfloat16", "int8"):
+    for dtype in REDUCED:
         np.testing.assert_array_equal(quantize_matrix(weight, dtype).dequantize(), weight)
-    with pytest.raises(ValueError, match="dtype must be bfloat16 or int8, got 'int2'"):
+    with pytest.raises(ValueError, match="dtype must be one of bfloat16, int8, int4, got 'int2'"):
         quantize_matrix(weight, "int2")
 
 
 @pytest.mark.parametrize("twin", [ops, kernels])
-@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", REDUCED)
 @pytest.mark.parametrize("rows", [1, 3, 60])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (5, 7), (66, 64), (300, 33), (768, 768)])
 def test_both_products_are_the_widened_matrix_times_x(twin, dtype: str, rows: int, outputs: int, inputs: int) -> None:
-    matrix, x, bias = quantize_matrix(normal(outputs, inputs), dtype), normal(2, rows, inputs, seed=1), normal(outputs)
-    truth = x.astype(np.float64) @ matrix.dequantize().T.astype(np.float64)
+    matrix, x, bias = quantize_matrix(normal(inputs, outputs), dtype), normal(2, rows, inputs, seed=1), normal(outputs)
+    truth = x.astype(np.float64) @ matrix.dequantize().astype(np.float64)
     for result, expected in ((twin.linear(x, matrix, bias), truth + bias), (twin.unembed(x, matrix), truth)):
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, expected, atol=3e-5 * max(1.0, inputs**0.5 / 4))
@@ -55,7 +73,7 @@ LICENSE = Path(__file__).parent.parent / "LICENSE"
 TEXT = LICENSE.read_text() + "Once upon a time there was a king who had three sons. " * 4
 
 
-@pytest.mark.parametrize(("dtype", "within"), [("bfloat16", 0.001), ("int8", 0.005)])
+@pytest.mark.parametrize(("dtype", "within"), [("bfloat16", 0.001), ("int8", 0.005), ("int4", 0.05)])
 def test_what_the_bundled_model_loses(dtype: str, within: float) -> None:
     reduced = GPT2.from_pretrained(dtype=dtype)
     assert isinstance(reduced.params.lm_head, Matrix)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reference import random_ids
+from reference import random_ids, reference_model, save
 
 from gpt2_np import kernels, model, step
 from gpt2_np.cache import KVCache
@@ -21,9 +21,15 @@ def logits(forward, loaded: Model, ids: np.ndarray) -> list[np.ndarray]:
     return [*run, forward(ids[:, 7:10], cache), forward(ids[1:, 10:11], cache.row(1))]
 
 
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose widths are whole groups, as int4 wants them."""
+    return save(reference_model(n_embd=64, n_head=4), tmp_path_factory.mktemp("wide"))
+
+
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])
-def test_fused_and_single_operations_give_the_same_bits(small: Path, dtype: str) -> None:
-    loaded = Model.from_pretrained(small, dtype=dtype)
+def test_fused_and_single_operations_give_the_same_bits(wide: Path, dtype: str) -> None:
+    loaded = Model.from_pretrained(wide, dtype=dtype)
     params, config, ids = loaded.params, loaded.config, random_ids(2, 12)
     assert step.suits(params, config, 10)
     fused = logits(lambda part, cache: step.forward(params, config, part, cache=cache), loaded, ids)
@@ -48,6 +54,7 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     assert not step.suits(params, config, kernels.FEW + 1)
     oracle = Model.from_pretrained(small, dtype="float64")
     assert not step.suits(oracle.params, config, 1)
+    assert not step.suits(Model.from_pretrained(small, dtype="int4").params, config, 1)  # 48 wide: no whole groups
     transposed = params.h[0].attn.c_attn._replace(weight=np.asfortranarray(params.h[0].attn.c_attn.weight))
     block = params.h[0]._replace(attn=params.h[0].attn._replace(c_attn=transposed))
     assert not step.suits(params._replace(h=(block, *params.h[1:])), config, 1)

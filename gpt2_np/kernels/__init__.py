@@ -9,6 +9,5 @@ from .causal import attention
 from .matrices import FEW, linear, streams, unembed
 from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
 
-__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "gelu_new", "layer_norm", "layer_norm_scale", "linear",
-           "mix_values", "softmax", "split_heads", "streams",
-           "unembed"]  # fmt: skip
+__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "gelu_new", "layer_norm",
+           "layer_norm_scale", "linear", "mix_values", "softmax", "split_heads", "streams", "unembed"]  # fmt: skip

@@ -51,8 +51,9 @@ float_of_bits: Any = intrinsic(_float_of_bits)
 
 def _prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind, (array, *place) = signature.args[0], arguments
-        there = cgutils.get_item_pointer(context, builder, kind, context.make_array(kind)(context, builder, array), place)
+        kind, (value, *place) = signature.args[0], arguments
+        array = context.make_array(kind)(context, builder, value)
+        there = cgutils.get_item_pointer(context, builder, kind, array, place)
         pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         hint = builder.module.declare_intrinsic(
             "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, number, number, number])

@@ -8,11 +8,11 @@ from numba import prange, types, void
 
 from .. import ops
 from .arithmetic import PARALLEL, exp, lengths1, out3
+from .matrices import FEW
 from .pointwise import softmax_causal
 from .threads import in_threads
 
 Array = np.ndarray
-FEW = 16  # up to so many positions by streaming, which gives each the same bits in any company
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 cache4 = types.Array(types.float32, 4, "C", readonly=True)
 heads3 = types.Array(types.float32, 3, "C", readonly=True)

@@ -68,5 +68,6 @@ def block(code: str) -> Any:
     """
     linear = (*WEIGHTS[code], vector)
     signature = void(out2, lengths1, lengths1, out4, out4, types.float32, types.float32, vector, vector, *linear,
-                     *linear, vector, vector, *linear, *linear, out2, out2, out3, out3, out3, out2, out2, out3)  # fmt: skip
+                     *linear, vector, vector, *linear, *linear,
+                     out2, out2, out3, out3, out3, out2, out2, out3)  # fmt: skip
     return numba.njit(signature, **PARALLEL)(_block)

@@ -13,7 +13,7 @@ from .streaming import BLOCKS, GROUP, product
 from .threads import in_threads, slices
 
 Array = np.ndarray
-FEW = 48  # from about so many positions on, BLAS is faster than reading the weights once
+FEW = 48  # up to so many positions by streaming, which gives each the same bits in any company; BLAS from there on
 AT_ONCE = 8  # positions whose scores over the vocabulary are summed at a time, for the sums to stay small
 NO_SCALES = np.empty((0, 0), np.float32)
 

@@ -85,10 +85,12 @@ def signature(codes: Any, scales: Any) -> Any:
 
 @register_jitable
 def add_eight(
-    sums: Array, x: Array, i: int, c0: Array, c1: Array, c2: Array, c3: Array, c4: Array, c5: Array, c6: Array, c7: Array
-) -> None:
+    sums: Array, x: Array, i: int,
+    c0: Array, c1: Array, c2: Array, c3: Array, c4: Array, c5: Array, c6: Array, c7: Array,
+) -> None:  # fmt: skip
     """Add eight inputs, from the i-th on, each times its row of weights."""
-    x0, x1, x2, x3, x4, x5, x6, x7 = x[i], x[i + 1], x[i + 2], x[i + 3], x[i + 4], x[i + 5], x[i + 6], x[i + 7]
+    x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
+    x4, x5, x6, x7 = x[i + 4], x[i + 5], x[i + 6], x[i + 7]
     for f in range(len(c0)):
         total = sums[f] + x0 * widen(c0[f])
         total += x1 * widen(c1[f])
