@@ -19,11 +19,13 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "searches.json").read_te
 
 
 @cache
-def model(number: int) -> Model:
-    """One of the tiny models, on the readable path."""
-    fields = {name: value for name, value in MODELS[number].items() if name != "seed"}
+def model(number: int | str) -> Model:
+    """One of the tiny models on the readable path, or the bundled one, compiled."""
+    if number == "tales":
+        return Model.from_pretrained("tales")
+    fields = {name: value for name, value in MODELS[int(number)].items() if name != "seed"}
     config = Config(**fields, bos_token_id=0, eos_token_id=0)
-    return Model(assemble(tensors(MODELS[number]), config), config, backend="numpy")
+    return Model(assemble(tensors(MODELS[int(number)]), config), config, backend="numpy")
 
 
 def ours(case: dict[str, Any], **more: Any) -> list[Completion]:
