@@ -160,11 +160,15 @@ def last(options: Options, prompt_length: int) -> Iterator[Named]:
         yield Named("renormalize_logits", W.Renormalize())
 
 
-def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array) -> Array:
-    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from."""
+def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, *, beams: bool = False) -> Array:
+    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
+
+    Rows that are the `beams` of one search stand in for each other: some may be left with nothing, but not all.
+    """
     for option, processor in chain:
         scores = processor(ids, scores)
-        if not (scores > -np.inf).any(axis=-1).all():
+        alive = (scores > -np.inf).any(axis=-1)
+        if not (alive.any() if beams else alive.all()):
             raise ValueError(f"no token is left to choose from after {option}: {processor}")
     return scores
 
