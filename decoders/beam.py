@@ -101,7 +101,8 @@ def beam_search(
             search = searches[number]
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
             scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], beams=True)
-            totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
+            with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
+                totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
         if stream is None:
             candidates = np.array([_top(row, K) for row in totals])
         else:

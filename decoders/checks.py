@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import llama_cpp, mirostat, profiles, repetition, strategies, warpers
@@ -86,6 +86,9 @@ def ranges(options: Options) -> None:
                           (warpers.TopH, o.top_h)):  # fmt: skip
         if value is not None:
             warper(value)
+    for name, biases in (("logit_bias", o.logit_bias), ("sequence_bias", o.sequence_bias)):
+        for _, bias in biases.items() if isinstance(biases, Mapping) else biases or ():
+            require(bias < math.inf, f"{name} must hold numbers below infinity", bias)
     if o.typical_p is not None and o.typical_p != 1:
         warpers.Typical(o.typical_p)
     if o.top_n_sigma is not None:

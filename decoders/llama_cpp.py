@@ -129,7 +129,7 @@ class TopNSigma:
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         there = scores > NEVER
-        deviation = np.std(scores, axis=-1, where=there, keepdims=True)
+        deviation = np.std(scores, axis=-1, where=there, keepdims=True, dtype=np.float64)
         return removed(scores, scores < scores.max(axis=-1, keepdims=True) - self.top_n_sigma * deviation)
 
 

@@ -1,4 +1,4 @@
-"""mlx-lm's sampler where it differs from llama.cpp's (``mlx_lm/sample_utils.py``): XTC."""
+"""mlx-lm's samplers where they differ from llama.cpp's: in their ties (``mlx_lm/sample_utils.py``, version 0.32)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import llama_cpp
 from .interface import softmax
 from .warpers import removed, require
 
@@ -14,8 +15,25 @@ Array = np.ndarray
 
 
 @dataclass(frozen=True)
+class TopP:
+    """As `llama_cpp.TopP`, but all that tie with the last token that stays do so too (``apply_top_p``)."""
+
+    top_p: float
+
+    def __post_init__(self) -> None:
+        require(0 < self.top_p <= 1, "top_p must be in (0, 1]", self.top_p)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out, descending = scores.copy(), llama_cpp.TopP(self.top_p)
+        for row in out:
+            row[row < np.sort(row)[-min(descending.count(row), len(row))]] = -np.inf
+        return out
+
+
+@dataclass(frozen=True)
 class XTC:
-    """As `llama_cpp.XTC`, but a top choice is above the threshold, and all that tie with the least likely one stay."""
+    """As `llama_cpp.XTC`, but a top choice is above the threshold, and all that tie with the least likely one stay
+    (``apply_xtc``, without special tokens)."""
 
     probability: float
     threshold: float

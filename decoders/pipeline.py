@@ -125,8 +125,8 @@ def sampling(options: Options, prompt: int, prompt_length: int) -> Iterator[Name
     if o.top_k is not None:
         yield Named("top_k", W.TopK(o.top_k, keep) if o.profile is None else L.TopK(max(o.top_k, keep)))
     if o.top_p is not None and o.top_p < 1:
-        downwards = o.profile in ("llama.cpp", "ctranslate2")
-        yield Named("top_p", L.TopP(o.top_p, keep) if downwards else W.TopP(o.top_p, keep))
+        yield Named("top_p", M.TopP(o.top_p) if o.profile == "mlx-lm" else
+                             L.TopP(o.top_p, keep) if o.profile else W.TopP(o.top_p, keep))  # fmt: skip
     if o.min_p is not None:
         yield Named("min_p", W.MinP(o.min_p, keep) if o.profile is None else L.MinP(o.min_p, keep))
     if o.typical_p is not None and o.typical_p < 1:
@@ -166,8 +166,10 @@ def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, *, beams:
     Rows that are the `beams` of one search stand in for each other: some may be left with nothing, but not all.
     """
     for option, processor in chain:
-        scores = processor(ids, scores)
-        alive = (scores > -np.inf).any(axis=-1)
+        with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
+            scores = processor(ids, scores)
+        # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
+        alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
         if not (alive.any() if beams else alive.all()):
             raise ValueError(f"no token is left to choose from after {option}: {processor}")
     return scores

@@ -200,7 +200,8 @@ class ExponentialDecayLengthPenalty:
             return scores
         out, eos = scores.copy(), list(self.eos)
         gain = np.abs(scores[:, eos]) * scores.dtype.type(self.factor**over - 1)
-        out[:, eos] += np.where(np.isfinite(scores[:, eos]), gain, 0)
+        # A score of −inf, or the lowest number that RemoveInvalid puts in its place, is a forbidden token's.
+        out[:, eos] += np.where(scores[:, eos] > np.finfo(scores.dtype).min, gain, 0)
         return out
 
 

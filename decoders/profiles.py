@@ -8,8 +8,8 @@ profile        order of the samplers                              besides
 "llama.cpp"    top_n_sigma, top_k 40, typical_p, top_p 0.95,      exactly k; top_p sums downwards; penalties first, over
                min_p 0.05, xtc, temperature 0.8                   the last 64 ids; mirostat acts after temperature alone
 "ctranslate2"  top_k 1, temperature, top_p                        exactly k; top_p sums downwards
-"mlx-lm"       top_p, min_p, xtc, top_k, temperature              exactly k; top_p sums upwards; penalties over the
-                                                                  last 20 ids
+"mlx-lm"       top_p, min_p, xtc, top_k, temperature              exactly k; top_p sums downwards, ties stay; penalties
+                                                                  over the last 20 ids
 =============  =================================================  =====================================================
 
 Checked against llama.cpp's and mlx-lm's own functions; CTranslate2's against its source (``src/sampling.cc``,

@@ -14,6 +14,7 @@ import decoders
 from decoders import Completion, Options, Token
 from decoders.interface import log_softmax
 
+from . import breakers
 from .session import Model
 from .tokenizer import Tokenizer
 
@@ -153,14 +154,31 @@ class GPT2(Model):
         stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
         if any(not isinstance(one, str) or not one for one in stop):
             raise ValueError(f"stop_strings must be texts of at least one character, got {list(stop)!r}")
-        if names.get("force_words_ids") is not None:
-            names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
+        self._texts_to_ids(names)
         options = Options.from_names(names)
         if "eos_token_id" not in names:
             eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
             options = replace(options, eos_token_id=tuple(eos) or None)
         options.check_vocabulary(self.config.vocab_size)
         return stop, options
+
+    def _texts_to_ids(self, names: dict[str, Any]) -> None:
+        """What may be given as text, as ids; and what guidance and DRY need and weren't given."""
+        if names.get("force_words_ids") is not None:
+            names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
+        if names.get("guidance_scale") is not None:
+            names.setdefault("unconditional", self.start)
+        negative = names.get("negative_prompt_ids")
+        if negative is not None:
+            several = is_batch(negative)
+            names["negative_prompt_ids"] = ([self.prompt_ids(one) for one in negative] if several
+                                            else self.prompt_ids(negative))  # fmt: skip
+        if names.get("dry_multiplier") is not None:
+            given = names.get("dry_sequence_breakers")
+            given = breakers.DEFAULT if given is None else given
+            texts = [one for one in given if isinstance(one, str)]
+            others = [one for one in given if not isinstance(one, str)]
+            names["dry_sequence_breakers"] = [*others, *breakers.breakers(self.tokenizer, texts)] or None
 
     def _word_ids(self, words: Any) -> Any:
         """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""

@@ -17,7 +17,7 @@ LEVELS = [
     {"config", "params", "ops", "taps", "edits", "files"},
     {"kernels"},
     {"cache", "quantize", "weights", "hub", "tokenizer"},
-    {"model"},
+    {"model", "breakers"},
     {"activations"},
     {"session", "torch_reference"},
     {"text", "internals", "parity", "notebook"},

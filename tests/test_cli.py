@@ -197,3 +197,19 @@ def test_text_streams_to_a_terminal() -> None:
     assert len(pieces) > 5
     text = b"".join(piece for _, piece in pieces).decode()
     assert "Once upon a time" in text
+
+
+def test_samplers_of_other_engines() -> None:
+    arguments = ["generate", "The sea", "-n", "15", "--do-sample", "--seed", "1"]
+    plain = run(*arguments).stdout
+    for more in (["--profile", "llama.cpp"], ["--mirostat", "2", "--mirostat-tau", "2"], ["--top-n-sigma", "0.5"],
+                 ["--temperature", "0.5", "--top-p", "0.5", "--order", "top-p,temperature"],
+                 ["--dry-multiplier", "3", "--dry-sequence-breaker", "."], ["--xtc-probability", "1"],
+                 ["--guidance-scale", "2", "--negative-prompt", "The king"],
+                 ["--watermark", '{"bias": 9}']):  # fmt: skip
+        assert run(*arguments, *more).stdout.startswith("The sea")
+    assert run(*arguments, "--profile", "llama.cpp").stdout != plain
+    line = refused(*arguments, "--profile", "mlx-lm", "--eta-cutoff", "0.1")
+    assert "profile 'mlx-lm' has no eta_cutoff" in line
+    assert "must be a JSON object" in refused(*arguments, "--watermark", "[1]")
+    assert "order may name" in refused(*arguments, "--order", "topk")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2_np import GPT2, hub
+from gpt2_np.breakers import breakers
 from gpt2_np.text import StopString, windows
 
 PROMPT = "Once upon a time"
@@ -221,3 +222,38 @@ def test_every_backend_writes_the_same(backend: str, dtype: str, model: GPT2) ->
     other = GPT2.from_pretrained(dtype=dtype, backend=backend)
     assert other.generate(PROMPT, max_new_tokens=40).ids == model.generate(PROMPT, max_new_tokens=40).ids
     assert np.result_type(other(other.prompt_ids(PROMPT))) == np.dtype(dtype)
+
+
+def test_breakers_are_spelled_in_every_way(model: GPT2) -> None:
+    found = breakers(model.tokenizer, ["\n", "once"])
+    alone = {gram[0] for gram in found if len(gram) == 1}
+    for token in range(model.tokenizer.size):
+        spelled = model.tokenizer.bytes_of(token)
+        assert (token in alone) == (b"\n" in spelled or b"once" in spelled)
+    for gram in found:
+        text = model.tokenizer.decode(gram)
+        assert "\n" in text or text.endswith("once")
+    assert any(len(gram) > 1 for gram in found)
+    with pytest.raises(ValueError, match="dry_sequence_breakers must be texts of at least one character, got ''"):
+        breakers(model.tokenizer, [""])
+
+
+def test_dry_knows_llama_cpp_s_breakers_and_one_s_own(model: GPT2) -> None:
+    _, options = model.options({"dry_multiplier": 1.0})
+    assert sorted(options.dry_sequence_breakers) == sorted(breakers(model.tokenizer, ["\n", ":", '"', "*"]))
+    _, options = model.options({"dry_multiplier": 1.0, "dry_sequence_breakers": ["\n", [5, 6]]})
+    assert (5, 6) in [tuple(one) for one in options.dry_sequence_breakers]
+    looping = model.generate("a b c a b c a b", max_new_tokens=40)
+    dry = model.generate("a b c a b c a b", max_new_tokens=40, dry_multiplier=3.0)
+    assert looping.ids != dry.ids
+
+
+def test_guidance_from_a_text(model: GPT2) -> None:
+    plain = model.generate(PROMPT, max_new_tokens=12)
+    guided = model.generate(PROMPT, max_new_tokens=12, guidance_scale=3.0, negative_prompt_ids="The king")
+    same = model.generate(PROMPT, max_new_tokens=12, guidance_scale=3.0,
+                          negative_prompt_ids=model.tokenizer.encode("The king"))  # fmt: skip
+    assert guided.ids == same.ids != plain.ids
+    assert model.generate(PROMPT, max_new_tokens=12, guidance_scale=1.0).ids == plain.ids
+    several = model.generate([PROMPT, "A"], max_new_tokens=4, guidance_scale=3.0, negative_prompt_ids=["The king", "B"])
+    assert several[0].ids == guided.ids[:4]

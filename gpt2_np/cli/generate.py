@@ -11,6 +11,8 @@ import click
 
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
+from .samplers import EXAMPLES as SAMPLER_EXAMPLES
+from .samplers import sampler_options
 from .searches import EXAMPLES as SEARCH_EXAMPLES
 from .searches import search_options, write_trace
 
@@ -32,7 +34,8 @@ def numbers(path: Path) -> list[float]:
         raise ValueError(f"{path} must hold numbers only: {error}") from None
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES | SEARCH_EXAMPLES, short_help="Continue a prompt.")
+@click.command(cls=GroupedCommand, examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES,
+               short_help="Continue a prompt.")  # fmt: skip
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
 @grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
@@ -54,6 +57,7 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
 @grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
 @grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
+@sampler_options
 @search_options
 @grouped(RULES, "--repetition-penalty", type=float, help="Above 1: what occurred becomes less likely.")
 @grouped(RULES, "--presence-penalty", type=float, help="Subtracted once for a token generated before.")

@@ -1,0 +1,43 @@
+"""DRY's sequence breakers: texts as the sequences of ids that can spell them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .tokenizer import Tokenizer
+
+DEFAULT = ("\n", ":", '"', "*")  # llama.cpp's
+LONGEST = 40  # bytes of a breaker that count
+LONGEST_TAIL = 20  # ids that may follow the first
+
+
+def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Every sequence of ids that spells one of the texts: llama.cpp's ``get_overlapping_token_sequences``.
+
+    An id whose bytes hold a whole text is one by itself; an id that ends with a text's beginning is one together with
+    the ids of the rest. ``ValueError`` for an empty text.
+    """
+    words = [tokenizer.bytes_of(token) for token in range(tokenizer.size)]
+    found: list[tuple[int, ...]] = []
+    for text in texts:
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"dry_sequence_breakers must be texts of at least one character, got {text!r}")
+        breaker = text.encode()[:LONGEST]
+        tails = [tail(tokenizer, breaker, split) for split in range(len(breaker))]
+        for token, word in enumerate(words):
+            if breaker in word:
+                found.append((token,))
+                continue
+            for split in range(1, len(breaker)):
+                following = tails[split]
+                if following and word.endswith(breaker[:split]):
+                    found.append((token, *following))
+    return list(dict.fromkeys(found))
+
+
+def tail(tokenizer: Tokenizer, breaker: bytes, split: int) -> list[int]:
+    """The ids of what follows the first `split` bytes; none where that would cut a character in two."""
+    try:
+        return tokenizer.encode(breaker[split:].decode())[:LONGEST_TAIL]
+    except UnicodeDecodeError:
+        return []
