@@ -186,7 +186,7 @@ def returned(ranked: Sequence[Beam], options: Options) -> list[Completion]:
     penalty = 1.0 if options.length_penalty is None else options.length_penalty
     kept = ranked[: options.num_return_sequences]
     possible = [beam for beam in kept if float(beam.score) * len(beam.ids) ** penalty > NEVER / 2]
-    rule = f"num_return_sequences must be at most the number of texts found ({len(possible)}); the options forbid others"
+    rule = f"num_return_sequences must be at most the number of texts found ({len(possible)}); the options forbid more"
     require(len(possible) == options.num_return_sequences, rule, options.num_return_sequences)
     return [completion(beam) for beam in kept]
 
