@@ -13,6 +13,7 @@ from .generate import deadline, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, seeded
+from .warpers import require
 
 Array = np.ndarray
 NEVER = np.float32(-1e9)  # what a beam that may not be chosen scores
@@ -99,7 +100,7 @@ def beam_search(
         for place, number in enumerate(growing):
             search = searches[number]
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
-            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams])
+            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], beams=True)
             with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
                 totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
         if stream is None:
@@ -123,7 +124,7 @@ def beam_search(
         if growing:
             stepper.reorder(rows)
             logits = stepper.feed([beam.ids[-1:] for number in growing for beam in searches[number].running])
-    return [completion(beam) for search in searches for beam in search.pool[: options.num_return_sequences]]
+    return [one for search in searches for one in returned(search.pool, options)]
 
 
 def advance(
@@ -174,6 +175,20 @@ def can_improve(search: Search, length: int, penalty: float, options: Options) -
         return False
     hopeful = search.space if options.early_stopping == "never" and penalty > 0 else length
     return bool(search.running[0].score / np.float32(hopeful**penalty) > min(beam.score for beam in search.pool))
+
+
+def returned(ranked: Sequence[Beam], options: Options) -> list[Completion]:
+    """The first ``num_return_sequences`` of some beams.
+
+    ``ValueError`` where they aren't texts that may be written: only as many were left as the processors allow, and
+    the rest are what no beam may choose from (transformers returns them, or nothing in their place).
+    """
+    penalty = 1.0 if options.length_penalty is None else options.length_penalty
+    kept = ranked[: options.num_return_sequences]
+    possible = [beam for beam in kept if float(beam.score) * len(beam.ids) ** penalty > NEVER / 2]
+    rule = f"num_return_sequences must be at most the number of texts found ({len(possible)}); the options forbid more"
+    require(len(possible) == options.num_return_sequences, rule, options.num_return_sequences)
+    return [completion(beam) for beam in kept]
 
 
 def completion(beam: Beam) -> Completion:

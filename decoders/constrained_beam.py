@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from . import pipeline
-from .beam import NEVER, Beam, Step, completion
+from .beam import NEVER, Beam, Step, returned
 from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
@@ -167,8 +167,7 @@ def constrained_beam_search(
             break
         stepper.reorder(rows)
         logits = stepper.feed([beam.ids[-1:] for one in searches if one.stopped is None for beam in one.running])
-    return [completion(beam) for search in searches
-            for beam in ranked(search.pool.beams)[: options.num_return_sequences]]  # fmt: skip
+    return [one for search in searches for one in returned(ranked(search.pool.beams), options)]
 
 
 def advance(
@@ -189,7 +188,7 @@ def advance(
 
     old = search.running
     texts = [np.array([*search.prompt, *beam.ids]) for beam in old]
-    scores = pipeline.apply(search.chain, texts, own)
+    scores = pipeline.apply(search.chain, texts, own, beams=True)
     totals = scores + np.array([[beam.score] for beam in old], np.float32)
     k = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
     grown, parents = candidates(old, totals, own, k, ends)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import pipeline
-from .beam import NEVER, Beam, Step, completion
+from .beam import NEVER, Beam, Step, returned
 from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
@@ -96,9 +96,8 @@ def group_beam_search(
             break
         stepper.reorder(rows)
         logits = stepper.feed([beam.ids[-1:] for search in searches for _, beam in search.running])
-    return [completion(beam) for search in searches
-            for beam in ranked([beam for group in search.groups for beam in group.pool.beams])
-            [: options.num_return_sequences]]  # fmt: skip
+    ended = [ranked([beam for group in search.groups for beam in group.pool.beams]) for search in searches]
+    return [one for beams in ended for one in returned(beams, options)]
 
 
 def start(number: int, prompt: Sequence[int], space: int, options: Options) -> Search:
@@ -121,7 +120,7 @@ def advance(
         return ids[-1] in options.eos_token_ids or any(stop(search.prompt, ids) for stop in stopping)
 
     texts = [np.array([*search.prompt, *beam.ids]) for beam in group.running]
-    scores = pipeline.apply(group.chain, texts, own)
+    scores = pipeline.apply(group.chain, texts, own, beams=True)
     totals = scores + np.array([[beam.score] for beam in group.running], np.float32)
     grown, parents = candidates(group.running, totals, own, max(2, 1 + len(options.eos_token_ids)) * size, ends)
     group.running, parents = split(grown, parents, size, group.pool.add)

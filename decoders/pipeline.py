@@ -160,14 +160,23 @@ def last(options: Options, prompt_length: int) -> Iterator[Named]:
         yield Named("renormalize_logits", W.Renormalize())
 
 
-def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array) -> Array:
-    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from."""
+def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, *, beams: bool = False) -> Array:
+    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
+
+    Rows that are the `beams` of one search stand in for each other: some may be left with nothing, but not all.
+    """
+    emptied = None
     for option, processor in chain:
         with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
             scores = processor(ids, scores)
         # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
-        if not (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1).all():
-            raise ValueError(f"no token is left to choose from after {option}: {processor}")
+        alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
+        if alive.any() if beams else alive.all():
+            emptied = None  # a forced token is there again, whatever went before
+        elif emptied is None:
+            emptied = f"{option}: {processor}"
+    if emptied is not None:
+        raise ValueError(f"no token is left to choose from after {emptied}")
     return scores
 
 

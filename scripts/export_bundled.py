@@ -56,7 +56,7 @@ def export(run: Path, folder: Path, dtype: torch.dtype) -> None:
     for name, content in settings.items():
         (part / name).write_text(json.dumps(content, indent=2) + "\n")
     shutil.copy(run / "tokenizer.json", part)
-    shutil.copy(run / "loss.csv", part)
+    (part / "loss.csv").write_text("\n".join(lineage((run / "loss.csv").read_text().splitlines())) + "\n")
     plot(part / "loss.csv", part / "loss.png")
 
     old = folder.with_name(folder.name + ".old")
@@ -64,6 +64,17 @@ def export(run: Path, folder: Path, dtype: torch.dtype) -> None:
         folder.rename(old)
     part.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def lineage(lines: list[str]) -> list[str]:
+    """The loss curve without the steps that a later sitting, going on from an earlier checkpoint, took again."""
+    head, *rows = lines
+    kept: list[str] = []
+    for row in rows:
+        while kept and int(kept[-1].split(",")[0]) >= int(row.split(",")[0]):
+            kept.pop()
+        kept.append(row)
+    return [head, *kept]
 
 
 def plot(table: Path, picture: Path) -> None:

@@ -1,7 +1,8 @@
 """Write tests/golden/searches.json: what transformers 4.55.4 finds by searches that version 5 moved out of its core.
 
-Group beams, constrained beams, contrastive search and DoLa on tiny random models, over many settings. 4.55 is the last
-series with all four in it. It needs an environment of its own, since the tests run against version 5:
+Group beams, constrained beams, contrastive search and DoLa on tiny random models and the bundled one, over many
+settings. 4.55 is the last series with all four in it. It needs an environment of its own, since the tests run against
+version 5:
 
     python3 -m venv golden && golden/bin/pip install torch==2.13.0 transformers==4.55.4
     golden/bin/python scripts/make_golden_searches.py
@@ -25,6 +26,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny_models import MODELS, tensors  # noqa: E402
 
+BUNDLED = ROOT / "gpt2_np" / "bundled" / "tales"
 TARGET = ROOT / "tests" / "golden" / "searches.json"
 EOS = 3
 
@@ -188,7 +190,38 @@ def dola(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
 
 
 SEARCHES = {"group_beams": (group_beams, 200), "constrained_beams": (constrained_beams, 240),
-            "contrastive": (contrastive, 160), "dola": (dola, 180)}  # fmt: skip
+            "contrastive": (contrastive, 160), "dola": (dola, 170)}  # fmt: skip
+
+
+def on_tales(tokenizer: Any) -> dict[str, list[dict[str, Any]]]:
+    """A few longer texts by the trained model that ships with the package."""
+    king, sea, end = (tokenizer(text)["input_ids"] for text in ("The king", "The sea was", "."))
+
+    def case(prompt: list[int], **options: Any) -> dict[str, Any]:
+        return {"model": "tales", "prompts": [prompt], "options": {"eos_token_id": end[0], "pad_token_id": 0} | options}
+
+    castle, queen, lady = (tokenizer(text)["input_ids"] for text in (" castle", " queen", " old lady"))
+    groups = {"num_beams": 6, "num_return_sequences": 3, "max_new_tokens": 30}
+    return {
+        "group_beams": [
+            case(king, **groups, num_beam_groups=3, diversity_penalty=0.5),
+            case(sea, **groups, num_beam_groups=6, diversity_penalty=2.0, early_stopping=True),
+            case(sea, **groups, num_beam_groups=2, diversity_penalty=1.0, repetition_penalty=1.2, length_penalty=0.0),
+        ],
+        "constrained_beams": [
+            case(king, **groups, force_words_ids=[castle]),
+            case(sea, **groups, force_words_ids=[castle, [queen, lady]], no_repeat_ngram_size=3),
+            case(sea, **groups, force_words_ids=[lady, castle], early_stopping="never"),
+        ],
+        "contrastive": [
+            case(king, penalty_alpha=0.6, top_k=4, max_new_tokens=60, eos_token_id=None),
+            case(sea, penalty_alpha=0.3, top_k=8, max_new_tokens=60, repetition_penalty=1.2),
+        ],
+        "dola": [
+            case(king, dola_layers="high", max_new_tokens=60, repetition_penalty=1.2, eos_token_id=None),
+            case(sea, dola_layers=[0, 1, 2], max_new_tokens=60, do_sample=True, seed=5),
+        ],
+    }
 
 
 def main() -> None:
@@ -196,7 +229,9 @@ def main() -> None:
     transformers.utils.logging.set_verbosity_error()
     torch.set_num_threads(1)
     Scores.record()
-    built = [build(model) for model in MODELS]
+    built: dict[int | str, Any] = {number: build(model) for number, model in enumerate(MODELS)}
+    built["tales"] = transformers.GPT2LMHeadModel.from_pretrained(BUNDLED, attn_implementation="eager").eval()
+    longer = on_tales(transformers.AutoTokenizer.from_pretrained(BUNDLED))
     golden: dict[str, Any] = {"transformers": transformers.__version__, "torch": torch.__version__,
                               "numpy": np.__version__}  # fmt: skip
     for name, (settings, count) in SEARCHES.items():
@@ -205,7 +240,7 @@ def main() -> None:
             number = draw.randrange(len(MODELS))
             case = {"model": number} | settings(draw, MODELS[number])
             cases.append(case | generate(built[number], case))
-        golden[name] = cases
+        golden[name] = cases + [case | generate(built["tales"], case) for case in longer[name]]
         print(name, len(cases))
     lines = [f"{json.dumps(name)}: {json.dumps(value) if isinstance(value, str) else listing(value)}"
              for name, value in golden.items()]  # fmt: skip

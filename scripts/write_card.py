@@ -97,16 +97,17 @@ def card(model: GPT2, run: Path, text: Path, figures: dict) -> str:
         "## Training", "",
         f"{int(last['tokens']):,} tokens in {int(last['seconds']) / 3600:.1f} hours of computing on two shared CPU cores "
         "(bfloat16 products), with `scripts/train_bundled.py`, seed 0: Muon for the blocks' matrices, AdamW for the rest, "
-        "linear warm-up and a cosine down, gradients clipped at 1, 16 rows of 512 tokens a step. One row in five is from "
-        "the tales. In some rows a passage repeats over and over, of the text or of random tokens; it takes induction "
+        "linear warm-up and a cosine down, gradients clipped at 1, 16 rows of 512 tokens a step. Some rows are "
+        "from the tales, the others from the novels. In some rows a passage repeats over and over, of the text or of random tokens; it takes induction "
         "heads to predict that. The run was spread over sittings, each going on from the checkpoint of the last, with "
         "these settings:", "",
-        "| from step | planned tokens | share of rows in which a passage repeats |", "|---|---|---|",
-        *(f"| {step:,} | {int(one['tokens']):,} | {float(one['repeats']):.0%} |" for step, one in phases), "",
+        "| from step | planned tokens | rows from the tales | rows in which a passage repeats |", "|---|---|---|---|",
+        *(f"| {step:,} | {int(one['tokens']):,} | {float(one['tales']):.0%} | {float(one['repeats']):.0%} |"
+          for step, one in phases), "",
         "The loss curve is in `loss.csv`; the weights were rounded once, to float16.", "",
         "## Where the text came from", "", sources(text), "",
         "## Ten stories", "",
-        "Unedited: `gpt2-np generate PROMPT --max-new-tokens 120 --do-sample --temperature 0.7 --top-p 0.9 --seed N`.", "",
+        "Unedited: `gpt2-np generate PROMPT --max-new-tokens 120 --do-sample --temperature 0.8 --top-p 0.95 --seed N`.", "",
         *samples(model),
         "## The same beginning, by strategy", "", *strategies(model),
     ]  # fmt: skip
@@ -128,7 +129,7 @@ def samples(model: GPT2) -> list[str]:
     """Ten continuations, each with its seed."""
     lines = []
     for prompt, seed in SAMPLES:
-        out = model.generate(prompt, max_new_tokens=120, do_sample=True, temperature=0.7, top_p=0.9, seed=seed)
+        out = model.generate(prompt, max_new_tokens=120, do_sample=True, temperature=0.8, top_p=0.95, seed=seed)
         lines += [f"Seed {seed}:", "", *quoted(f"**{prompt}**{out.text}")]
     return lines
 

@@ -13,11 +13,27 @@ from reference import TorchStepper, new_ids, random_ids, reference_generate, ref
 from decoders import Options, generate
 
 MODELS = {seed: reference_model(seed, vocab_size=19, n_positions=64, n_layer=1, n_embd=24) for seed in range(4)}
+# Models drawn anew for each example: how many there are depends on how often hypothesis asks.
+SHAPES = st.fixed_dictionaries({"seed": st.integers(0, 10**6), "vocab_size": st.integers(7, 40),
+                                "n_layer": st.integers(1, 3), "n_embd": st.sampled_from([8, 16, 24]),
+                                "tie_word_embeddings": st.booleans()})  # fmt: skip
+
+
+def drawn(shape: dict):
+    """A model of a random shape."""
+    return reference_model(shape["seed"], n_positions=32, n_head=2, **{k: v for k, v in shape.items() if k != "seed"})
 
 
 def agree(model, prompts, seed: int, options: dict, eos: int | list[int] | None) -> None:
     theirs = reference_generate(model, prompts, seed, eos_token_id=eos, **options)
-    ours = generate(TorchStepper(model), prompts, Options(eos_token_id=eos, seed=seed, **options))
+    asked = Options(eos_token_id=eos, seed=seed, **options)
+    if theirs.sequences_scores.isnan().any():  # transformers renormalized a beam that had nothing left
+        return
+    if float(theirs.sequences_scores.min()) < -1e6:  # where too few texts are possible, transformers returns others
+        with pytest.raises(ValueError, match=r"number of texts found|no token is left"):
+            generate(TorchStepper(model), prompts, asked)
+        return
+    ours = generate(TorchStepper(model), prompts, asked)
     longest = theirs.sequences.shape[1] - max(len(prompt) for prompt in prompts)
     ids = [completion.ids for completion in ours]
     for mine, row in zip(ids, new_ids(theirs, prompts), strict=True):
@@ -33,6 +49,12 @@ OPTIONAL = {
     "early_stopping": st.sampled_from([True, False, "never"]),
     "repetition_penalty": st.floats(0.8, 1.5), "no_repeat_ngram_size": st.integers(2, 3),
     "min_new_tokens": st.integers(0, 4), "renormalize_logits": st.booleans(),
+}  # fmt: skip
+RULES = OPTIONAL | {
+    "sequence_bias": st.sampled_from([{(3,): 4.0}, {(3,): 2.0, (4, 5): 3.0}, {(6,): -3.0}]),
+    "suppress_tokens": st.just([1, 2]), "begin_suppress_tokens": st.just([4]), "bad_words_ids": st.just([[5], [6, 4]]),
+    "forced_eos_token_id": st.just(3), "exponential_decay_length_penalty": st.just((2, 1.1)),
+    "num_return_sequences": st.integers(1, 3),
 }  # fmt: skip
 
 
@@ -60,6 +82,23 @@ def test_ids_and_scores_are_transformers_own(number, length, rows, seed, beams, 
 def test_beam_sampling_with_the_same_seed(number, seed, beams, rows, eos, warp) -> None:
     prompts = random_ids(rows, 3, 19, seed % 997).tolist()
     agree(MODELS[number], prompts, seed, {"num_beams": beams, "do_sample": True, "max_new_tokens": 8} | warp, eos)
+
+
+def on_random_models(shape, rows, seed, beams, new, options, eos) -> None:
+    """One random model, one random setting."""
+    if eos is None:
+        options.pop("exponential_decay_length_penalty", None)  # transformers needs an end-of-text for it
+    options |= {"num_beams": beams, "max_new_tokens": new, "min_new_tokens": min(new, options.get("min_new_tokens", 0)),
+                "num_return_sequences": min(beams, options.get("num_return_sequences", 1))}  # fmt: skip
+    agree(drawn(shape), random_ids(rows, 3, shape["vocab_size"], seed).tolist(), seed, options, eos)
+
+
+CASE = given(
+    shape=SHAPES, rows=st.integers(1, 2), seed=st.integers(0, 999), beams=st.integers(2, 7), new=st.integers(1, 12),
+    options=st.fixed_dictionaries({}, optional=RULES), eos=st.sampled_from([None, 3, [3, 5]]),
+)  # fmt: skip
+test_random_models_and_settings = settings(max_examples=250, deadline=None)(CASE(on_random_models))
+test_many_random_models = pytest.mark.slow(settings(max_examples=3000, deadline=None)(CASE(on_random_models)))
 
 
 def test_two_hundred_tokens() -> None:
