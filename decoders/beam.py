@@ -100,9 +100,10 @@ def beam_search(
         for place, number in enumerate(growing):
             search = searches[number]
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
-            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], beams=True)
+            so_far = np.array([[beam.score] for beam in search.running])
+            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], so_far)
             with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
-                totals[place] = (scores + np.array([[beam.score] for beam in search.running])).ravel()
+                totals[place] = (scores + so_far).ravel()
         if stream is None:
             candidates = np.array([_top(row, K) for row in totals])
         else:

@@ -188,8 +188,8 @@ def advance(
 
     old = search.running
     texts = [np.array([*search.prompt, *beam.ids]) for beam in old]
-    scores = pipeline.apply(search.chain, texts, own, beams=True)
-    totals = scores + np.array([[beam.score] for beam in old], np.float32)
+    so_far = np.array([[beam.score] for beam in old], np.float32)
+    totals = so_far + pipeline.apply(search.chain, texts, own, so_far)
     k = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
     grown, parents = candidates(old, totals, own, k, ends)
     running, parents = split(grown, parents, options.num_beams, add)

@@ -120,8 +120,8 @@ def advance(
         return ids[-1] in options.eos_token_ids or any(stop(search.prompt, ids) for stop in stopping)
 
     texts = [np.array([*search.prompt, *beam.ids]) for beam in group.running]
-    scores = pipeline.apply(group.chain, texts, own, beams=True)
-    totals = scores + np.array([[beam.score] for beam in group.running], np.float32)
+    so_far = np.array([[beam.score] for beam in group.running], np.float32)
+    totals = so_far + pipeline.apply(group.chain, texts, own, so_far)
     grown, parents = candidates(group.running, totals, own, max(2, 1 + len(options.eos_token_ids)) * size, ends)
     group.running, parents = split(grown, parents, size, group.pool.add)
     length = len(grown[0].ids)

@@ -160,22 +160,32 @@ def last(options: Options, prompt_length: int) -> Iterator[Named]:
         yield Named("renormalize_logits", W.Renormalize())
 
 
-def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, *, beams: bool = False) -> Array:
+REVIVING = ("forced_bos_token_id", "forced_eos_token_id")  # what puts a token where there was none
+
+
+def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None) -> Array:
     """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
 
-    Rows that are the `beams` of one search stand in for each other: some may be left with nothing, but not all.
+    Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
+    with nothing, but not all.
     """
-    emptied = None
+    possible = None if beams is None else beams[:, 0] > -np.inf
+    alive, emptied = np.ones(len(scores), bool), ""
     for option, processor in chain:
+        takes = alive | (option in REVIVING)  # what has nothing left to choose from is past reshaping
         with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
-            scores = processor(ids, scores)
+            if takes.all():
+                scores = processor(ids, scores)
+            elif takes.any():
+                scores = scores.copy()
+                scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
         # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
         alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
-        if alive.any() if beams else alive.all():
-            emptied = None  # a forced token is there again, whatever went before
-        elif emptied is None:
+        if alive.all() if possible is None else (alive & possible).any():
+            emptied = ""
+        elif not emptied:
             emptied = f"{option}: {processor}"
-    if emptied is not None:
+    if emptied:
         raise ValueError(f"no token is left to choose from after {emptied}")
     return scores
 

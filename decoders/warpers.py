@@ -199,5 +199,4 @@ class Renormalize:
     """Scores as log-probabilities again, whatever came before."""
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        dead = np.isneginf(scores).all(axis=-1, keepdims=True)  # a beam with nothing left stays so; torch makes it NaN
-        return np.where(dead, scores, log_softmax(np.where(dead, np.float32(0), scores)))
+        return log_softmax(scores)

@@ -117,7 +117,7 @@ def test_any_combination(options: dict, prompts: list[list[int]]) -> None:
     try:
         completions = generate(Table(), prompts, Options(eos_token_id=EOS, **options))
     except ValueError as error:
-        if emptied_by(error) not in options:
+        if emptied_by(error) not in options and not str(error).startswith("num_return_sequences"):
             raise
         event("emptied")
         return
