@@ -75,9 +75,9 @@ def beam_search(
     """The ``num_return_sequences`` best hypotheses of each prompt, best first, side by side.
 
     At each step the K = max(2, 1 + end-of-texts) × num_beams best continuations of a prompt's beams are looked at
-    (or drawn without replacement, when sampling). Those of the first num_beams that end go to the pool, scored by
-    their sum of log-probabilities over length ** length_penalty; the best that don't end grow on. A list given as
-    `trace` receives a `Step` for each prompt and step.
+    (or drawn without replacement and then put in order, as transformers does since 5.24). Those of the first num_beams
+    that end go to the pool, scored by their sum of log-probabilities over length ** length_penalty; the best that don't
+    end grow on. A list given as `trace` receives a `Step` for each prompt and step.
     """
     beams = options.num_beams
     searches = []
@@ -107,7 +107,8 @@ def beam_search(
         if stream is None:
             candidates = np.array([_top(row, K) for row in totals])
         else:
-            candidates = multinomial(stream, softmax(totals), K, growing, len(prompts))
+            drawn = multinomial(stream, softmax(totals), K, growing, len(prompts))
+            candidates = np.array([places[best(row[places], K)] for places, row in zip(drawn, totals, strict=True)])
 
         late = time.monotonic() > until
         rows: list[int] = []

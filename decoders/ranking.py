@@ -15,9 +15,11 @@ def ascending(values: Array) -> Array:
     """
     if values.dtype != np.float32:
         return np.argsort(values, kind="stable")
-    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # −0 becomes 0
-    keys = np.where(bits < 0, np.int64(-(2**31)) - bits - 1, bits) << 32  # float order as integer order
-    return np.sort(keys | np.arange(len(values))) & 0xFFFFFFFF
+    bits = (values + np.float32(0)).view(np.int32)  # −0 becomes 0
+    keys = (bits ^ (bits >> 31 & 0x7FFFFFFF)).astype(np.int64) << 32  # float order as integer order
+    keys |= np.arange(len(values))
+    keys.sort()
+    return keys & 0xFFFFFFFF
 
 
 def descending(values: Array) -> Array:
@@ -30,6 +32,12 @@ def best(values: Array, n: int) -> Array:
     if n >= len(values):
         return np.ones(len(values), bool)
     least = np.partition(values, -n)[-n]
-    chosen = values > least
+    chosen: Array = values > least
     chosen[np.flatnonzero(values == least)[: n - np.count_nonzero(chosen)]] = True
     return chosen
+
+
+def highest(values: Array, n: int) -> Array:
+    """The places of the n highest of (V,) values, highest first, the first of equals first."""
+    places = np.flatnonzero(best(values, n))
+    return places[np.argsort(-values[places], kind="stable")]

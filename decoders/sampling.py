@@ -9,7 +9,7 @@ import numpy as np
 
 from .interface import softmax
 from .options import Options
-from .torch_rng import CPU, CUDA, Stream
+from .torch_rng import CPU, CUDA, Draws, Stream
 
 Array = np.ndarray
 
@@ -29,14 +29,32 @@ def multinomial(stream: Stream, probabilities: Array, n: int, rows: Sequence[int
     best p / q first.
     """
     V = probabilities.shape[-1]
-    row, token = np.nonzero(probabilities)
-    q = stream.exponential(total, V, np.asarray(rows, np.int64)[row] * V + token)
-    race = np.zeros_like(probabilities)
+    draws = stream.draw(total, V)
+    return np.stack([fastest(draws, p, row * V, n) for p, row in zip(probabilities, rows, strict=True)])
+
+
+FEW = 1000  # exponentials are computed at once for no more places than these
+
+
+def fastest(draws: Draws, p: Array, start: int, n: int) -> Array:
+    """The n places of (V,) probabilities with the highest p / q, highest first, q being the draws from `start` on.
+
+    Logarithms are dear, so where there are many places most are ruled out without: q has a least value, so p / q has a
+    greatest, and what can't reach the n-th of the ratios already known has lost.
+    """
+    places = np.flatnonzero(p)
     with np.errstate(divide="ignore"):
-        race[row, token] = probabilities[row, token] / q
-    if n == 1:
-        return race.argmax(axis=-1)[:, None]
-    return np.argsort(-race, axis=-1, kind="stable")[:, :n]
+        if len(places) > max(FEW, n):
+            greatest = (p if len(places) == len(p) else p[places]) / draws.least(start + places)
+            hopeful = places[np.argpartition(-greatest, n - 1)[:n]] if n > 1 else places[greatest.argmax(keepdims=True)]
+            known = p[hopeful] / draws.exponential(start + hopeful)
+            places = places[greatest >= known.min() * (1 - 1e-6)]  # float32 rounds to within 1e-7
+        race = p[places] / draws.exponential(start + places)
+    best = places[np.argsort(-race, kind="stable")[:n]]
+    if len(best) < n:  # nothing else has any probability: the first places that are left
+        left = np.setdiff1d(np.arange(min(len(p), 2 * n)), best)
+        best = np.append(best, left[: n - len(best)])
+    return best
 
 
 def sampler(options: Options) -> Sampler:

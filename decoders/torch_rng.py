@@ -7,6 +7,7 @@ function: the exponentials of a (rows, V) float32 tensor, at the places asked fo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,11 +15,28 @@ import numpy as np
 Array = np.ndarray
 
 
+class Draws(Protocol):
+    """One (rows, V) tensor of exponentials, already drawn, read at flat indices."""
+
+    def exponential(self, wanted: Array) -> Array:
+        """The float32 exponentials at these places."""
+        ...
+
+    def least(self, wanted: Array) -> Array:
+        """What the exponentials at these places are not below (float32 rounding aside): quick to say, and near for
+        small ones."""
+        ...
+
+
 class Stream(Protocol):
     """A source of exponentials, one (rows, V) tensor a call."""
 
+    def draw(self, rows: int, V: int) -> Draws:
+        """The next (rows, V) tensor, all of which is consumed."""
+        ...
+
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
-        """The float32 draws at the flat indices `wanted` of the next (rows, V) tensor, all of which is consumed."""
+        """The float32 exponentials at the flat indices `wanted` of the next (rows, V) tensor."""
         ...
 
 
@@ -29,13 +47,29 @@ class CPU:
     """
 
     def __init__(self, seed: int) -> None:
-        self._bits = seeded(seed)
+        # One whole-range 64-bit integer is two 32-bit draws, the high one first.
+        self._integers = np.random.Generator(seeded(seed)).integers
+
+    def draw(self, rows: int, V: int) -> CPUDraws:
+        return CPUDraws(self._integers(0, 2**64, rows * V, np.uint64))
 
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
-        draws = self._bits.random_raw(2 * rows * V)
-        high, low = draws[2 * wanted], draws[2 * wanted + 1]
-        u = ((high << np.uint64(32) | low) & np.uint64(2**53 - 1)) * 2.0**-53
-        return (-np.log1p(-u)).astype(np.float32)
+        return self.draw(rows, V).exponential(wanted)
+
+
+class CPUDraws:
+    """What `CPU` drew: one 64-bit integer an element."""
+
+    def __init__(self, bits: Array) -> None:
+        self._bits = bits
+
+    def exponential(self, wanted: Array) -> Array:
+        return (-np.log1p(-self.least(wanted))).astype(np.float32)
+
+    def least(self, wanted: Array) -> Array:
+        """u itself, since −ln(1 − u) ≥ u: float64."""
+        bits = self._bits if len(wanted) == len(self._bits) else self._bits[wanted]
+        return (bits & np.uint64(2**53 - 1)) * 2.0**-53
 
 
 class CUDA:
@@ -54,17 +88,35 @@ class CUDA:
         self.seed, self.offset = seed, 0
         self.most_blocks = multiprocessors * (threads_per_multiprocessor // 256)
 
-    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+    def draw(self, rows: int, V: int) -> CUDADraws:
         n = rows * V
         threads = 256 * min(-(-n // 256), self.most_blocks)
-        # Element i is lane (i // S) mod 4 of thread i mod S, in that thread's (i // 4S)-th block.
-        thread, lane, turn = wanted % threads, wanted // threads % 4, wanted // (4 * threads)
-        words = philox(self.seed, self.offset // 4 + turn, thread)
+        start = self.offset // 4
         self.offset += 4 * -(-n // (4 * threads))
+        return CUDADraws(self.seed, start, threads)
+
+    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+        return self.draw(rows, V).exponential(wanted)
+
+
+@dataclass(frozen=True)
+class CUDADraws:
+    """What `CUDA` drew; nothing is computed before it is asked for."""
+
+    seed: int
+    start: int  # each thread's first block of Philox
+    threads: int
+
+    def exponential(self, wanted: Array) -> Array:
+        # Element i is lane (i // S) mod 4 of thread i mod S, in that thread's (i // 4S)-th block.
+        thread, lane, turn = wanted % self.threads, wanted // self.threads % 4, wanted // (4 * self.threads)
+        words = philox(self.seed, self.start + turn, thread)
         word = np.take_along_axis(words, lane[None], axis=0)[0]
         u = word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)
         epsilon = np.float32(2**-23)
         return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, np.log(u))
+
+    least = exponential
 
 
 def seeded(seed: int) -> np.random.MT19937:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .interface import log_softmax, softmax
+from .ranking import ascending, best, highest
 
 Array = np.ndarray
 NEVER = -np.inf
@@ -26,13 +27,27 @@ def require(condition: bool, rule: str, value: object) -> None:
 
 def removed(scores: Array, remove: Array) -> Array:
     """`scores` with −inf where `remove`."""
-    return np.where(remove, scores.dtype.type(NEVER), scores)
+    out, kept = np.full(scores.shape, NEVER, scores.dtype), np.flatnonzero(~remove)
+    out.ravel()[kept] = scores.ravel()[kept]  # mostly few stay, and then this is quicker than np.where
+    return out
+
+
+def cumulative(p: Array) -> Array:
+    """Cumulative sums along the last axis as torch computes them: added in float64, each rounded to p's dtype."""
+    return np.cumsum(p, axis=-1, dtype=np.float64).astype(p.dtype)
 
 
 def kth_largest(scores: Array, k: int) -> Array:
     """The k-th largest score of each row: (rows, 1)."""
     k = min(k, scores.shape[-1])
     return np.partition(scores, -k, axis=-1)[:, -k, None]
+
+
+def spared(remove: Array, values: Array, keep: int) -> Array:
+    """What to remove, but for the `keep` highest of (rows, V) values; the very highest is never among it."""
+    if keep == 1:
+        return remove
+    return remove & ~np.stack([best(row, keep) for row in values])
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,8 @@ class TopK:
 class TopP:
     """The nucleus stays: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
 
-    Sorted upwards and summed in float32, as transformers does: what has a cumulative probability of at most 1 − p
-    goes. Only finite scores are sorted, since −inf adds nothing to any sum.
+    Sorted upwards and summed, as transformers does: what has a cumulative probability of at most 1 − p goes, of equals
+    the first. Only finite scores are sorted, since −inf adds nothing to any sum.
     """
 
     top_p: float
@@ -77,14 +92,24 @@ class TopP:
         require(0 < self.top_p <= 1, "top_p must be in (0, 1]", self.top_p)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        out = scores.copy()
-        threshold = scores.dtype.type(1 - self.top_p)
-        for row in out:
-            finite = np.flatnonzero(row > NEVER)
-            order = finite[np.argsort(row[finite], kind="stable")]
-            going = np.cumsum(softmax(row[order])) <= threshold
-            going[max(0, len(going) - self.min_tokens_to_keep) :] = False
-            row[order[going]] = NEVER
+        return np.stack([self.row(row) for row in scores])
+
+    def row(self, row: Array) -> Array:
+        """(V,) scores with −inf for what is outside the nucleus."""
+        places = np.flatnonzero(row > NEVER)
+        finite = row[places]
+        ordered = np.sort(finite)
+        mass = cumulative(softmax(ordered))
+        going = int(np.searchsorted(mass, row.dtype.type(1 - self.top_p), side="right"))
+        going = min(going, max(0, len(ordered) - self.min_tokens_to_keep))
+        if going == 0:
+            return row
+        # The values are sorted, not their places: what ties with the lowest that stays is looked up.
+        lowest = ordered[going]
+        remove = finite < lowest
+        remove[np.flatnonzero(finite == lowest)[: going - np.count_nonzero(remove)]] = True
+        out, kept = np.where(np.isnan(row), row, row.dtype.type(NEVER)), places[~remove]
+        out[kept] = row[kept]
         return out
 
 
@@ -101,9 +126,7 @@ class MinP:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         p = softmax(scores)
         remove = p < p.dtype.type(self.min_p) * p.max(axis=-1, keepdims=True)
-        best = np.argpartition(-p, min(self.min_tokens_to_keep, p.shape[-1]) - 1)[:, : self.min_tokens_to_keep]
-        np.put_along_axis(remove, best, False, axis=-1)
-        return removed(scores, remove)
+        return removed(scores, spared(remove, p, self.min_tokens_to_keep))
 
 
 @dataclass(frozen=True)
@@ -124,15 +147,11 @@ class Typical:
         with np.errstate(invalid="ignore"):
             entropy = -np.nansum(logp * np.exp(logp), axis=-1, keepdims=True)
         distance = np.abs(-logp - entropy)
-        order = np.argsort(distance, axis=-1, kind="stable")
-        mass = np.cumsum(softmax(np.take_along_axis(scores, order, -1)), axis=-1)
+        order = np.stack([ascending(row) for row in distance])
+        mass = cumulative(softmax(np.take_along_axis(scores, order, -1)))
         last = np.minimum((mass < mass.dtype.type(self.typical_p)).sum(-1, keepdims=True), scores.shape[-1] - 1)
-        ordered = np.take_along_axis(distance, order, -1)
-        going = ordered > np.take_along_axis(ordered, last, -1)
-        going[:, : self.min_tokens_to_keep] = False
-        remove = np.zeros_like(going)
-        np.put_along_axis(remove, order, going, axis=-1)
-        return removed(scores, remove)
+        farthest = np.take_along_axis(distance, np.take_along_axis(order, last, -1), -1)
+        return removed(scores, spared(distance > farthest, -distance, self.min_tokens_to_keep))
 
 
 @dataclass(frozen=True)
@@ -182,12 +201,12 @@ class TopH:
         require(0 < self.top_h <= 1, "top_h must be in (0, 1]", self.top_h)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        order = np.argsort(-scores, axis=-1, kind="stable")[:, :100]
+        order = np.stack([highest(row, 100) for row in scores])
         best = np.take_along_axis(scores, order, -1)
         p, logp = softmax(best), np.maximum(log_softmax(best), np.finfo(scores.dtype).min)
         entropy = -(p * logp).sum(axis=-1, keepdims=True)
         with np.errstate(divide="ignore", invalid="ignore"):
-            stays = np.cumsum(-p * np.log(p), axis=-1) <= entropy * scores.dtype.type(self.top_h)
+            stays = cumulative(-p * np.log(p)) <= entropy * scores.dtype.type(self.top_h)
         stays[:, 0] = True
         keep = np.zeros(scores.shape, bool)
         np.put_along_axis(keep, order, stays, axis=-1)
