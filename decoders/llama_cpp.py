@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .interface import softmax
-from .ranking import ascending, best
+from .ranking import best, glimpses, highest, top
 from .warpers import NEVER, removed, require
 
 Array = np.ndarray
@@ -57,8 +57,15 @@ class TopP:
 
     def count(self, row: Array) -> int:
         """How many of (V,) scores stay."""
-        mass = np.cumsum(softmax(np.sort(row)[::-1]))
-        return max(int(np.searchsorted(mass, mass.dtype.type(self.top_p))) + 1, self.min_tokens_to_keep)
+        finite = row if row.min() > NEVER else row[row > NEVER]
+        highest = finite.max()
+        weight = np.exp(finite - highest).sum()
+        for n in glimpses(len(finite)):  # few of the best decide in most cases
+            mass = np.cumsum(np.exp(top(finite, n) - highest) / weight)
+            count = int(np.searchsorted(mass, mass.dtype.type(self.top_p))) + 1
+            if count <= n:
+                break
+        return max(count, self.min_tokens_to_keep)
 
 
 @dataclass(frozen=True)
@@ -107,8 +114,12 @@ class Typical:
         with np.errstate(divide="ignore", invalid="ignore"):
             surprise = -np.log(p)
             entropy = np.nansum(p * surprise)
-        order = ascending(np.abs(surprise - entropy))
-        last = int(np.searchsorted(np.cumsum(p[order]), p.dtype.type(self.typical_p), side="right"))
+        distance = np.abs(surprise - entropy)
+        for n in glimpses(len(there)):  # few of the nearest decide in most cases
+            order = highest(-distance, n)
+            last = int(np.searchsorted(np.cumsum(p[order]), p.dtype.type(self.typical_p), side="right"))
+            if max(last + 1, self.min_tokens_to_keep) <= n:
+                break
         out = np.full_like(row, NEVER)
         kept = there[order[: max(last + 1, self.min_tokens_to_keep)]]
         out[kept] = row[kept]

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import llama_cpp
 from .interface import softmax
+from .ranking import nth
 from .warpers import removed, require
 
 Array = np.ndarray
@@ -26,7 +27,8 @@ class TopP:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out, descending = scores.copy(), llama_cpp.TopP(self.top_p)
         for row in out:
-            row[row < np.sort(row)[-min(descending.count(row), len(row))]] = -np.inf
+            count = min(descending.count(row), len(row))
+            row[row < nth(row, count)] = -np.inf
         return out
 
 

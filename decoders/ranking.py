@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 Array = np.ndarray
@@ -27,11 +29,23 @@ def descending(values: Array) -> Array:
     return ascending(-values)
 
 
+def nth(values: Array, n: int) -> Array:
+    """The n-th highest of (V,) values, n counting from 1; the lowest where there are not so many.
+
+    What is −inf is set aside first: after a truncation that is nearly everything, and NumPy's selection is slow where
+    most values are equal.
+    """
+    some = values if values.min() > -np.inf else values[values > -np.inf]
+    if n > len(some):
+        return values.min()
+    return np.partition(some, len(some) - n)[len(some) - n]
+
+
 def best(values: Array, n: int) -> Array:
     """Which of (V,) values are the n highest, as (V,) bool: exactly n, of equals those that come first."""
     if n >= len(values):
         return np.ones(len(values), bool)
-    least = np.partition(values, -n)[-n]
+    least = nth(values, n)
     chosen: Array = values > least
     chosen[np.flatnonzero(values == least)[: n - np.count_nonzero(chosen)]] = True
     return chosen
@@ -39,5 +53,20 @@ def best(values: Array, n: int) -> Array:
 
 def highest(values: Array, n: int) -> Array:
     """The places of the n highest of (V,) values, highest first, the first of equals first."""
+    if n >= len(values):
+        return descending(values)
     places = np.flatnonzero(best(values, n))
     return places[np.argsort(-values[places], kind="stable")]
+
+
+def top(values: Array, n: int) -> Array:
+    """The n highest of (V,) values, highest first."""
+    chosen = values.copy() if n >= len(values) else np.partition(values, -n)[-n:]
+    chosen.sort()
+    return chosen[::-1]
+
+
+def glimpses(n: int) -> Iterator[int]:
+    """How many of n sorted values to look at: a few, since they decide in most cases; all, where they don't."""
+    yield from (few for few in (1000, 8000) if 2 * few < n)
+    yield n

@@ -29,32 +29,36 @@ def multinomial(stream: Stream, probabilities: Array, n: int, rows: Sequence[int
     best p / q first.
     """
     V = probabilities.shape[-1]
-    draws = stream.draw(total, V)
-    return np.stack([fastest(draws, p, row * V, n) for p, row in zip(probabilities, rows, strict=True)])
+    draws, out = stream.draw(total, V), []
+    for p, row in zip(probabilities, rows, strict=True):
+        places = np.flatnonzero(p)
+        first = places[fastest(draws, p[places], row * V + places, n)]
+        if len(first) < n:  # nothing else has any probability: the lowest ids that are left
+            left = np.setdiff1d(np.arange(min(V, 2 * n)), first)
+            first = np.append(first, left[: n - len(first)])
+        out.append(first)
+    return np.stack(out)
 
 
 FEW = 1000  # exponentials are computed at once for no more places than these
 
 
-def fastest(draws: Draws, p: Array, start: int, n: int) -> Array:
-    """The n places of (V,) probabilities with the highest p / q, highest first, q being the draws from `start` on.
+def fastest(draws: Draws, p: Array, places: Array, n: int) -> Array:
+    """Which n of (k,) probabilities have the highest p / q, highest first, q being the draws at (k,) flat places.
 
     Logarithms are dear, so where there are many places most are ruled out without: q has a least value, so p / q has a
     greatest, and what can't reach the n-th of the ratios already known has lost.
     """
-    places = np.flatnonzero(p)
+    hopeful = np.arange(len(p))
     with np.errstate(divide="ignore"):
-        if len(places) > max(FEW, n):
-            greatest = (p if len(places) == len(p) else p[places]) / draws.least(start + places)
-            hopeful = places[np.argpartition(-greatest, n - 1)[:n]] if n > 1 else places[greatest.argmax(keepdims=True)]
-            known = p[hopeful] / draws.exponential(start + hopeful)
-            places = places[greatest >= known.min() * (1 - 1e-6)]  # float32 rounds to within 1e-7
-        race = p[places] / draws.exponential(start + places)
-    best = places[np.argsort(-race, kind="stable")[:n]]
-    if len(best) < n:  # nothing else has any probability: the first places that are left
-        left = np.setdiff1d(np.arange(min(len(p), 2 * n)), best)
-        best = np.append(best, left[: n - len(best)])
-    return best
+        if len(p) > max(FEW, n):
+            greatest = draws.least(places)
+            np.divide(p, greatest, out=greatest)
+            some = np.argpartition(-greatest, n - 1)[:n] if n > 1 else np.array([greatest.argmax()])
+            known = p[some] / draws.exponential(places[some])
+            hopeful = np.flatnonzero(greatest >= known.min() * (1 - 1e-6))  # float32 rounds to within 1e-7
+        race = p[hopeful] / draws.exponential(places[hopeful])
+    return hopeful[np.argsort(-race, kind="stable")[:n]]
 
 
 def sampler(options: Options) -> Sampler:
@@ -64,7 +68,16 @@ def sampler(options: Options) -> Sampler:
     if options.uniforms is not None:
         return from_uniforms(options.uniforms)
     stream = seeded(options)
-    return lambda scores, rows, total: multinomial(stream, softmax(scores), 1, rows, total)[:, 0]
+
+    def draw(scores: Array, rows: Sequence[int], total: int) -> Array:
+        V = scores.shape[-1]
+        draws, out = stream.draw(total, V), np.empty(len(scores), np.int64)
+        for number, (row, values) in enumerate(zip(rows, scores, strict=True)):
+            places = np.flatnonzero(values > -np.inf)  # few after a truncation, so that little is left to compute
+            out[number] = places[fastest(draws, softmax(values[places]), row * V + places, 1)[0]]
+        return out
+
+    return draw
 
 
 def seeded(options: Options) -> Stream:

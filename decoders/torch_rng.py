@@ -68,8 +68,11 @@ class CPUDraws:
 
     def least(self, wanted: Array) -> Array:
         """u itself, since −ln(1 − u) ≥ u: float64."""
-        bits = self._bits if len(wanted) == len(self._bits) else self._bits[wanted]
-        return (bits & np.uint64(2**53 - 1)) * 2.0**-53
+        bits = self._bits.copy() if len(wanted) == len(self._bits) else self._bits[wanted]
+        bits &= np.uint64(2**53 - 1)
+        u = bits.astype(np.float64)
+        u *= 2.0**-53
+        return u
 
 
 class CUDA:

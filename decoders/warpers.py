@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .interface import log_softmax, softmax
-from .ranking import ascending, best, highest
+from .ranking import best, glimpses, highest, nth, top
 
 Array = np.ndarray
 NEVER = -np.inf
@@ -39,8 +39,7 @@ def cumulative(p: Array) -> Array:
 
 def kth_largest(scores: Array, k: int) -> Array:
     """The k-th largest score of each row: (rows, 1)."""
-    k = min(k, scores.shape[-1])
-    return np.partition(scores, -k, axis=-1)[:, -k, None]
+    return np.array([[nth(row, k)] for row in scores], scores.dtype)
 
 
 def spared(remove: Array, values: Array, keep: int) -> Array:
@@ -96,21 +95,33 @@ class TopP:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is outside the nucleus."""
-        places = np.flatnonzero(row > NEVER)
-        finite = row[places]
-        ordered = np.sort(finite)
-        mass = cumulative(softmax(ordered))
-        going = int(np.searchsorted(mass, row.dtype.type(1 - self.top_p), side="right"))
-        going = min(going, max(0, len(ordered) - self.min_tokens_to_keep))
-        if going == 0:
+        finite = row if row.min() > NEVER else row[row > NEVER]
+        if not len(finite):
             return row
-        # The values are sorted, not their places: what ties with the lowest that stays is looked up.
-        lowest = ordered[going]
-        remove = finite < lowest
-        remove[np.flatnonzero(finite == lowest)[: going - np.count_nonzero(remove)]] = True
-        out, kept = np.where(np.isnan(row), row, row.dtype.type(NEVER)), places[~remove]
-        out[kept] = row[kept]
-        return out
+        lowest, count = self.cut(finite)
+        stays = row > lowest
+        ties = np.flatnonzero(row == lowest)
+        stays[ties[len(ties) - (count - np.count_nonzero(stays)) :]] = True
+        return removed(row, ~stays)
+
+    def cut(self, finite: Array) -> tuple[Array, int]:
+        """The lowest score that stays, and how many stay.
+
+        Few of the best decide in most cases, so only they are sorted: what is below a score sums to what is left when
+        the scores above it are taken from everything.
+        """
+        threshold, highest = finite.dtype.type(1 - self.top_p), finite.max()
+        e = np.exp(finite - highest)
+        weight = e.sum()
+        total = (e / weight).sum(dtype=np.float64)
+        for n in glimpses(len(finite)):
+            values = top(finite, n)
+            p = (np.exp(values - highest) / weight).astype(np.float64)
+            upwards = (total - (np.cumsum(p) - p)).astype(finite.dtype)
+            count = max(int(np.count_nonzero(upwards > threshold)), min(self.min_tokens_to_keep, n))
+            if count < n:
+                break
+        return values[count - 1], count
 
 
 @dataclass(frozen=True)
@@ -144,14 +155,20 @@ class Typical:
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         logp = log_softmax(scores)
-        with np.errstate(invalid="ignore"):
-            entropy = -np.nansum(logp * np.exp(logp), axis=-1, keepdims=True)
-        distance = np.abs(-logp - entropy)
-        order = np.stack([ascending(row) for row in distance])
-        mass = cumulative(softmax(np.take_along_axis(scores, order, -1)))
-        last = np.minimum((mass < mass.dtype.type(self.typical_p)).sum(-1, keepdims=True), scores.shape[-1] - 1)
-        farthest = np.take_along_axis(distance, np.take_along_axis(order, last, -1), -1)
+        p = np.exp(logp)
+        entropy = -(np.maximum(logp, np.finfo(logp.dtype).min) * p).sum(axis=-1, keepdims=True)  # −inf weighs nothing
+        distance = np.abs(logp + entropy)
+        farthest = np.array([[self.farthest(*row)] for row in zip(distance, p, strict=True)], distance.dtype)
         return removed(scores, spared(distance > farthest, -distance, self.min_tokens_to_keep))
+
+    def farthest(self, distance: Array, p: Array) -> float:
+        """The greatest distance from the entropy that stays. Mostly few tokens decide, and only they are sorted."""
+        for n in glimpses(len(distance)):
+            order = highest(-distance, n)
+            enough = np.flatnonzero(cumulative(p[order]) >= p.dtype.type(self.typical_p))
+            if len(enough):
+                return float(distance[order[enough[0]]])
+        return float(distance[order[-1]])
 
 
 @dataclass(frozen=True)
