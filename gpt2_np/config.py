@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .files import read_json
 
 # Names under which other configurations of transformers know GPT-2's fields (GPT2Config.attribute_map).
 ALIASES = {
@@ -38,6 +39,8 @@ WITHOUT_EFFECT = frozenset(
     forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
     begin_suppress_tokens""".split()
 )
+
+LARGEST = (2 - 2**-23) * 2.0**127  # float32's
 
 REFUSED = {
     "add_cross_attention": "GPT-2 as a decoder of an encoder (cross-attention) is not supported",
@@ -86,16 +89,17 @@ class Config:
             known = ", ".join(ACTIVATIONS)
             raise ValueError(f"activation_function must be one of {known}, got {self.activation_function!r}")
         epsilon = self.layer_norm_epsilon
-        if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon < float("inf"):
-            raise ValueError(f"layer_norm_epsilon must be a finite number of at least 0, got {epsilon!r}")
+        if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= LARGEST:
+            raise ValueError(f"layer_norm_epsilon must be in [0, {LARGEST:.1e}], as float32 holds it, got {epsilon!r}")
         for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings",
                      "reorder_and_upcast_attn"):  # fmt: skip
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(self, name)
-            for token in value if isinstance(value, tuple) else (value,):
-                if token is not None and (isinstance(token, bool) or not isinstance(token, int)):
+            several = isinstance(value, tuple) and name == "eos_token_id"
+            for token in value if several else () if value is None else (value,):
+                if isinstance(token, bool) or not isinstance(token, int):
                     raise ValueError(f"{name} must be a token id, got {value!r}")
 
     @property
@@ -143,10 +147,7 @@ class Config:
     @classmethod
     def from_file(cls, path: Path) -> Config:
         """Read ``config.json``; ``ValueError`` names the file when it is broken or not GPT-2's."""
-        try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not valid JSON: {error}") from None
+        fields = read_json(path)
         if not isinstance(fields, dict):
             raise ValueError(f"{path} must hold a JSON object, got {type(fields).__name__}")
         try:

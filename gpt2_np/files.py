@@ -1,9 +1,33 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and JSON from files that nobody vouches for."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; ``ValueError`` names the file when it is broken, however it is."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+
+
+def shards(index: Path) -> list[str]:
+    """The files that a ``model.safetensors.index.json`` names; ``ValueError`` for one that isn't beside it."""
+    try:
+        names = set(read_json(index)["weight_map"].values())
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} must hold a JSON object with a weight_map of names to files") from None
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
+            raise ValueError(f"{index}: a shard must be a file beside the index, got {name!r}")
+    return sorted(names)
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
+
+from .files import shards
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT = "tales"
@@ -33,7 +34,12 @@ def locate(name: str | Path | None = None) -> Path:
         name = DEFAULT
     if str(name) in bundled():
         return BUNDLED / str(name)
-    folder = Path(name).expanduser()
+    if not str(name):
+        raise ValueError("a model's name must not be empty")
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # ~somebody who isn't there
+        raise FileNotFoundError(f"there is no folder {str(name)!r}") from None
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} holds no config.json; a model's folder has one beside its safetensors")
@@ -96,6 +102,8 @@ def from_hub(repository: str) -> Path:
         raise unreachable(repository) from None
     except EntryNotFoundError:
         folder, missing = None, "config.json"
+    except ValueError:  # a broken index
+        raise
     except Exception as error:  # whatever the HTTP library of the day raises when nobody answers
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             raise  # a full disk, a cache that may not be written
@@ -127,7 +135,7 @@ def collect(fetch: Callable[[str], Path | None]) -> tuple[Path | None, str]:
         index = fetch("model.safetensors.index.json")
         if index is None:
             return None, "model.safetensors or model.safetensors.index.json"
-        for shard in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+        for shard in shards(index):
             if fetch(shard) is None:
                 return None, shard
     choices = [("tokenizer.json",), ("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe")]

@@ -23,6 +23,8 @@ class Tokenizer:
         inner.no_truncation()
         self.inner = inner
         self._bytes_of: dict[int, bytes] = {}
+        vocabulary = inner.get_vocab(with_added_tokens=False)
+        self._lossless = all(letter in vocabulary for letter in BYTE_OF_LETTER)
         self._special = {i: token.content.encode() for i, token in inner.get_added_tokens_decoder().items()}
 
     @classmethod
@@ -59,11 +61,18 @@ class Tokenizer:
         return self.inner.token_to_id(END_OF_TEXT)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Nothing is added at its ends. ``ValueError`` for text that UTF-8 can't carry."""
+        """The ids of a text. Nothing is added at its ends.
+
+        ``ValueError`` for text that UTF-8 can't carry, or that the vocabulary can't: it may lack some bytes.
+        """
         try:
-            return self.inner.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError):
             raise ValueError("text must be valid Unicode, got a lone surrogate") from None
+        if not self._lossless and b"".join(map(self.bytes_of, ids)) != text.encode():
+            raise ValueError(f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
+                             f"carry {text[:40]!r}")  # fmt: skip
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, ``<|endoftext|>`` included; bytes that are no UTF-8 become U+FFFD."""

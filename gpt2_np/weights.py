@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .config import Config
+from .files import shards
 from .params import Params, assemble, shapes
 
 Array = np.ndarray
@@ -58,17 +59,12 @@ def files(folder: Path) -> list[Path]:
     if whole.is_file():
         return [whole]
     if index.is_file():
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f"{index} must hold a JSON object with a weight_map of names to files") from None
-        for shard in shards:
-            if not isinstance(shard, str) or Path(shard).name != shard:
-                raise ValueError(f"{index}: a shard must be a file beside the index, got {shard!r}")
+        names = shards(index)
+        for shard in names:
             if not (folder / shard).is_file():
-                raise FileNotFoundError(f"{folder}: shard {shard} is missing; the index names it")
-        return sorted(folder / shard for shard in shards)
-    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.ckpt*"))
+                raise FileNotFoundError(f"{folder}: shard {shard!r} is missing; the index names it")
+        return [folder / shard for shard in names]
+    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")) + sorted(folder.glob("*.ckpt*"))
     if pickled:
         raise FileNotFoundError(f"{folder} holds {pickled[0].name} but no model.safetensors; pickle files are never "
                                 f"opened; {HOW_TO_CONVERT}")  # fmt: skip
@@ -81,12 +77,12 @@ def open_safetensors(path: Path) -> dict[str, tuple[str, Array]]:
     The safetensors library judges the header first (sizes, overlaps, offsets); ``ValueError`` names the file when
     it is truncated or damaged.
     """
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
-    with path.open("rb") as file:
+    with path.open("rb") as file:  # OSError tells why when it can't be read
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
         header_size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(header_size))
     data = np.memmap(path, np.uint8, mode="r", offset=0)
@@ -118,6 +114,10 @@ def untie(found: dict[str, tuple[str, Array]], config: Config) -> bool:
 
 def check(found: dict[str, tuple[str, Array]], config: Config, untied: bool, folder: Path) -> None:
     """``ValueError`` with everything that is wrong, in one line."""
+    layers = {name.split(".")[1] for name in found if name.startswith("h.")}
+    if config.n_layer > max(1, 2 * len(layers)):  # a list of what is missing would say less, and may have no end
+        raise ValueError(f"{folder}: the weights don't fit config.json: n_layer is {config.n_layer}, but there are "
+                         f"tensors of {len(layers)} layers")  # fmt: skip
     expected = shapes(config)
     if untied:
         expected["lm_head.weight"] = (config.vocab_size, config.n_embd)
@@ -138,7 +138,8 @@ def as_float32(stored: tuple[str, Array]) -> Array:
     kind, tensor = stored
     if kind == "BF16":
         return (tensor.astype(np.uint32) << 16).view(np.float32)
-    return np.require(tensor, np.float32, ["C", "A"])
+    with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, which `load` refuses by name
+        return np.require(tensor, np.float32, ["C", "A"])
 
 
 def all_finite(tensor: Array) -> bool:

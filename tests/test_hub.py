@@ -125,6 +125,19 @@ def test_the_cache_answers_without_a_network(stand_in, small: Path, tmp_path: Pa
     assert len(stand_in.asked) == asked
 
 
+def test_an_index_that_points_elsewhere_fetches_nothing_more(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/sharded", small, "tokenizer.json", without=("model.safetensors",))
+    index = stand_in.folder / "someone/sharded/model.safetensors.index.json"
+    elsewhere = '{"weight_map": {"a": "../../x"}}'
+    for content, message in ((elsewhere, "a shard must be a file beside the index, got '../../x'"),
+                             ("[", "model.safetensors.index.json is not valid JSON")):  # fmt: skip
+        index.write_text(content)
+        done = locate("someone/sharded", tmp_path / message[:5], stand_in.address)
+        assert "ValueError" in done.stderr
+        assert message in done.stderr
+    assert not any("x" in file.split("/")[-1:] for _, file, _ in stand_in.asked)
+
+
 def test_shards_and_the_older_tokenizer_files(stand_in, small: Path, tmp_path: Path) -> None:
     publish(stand_in, "someone/sharded", small, "vocab.json", "merges.txt", without=("model.safetensors",))
     target = stand_in.folder / "someone/sharded"

@@ -87,6 +87,17 @@ def test_a_lone_surrogate_is_refused(ours: Tokenizer) -> None:
         ours.encode("a\ud800b")
 
 
+@pytest.mark.parametrize("vocabulary", [{}, {"a": 0, "b": 1}])
+def test_text_is_never_lost_in_silence(vocabulary: dict[str, int], tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("")
+    tokenizer = Tokenizer.from_folder(tmp_path)
+    with pytest.raises(ValueError, match=r"must be a byte-level BPE with a token for each byte, got .* carry 'abc'"):
+        tokenizer.encode("abc")
+    if vocabulary:
+        assert tokenizer.encode("abba") == [0, 1, 1, 0]
+
+
 def test_a_tokenizer_larger_than_the_model_is_refused(bpe: Path) -> None:
     with pytest.raises(ValueError, match=r"the tokenizer has \d+ ids, the model 30"):
         Tokenizer.from_folder(bpe, Config(vocab_size=30))
@@ -98,6 +109,7 @@ def test_a_tokenizer_larger_than_the_model_is_refused(bpe: Path) -> None:
         ({}, r"holds no tokenizer; one of these is needed: tokenizer\.json, vocab\.json \+ merges\.txt"),
         ({"vocab.json": "{}"}, "holds no tokenizer"),
         ({"tokenizer.json": "{"}, r"tokenizer\.json is not a sound tokenizer file"),
+        ({"vocab.json": "[" * 100_000, "merges.txt": ""}, "are not a sound BPE vocabulary"),
         ({"vocab.json": "[1]", "merges.txt": ""}, "are not a sound BPE vocabulary"),
         ({"vocab.json": '{"a": 0}', "merges.txt": "a b"}, "are not a sound BPE vocabulary"),
         ({"vocab.json": '{"a": 0}', "merges.txt": "a b c"}, "are not a sound BPE vocabulary"),

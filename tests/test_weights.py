@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -154,6 +155,38 @@ def test_large_finite_weights_are_no_error() -> None:
     assert not weights.all_finite(np.array([3e38, np.inf, -np.inf], np.float32))
 
 
+def test_what_float32_cannot_hold_is_named(small: Path, tmp_path: Path) -> None:
+    def change(tensors: dict) -> dict:
+        return tensors | {"transformer.wpe.weight": tensors["transformer.wpe.weight"].double() * 1e300}
+
+    with pytest.raises(ValueError, match=r"NaN or infinity in wpe\.weight"):
+        Model.from_pretrained(rewrite(small, tmp_path, change))
+
+
+@pytest.mark.parametrize("layers", [7, 10**6, 10**20])
+def test_layers_beyond_those_in_the_file_are_counted_not_listed(layers: int, small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    config = json.loads((small / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"n_layer": layers}))
+    with pytest.raises(ValueError, match=f"n_layer is {layers}, but there are tensors of 3 layers"):
+        Model.from_pretrained(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_says_so(small: Path, tmp_path: Path) -> None:
+    shutil.copytree(small, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").chmod(0)
+    root = os.geteuid() == 0  # who may read everything
+    if root:
+        tmp_path.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(PermissionError, match="Permission denied"):
+            weights.open_safetensors(tmp_path / "model.safetensors")
+    finally:
+        if root:
+            os.seteuid(0)
+
+
 def test_integer_tensors_are_refused(small: Path, tmp_path: Path) -> None:
     folder = rewrite(small, tmp_path, lambda t: t | {"transformer.wpe.weight": torch.ones(64, 48, dtype=torch.int8)})
     with pytest.raises(ValueError, match=r"wpe\.weight must be F32, F16, BF16 or F64, got I8"):
@@ -216,12 +249,19 @@ def test_pickle_is_never_opened(small: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("index", "message"),
     [
-        ("{", "weight_map"),
+        ("{", "not valid JSON"),
+        ("{}", "weight_map"),
         ("[]", "weight_map"),
         ('{"weight_map": {"a": "../model.safetensors"}}', "a file beside the index"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "a file beside the index"),
+        ('{"weight_map": {"a": ".."}}', "a file beside the index"),
+        ('{"weight_map": {"a": "x\\u0000y"}}', "a file beside the index"),
         ('{"weight_map": {"a": 3}}', "a file beside the index"),
-        ('{"weight_map": {"a": "gone.safetensors"}}', r"shard gone\.safetensors is missing"),
+        ("[" * 100_000, "nested too deeply"),
+        ("\0", "not valid JSON"),
+        ('{"weight_map": {"a": "gone.safetensors"}}', r"shard 'gone\.safetensors' is missing"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_bad_indices(index: str, message: str, small: Path, tmp_path: Path) -> None:
     shutil.copy(small / "config.json", tmp_path)
