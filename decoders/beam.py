@@ -13,6 +13,7 @@ from .generate import deadline, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, seeded
+from .steps import Change, watching
 from .warpers import require
 
 Array = np.ndarray
@@ -33,7 +34,8 @@ class Beam:
 class Step:
     """One step of one prompt's search: the K candidates, what grows on, the pool, and whether the search goes on.
 
-    Where it doesn't, ``stopped`` says why. ``group`` counts the groups of diverse beam search.
+    Where it doesn't, ``stopped`` says why. ``group`` counts the groups of diverse beam search. ``changes`` tells for
+    each beam that was continued (the `running` of the step before) what each processor removed.
     """
 
     prompt: int
@@ -43,6 +45,7 @@ class Step:
     open: bool
     stopped: str | None = None
     group: int = 0
+    changes: tuple[tuple[Change, ...], ...] = ()
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Search:
     running: list[Beam]
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)
+    changes: list[list[Change]] = field(default_factory=list)
     stopped: str | None = None
 
 
@@ -101,7 +105,9 @@ def beam_search(
             search = searches[number]
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
             so_far = np.array([[beam.score] for beam in search.running])
-            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], so_far)
+            search.changes = [[] for _ in texts]
+            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], so_far,
+                                    None if trace is None else watching(search.changes))  # fmt: skip
             with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
                 totals[place] = (scores + so_far).ravel()
         if stream is None:
@@ -118,7 +124,8 @@ def beam_search(
             parents = advance(search, candidates[place], totals[place], own[place * beams :], options, stopping, late)
             if trace is not None:
                 trace.append(Step(number, tuple(search.grown), tuple(search.running), tuple(search.pool),
-                                  search.stopped is None, search.stopped))  # fmt: skip
+                                  search.stopped is None, search.stopped,
+                                  changes=tuple(map(tuple, search.changes))))  # fmt: skip
             if search.stopped is None:
                 staying.append(number)
                 rows += [place * beams + parent for parent in parents]

@@ -20,6 +20,7 @@ from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
 from .pool import Pool, candidates, ranked, split
+from .steps import Change, watching
 
 Array = np.ndarray
 Choice = tuple[tuple[int, ...], ...]  # phrases of which one must occur; a single phrase is a choice of one
@@ -120,6 +121,7 @@ class Search:
     running: list[Beam]
     pool: Pool
     stopped: str | None = None
+    changes: list[list[Change]] = field(default_factory=list)
 
 
 def constrained_beam_search(
@@ -156,10 +158,11 @@ def constrained_beam_search(
             if search.stopped is not None:
                 continue
             last = first + len(search.running)
-            grown, parents = advance(search, own[first:last], constraints, options, stopping, late)
+            grown, parents = advance(search, own[first:last], constraints, options, stopping, late, trace is not None)
             if trace is not None:
                 trace.append(Step(number, tuple(grown), tuple(search.running), tuple(search.pool.beams),
-                                  search.stopped is None, search.stopped))  # fmt: skip
+                                  search.stopped is None, search.stopped,
+                                  changes=tuple(map(tuple, search.changes))))  # fmt: skip
             if search.stopped is None:
                 rows += [first + parent for parent in parents]
             first = last
@@ -172,7 +175,7 @@ def constrained_beam_search(
 
 def advance(
     search: Search, own: Array, constraints: Sequence[Choice], options: Options, stopping: Sequence[Stopping],
-    late: bool,
+    late: bool, watched: bool,
 ) -> tuple[list[Beam], list[int]]:  # fmt: skip
     """One step from the model's (beams, V) log-probabilities: the usual candidates, and the new beams' parents."""
 
@@ -189,7 +192,9 @@ def advance(
     old = search.running
     texts = [np.array([*search.prompt, *beam.ids]) for beam in old]
     so_far = np.array([[beam.score] for beam in old], np.float32)
-    totals = so_far + pipeline.apply(search.chain, texts, own, so_far)
+    search.changes = [[] for _ in texts]
+    watch = watching(search.changes) if watched else None
+    totals = so_far + pipeline.apply(search.chain, texts, own, so_far, watch)
     k = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
     grown, parents = candidates(old, totals, own, k, ends)
     running, parents = split(grown, parents, options.num_beams, add)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from . import pipeline
+from . import pipeline, steps
 from .generate import deadline, finish_reason, likeliest, room
 from .interface import HiddenStepper, Stepper, Stopping, Token, log_softmax, softmax
 from .options import Options
@@ -28,12 +28,14 @@ def contrastive_search(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
 ) -> Iterator[Token]:
     """Each new id of each prompt as it is chosen.
 
     Each of the ``top_k`` likeliest tokens is fed; the one with the highest (1 − α) · probability − α · similarity
     wins, α being ``penalty_alpha`` and the similarity the greatest cosine between the hidden state after the token
-    and any before it. So the last token too must fit into the context.
+    and any before it. So the last token too must fit into the context. A list given as `trace` receives a
+    `steps.TokenStep` for each id.
     """
     require(hasattr(stepper, "feed_hidden"), "penalty_alpha needs a model that shows its hidden states", stepper)
     hidden_stepper = cast(HiddenStepper, stepper)
@@ -49,7 +51,9 @@ def contrastive_search(
     seen = [unit(state) for state in states]  # of each prompt: the directions of all its hidden states, (S, D)
     growing = list(range(len(prompts)))
     while growing:
-        scores = pipeline.side_by_side(chains, [(row, texts[row]) for row in growing], logits)
+        changes: list[list[steps.Change]] = [[] for _ in growing]
+        scores = pipeline.side_by_side(chains, [(row, texts[row]) for row in growing], logits,
+                                       None if trace is None else steps.watching(changes))  # fmt: skip
         logprobs, late = log_softmax(logits), time.monotonic() > until
         probabilities = softmax(scores)
         tokens = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
@@ -69,6 +73,9 @@ def contrastive_search(
             if reason is None:
                 kept.append(place * k + chosen)
                 staying.append(row)
+            if trace is not None:
+                trace.append(steps.token_step(row, len(new), token, float(logprobs[place, token]), logits[place],
+                                              scores[place], changes[place], reason))  # fmt: skip
             yield Token(row, token, float(logprobs[place, token]), reason,
                         likeliest(logprobs[place], options.top_logprobs),
                         scores[place].copy() if options.output_scores else None)  # fmt: skip

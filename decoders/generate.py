@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import guidance, pipeline, strategies
+from . import guidance, pipeline, steps, strategies
 from .dola import Dola
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
@@ -39,18 +39,20 @@ def stream(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
 ) -> Iterator[Token]:
     """Each new id of each row as it is chosen: greedy decoding, or sampling where the options say so.
 
     Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
     `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
-    still draws for it, as torch does, until all have ended.
+    still draws for it, as torch does, until all have ended. A list given as `trace` receives a `steps.TokenStep` for
+    each id.
     """
     guidance.check_prompts(options, len(prompts))
     if options.penalty_alpha is not None:
         from .contrastive import contrastive_search
 
-        yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping)
+        yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
         return
     dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
     stepper = dola or stepper
@@ -68,7 +70,9 @@ def stream(
         stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
     growing = list(range(total))
     while growing:
-        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits)
+        changes: list[list[steps.Change]] = [[] for _ in growing]
+        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits,
+                                       None if trace is None else steps.watching(changes))  # fmt: skip
         chosen = choose(scores, growing, total)
         logprobs = log_softmax(logits if dola is None else dola.own)
         late = time.monotonic() > until
@@ -81,6 +85,10 @@ def stream(
             reason = finish_reason(prompt, new, late or len(new) == rooms[row // copies], options, stopping)
             if reason is None:
                 staying.append(place)
+            if trace is not None:
+                trace.append(steps.token_step(row, len(new), token, float(logprobs[place, token]),
+                                              (logits if dola is None else dola.own)[place],
+                                              scores[place], changes[place], reason))  # fmt: skip
             yield Token(row, token, float(logprobs[place, token]), reason,
                         likeliest(logprobs[place], options.top_logprobs),
                         scores[place].copy() if options.output_scores else None)  # fmt: skip
@@ -102,17 +110,16 @@ def generate(
 ) -> list[Completion]:
     """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers.
 
-    A list given as `trace` receives what a search went through (see its module). ``ValueError`` where there is none.
+    A list given as `trace` receives what happened: of a search see its module, otherwise a `steps.TokenStep` for each
+    id, which tells what each processor removed.
     """
     guidance.check_prompts(options, len(prompts))
     search = strategies.search(options)
     if search is not None:
         extra = {} if trace is None else {"trace": trace}
         return search(stepper, prompts, options, context=context, stopping=stopping, **extra)
-    if trace is not None:
-        raise ValueError("trace is for searches; tokens that are chosen one by one come with output_scores")
     completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
-    for token in stream(stepper, prompts, options, context=context, stopping=stopping):
+    for token in stream(stepper, prompts, options, context=context, stopping=stopping, trace=trace):
         completion = completions[token.row]
         completion.ids.append(token.id)
         completion.logprobs.append(token.logprob)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
 from .pool import Pool, candidates, ranked, split
+from .steps import Change, watching
 
 Array = np.ndarray
 
@@ -31,6 +32,7 @@ class Group:
     pool: Pool
     chain: list[pipeline.Named]
     stopped: str | None = None
+    changes: list[list[Change]] = field(default_factory=list)
 
 
 @dataclass
@@ -84,11 +86,13 @@ def group_beam_search(
                     search.taken += [] if pad is None else [pad] * size
                     continue
                 last = first + len(group.running)
-                grown, parents = advance(search, group, own[first:last], size, options, stopping, late)
+                grown, parents = advance(search, group, own[first:last], size, options, stopping, late,
+                                         watched=trace is not None)  # fmt: skip
                 search.taken += [beam.ids[-1] for beam in group.running]
                 if trace is not None:
                     trace.append(Step(search.number, tuple(grown), tuple(group.running), tuple(group.pool.beams),
-                                      group.stopped is None, group.stopped, number))  # fmt: skip
+                                      group.stopped is None, group.stopped, number,
+                                      tuple(map(tuple, group.changes))))  # fmt: skip
                 if group.stopped is None:
                     rows += [first + parent for parent in parents]
                 first = last
@@ -111,8 +115,9 @@ def start(number: int, prompt: Sequence[int], space: int, options: Options) -> S
 
 
 def advance(
-    search: Search, group: Group, own: Array, size: int, options: Options, stopping: Sequence[Stopping], late: bool
-) -> tuple[list[Beam], list[int]]:
+    search: Search, group: Group, own: Array, size: int, options: Options, stopping: Sequence[Stopping], late: bool,
+    watched: bool,
+) -> tuple[list[Beam], list[int]]:  # fmt: skip
     """One step of one group, from the model's (beams, V) log-probabilities: its candidates and the parents of its
     new beams."""
 
@@ -121,7 +126,9 @@ def advance(
 
     texts = [np.array([*search.prompt, *beam.ids]) for beam in group.running]
     so_far = np.array([[beam.score] for beam in group.running], np.float32)
-    totals = so_far + pipeline.apply(group.chain, texts, own, so_far)
+    group.changes = [[] for _ in texts]
+    watch = watching(group.changes) if watched else None
+    totals = so_far + pipeline.apply(group.chain, texts, own, so_far, watch)
     grown, parents = candidates(group.running, totals, own, max(2, 1 + len(options.eos_token_ids)) * size, ends)
     group.running, parents = split(grown, parents, size, group.pool.add)
     length = len(grown[0].ids)

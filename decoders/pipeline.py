@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from .interface import LogitsProcessor
 from .mirostat import MirostatV1, MirostatV2
 from .options import Options
 from .repetition import DRY, RecentPenalty
+from .steps import Watch
 from .synthid import SynthID, SynthIDTextWatermarkingConfig
 from .watermark import Watermark, WatermarkingConfig
 
@@ -163,22 +165,26 @@ def last(options: Options, prompt_length: int) -> Iterator[Named]:
 REVIVING = ("forced_bos_token_id", "forced_eos_token_id")  # what puts a token where there was none
 
 
-def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None) -> Array:
+def apply(
+    chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None, watch: Watch | None = None
+) -> Array:
     """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
 
     Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
-    with nothing, but not all.
+    with nothing, but not all. `watch` is told what each processor changed.
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
     alive, emptied = np.ones(len(scores), bool), ""
     for option, processor in chain:
-        takes = alive | (option in REVIVING)  # what has nothing left to choose from is past reshaping
+        takes, before = alive | (option in REVIVING), scores  # what has nothing left to choose from is past reshaping
         with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
             if takes.all():
                 scores = processor(ids, scores)
             elif takes.any():
                 scores = scores.copy()
                 scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
+        if watch is not None:
+            watch(range(len(scores)), option, before, scores)
         # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
         alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
         if alive.all() if possible is None else (alive & possible).any():
@@ -190,7 +196,12 @@ def apply(chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Ar
     return scores
 
 
-def side_by_side(chains: Sequence[Sequence[Named]], texts: Sequence[tuple[int, Sequence[int]]], scores: Array) -> Array:
+def side_by_side(
+    chains: Sequence[Sequence[Named]],
+    texts: Sequence[tuple[int, Sequence[int]]],
+    scores: Array,
+    watch: Watch | None = None,
+) -> Array:
     """(rows, V) scores after each row's own chain; `texts` are (number of the chain, ids so far) for each row.
 
     A chain sees all its rows at once: one that keeps a past of its own (guidance) follows them from step to step.
@@ -199,5 +210,13 @@ def side_by_side(chains: Sequence[Sequence[Named]], texts: Sequence[tuple[int, S
     for number, chain in enumerate(chains):
         mine = [place for place, (owner, _) in enumerate(texts) if owner == number]
         if mine:
-            out[mine] = apply(chain, [np.array(texts[place][1]) for place in mine], scores[mine])
+            told = None if watch is None else partial(in_place, watch, mine)
+            out[mine] = apply(chain, [np.array(texts[place][1]) for place in mine], scores[mine], watch=told)
     return out
+
+
+def in_place(
+    watch: Watch, places: Sequence[int], rows: Sequence[int], option: str, before: Array, after: Array
+) -> None:
+    """Tell `watch` of some of its rows, by their places among all."""
+    watch([places[row] for row in rows], option, before, after)

@@ -1,12 +1,14 @@
-"""What a search went through, as plain data: what `generate` appends to a list given as its ``trace``."""
+"""What decoding went through, as plain data: what `generate` appends to a list given as its ``trace``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from .beam import Beam, Step
 from .interface import Completion
+from .steps import TokenStep
 from .stochastic_beam import Draw
 
 Text = Callable[[Sequence[int]], str]
@@ -15,9 +17,14 @@ Text = Callable[[Sequence[int]], str]
 def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
     """One entry of a trace as JSON can hold it; with `text`, each list of ids also as text.
 
-    Beam searches give a `Step` for each prompt, group and step; best of n every sample; stochastic beams and
-    exhaustive search a tuple for each prompt, of all they drew or found.
+    Strategies that choose token by token give a `TokenStep` for each id; beam searches a `Step` for each prompt, group
+    and step; best of n every sample; stochastic beams and exhaustive search a tuple for each prompt, of all they drew
+    or found.
     """
+    if isinstance(entry, TokenStep):
+        out = asdict(entry)
+        return {name: value for name, value in out.items() if name != "changes"} | (
+            {} if text is None else {"text": text([entry.id])}) | {"changes": out["changes"]}  # fmt: skip
     if isinstance(entry, Step):
         return {
             "prompt": entry.prompt,
@@ -27,6 +34,7 @@ def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
             "running": [one(beam, text) for beam in entry.running],
             "pool": [one(beam, text) for beam in entry.pool],
             "stopped": entry.stopped,
+            "changes": [[asdict(change) for change in beam] for beam in entry.changes],
         }
     if isinstance(entry, tuple):
         return {"found": [one(item, text) for item in entry]}

@@ -77,8 +77,10 @@ class GPT2(Model):
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt with one sequence gives a `Generation`; anything else a list of them, in
-        transformers' order. ``force_words_ids`` may hold texts. A list given as `trace` receives what a search goes
-        through, step by step (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
+        transformers' order. ``force_words_ids`` may hold texts.
+
+        A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
+        looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
         """
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]

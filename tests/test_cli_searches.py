@@ -57,6 +57,37 @@ def test_the_trace_is_a_file_of_its_own(tmp_path: Path) -> None:
     assert {"ids", "text", "score", "finish_reason"} == set(steps[0]["candidates"][0])
 
 
+def test_the_trace_of_single_tokens(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    arguments = ["generate", PROMPT, "-n", "4", "--do-sample", "--top-k", "5", "--seed", "1", "--trace", str(file)]
+    plain = CliRunner().invoke(cli, arguments[:-2]).stdout
+    assert CliRunner().invoke(cli, arguments).stdout == plain
+    steps = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [step["length"] for step in steps] == [1, 2, 3, 4]
+    assert PROMPT + "".join(step["text"] for step in steps) == plain.rstrip("\n")
+    assert {(change["option"], change["left"]) for step in steps for change in step["changes"]} == {("top_k", 5)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "lines"),
+    [
+        ("--do-sample --top-k 5 --seed 1", ["step  token", "top_k −4,091", "→ 5 left", "chosen at"]),
+        ("--do-sample --top-k 5 --num-return-sequences 2 --seed 1", ["text  step", "   2     4"]),
+        ("--num-beams 2 --no-repeat-ngram-size 1", ["step 4 · 4 candidates · 2 ended", "stopped:",
+                                                    "processors on the best beam: no_repeat_ngram_size −"]),
+        ("--do-sample --best-of 2 --seed 1", ["   -"]),
+        ("--num-beams 2 --do-sample --stochastic-beams --seed 1", ["   -"]),
+    ],
+)  # fmt: skip
+def test_steps_for_people(arguments: str, lines: list[str]) -> None:
+    words = ["generate", PROMPT, "-n", "4", *arguments.split()]
+    plain, done = CliRunner().invoke(cli, words).stdout, CliRunner().invoke(cli, [*words, "--explain"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(f"{plain}\n")
+    for line in lines:
+        assert line in done.stdout
+
+
 def test_help_lists_every_search_with_an_example() -> None:
     shown = " ".join(CliRunner().invoke(generate, ["--help"]).stdout.split())
     for heading in ("Beam search:", "Contrast:", "Best of many:"):
@@ -69,7 +100,7 @@ def test_help_lists_every_search_with_an_example() -> None:
     [
         (["--dola-layers", "middle"], "must be low, high, or layers separated by commas, got 'middle'"),
         (["--early-stopping", "soon"], "must be true, false or never, got 'soon'"),
-        (["--trace", "x"], "trace is for searches"),
+        (["--explain", "--json"], "--explain prints a table, --json nothing but JSON"),
         (["--exhaustive", "-n", "3"], "no more than 262144 texts"),
         (["--force-words", " king"], "force_words_ids acts only in beam search"),
     ],

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
+from .explain import explained, write_trace
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
 from .samplers import EXAMPLES as SAMPLER_EXAMPLES
 from .samplers import sampler_options
 from .searches import EXAMPLES as SEARCH_EXAMPLES
-from .searches import search_options, write_trace
+from .searches import search_options
 
 SAMPLING, RULES, LENGTH, OUTPUT = "Sampling", "Rules", "Length", "Output"
 EXAMPLES = {
@@ -64,10 +65,13 @@ def numbers(path: Path) -> list[float]:
 @grouped(RULES, "--frequency-penalty", type=float, help="Subtracted for each time a token was generated.")
 @grouped(RULES, "--no-repeat-ngram-size", type=int, help="No sequence of so many tokens comes twice.")
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
+@grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
+@grouped(OUTPUT, "--trace", "trace_file", type=click.Path(path_type=Path), metavar="FILE",
+         help="Write the same as JSON, one object a step.")  # fmt: skip
 @model_options
 def generate(
     prompt: str, model: str, dtype: str, backend: str, device: str | None, as_json: bool,
-    stop_strings: tuple[str, ...], trace_file: Path | None, **options: Any,
+    stop_strings: tuple[str, ...], explain: bool, trace_file: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
     chosen = {name: value for name, value in options.items() if value is not None and value != ()}
@@ -78,8 +82,10 @@ def generate(
     gpt2 = load(model, dtype, backend, device)
     _, checked = gpt2.options(chosen)
     compiling(gpt2)
-    if as_json or trace_file is not None or not checked.streams:
-        trace: list[Any] | None = None if trace_file is None else []
+    if as_json and explain:
+        raise ValueError("--explain prints a table, --json nothing but JSON; write the steps with --trace FILE instead")
+    if as_json or explain or trace_file is not None or not checked.streams:
+        trace: list[Any] | None = [] if explain or trace_file is not None else None
         written = gpt2.generate(prompt, trace=trace, **chosen)
         if trace_file is not None and trace is not None:
             write_trace(trace_file, trace, gpt2)
@@ -94,6 +100,8 @@ def generate(
                     score = "" if one.score is None else f", score {one.score:.4f}"
                     print(f"[{number}{score}]")
                 print(prompt + one.text)
+        if explain and trace is not None:
+            print(f"\n{explained(trace, gpt2)}")
         return
     pieces = gpt2.stream(prompt, **chosen)  # refuses what can't be, before anything is printed
     print(prompt, end="", flush=True)

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ..files import write_whole
 from .options import grouped
-
-if TYPE_CHECKING:
-    from ..text import GPT2
 
 BEAMS, CONTRAST, WHOLE = "Beam search", "Contrast", "Best of many"
 EXAMPLES = {
@@ -71,8 +65,6 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 help="The text must contain this, spaces included, or one of several; repeatable."),
         grouped(BEAMS, "--stochastic-beams", is_flag=True, default=None,
                 help="With --do-sample: as many different texts as beams, drawn without replacement."),
-        grouped(BEAMS, "--trace", "trace_file", type=click.Path(path_type=Path), metavar="FILE",
-                help="Write what the search went through, one JSON object a step."),
         grouped(CONTRAST, "--penalty-alpha", type=float,
                 help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1."),
         grouped(CONTRAST, "--dola-layers", type=Layers(), help="What the last layer says more than earlier ones."),
@@ -82,11 +74,3 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
         function = option(function)
     return function
 
-
-def write_trace(path: Path, trace: list[Any], gpt2: GPT2) -> None:
-    """A search's trace as JSON, one object a line."""
-    from decoders.trace import record
-
-    text = gpt2.tokenizer.decode if gpt2.has_tokenizer else None
-    lines = [json.dumps(record(entry, text), ensure_ascii=False) for entry in trace]
-    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
