@@ -31,7 +31,9 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
 
     A reduced-precision matrix (`quantize.Matrix`) in place of an array brings its own product.
     """
-    return (x @ weight if isinstance(weight, np.ndarray) else weight.product(x)) + bias
+    y = x @ weight if isinstance(weight, np.ndarray) else weight.product(x)
+    y += bias
+    return y
 
 
 def unembed(x: Array, lm_head: Any) -> Array:
@@ -41,8 +43,10 @@ def unembed(x: Array, lm_head: Any) -> Array:
 
 def softmax(scores: Array) -> Array:
     """Scores to probabilities along the last axis; −inf becomes exactly 0."""
-    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    e = scores - scores.max(axis=-1, keepdims=True)
+    np.exp(e, out=e)
+    e /= e.sum(axis=-1, keepdims=True)
+    return e
 
 
 def split_heads(x: Array, heads: int) -> tuple[Array, Array, Array]:

@@ -15,6 +15,7 @@ import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
+from gpt2_np.cli import internals_circuits as internals_circuits
 from gpt2_np.cli import internals_corpus as internals_corpus
 from gpt2_np.cli.inspect import inspect_command
 from gpt2_np.cli.internals import internals_group
@@ -66,6 +67,7 @@ def test_inspect_writes_the_page(tmp_path: Path) -> None:
         (["patch", CLEAN, CORRUPTED, *ANSWER, "--point", "attn.z", "--over", "head"], (6, 8)),
         (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.4.attn.q:1", "--to", "unembed"], (6, 8)),
         (["circuits"], (6, 8)),
+        (["circuits", "--kind", "qk"], (6, 8)),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )
@@ -96,6 +98,9 @@ def test_heads_lens_and_one_head_in_words(tmp_path: Path) -> None:
                            tmp_path / "eigenvalues.pdf"))  # fmt: skip
     assert len(words["directions"]) == 2
     assert "reads" in run("circuits", "--layer", "5", "--head", "0")
+    wanted = run("circuits", "--layer", "4", "--head", "0", "--kind", "qk", "--out", tmp_path / "qk.png")
+    assert "stands on" in wanted
+    assert "looks for" in wanted
 
 
 def test_a_tuned_lens_from_corpus_to_picture(corpus: Path, tmp_path: Path, gpt2: GPT2) -> None:

@@ -145,13 +145,15 @@ def test_a_corpus_is_cut_into_texts(tmp_path: Path) -> None:
     assert list(read_corpus(tmp_path / "a.txt", Letters(), length=4)) == [Letters().encode("xyz")]
 
 
-def test_an_unreadable_document_stops_with_its_name_and_keeps_the_rest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk_bytes", [1, 1 << 30])
+def test_an_unreadable_document_stops_with_its_name_and_keeps_the_rest(tmp_path: Path, chunk_bytes: int) -> None:
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     (corpus / "a.txt").write_text("first one")
     (corpus / "b.txt").write_bytes(b"bad \xff")
     with pytest.raises(ValueError, match=r"b.txt must be UTF-8 text; byte 4 is not"):
-        capture_corpus(as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run", chunk_bytes=1)
+        capture_corpus(as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run",
+                       chunk_bytes=chunk_bytes)  # fmt: skip
     assert len(Captured(tmp_path / "run")) == 1
     (corpus / "b.txt").write_text("good")
     captured = capture_corpus(as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run")

@@ -61,11 +61,16 @@ def test_circuits_are_the_dense_products() -> None:
     u, s, vt = circuits.ov_circuit(params, CONFIG, 1, 1).svd()
     np.testing.assert_allclose(u * s @ vt, ov, atol=1e-6)
     np.testing.assert_allclose(s, np.linalg.svd(ov)[1][:8], atol=1e-6)
-    direction = circuits.singular_directions(params, CONFIG, 1, 1, count=2, tokens=3)[1]
-    reading, writing = params.wte @ u[:, 1], params.lm_head @ vt[1]
-    sign = np.sign(reading[np.abs(reading).argmax()])
-    assert direction.tokens_in == np.argsort(-sign * reading)[:3].tolist()
-    assert direction.tokens_out == np.argsort(-sign * writing)[:3].tolist()
+    for kind, matrix, far_end in (("OV", ov, params.lm_head), ("QK", qk, params.wte)):
+        direction = circuits.singular_directions(params, CONFIG, 1, 1, kind=kind, count=2, tokens=3)[1]
+        left, strengths, right = np.linalg.svd(matrix)
+        near, far = params.wte @ left[:, 1], far_end @ right[1]
+        sign = np.sign(near[np.abs(near).argmax()])
+        np.testing.assert_allclose(direction.strength, strengths[1], rtol=1e-6)
+        assert direction.tokens_in == np.argsort(-sign * near)[:3].tolist()
+        assert direction.tokens_out == np.argsort(-sign * far)[:3].tolist()
+    with pytest.raises(ValueError, match="kind must be 'OV' or 'QK', got 'ov'"):
+        circuits.singular_directions(params, CONFIG, 1, 1, kind="ov")
 
 
 @pytest.mark.parametrize("kind", ["Q", "K", "V"])

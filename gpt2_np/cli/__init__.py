@@ -9,6 +9,7 @@ import sys
 import click
 
 from ..version import __version__
+from . import internals_circuits as internals_circuits
 from . import internals_corpus as internals_corpus
 from .generate import generate
 from .inspect import inspect_command

@@ -189,6 +189,7 @@ def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, re
            out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
     """How the answer's log-probability (or logit difference) changes when each head, MLP or position is silenced."""
     from ..internals.ablation import ablate as run
+    from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
     ids, metric = gpt2.prompt_ids(prompt), metric_of(gpt2, answer, versus)
@@ -198,8 +199,13 @@ def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, re
         scores = run(gpt2, ids, metric, what=what, how=how, reference=texts, seed=seed, progress=progress.update)
     change = np.atleast_2d(scores.T).T - whole
     column = {"heads": "head", "positions": "position"}.get(what, what)
-    show(change, as_json, row="layer", column=column, whole=whole, what=what, how=how)
-    draw(out, lambda plots: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer", bar="change"))
+    labels = gpt2.tokenizer.tokens(ids) if what == "positions" else None
+    show(change, as_json, row="layer", column=column, labels=labels and [visible(token) for token in labels],
+         whole=whole, what=what, how=how)  # fmt: skip
+    measure = "log-probability" if versus is None else "logit difference"
+    draw(out, lambda plots: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer",
+                                       x_labels=labels or (None if what == "heads" else [""]),
+                                       bar=f"change of the {measure}"))  # fmt: skip
 
 
 def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
@@ -251,7 +257,9 @@ def path(clean: str, corrupted: str, answer: str, versus: str | None, receivers:
     gpt2 = load_readable(model, dtype)
     wanted = [receiver(one) for one in receivers]
     metric = metric_of(gpt2, answer, versus)
-    result = patching.path_patch(gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted)
+    with bar(gpt2.config.n_layer * gpt2.config.n_head, "run") as progress:
+        result = patching.path_patch(gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted,
+                                     progress=progress.update)  # fmt: skip
     show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
     draw(out, lambda plots: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
 
@@ -262,35 +270,3 @@ def receiver(text: str) -> tuple[str, int | None]:
     if head and not head.isdigit():
         raise ValueError(f"a receiver is POINT or POINT:HEAD with a number, got {text!r}")
     return point, int(head) if head else None
-
-
-@experiment("circuits", "Which heads copy, and what a head reads and writes in words.")
-@grouped("Head", "--layer", type=int)
-@grouped("Head", "--head", type=int)
-@grouped("Output", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Directions of one head.")
-def circuits(layer: int | None, head: int | None, count: int, out: Path | None, as_json: bool, model: str,
-             dtype: str) -> None:  # fmt: skip
-    """Eigenvalue copying scores of every head's OV circuit; or, of one head, its strongest directions in words."""
-    from ..internals import circuits as science
-    from ..internals import processing
-
-    gpt2 = load_readable(model, dtype)
-    params, config = processing.fold_ln(gpt2.params), gpt2.config
-    if layer is None and head is None:
-        scores = science.copying_scores(params, config)
-        show(scores, as_json, row="layer", column="head")
-        draw(out, lambda plots: plots.head_scores(scores, title="Copying scores (OV eigenvalues)"))
-        return
-    if layer is None or head is None:
-        raise ValueError("--layer and --head go together: give both, or neither for every head's copying score")
-    directions = science.singular_directions(params, config, layer, head, count=count)
-    rows: list[dict[str, Any]] = [{"strength": one.strength, "reads": gpt2.tokenizer.tokens(one.tokens_in),
-                                   "raises": gpt2.tokenizer.tokens(one.tokens_out)} for one in directions]  # fmt: skip
-    if as_json:
-        print(json.dumps({"layer": layer, "head": head, "directions": rows}))
-    else:
-        for row in rows:
-            print(f"{row['strength']:8.3f}  reads  {' '.join(map(repr, row['reads']))}")
-            print(f"{'':8}  raises {' '.join(map(repr, row['raises']))}")
-    values = science.full_ov_circuit(params, config, layer, head).eigenvalues()
-    draw(out, lambda plots: plots.eigenvalues(values, title=f"OV eigenvalues of layer {layer}, head {head}"))

@@ -34,7 +34,7 @@ def capture_corpus(
 
     A folder that already holds part of the same capture is continued: its texts are passed over (`progress` is told
     of every text's tokens all the same). ``ValueError`` when it holds another capture, or for an unknown name; an
-    ``OSError`` of the disk, or of reading the next text, leaves the chunks written so far readable and resumable.
+    error of the disk, or in reading the next text, leaves what was captured before it on disk, readable and resumable.
     `chunk_bytes` is about how much is kept in memory; `dtype` is what is stored, "float32" or "float16".
     """
     if dtype not in ("float32", "float16"):
@@ -47,27 +47,39 @@ def capture_corpus(
     captured = _begin(folder, about)
     chunk: dict[str, Array] = {}
     size, number = 0, len(captured.chunks)
+
+    def write() -> None:
+        nonlocal chunk, size, number
+        full, chunk, size = chunk, {}, 0  # a chunk that can't be written is not tried again
+        if full:
+            write_whole(folder / f"chunk-{number:05}.safetensors", save(full))
+            number += 1
+
     source = iter(texts)
     for text in itertools.islice(source, len(captured)):
         if progress is not None:
-            progress(len(text))
-    for count, text in enumerate(source, len(captured)):
-        ids = model.check_ids(text)
-        if len(ids) != 1:
-            raise ValueError(f"a corpus is made of texts, each one row of ids, got {len(ids)} rows")
-        _, cache = model.run_with_cache(ids, chosen)
-        new = {f"{count}.ids": ids[0]} | {f"{count}.{name}": np.ascontiguousarray(x[0], dtype)
-                                          for name, x in cache.items()}  # fmt: skip
-        chunk |= new
-        size += sum(array.nbytes for array in new.values())
-        if size >= chunk_bytes:
-            write_whole(folder / f"chunk-{number:05}.safetensors", save(chunk))
-            chunk, size, number = {}, 0, number + 1
-        if progress is not None:
-            progress(ids.shape[1])
-    if chunk:
-        write_whole(folder / f"chunk-{number:05}.safetensors", save(chunk))
+            progress(np.shape(text)[-1])
+    try:
+        for count, text in enumerate(source, len(captured)):
+            new = _capture(model, text, chosen, dtype, count)
+            chunk |= new
+            size += sum(array.nbytes for array in new.values())
+            if size >= chunk_bytes:
+                write()
+            if progress is not None:
+                progress(np.shape(text)[-1])
+    finally:
+        write()  # also when a document can't be read, or at Ctrl-C: what was computed is kept
     return Captured(folder)
+
+
+def _capture(model: Model, text: Sequence[int], names: Sequence[str], dtype: str, number: int) -> dict[str, Array]:
+    ids = model.check_ids(text)
+    if len(ids) != 1:
+        raise ValueError(f"a corpus is made of texts, each one row of ids, got {len(ids)} rows")
+    _, cache = model.run_with_cache(ids, names)
+    arrays = {name: np.ascontiguousarray(x[0], dtype) for name, x in cache.items()}
+    return {f"{number}.{name}": x for name, x in ({"ids": ids[0]} | arrays).items()}
 
 
 def _begin(folder: Path, about: dict[str, Any]) -> Captured:

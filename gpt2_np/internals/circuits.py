@@ -132,26 +132,31 @@ def norm(matrix: Factored) -> float:
 
 
 class Direction(NamedTuple):
-    """One singular direction in words: its strength, and the tokens that read it (`tokens_in`) and that it raises."""
+    """One singular direction in words: its strength, and the tokens at its two ends (see `singular_directions`)."""
 
     strength: float
     tokens_in: list[int]
     tokens_out: list[int]
 
 
-def singular_directions(params: Params, config: Config, layer: int, head: int, *, count: int = 5,
+def singular_directions(params: Params, config: Config, layer: int, head: int, *, kind: str = "OV", count: int = 5,
                         tokens: int = 10) -> list[Direction]:  # fmt: skip
-    """A head's strongest OV directions against the vocabulary: looking at these tokens raises those.
+    """A head's strongest directions against the vocabulary.
 
-    A direction's sign is free; it is turned so that the token it reads most strongly is read positively.
+    `kind` "OV": looking at ``tokens_in`` raises ``tokens_out``. "QK": standing on ``tokens_in``, it looks for
+    ``tokens_out``. A direction's sign is free; it is turned so that the token it reads most strongly is read
+    positively.
     """
-    u, s, vt = ov_circuit(params, config, layer, head).svd()
-    unembed = params.lm_head * params.ln_f.weight
+    if kind not in ("OV", "QK"):
+        raise ValueError(f"kind must be 'OV' or 'QK', got {kind!r}")
+    circuit = ov_circuit if kind == "OV" else qk_circuit
+    u, s, vt = circuit(params, config, layer, head).svd()
+    far_end = params.lm_head * params.ln_f.weight if kind == "OV" else params.wte
     directions = []
     for number in range(min(count, len(s))):
-        reading, writing = params.wte @ u[:, number], unembed @ vt[number]
-        if reading[np.abs(reading).argmax()] < 0:
-            reading, writing = -reading, -writing
-        best = [np.argsort(-x, kind="stable")[:tokens].tolist() for x in (reading, writing)]
+        near, far = params.wte @ u[:, number], far_end @ vt[number]
+        if near[np.abs(near).argmax()] < 0:
+            near, far = -near, -far
+        best = [np.argsort(-x, kind="stable")[:tokens].tolist() for x in (near, far)]
         directions.append(Direction(float(s[number]), *best))
     return directions
