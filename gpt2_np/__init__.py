@@ -6,7 +6,8 @@
 """
 
 from .config import Config
-from .text import GPT2, Generation, Score
+from .scoring import Choice, Score
+from .text import GPT2, Generation
 from .version import __version__
 
-__all__ = ["GPT2", "Config", "Generation", "Score", "__version__"]
+__all__ = ["GPT2", "Choice", "Config", "Generation", "Score", "__version__"]

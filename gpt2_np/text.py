@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,10 +11,10 @@ import numpy as np
 
 import decoders
 from decoders import Completion, Options, Token
-from decoders.interface import log_softmax
 
 from . import breakers
-from .session import Model
+from .scoring import By, Choice, Score, common, nll, rank
+from .session import Model, check_vocabulary
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -41,25 +40,6 @@ class Generation:
     scores: tuple[np.ndarray, ...] = ()
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
-
-    nll: float
-    tokens: int
-    bytes: int
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits that it takes to write one byte of the text: comparable between tokenizers."""
-        return self.nll / math.log(2) / self.bytes
-
-    @property
-    def perplexity(self) -> float:
-        """e to the power of the mean loss per token."""
-        return math.exp(self.nll / self.tokens)
-
-
 class GPT2(Model):
     """A GPT-2 that reads and writes text. Load one with `GPT2.from_pretrained`."""
 
@@ -79,15 +59,21 @@ class GPT2(Model):
         ``stop_strings``. One prompt with one sequence gives a `Generation`; anything else a list of them, in
         transformers' order. ``force_words_ids`` may hold texts.
 
+        ``stopping_criteria`` is a callable or a list of some: each is asked after every token, as
+        ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
+        then competes as one that ended.
+
         A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
         """
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
+        stopping = criteria(options.pop("stopping_criteria", None))
         stop_strings, chosen = self.options(options)
+        stopping += self._stopping(stop_strings)
         session = self.start(capacity=self._capacity(prompts, chosen))
         completions = decoders.generate(session, prompts, chosen, context=self.config.n_positions,
-                                        stopping=self._stopping(stop_strings), trace=trace)  # fmt: skip
+                                        stopping=stopping, trace=trace)  # fmt: skip
         copies = chosen.num_return_sequences
         written = [self._generation(prompts[number // copies], one, chosen) for number, one in enumerate(completions)]
         return written if several or copies > 1 else written[0]
@@ -97,40 +83,78 @@ class GPT2(Model):
 
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
         """
+        stopping = criteria(options.pop("stopping_criteria", None))
         stop_strings, chosen = self.options(options)
+        stopping += self._stopping(stop_strings)
         if not chosen.streams:
             raise ValueError("only one sequence can be streamed; beams and several sequences are known at their end")
         prompts = [self.prompt_ids(prompt)]
         session = self.start(capacity=self._capacity(prompts, chosen))
         tokens = decoders.stream(session, prompts, chosen, context=self.config.n_positions,
-                                 stopping=self._stopping(stop_strings))  # fmt: skip
+                                 stopping=stopping)  # fmt: skip
         return pieces(tokens, self.tokenizer, chosen.eos_token_ids)
 
     def score(
-        self, text: Prompt, *, stride: int | None = None, progress: Callable[[int], object] | None = None
-    ) -> Score:
-        """How well the model predicts a text, every token of it: the first one follows ``<|endoftext|>``.
+        self, text: Prompt, *, prompt: Prompt | None = None, stride: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Score:  # fmt: skip
+        """How well the model predicts a text, every token of it: the first one follows the prompt, or where there is
+        none ``<|endoftext|>``.
 
         Texts longer than the context are read in windows of the whole context, each `stride` tokens on (half the
         context unless given): a token is predicted from at least context − stride tokens, once there are so many.
-        `progress` is told how many tokens each window has scored.
+        `progress` is told how many tokens each window has scored. A prompt and the text after it are tokenized as
+        `rank_choices` does.
         """
-        ids = self.tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
-        if not ids:
+        if not len(text):
             raise ValueError("there is nothing to score: the text is empty")
-        context = self.config.n_positions
-        stride = context // 2 if stride is None else stride
-        if not 1 <= stride <= context:
-            raise ValueError(f"stride must be between 1 and {context}, got {stride}")
-        all_ids = np.array([*self.prompt_ids(""), *ids])
-        nll = 0.0
-        for start, end, known in windows(len(ids), context, stride):
-            nll += losses(self(all_ids[start:end])[known - start :], all_ids[known + 1 : end + 1]).sum()
-            if progress is not None:
-                progress(end - known)
+        before, (ids,) = self._continuations([] if prompt is None else prompt, [text])
+        total = nll(self, np.array([*before, *ids]), len(before), stride, progress)
+        return Score(total, len(ids), self._bytes(text, ids))
+
+    def rank_choices(self, prompt: Prompt, choices: Sequence[Prompt], *, by: By = "sum") -> list[Choice]:
+        """Which of several continuations the model finds likeliest, best first: multiple choice by likelihood.
+
+        `by` is what counts: the log-probability of the whole choice ("sum"), the mean of its tokens ("token"), or the
+        sum over its bytes ("byte"), which long choices don't lose by. Choices are read in one batch, behind a prompt
+        that is read once.
+
+        The prompt and a choice are tokenized together, as one text; what is scored starts at the first token at which
+        the texts differ from the prompt alone. So a choice may start with a space, or the prompt end in one, and every
+        choice pays for the same stretch of text. Ids are taken as they are. ``ValueError`` for no choices, an empty
+        one, or more than the context holds.
+        """
+        if isinstance(choices, str) or not len(choices):
+            raise ValueError(f"choices must be a list of at least one text, got {choices!r}")
+        if by not in ("sum", "token", "byte"):
+            raise ValueError(f"by must be 'sum', 'token' or 'byte', got {by!r}")
+        for choice in choices:
+            if not len(choice):
+                raise ValueError("a choice must have at least one token, got an empty one")
+        before, rests = self._continuations(prompt, choices)
+        lengths = [self._bytes(choice, rest) for choice, rest in zip(choices, rests, strict=True)]
+        return rank(self, before, choices, rests, lengths, by)
+
+    def _continuations(self, prompt: Prompt, texts: Sequence[Prompt]) -> tuple[list[int], list[list[int]]]:
+        """The ids that some texts have in common with the prompt before them, and what follows in each."""
+        if isinstance(prompt, str) and all(isinstance(text, str) for text in texts):
+            alone = self.tokenizer.encode(prompt)
+            whole = [self.tokenizer.encode(prompt + cast(str, text)) for text in texts]
+            shared = common([alone, *whole])
+        else:
+            alone = self._ids(prompt)
+            whole, shared = [[*alone, *self._ids(text)] for text in texts], len(alone)
+        for ids in whole:
+            check_vocabulary(np.array(ids), self.config)
+        return (whole[0][:shared] or self.prompt_ids([])), [ids[shared:] for ids in whole]
+
+    def _ids(self, text: Prompt) -> list[int]:
+        return self.tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
+
+    def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         if isinstance(text, str):
-            return Score(float(nll), len(ids), len(text.encode()))
-        return Score(float(nll), len(ids), sum(len(self.tokenizer.bytes_of(token)) for token in ids))
+            return len(text.encode())
+        return sum(len(self.tokenizer.bytes_of(token)) for token in ids) if self.has_tokenizer else 0
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 
@@ -255,25 +279,17 @@ def pieces(tokens: Iterator[Token], tokenizer: Tokenizer, eos: Sequence[int]) ->
             yield piece
 
 
-def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
-    return np.array([-log_softmax(row.astype(np.float64))[token] for row, token in zip(logits, ids, strict=True)])
+def criteria(given: Any) -> list[decoders.Stopping]:
+    """``stopping_criteria`` as a list; ``ValueError`` for what can't be called."""
+    several = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+    for one in several:
+        if not callable(one):
+            raise ValueError(f"stopping_criteria must be a callable (prompt ids, new ids) -> bool, or a list of some, "
+                             f"got {one!r}")  # fmt: skip
+    return several
 
 
 def is_batch(prompt: Any) -> bool:
     """Whether a prompt is several: a list that holds texts or lists rather than ids."""
     return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
 
-
-def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, known): feed ids[start:end], count what is predicted from position `known` on.
-
-    Over `tokens` ids behind a first one: between them the windows count each exactly once.
-    """
-    known = 0
-    for start in range(0, tokens, stride):
-        end = min(start + context, tokens)
-        yield start, end, known
-        known = end
-        if end == tokens:
-            return

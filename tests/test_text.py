@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2_np import GPT2, hub
 from gpt2_np.breakers import breakers
-from gpt2_np.text import StopString, windows
+from gpt2_np.scoring import windows
+from gpt2_np.text import StopString
 
 PROMPT = "Once upon a time"
 

@@ -1,4 +1,4 @@
-"""The command line: ``gpt2-np generate | logits | score | parity | inspect | …``. Thin: parse, call, print."""
+"""The command line: ``gpt2-np generate | logits | score | choose | parity | inspect | …``. Thin: parse, call, print."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 from ..version import __version__
 from . import internals_circuits as internals_circuits
 from . import internals_corpus as internals_corpus
+from .choose import choose
 from .generate import generate
 from .inspect import inspect_command
 from .internals import internals_group
@@ -35,7 +36,7 @@ def cli(context: click.Context) -> None:
         print(context.get_help())
 
 
-for command in (generate, logits, score, info, parity, inspect_command, internals_group):
+for command in (generate, logits, score, choose, info, parity, inspect_command, internals_group):
     cli.add_command(command)
 
 

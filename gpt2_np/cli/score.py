@@ -15,14 +15,21 @@ from .progress import bar, compiling
 @click.command(cls=GroupedCommand, short_help="Measure how well a model predicts a text.")
 @click.argument("text", required=False)
 @grouped("Input", "-f", "--file", type=click.Path(path_type=Path), help="Score this file ('-': standard input).")
+@grouped("Input", "--prompt", help="What comes before the text: only the text is scored, given this.")
 @grouped("Input", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
 @model_options
 def score(
-    text: str | None, file: Path | None, stride: int | None, as_json: bool,
+    text: str | None, file: Path | None, prompt: str | None, stride: int | None, as_json: bool,
     model: str, dtype: str, backend: str, device: str | None,
 ) -> None:  # fmt: skip
-    """Bits per byte and perplexity of TEXT, or of a file: the lower, the better it is predicted."""
+    """Bits per byte and perplexity of TEXT, or of a file: the lower, the better it is predicted.
+
+    \b
+    gpt2-np score "The old man had three sons."
+    gpt2-np score " throne." --prompt "The king sat on his"
+    gpt2-np score --file book.txt --stride 256
+    """
     if (text is None) == (file is None):
         raise ValueError("give either a TEXT or --file")
     if file is not None:
@@ -36,7 +43,7 @@ def score(
     ids = gpt2.tokenizer.encode(text)
     compiling(gpt2)
     with bar(len(ids), "token") as progress:
-        result = gpt2.score(text, stride=stride, progress=progress.update)
+        result = gpt2.score(text, prompt=prompt, stride=stride, progress=progress.update)
     if as_json:
         print(json.dumps({"nll": result.nll, "tokens": result.tokens, "bytes": result.bytes,
                           "bits_per_byte": result.bits_per_byte, "perplexity": result.perplexity}))  # fmt: skip

@@ -17,7 +17,8 @@ import numpy as np
 from decoders import notebook as plain
 from decoders.torch_rng import CPU, CUDA
 
-from ..text import GPT2, losses, on_torch
+from ..scoring import losses
+from ..text import GPT2, on_torch
 from . import official
 from .checks import Check, Verdict, numbers
 
