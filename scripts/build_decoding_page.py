@@ -1,0 +1,199 @@
+"""Write docs/decoding/README.md: every strategy and processor on one prompt, with its picture.
+
+    python scripts/build_decoding_page.py
+
+Runs every call on the bundled model. What stands between the markers of the two sections that others fill (constraints,
+speculation) is kept.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from decoding_entries import PENALTIES, SEARCHES, WARPERS, Entry
+
+from decoders import pipeline
+from decoders.beam import Step
+from decoders.steps import entropy, shares
+from gpt2_np import GPT2
+from gpt2_np.cli.generate import generate as command
+
+PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
+FLAGS = {parameter.name: parameter.opts[-1] for parameter in command.params if parameter.opts[0].startswith("-")}
+GREY, BLUE, RED, INK = "#c9ced6", "#4269d0", "#e4572e", "#333"
+SHOWN, LENGTH, SEED = 12, 20, 1
+STEPS = 5  # of a search, in its picture
+plt.rcParams.update({"font.size": 8.5, "axes.edgecolor": "#999", "text.color": INK, "axes.labelcolor": INK,
+                     "xtick.color": INK, "ytick.color": INK, "figure.dpi": 110})  # fmt: skip
+
+
+def ids_for(model: GPT2, value: Any) -> Any:
+    """Texts in lists as their ids, for the options that take ids alone."""
+    if isinstance(value, str):
+        return model.tokenizer.encode(value)
+    if isinstance(value, (list, tuple)):
+        if value and all(isinstance(one, str) for one in value):
+            return [token for one in value for token in model.tokenizer.encode(one)]
+        return [ids_for(model, one) for one in value]
+    return value
+
+
+def asked(model: GPT2, entry: Entry) -> dict[str, Any]:
+    """The options of an entry's call."""
+    options = dict(entry.options)
+    for name in ("sequence_bias", "bad_words_ids"):
+        if name in options:
+            options[name] = ids_for(model, options[name])
+    return options | ({"do_sample": True, "seed": SEED} if entry.random else {})
+
+
+def calls(model: GPT2, entry: Entry) -> str:
+    """The Python line, and the command where every option has a flag."""
+    options = asked(model, entry)
+    shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    text = f"```python\nmodel.generate({entry.prompt!r}, max_new_tokens={LENGTH}{', ' * bool(shown)}{shown})\n```\n"
+    words = ["gpt2-np", "generate", entry.prompt, "-n", str(LENGTH)]
+    for name, value in options.items():
+        if name not in FLAGS:
+            return text
+        if value is True:
+            words.append(FLAGS[name])
+        else:
+            for one in value if name == "force_words_ids" else [value]:
+                words += [FLAGS[name], json.dumps(one) if isinstance(one, dict) else str(one)]
+    return f"```sh\n{shlex.join(words)}\n```\n\n{text}"
+
+
+def before_and_after(model: GPT2, entry: Entry, path: Path) -> None:
+    """The next token's distribution as the model gives it, and as the option leaves it."""
+    ids = model.prompt_ids(entry.prompt)
+    _, options = model.options(asked(model, entry))
+    scores = model(ids)[-1:]
+    after = pipeline.apply(pipeline.build(options, 0, len(ids), len(ids) + LENGTH), [np.array(ids)], scores)
+    p, q = shares(scores[0]), shares(after[0])
+    order = np.argsort(-p, kind="stable")[:SHOWN].tolist()
+    grown = [token for token in np.argsort(p - q, kind="stable")[:3].tolist() if q[token] - p[token] > 0.01]
+    order += [token for token in grown if token not in order]
+    figure, axes = plt.subplots(figsize=(6.2, 0.19 * len(order) + 0.75), layout="constrained")
+    places = np.arange(len(order))
+    axes.barh(places - 0.2, p[order], height=0.38, color=GREY, label="the model")
+    axes.barh(places + 0.2, q[order], height=0.38, color=BLUE, label="after it")
+    for place, token in enumerate(order):
+        if q[token] == 0 or after[0, token] < -1e30:
+            axes.text(p[token] + 0.004, place, "removed", va="center", color=RED, fontsize=7)
+    axes.set_yticks(places, [model.tokenizer.decode([token]).replace("\n", "\\n") or "?" for token in order])
+    axes.invert_yaxis()
+    axes.set_xlabel("probability of the next token")
+    axes.spines[["top", "right"]].set_visible(False)
+    left = int((after[0] > np.finfo(np.float32).min * 1e-3).sum())
+    axes.legend(loc="lower right", frameon=False, title=f"{left:,} of {len(p):,} tokens left\nentropy "
+                f"{entropy(p):.2f} → {entropy(q):.2f} nats", alignment="left", title_fontsize=8.5)  # fmt: skip
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def tree(model: GPT2, entry: Entry, path: Path) -> None:
+    """What a search kept at each step; the best text's path in red."""
+    trace: list[Any] = []
+    options = asked(model, entry)
+    best = model.generate(entry.prompt, max_new_tokens=STEPS, eos_token_id=None, trace=trace, **options)
+    if isinstance(trace[0], Step):
+        groups = options.get("num_beam_groups", 1)
+        kept = [[beam.ids for step in trace[start : start + groups] for beam in step.running if beam.score > -1e8]
+                or [beam.ids for step in trace[start : start + groups] for beam in step.pool]
+                for start in range(0, len(trace), groups)]  # fmt: skip
+    else:
+        kept = [list(dict.fromkeys(draw.ids[:length] for draw in trace[0])) for length in range(1, STEPS + 1)]
+    rows = max(map(len, kept))
+    figure, axes = plt.subplots(figsize=(8.2, 0.42 * rows + 0.5), layout="constrained")
+    spots: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, (rows - 1) / 2)}
+    for step, texts in enumerate(kept, 1):
+        for rank, ids in enumerate(texts):
+            spots.setdefault(tuple(ids), (float(step), rank + (rows - len(texts)) / 2))
+    for ids, spot in spots.items():
+        chosen = tuple(best.ids[: len(ids)]) == ids
+        parent = spots.get(ids[:-1])
+        if ids and parent is not None:
+            axes.plot(*zip(parent, spot, strict=True), color=RED if chosen else GREY, zorder=1,
+                      linewidth=2 if chosen else 1)  # fmt: skip
+        label = model.tokenizer.decode(ids[-1:]).strip() or "⏎" if ids else "… " + entry.prompt[-5:]
+        axes.text(*spot, label, ha="center", va="center", fontsize=8.5,
+                  bbox={"boxstyle": "round,pad=0.25", "facecolor": "#fdeae4" if chosen else "white",
+                        "edgecolor": RED if chosen else GREY})  # fmt: skip
+    axes.set(xlim=(-0.5, STEPS + 0.45), ylim=(rows - 0.45, -0.55))
+    axes.axis("off")
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def section(model: GPT2, entry: Entry, picture: Any) -> str:
+    """One entry as Markdown, its picture drawn."""
+    name = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")
+    parts = [f"### {entry.title}\n", f"{entry.what}\n", f"$${entry.formula}$$\n"]
+    if picture is not None and entry.picture:
+        picture(model, entry, PAGE.parent / "figures" / f"{name}.png")
+        parts.append(f"![{entry.title}](figures/{name}.png)\n")
+    source = f"**Source:** {entry.source}. " if entry.source else ""
+    parts += [f"{source}**When:** {entry.when}\n", calls(model, entry)]
+    written = model.generate(entry.prompt, max_new_tokens=LENGTH, **asked(model, entry))
+    parts.append(f"> {entry.prompt}**{' '.join(written.text.split())}**\n".replace("**", " **", 1))
+    return "\n".join(parts)
+
+
+def kept_section(old: str, name: str) -> str:
+    """What others wrote between the markers of a section."""
+    match = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", old, re.DOTALL)
+    body = match.group(1) if match else ""
+    return f"<!-- {name} -->\n{body}<!-- end of {name} -->\n"
+
+
+INTRO = """# Every way to decode, with its picture
+
+{count} options and strategies on the bundled model, each with what it does to the next token's distribution (grey: the
+model's; blue: after it) or, of a search, with what it kept at each step (the best text in red), its formula, where it
+comes from, when to use it, and the call that reproduces it. Options carry transformers' names and act in its order;
+`order=[…]` and `profile="llama.cpp"` change that. What each costs at 50,257 tokens is in [cost.md](cost.md).
+`python scripts/build_decoding_page.py` writes this page.
+
+To see it for a prompt of your own, step by step: `gpt2-np generate … --explain`.
+
+```python
+from gpt2_np import GPT2
+
+model = GPT2.from_pretrained()
+```
+"""
+
+
+def main() -> None:
+    model = GPT2.from_pretrained()
+    (PAGE.parent / "figures").mkdir(parents=True, exist_ok=True)
+    old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    parts = [INTRO.format(count=len(WARPERS) + len(PENALTIES) + len(SEARCHES)),
+             "## Warpers: what is left to draw from\n", *(section(model, one, before_and_after) for one in WARPERS),
+             "## Processors: what the text so far forbids or favours\n",
+             *(section(model, one, before_and_after) for one in PENALTIES),
+             "## Strategies: how the text is found\n"]  # fmt: skip
+    for entry in SEARCHES:
+        beams = "num_beams" in entry.options
+        picture = tree if beams else before_and_after if entry.title == "sampling" else None
+        parts.append(section(model, entry, picture))
+    parts += ["## Constraints\n", kept_section(old, "constraints"),
+              "## Speculation\n", kept_section(old, "speculation")]  # fmt: skip
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+    size = sum(path.stat().st_size for path in (PAGE.parent / "figures").iterdir())
+    print(f"{PAGE}: {size / 1024:.0f} KiB of pictures")
+
+
+if __name__ == "__main__":
+    main()
