@@ -105,6 +105,22 @@ print([name for name in ('numba', 'torch', 'transformers', 'huggingface_hub', 'm
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
+def test_a_command_starts_without_what_it_does_not_need() -> None:
+    code = """
+import contextlib, sys
+from gpt2_np.cli import main
+with contextlib.suppress(SystemExit):
+    main(["generate", "a", "--temperature", "-1"])
+with contextlib.suppress(SystemExit):
+    main(["--help"])
+assert "numba" not in sys.modules
+main(["generate", "a", "-n", "1"])
+assert "numba" in sys.modules and "scipy" not in sys.modules
+import scipy.linalg
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_everything_but_the_reference_works_with_torch_blocked(tmp_path: Path) -> None:
     for name in ("torch", "transformers", "matplotlib", "scipy"):
         (tmp_path / f"{name}.py").write_text("raise ModuleNotFoundError('blocked', name=__name__)")

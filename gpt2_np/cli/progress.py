@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -14,12 +16,30 @@ def compiling(model: Any) -> None:
     told = threading.Timer(1.0, _tell)
     if sys.stderr.isatty():
         told.start()
-    from .. import kernels as kernels
+    with hidden("scipy"):
+        from .. import kernels as kernels
 
     if told.is_alive():
         told.cancel()
     elif sys.stderr.isatty():
         print("\r\033[K", end="", flush=True, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """As if a package that isn't loaded yet were not installed.
+
+    Numba loads SciPy's linear algebra where it is installed, a quarter of a second, for products that no kernel here
+    leaves to it.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def _tell() -> None:
