@@ -1,10 +1,10 @@
 """Train the bundled model: GPT-2's architecture, its own byte-level BPE, on a folder of tales and novels.
 
-    python scripts/train_bundled.py --text TEXT --out runs/tales
+    python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv
 
 goes on from its checkpoint where there is one (so it may be stopped at any time and spread over several sittings),
-and ends with ``runs/tales/`` holding the loss curve and the checkpoint. ``scripts/export_bundled.py`` makes the
-model's folder of it. On one device, the same seed gives the same weights.
+and ends with ``runs/tales/`` holding the loss curve, samples written on the way and the checkpoint.
+``scripts/export_bundled.py`` makes the model's folder of it. On one device, the same seed gives the same weights.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import time
 from pathlib import Path
 
+import tokenizers
 import torch
 from training import data, learning
 
@@ -37,6 +38,8 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--tales", type=float, default=0.2, help="share of rows from the tales")
     parser.add_argument("--repeats", type=float, default=0.03, help="share of rows in which a passage repeats")
+    parser.add_argument("--schedule", type=Path, metavar="CSV",
+                        help="from which step on --tokens, --tales and --repeats are what, in place of the three")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the loss curve")
@@ -58,18 +61,22 @@ def train(options: argparse.Namespace) -> None:
     settings = {key: str(value) for key, value in vars(options).items()} | {"shape": shape}
     (options.out / f"settings-{progress['step']}.json").write_text(json.dumps(settings, indent=1))
 
+    phases = [learning.Phase(0, options.tokens, options.tales, options.repeats)]
+    if options.schedule is not None:
+        phases = learning.read_phases(options.schedule)
     per_step = options.rows * shape["n_positions"]
-    steps, recent, since = -(-options.tokens // per_step), [], time.monotonic()
+    steps, recent, since = -(-phases[-1].tokens // per_step), [], time.monotonic()
     while progress["step"] < min(steps, options.stop_after or steps):
         step = progress["step"]
-        rows = data.batch(corpora, step, options.rows, shape["n_positions"], options.tales, options.repeats,
+        phase = next(one for one in reversed(phases) if one.step <= step)
+        rows = data.batch(corpora, step, options.rows, shape["n_positions"], phase.tales, phase.repeats,
                           shape["vocab_size"], options.seed)  # fmt: skip
         torch.manual_seed(options.seed + step)  # for dropout: nothing depends on where the run was interrupted
         loss = learning.loss_of(model, torch.from_numpy(rows).to(options.device))
         model.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step(step + 1, learning.schedule(step / steps))
+        optimizer.step(step + 1, learning.schedule(step / -(-phase.tokens // per_step)))
         recent.append(loss.item())
         progress |= {"step": step + 1, "tokens": (step + 1) * per_step}
         if progress["step"] % options.every == 0 or progress["step"] == steps:
@@ -84,6 +91,7 @@ def train(options: argparse.Namespace) -> None:
                   f"{left / 60:.0f} min left  {held_out or ''}", flush=True)  # fmt: skip
             recent = []
             if held_out or progress["step"] == steps:
+                sample(model, options, progress["step"])
                 learning.save_checkpoint(options.out, model, optimizer, progress)
     learning.save_checkpoint(options.out, model, optimizer, progress)
 
@@ -102,6 +110,22 @@ def evaluate(model: torch.nn.Module, corpora: dict[str, data.Corpus], options: a
         found[kind] = round(nats / 0.6931471805599453 / (corpus.bytes / len(corpus.ids)), 4)
     model.train()
     return found
+
+
+@torch.no_grad()
+def sample(model: torch.nn.Module, options: argparse.Namespace, step: int) -> None:
+    """One story as the model would write it now, printed and added to ``samples.txt``."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(options.out / "tokenizer.json"))
+    prompt = torch.tensor([tokenizer.encode("Once upon a time").ids], device=options.device)
+    model.eval()
+    torch.manual_seed(options.seed)
+    ids = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=0.8, top_k=0,
+                         max_new_tokens=60, pad_token_id=0)  # fmt: skip
+    model.train()
+    text = tokenizer.decode(ids[0].tolist())
+    print(text, flush=True)
+    with (options.out / "samples.txt").open("a", encoding="utf-8") as file:
+        file.write(f"--- step {step}\n{text}\n")
 
 
 def report(out: Path, progress: dict, loss: float, held_out: dict[str, float]) -> None:

@@ -1,6 +1,6 @@
 """Write the bundled model's card: its figures measured here, its samples unedited.
 
-    python scripts/write_card.py runs/tales gpt2_np/bundled/tales --text TEXT
+    python scripts/write_card.py gpt2_np/bundled/tales --text TEXT
 
 Bits per byte are `gpt2-np score`'s on every held-out document, one document at a time; the induction score is the
 attention that a head pays, on random tokens that repeat, to what followed the same token before.
@@ -17,7 +17,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from training import data
+from training import data, learning
 
 from gpt2_np import GPT2
 from gpt2_np.params import flatten
@@ -30,19 +30,33 @@ SAMPLES = [
 ]  # fmt: skip
 
 
+# A small model loops where it may and rambles where it must not: these keep it between the two.
+STORY = {"max_new_tokens": 120, "temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 4}
+SCHEDULE = Path(__file__).parent / "training" / "tales.csv"
+
+
+def command(options: dict[str, float]) -> str:
+    """Sampling options as they are given on the command line."""
+    given = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())
+    return f"gpt2-np generate PROMPT --do-sample {given}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder that train_bundled.py wrote")
     parser.add_argument("folder", type=Path, help="the model's folder; its README.md is written")
     parser.add_argument("--text", type=Path, required=True, help="the folder with the text and its SOURCES.md")
+    parser.add_argument("--keep-figures", action="store_true", help="take figures.json as it is: measure nothing anew")
     options = parser.parse_args()
     model = GPT2.from_pretrained(options.folder)
-    scores = {kind: held_out(model, options.text, kind) for kind in data.KINDS}
-    heads = induction(model)
-    figures = {"held_out": scores, "induction": heads, "parameters": sum(array.size for _, array in flatten(model.params))}
-    (options.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    if options.keep_figures:
+        figures = json.loads((options.folder / "figures.json").read_text())
+    else:
+        scores = {kind: held_out(model, options.text, kind) for kind in data.KINDS}
+        parameters = sum(array.size for _, array in flatten(model.params))
+        figures = {"held_out": scores, "induction": induction(model), "parameters": parameters}
+        (options.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     shutil.copy(options.text / "ATTRIBUTION-african-storybook.tsv", options.folder)
-    (options.folder / "README.md").write_text(card(model, options.run, options.text, figures))
+    (options.folder / "README.md").write_text(card(model, options.folder, options.text, figures))
     print((options.folder / "README.md").read_text())
 
 
@@ -67,12 +81,10 @@ def induction(model: GPT2, period: int = 50, rows: int = 16, seed: int = 0) -> l
             for name in sorted(cache, key=lambda name: int(name.split(".")[1]))]  # fmt: skip
 
 
-def card(model: GPT2, run: Path, text: Path, figures: dict) -> str:
+def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
     """The whole card as Markdown."""
-    with (run / "loss.csv").open() as file:
+    with (folder / "loss.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
-    sittings = sorted(run.glob("settings-*.json"), key=lambda path: int(path.stem.split("-")[1]))
-    phases = [(int(path.stem.split("-")[1]), json.loads(path.read_text())) for path in sittings]
     config, scores = model.config, figures["held_out"]
     best = max((score, layer, head) for layer, row in enumerate(figures["induction"]) for head, score in enumerate(row))
     lines = [
@@ -87,6 +99,8 @@ def card(model: GPT2, run: Path, text: Path, figures: dict) -> str:
         "| text | documents | bytes | bits per byte | perplexity per token |", "|---|---|---|---|---|",
         *(f"| {kind} | {one['documents']} | {one['bytes']:,} | {one['bits_per_byte']:.3f} | {one['perplexity']:.1f} |"
           for kind, one in scores.items()), "",
+        "`python scripts/held_out.py --text TEXT --out held-out` writes these documents, scores each with `gpt2-np score` "
+        "and adds up. A document is held out if its SHA-256 says so (`scripts/training/data.py`), 3 in 100.", "",
         "![training loss and held-out bits per byte](loss.png)", "",
         f"Strongest induction head: layer {best[1]}, head {best[2]}, score {best[0]:.2f} (mean attention to what followed "
         "the same token before, on random tokens that repeat after 50). Every head's score is in `figures.json`.", "",
@@ -102,12 +116,16 @@ def card(model: GPT2, run: Path, text: Path, figures: dict) -> str:
         "heads to predict that. The run was spread over sittings, each going on from the checkpoint of the last, with "
         "these settings:", "",
         "| from step | planned tokens | rows from the tales | rows in which a passage repeats |", "|---|---|---|---|",
-        *(f"| {step:,} | {int(one['tokens']):,} | {float(one['tales']):.0%} | {float(one['repeats']):.0%} |"
-          for step, one in phases), "",
-        "The loss curve is in `loss.csv`; the weights were rounded once, to float16.", "",
+        *(f"| {one.step:,} | {one.tokens:,} | {one.tales:.0%} | {one.repeats:.0%} |"
+          for one in learning.read_phases(SCHEDULE)), "",
+        "The loss curve is in `loss.csv`; the weights were rounded once, to float16. One command runs the same schedule, "
+        "in one sitting or as many as you like, and another makes this folder of it:", "",
+        "```sh", "python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv",
+        "python scripts/export_bundled.py runs/tales runs/model", "```", "",
         "## Where the text came from", "", sources(text), "",
         "## Ten stories", "",
-        "Unedited: `gpt2-np generate PROMPT --max-new-tokens 120 --do-sample --temperature 0.8 --top-p 0.95 --seed N`.", "",
+        f"Unedited, and none drawn twice: prompt number N with seed N, `{command(STORY)} --seed N`. The settings were "
+        "chosen by reading the first five prompts under six settings.", "",
         *samples(model),
         "## The same beginning, by strategy", "", *strategies(model),
     ]  # fmt: skip
@@ -129,7 +147,7 @@ def samples(model: GPT2) -> list[str]:
     """Ten continuations, each with its seed."""
     lines = []
     for prompt, seed in SAMPLES:
-        out = model.generate(prompt, max_new_tokens=120, do_sample=True, temperature=0.8, top_p=0.95, seed=seed)
+        out = model.generate(prompt, do_sample=True, seed=seed, **STORY)
         lines += [f"Seed {seed}:", "", *quoted(f"**{prompt}**{out.text}")]
     return lines
 
@@ -137,11 +155,17 @@ def samples(model: GPT2) -> list[str]:
 def strategies(model: GPT2) -> list[str]:
     """One prompt, a few strategies."""
     prompt, lines = "Once upon a time there was", []
-    for name, options in (("greedy", {}), ("4 beams", {"num_beams": 4}),
-                          ("4 beams, no repeated trigram", {"num_beams": 4, "no_repeat_ngram_size": 3}),
-                          ("temperature 1, seed 1", {"do_sample": True, "seed": 1}),
-                          ("top-k 20, seed 1", {"do_sample": True, "top_k": 20, "seed": 1})):  # fmt: skip
-        lines += [f"{name}:", "", *quoted(prompt + model.generate(prompt, max_new_tokens=60, **options).text)]
+    for name, options in (
+        ("greedy", {}), ("4 beams", {"num_beams": 4}),
+        ("4 beams, no repeated trigram", {"num_beams": 4, "no_repeat_ngram_size": 3}),
+        ("contrastive search, alpha 0.6, 4 candidates", {"penalty_alpha": 0.6, "top_k": 4}),
+        ("temperature 1, seed 1", {"do_sample": True, "seed": 1}),
+        ("top-k 20, seed 1", {"do_sample": True, "top_k": 20, "seed": 1}),
+        ("top-p 0.9, seed 1", {"do_sample": True, "top_p": 0.9, "seed": 1}),
+        ("min-p 0.1, seed 1", {"do_sample": True, "min_p": 0.1, "seed": 1}),
+        ("the settings of the stories, seed 1", {"do_sample": True, "seed": 1, **STORY, "max_new_tokens": 60}),
+    ):  # fmt: skip
+        lines += [f"{name}:", "", *quoted(prompt + model.generate(prompt, **{"max_new_tokens": 60} | options).text)]
     return lines
 
 

@@ -46,7 +46,8 @@ def train(text: Path, out: Path, *extra: str) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:
     train(text, tmp_path / "whole")
     train(text, tmp_path / "parts", "--stop-after", "3")
-    train(text, tmp_path / "parts")
+    (tmp_path / "schedule.csv").write_text("step,tokens,tales,repeats\n0,6144,0.2,0.03\n4,6144,0.2,0.03\n")
+    train(text, tmp_path / "parts", "--schedule", str(tmp_path / "schedule.csv"))
     whole, parts = (load_file(next((tmp_path / name).glob("checkpoint-*.safetensors"))) for name in ("whole", "parts"))
     assert set(whole) == set(parts)
     for name in whole:
@@ -56,7 +57,31 @@ def test_a_killed_run_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> No
     with (tmp_path / "whole/loss.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4", "6"]
+    samples = (tmp_path / "whole/samples.txt").read_text()
+    assert samples.startswith("--- step 6\nOnce upon a time")
+    assert samples == (tmp_path / "parts/samples.txt").read_text()
     export(tmp_path / "whole", tmp_path / "model", whole)
+
+
+def test_a_schedule_says_what_holds_from_which_step(tmp_path: Path) -> None:
+    phases = learning.read_phases(SCRIPTS / "training/tales.csv")
+    card = (hub.BUNDLED / "tales/README.md").read_text()
+    for one in phases:
+        assert f"| {one.step:,} | {one.tokens:,} | {one.tales:.0%} | {one.repeats:.0%} |" in card
+    for rows in ("", "5,1,0.1,0.1\n", "0,1,0.1,0.1\n0,1,0.1,0.1\n"):
+        (tmp_path / "bad.csv").write_text(f"step,tokens,tales,repeats\n{rows}")
+        with pytest.raises(ValueError, match=r"bad.csv must have rows for rising steps, the first for step 0"):
+            learning.read_phases(tmp_path / "bad.csv")
+
+
+def test_held_out_documents_are_scored_by_the_command_line(text: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, str(SCRIPTS / "held_out.py"), "--text", str(text), "--out", str(tmp_path),
+                           "--kinds", "tales"], check=True, capture_output=True, text=True)  # fmt: skip
+    from write_card import held_out
+
+    figures = held_out(GPT2.from_pretrained(), text, "tales")
+    assert figures["documents"] == len(list(tmp_path.glob("tales-*.txt"))) > 0
+    assert done.stdout.startswith(f"tales: {figures['bits_per_byte']:.3f} bits per byte, perplexity")
 
 
 def export(run: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -36,6 +37,25 @@ def schedule(done: float, warmup: float = 0.02, floor: float = 0.02) -> float:
     if done < warmup:
         return done / warmup
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+
+
+class Phase(NamedTuple):
+    """From a step on: the tokens at which the learning rate comes to its end, and the shares of tales and repeats."""
+
+    step: int
+    tokens: int
+    tales: float
+    repeats: float
+
+
+def read_phases(path: Path) -> list[Phase]:
+    """The phases in a CSV file with the columns step, tokens, tales and repeats, the first from step 0 on."""
+    with path.open(newline="") as file:
+        phases = [Phase(int(row["step"]), int(row["tokens"]), float(row["tales"]), float(row["repeats"]))
+                  for row in csv.DictReader(file)]  # fmt: skip
+    if not phases or phases[0].step or [one.step for one in phases] != sorted({one.step for one in phases}):
+        raise ValueError(f"{path} must have rows for rising steps, the first for step 0")
+    return phases
 
 
 def orthogonalise(gradient: torch.Tensor) -> torch.Tensor:
