@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from reference import reference_model, save
 
+from gpt2_np.internals import page as page_module
 from gpt2_np.internals.page import inspect_page
 from gpt2_np.text import GPT2
 
@@ -90,6 +91,19 @@ def test_what_it_shows_is_what_the_model_says(page: browser.Browser, model: GPT2
     assert "nothing follows" in page.text("#target-name")
 
 
+def test_a_long_prompt_is_whole(chrome: browser.Browser, model: GPT2, tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(1, 257, 300).tolist()
+    (tmp_path / "page.html").write_text(inspect_page(model, ids), encoding="utf-8")
+    chrome.open(tmp_path / "page.html")
+    pattern = model.run_with_cache(ids, "blocks.*.attn.pattern")[1].stack_activation("pattern")[:, 0]
+    for place in ((0, 1, 299, 299), (2, 3, 299, 120), (1, 0, 150, 77), (2, 0, 0, 0)):
+        assert abs(chrome.run("return attention(...arguments)", *place) - pattern[place]) <= 0.5 / 255 + 1e-6
+    assert chrome.run("return document.querySelector('.head canvas').width") == 100
+    chrome.click("#tokens button:nth-child(300)")
+    assert chrome.text("#next-about").endswith("(position 299).")
+    assert chrome.complaints() == []
+
+
 def test_hovering_shows_where_a_token_looks_and_leaving_forgets_it(page: browser.Browser) -> None:
     page.hover("#looking button:nth-child(4)")
     assert "(3) looks at" in page.text("#look-out")
@@ -160,8 +174,9 @@ return {worst, where};
 """
 
 
-def test_mistakes_are_one_line(model: GPT2) -> None:
-    with pytest.raises(ValueError, match="a page holds at most 256 tokens, got 257"):
-        inspect_page(model, [1] * 257)
+def test_mistakes_are_one_line(model: GPT2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_module, "MOST_TOKENS", 20)
+    with pytest.raises(ValueError, match="a page holds at most 20 tokens, got 21"):
+        inspect_page(model, [1] * 21)
     with pytest.raises(ValueError, match="top must be at least 1, got 0"):
         inspect_page(model, "a", top=0)

@@ -17,7 +17,7 @@ from .lens import Lens, logit_lens
 from .variants import log_softmax
 
 Array = np.ndarray
-MOST_TOKENS = 256
+MOST_TOKENS = 512
 
 
 def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None) -> str:
@@ -48,9 +48,14 @@ def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, tit
 
 
 def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCache, top: int) -> dict[str, Any]:
-    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key."""
+    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key.
+
+    Keys after the query are left out.
+    """
     tokens = [shown(token) for token in model.tokenizer.tokens(ids)]
-    attention = np.rint(cache.stack_activation("pattern")[:, 0] * 255).astype(np.uint8)
+    queries, keys = np.tril_indices(len(ids))
+    attention = np.rint(cache.stack_activation("pattern")[:, 0, :, queries, keys] * 255).astype(np.uint8)
+    attention = attention.transpose(1, 2, 0)
     logits = cache["unembed"][0]
     log_p = log_softmax(logits)
     best = np.argsort(-log_p, axis=-1, kind="stable")[:, :top]
