@@ -75,6 +75,10 @@ def test_a_schedule_says_what_holds_from_which_step(tmp_path: Path) -> None:
 
 
 def test_held_out_documents_are_scored_by_the_command_line(text: Path, tmp_path: Path) -> None:
+    documents = sorted(data.documents(text, "tales"), key=data.is_held_out)[-3:-1] + data.documents(text, "tales")[:3]
+    text = tmp_path / "text"
+    text.mkdir()
+    (text / "tales.txt.xz").write_bytes(lzma.compress("\n<|endoftext|>\n".join(documents).encode()))
     done = subprocess.run([sys.executable, str(SCRIPTS / "held_out.py"), "--text", str(text), "--out", str(tmp_path),
                            "--kinds", "tales"], check=True, capture_output=True, text=True)  # fmt: skip
     from write_card import held_out
