@@ -5,9 +5,27 @@
     print(model.generate("Once upon a time", max_new_tokens=100).text)
 """
 
-from .config import Config
-from .scoring import Choice, Score
-from .text import GPT2, Generation
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .config import Config
+    from .scoring import Choice, Score
+    from .text import GPT2, Generation
+
 __all__ = ["GPT2", "Choice", "Config", "Generation", "Score", "__version__"]
+
+# Loaded when asked for: so the command line is there, to answer Ctrl-C, before NumPy is.
+MODULES = {"Choice": "scoring", "Config": "config", "GPT2": "text", "Generation": "text", "Score": "scoring"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -18,6 +18,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
+def read_text(path: Path) -> str:
+    """A text file's content; ``ValueError`` names the file and the first byte that is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text; byte {error.start} is not") from None
+
+
 def shards(index: Path) -> list[str]:
     """The files that a ``model.safetensors.index.json`` names; ``ValueError`` for one that isn't beside it."""
     try:

@@ -59,7 +59,7 @@ class TorchModel(Model):
             raise ValueError("activations are captured and edited on --backend numpy, not on torch")
         extra = {} if token_type_ids is None else {"token_type_ids": self._tensor(token_type_ids)}
         with torch.inference_mode():
-            out = self.torch_model(self._tensor(ids), past_key_values=cache, use_cache=cache is not None,
+            out = self.torch_model(self._tensor(ids), cache, use_cache=cache is not None,
                                    logits_to_keep=int(last_only), **extra)  # fmt: skip
         return out.logits.cpu().numpy()
 
@@ -137,7 +137,7 @@ class TorchSession(Session):
         for row, cache in zip(ids, self.caches, strict=True):
             with torch.inference_mode():
                 tokens = self.model._tensor(np.asarray(row, np.int64)[None])
-                out = self.model.torch_model(tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
+                out = self.model.torch_model(tokens, cache, use_cache=True, output_hidden_states=True)
             states = {f"blocks.{layer}.resid_pre": x for layer, x in enumerate(out.hidden_states[:-1])}
             states["ln_final.out"] = out.hidden_states[-1]
             logits.append(out.logits[0, -1].cpu().numpy())

@@ -23,6 +23,7 @@ LEVELS = [
     {"scoring"},
     {"text", "internals", "parity", "notebook"},
     {"cli"},
+    {"__main__"},
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -181,6 +181,24 @@ def test_ctrl_c_stops_cleanly() -> None:
     assert "Traceback" not in errors
 
 
+def test_ctrl_c_is_as_quiet_while_modules_load() -> None:
+    code = (
+        "import sys; import gpt2_np.__main__ as command; assert not {'numpy', 'click'} & set(sys.modules)\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'numpy': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted()); command.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (130, "", "")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "gpt2_np", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("gpt2-np")
+
+
 def test_text_streams_to_a_terminal() -> None:
     controller, terminal = pty.openpty()
     process = subprocess.Popen([*COMMAND, "generate", "Once upon a time", "-n", "60"], stdout=terminal, stderr=terminal)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,10 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_model, save
 
 from gpt2_np import GPT2
-from gpt2_np.parity import numbers, run
-from gpt2_np.parity.suite import Case, judge, tokens
+from gpt2_np.parity import Check, numbers, run
+from gpt2_np.parity.checks import rounding
+from gpt2_np.parity.suite import Case, tokens
+from gpt2_np.parity.ties import judge, started
 from gpt2_np.session import Model
 from gpt2_np.text import on_torch
 
@@ -26,6 +30,13 @@ def test_every_check_on_a_small_model(small: Path) -> None:
     assert [check.name for check in checks if check.verdict == "mismatch"] == []
     names = {check.name for check in checks}
     assert {"prompt 0: blocks.2.attn.pattern", "prompt 1: logits", "greedy, prompt 0"} <= names
+
+
+def test_a_model_without_a_tokenizer_or_room_is_checked_on_ids(tmp_path: Path) -> None:
+    folder = save(reference_model(n_layer=1, n_positions=8), tmp_path)
+    checks = list(run(str(folder)))
+    assert {"prompt 2: logits", "rounding of all together"} <= {check.name for check in checks}
+    assert [check.name for check in checks if not check.passed] == []
 
 
 @pytest.mark.parity
@@ -91,15 +102,105 @@ def test_rounding_is_told_from_a_defect() -> None:
     assert numbers("a", rounded[:9], rounded, truth).verdict == "mismatch"
 
 
-def test_a_divergence_is_a_near_tie_only_when_replaying_explains_it(small: Path) -> None:
+# ---- near-ties and defects ------------------------------------------------------------------------------------------
+
+
+def contested(model: Any, prompt: list[int], steps: int, edge: float, a: int, b: int) -> list[int]:
+    """A decoder that takes `a` where its logit is more than `edge` above `b`'s, else `b`."""
+    session, new = model.start(), []
+    logits = session.feed([prompt])
+    for _ in range(steps):
+        new.append(a if float(logits[0, a]) - float(logits[0, b]) > edge else b)
+        logits = session.feed([new[-1:]])
+    return new
+
+
+class Spoilt:
+    """A session whose logits go wrong after the prompt, as behind a broken cache."""
+
+    def __init__(self, session: Any) -> None:
+        self.session, self.fed = session, 0
+
+    def feed(self, ids: Any) -> np.ndarray:
+        self.fed += 1
+        return self.session.feed(ids) + np.float32(0.01) * (np.arange(97) == 5) * (self.fed > 1)
+
+
+def differing(ours: GPT2, theirs: Any, prompt: list[int]) -> tuple[int, int, float]:
+    """Two candidates whose distance rounds differently on the two sides, and an edge between the two distances."""
+    mine, their = (model.start().feed([prompt])[0].astype(np.float64) for model in (ours, theirs))
+    for a in range(97):
+        for b in range(97):
+            one, other = float(mine[a] - mine[b]), float(their[a] - their[b])
+            if one > other:
+                return a, b, (one + other) / 2
+    raise AssertionError("the two sides round alike")
+
+
+def test_a_boundary_within_rounding_is_a_near_tie_and_its_distance_is_told(small: Path) -> None:
     ours, theirs, truth = GPT2.from_pretrained(small), on_torch(small), on_torch(small, dtype="float64")
-    wrong = judge("x", ours, theirs, truth, [1, 2], lambda model: [3, 4], [3, 5])
+    a, b, edge = differing(ours, theirs, [1, 2])
+    expected = contested(theirs, [1, 2], 3, edge, a, b)
+    tie = judge("x", ours, theirs, truth, [1, 2], lambda model: contested(model, [1, 2], 3, edge, a, b), expected)
+    assert (tie.verdict, tie.where) == ("near-tie", "token 0")
+    assert f"ours {a}, torch's {b}" in tie.note
+    turns, share = re.search(r"turns (\S+) from torch's logits, (\d+)% of the way to ours", tie.note).groups()
+    assert 0 < float(turns) <= tie.difference < 1e-5
+    assert 0 < int(share) <= 100
+    assert tie.ours is not None
+    assert tie.theirs is not None
+    assert max(tie.ours, tie.theirs) < 1e-5
+
+
+def test_a_decoder_that_replaying_does_not_explain_is_a_mismatch(small: Path) -> None:
+    ours, theirs, truth = GPT2.from_pretrained(small), on_torch(small), on_torch(small, dtype="float64")
+    wrong = judge("x", ours, theirs, truth, [1, 2], lambda model: contested(model, [1, 2], 2, 99.0, 3, 4), [4, 5])
     assert wrong.verdict == "mismatch"
     assert "NOT the same" in wrong.note
-    tie = judge("x", ours, theirs, truth, [1, 2], lambda model: [3, 5] if model is theirs else [3, 4], [3, 5])
-    assert (tie.verdict, tie.where) == ("near-tie", "token 1")
-    assert tie.ours is not None
-    assert tie.ours < 1e-4
+
+
+def test_a_broken_cache_is_no_near_tie_although_replaying_explains_it(small: Path) -> None:
+    ours, theirs, truth = GPT2.from_pretrained(small), on_torch(small), on_torch(small, dtype="float64")
+    logits = theirs.forward(np.array([[1, 2, 3]]), last_only=True)[0, -1].astype(np.float64)
+    edge = float(logits[5] - logits[3]) + 0.005
+
+    def decode(model: Any) -> list[int]:
+        session = model.start()
+        session.feed([[1, 2]])
+        return [3, 5 if (row := session.feed([[3]])[0])[5] - row[3] > edge else 3]
+
+    broken = started(ours, lambda **settings: Spoilt(ours.start(**settings)))
+    found = judge("x", broken, theirs, truth, [1, 2], decode, [3, 3])
+    assert found.verdict == "mismatch"
+    assert "farther from float64 than rounding takes them" in found.note
+    assert found.ours == pytest.approx(0.01, rel=1e-3)
+    assert judge("x", ours, theirs, truth, [1, 2], decode, [3, 3]).verdict == "same"
+
+
+def test_beams_that_part_are_judged_on_every_text_that_led_there(small: Path) -> None:
+    ours, theirs, truth = GPT2.from_pretrained(small), on_torch(small), on_torch(small, dtype="float64")
+    case = Case("beams", {"num_beams": 3}, 12)
+    assert tokens("beams", ours, theirs, truth, [1, 2], case, 0, "cpu").verdict == "same"
+    broken = started(ours, lambda **settings: SpoiltBeams(ours.start(**settings)))
+    found = tokens("beams", broken, theirs, truth, [1, 2], case, 0, "cpu")
+    assert found.verdict == "mismatch"
+    assert found.ours > 1
+
+
+class SpoiltBeams(Spoilt):
+    """The same with rows that are permuted wrongly."""
+
+    def feed(self, ids: Any) -> np.ndarray:
+        return self.session.feed(ids)
+
+    def reorder(self, rows: Any) -> None:
+        self.session.reorder(rows[::-1])
+
+
+def test_rounding_of_all_together_is_held_to_torch_s() -> None:
+    as_good = [Check("a", "same", ours=1.2e-6, theirs=1e-6), Check("b", "same", ours=3e-6, theirs=1e-6)]
+    assert rounding([*as_good, Check("c", "same", ours=0.5e-6, theirs=1e-6)]).passed
+    assert not rounding([*as_good, Check("c", "same", ours=1.6e-6, theirs=1e-6)]).passed
 
 
 def test_the_torch_backend_decodes_with_our_decoders(small: Path) -> None:
@@ -126,10 +227,12 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "prompts").write_text("The king\n")
-    done = command("parity", "--prompts", str(tmp_path / "prompts"), "--json")
+    (tmp_path / "text").write_text("The king and the sea")
+    done = command("parity", "--prompts", str(tmp_path / "prompts"), "--text", str(tmp_path / "text"), "--json")
     assert done.returncode == 0, done.stderr
     checks = [json.loads(line) for line in done.stdout.splitlines()]
     assert {check["verdict"] for check in checks} <= {"same", "near-tie"}
+    assert next(check["note"] for check in checks if check["name"].startswith("perplexity")).endswith("5 tokens")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ..files import read_text
 from .options import GroupedCommand, grouped
 
 
@@ -31,12 +32,14 @@ class ParityGroup(GroupedCommand, click.Group):
 @grouped("Model", "--backend", type=click.Choice(["numba", "numpy"]), default="numba", show_default=True,
          help="Which of our paths is checked.")  # fmt: skip
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
+@grouped("Input", "--text", type=click.Path(path_type=Path), help="A file to compare the perplexity on.")
 @grouped("Input", "--seed", type=int, default=0, show_default=True, help="The seed of the sampled tokens.")
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
 @click.pass_context
 def parity(
-    context: click.Context, model: str, device: str, backend: str, prompts: Path | None, seed: int, as_json: bool
-) -> None:
+    context: click.Context, model: str, device: str, backend: str, prompts: Path | None, text: Path | None, seed: int,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Compare tokenizer, activations, logits, perplexity and decoded tokens with transformers on torch.
 
     Exit status 1 when anything is a mismatch. A token that differs only because two candidates are closer than
@@ -44,15 +47,16 @@ def parity(
     """
     if context.invoked_subcommand is not None:
         return
-    from ..parity import PROMPTS, run
-
-    texts = list(PROMPTS)
+    texts: list[str] = []
     if prompts is not None:
-        texts = [line for line in prompts.read_text(encoding="utf-8").splitlines() if line]
+        texts = [line for line in read_text(prompts).splitlines() if line]
         if not texts:
             raise ValueError(f"{prompts} must hold at least one prompt, one a line")
+    more = {} if text is None else {"text": read_text(text)}
+    from ..parity import run
+
     counts = {"same": 0, "near-tie": 0, "mismatch": 0}
-    for check in run(model, device=device, prompts=texts, seed=seed, backend=backend):
+    for check in run(model, device=device, prompts=texts, seed=seed, backend=backend, **more):
         counts[check.verdict] += 1
         if as_json:
             print(json.dumps(dataclasses.asdict(check)), flush=True)
@@ -77,7 +81,10 @@ def export(folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, .
     from ..parity import PROMPTS, bundle
     from ..text import GPT2
 
-    rows = [[int(one) for one in text.split()] for text in ids]
+    try:
+        rows = [[int(one) for one in text.split()] for text in ids]
+    except ValueError:
+        raise ValueError(f"--ids must be whole numbers separated by spaces, got {' / '.join(ids)!r}") from None
     texts = prompts or (() if rows else PROMPTS[:1])
     if texts:
         named = GPT2.from_pretrained(model)
