@@ -160,6 +160,7 @@ def notebook(
 
         expected = theirs.notebook(name, ids, length, seed, **settings)
         yield judge(f"notebook's {name}, {label}", ours, theirs, truth, ids, decode, expected)
-    expected = theirs.notebook("beam search", ids, 20, seed, num_beams=3)
+    length = min(20, length)
+    expected = theirs.notebook("beam search", ids, length, seed, num_beams=3)
     yield judge(f"notebook's beam search, {label}", ours, theirs, truth, ids,
-                lambda model: plain.beam_search(model.start(), ids, 20, 3, None)[0], expected)  # fmt: skip
+                lambda model: plain.beam_search(model.start(), ids, length, 3, None)[0], expected)  # fmt: skip
