@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -142,17 +143,50 @@ def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
         (lambda b, t: (t / "activations.safetensors").unlink(), "holds no activations.safetensors"),
         (lambda b, t: (t / "activations.safetensors").write_bytes((b / "activations.safetensors").read_bytes()[:-9]),
          "is not a sound safetensors file"),
-        (lambda b, t: (t / "answers.json").write_text("[[["), "answers.json can't be read"),
+        (lambda b, t: (t / "answers.json").write_text("[[["), "answers.json is not valid JSON"),
+        (lambda b, t: (t / "answers.json").write_text("[" * 100_000), "nested too deeply"),
+        (lambda b, t: (t / "answers.json").write_text("[1]"), "answers.json must hold a JSON object, got list"),
+        (lambda b, t: (t / "answers.json").write_text('{"tokens": [[1]]}'), "tokens must have one answer to each"),
+        (lambda b, t: (t / "answers.json").write_text('{"beams": null}'), "beams must have one answer to each"),
+        (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [10**400] * 8)),
+         "answers.json can't be read: OverflowError"),
+        (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [1.0])), "can't be read"),
+        (lambda b, t: change(t / "answers.json", lambda a: a["beams"].__setitem__(0, [{"ids": [1]}])), "can't be read"),
+        (lambda b, t: change(b / "bundle.json", lambda a: a.pop("order")), "order must be a list, got None"),
+        (lambda b, t: change(b / "bundle.json", lambda a: a.update(tolerance=9)), "tolerance must be between 0 and 1"),
+        (lambda b, t: (b / "decoders.json").write_text("[]"), "must hold lists of processors and beams"),
     ],
 )  # fmt: skip
-def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, tmp_path: Path) -> None:
+def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, right: Path, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "bundle")
-    bundle.answer(tmp_path / "theirs", TINY, GPT2.from_pretrained(TINY / "model"))
+    shutil.copytree(right, tmp_path / "theirs")
     spoil(tmp_path / "bundle", tmp_path / "theirs")
-    done = command("parity", "check", tmp_path / "bundle", "--against", tmp_path / "theirs")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
+    with pytest.raises((ValueError, OSError), match=re.escape(message)) as error:
+        list(bundle.check(tmp_path / "bundle", tmp_path / "theirs"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A right port's answers."""
+    folder = tmp_path_factory.mktemp("right")
+    bundle.answer(folder, TINY, GPT2.from_pretrained(TINY / "model"))
+    return folder
+
+
+def change(path: Path, spoil: Callable) -> None:
+    """A JSON file after `spoil` changed what it holds."""
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+
+
+def test_a_spoilt_bundle_on_the_command_line(tmp_path: Path) -> None:
+    done = command("parity", "check", tmp_path, "--against", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {tmp_path} holds no bundle.json\n")
+    done = command("parity", "export", tmp_path / "new", "--model", TINY / "model", "--ids", "1 x")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --ids must be whole numbers separated by spaces, got '1 x'\n"
 
 
 def test_a_bundle_of_another_model_is_refused(small: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from ..files import read_json
 from ..taps import points
 from ..text import GPT2
 from ..weights import files
@@ -99,14 +100,20 @@ def read(bundle: Path) -> dict[str, Any]:
     path = bundle / "bundle.json"
     if not path.is_file():
         raise FileNotFoundError(f"{bundle} holds no bundle.json")
-    try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind, version = about["format"], about["version"]
-    except (ValueError, KeyError, TypeError):
-        raise ValueError(f"{path} is not a parity bundle") from None
+    about = read_json(path)
+    if not isinstance(about, dict) or "format" not in about or "version" not in about:
+        raise ValueError(f"{path} is not a parity bundle")
+    kind, version = about["format"], about["version"]
     if (kind, version) != (FORMAT, VERSION):
         raise ValueError(f"{path} must be version {VERSION} of {FORMAT!r}, got version {version!r} of {kind!r}")
-    return about
+    for key in ("prompts", "order", "tokens"):
+        if not isinstance(about.get(key), list):
+            raise ValueError(f"{path}: {key} must be a list, got {about.get(key)!r}")
+    tolerance = about.get("tolerance")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
+        raise ValueError(f"{path}: tolerance must be between 0 and 1, got {tolerance!r}")
+    loaded: dict[str, Any] = about
+    return loaded
 
 
 def tensors_of(folder: Path) -> dict[str, Array]:
@@ -137,10 +144,23 @@ def check(bundle: Path, theirs: Path) -> Iterator[Check]:
                 yield compare(key, given[key], truth[key], float(about["tolerance"]))
     answers = theirs / "answers.json"
     if answers.is_file():
+        answered, decoders = read_json(answers), read_json(bundle / "decoders.json")
+        lists = ("processors", "beams")
+        if not isinstance(decoders, dict) or not all(isinstance(decoders.get(key), list) for key in lists):
+            raise ValueError(f"{bundle / 'decoders.json'} must hold lists of processors and beams")
+        if not isinstance(answered, dict):
+            raise ValueError(f"{answers} must hold a JSON object, got {type(answered).__name__}")
+        questions = {"tokens": about["tokens"], "decoders": decoders["processors"], "beams": decoders["beams"]}
+        for key, asked in questions.items():
+            found = answered.get(key, asked)
+            if not isinstance(found, list) or len(found) != len(asked):
+                count = len(found) if isinstance(found, list) else repr(found)
+                raise ValueError(f"{answers}: {key} must have one answer to each of the bundle's {len(asked)}, in its "
+                                 f"order, or be left out; got {count}")  # fmt: skip
         try:
-            yield from judge(about, json.loads((bundle / "decoders.json").read_text()), json.loads(answers.read_text()))
-        except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise ValueError(f"{answers} can't be read: {error}") from None
+            yield from judge(about, decoders, answered)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+            raise ValueError(f"{answers} can't be read: {type(error).__name__}: {error}") from None
 
 
 def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:
