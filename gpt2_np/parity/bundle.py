@@ -165,6 +165,8 @@ def check(bundle: Path, theirs: Path) -> Iterator[Check]:
 
 def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:
     """One tensor against the truth; both may hold −inf, in the same places."""
+    if theirs.shape != truth.shape:
+        raise ValueError(f"{name} must have the shape {truth.shape}, got {theirs.shape}")
     finite = np.isfinite(truth)
     same_places = np.array_equal(finite, np.isfinite(theirs))
     gap = np.where(finite, np.abs(np.where(finite, theirs, 0) - np.where(finite, truth, 0)), 0)
