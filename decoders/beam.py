@@ -159,7 +159,7 @@ def advance(
 
     # Only what ends among the first num_beams candidates may enter the pool.
     ended = [Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
-             for beam in grown[:beams] if beam.finish_reason]  # fmt: skip
+             for beam in grown[:beams] if beam.finish_reason and possible(beam, options)]  # fmt: skip
     full = len(search.pool) == beams
     if not (full and options.early_stopping is True):
         merged = search.pool + ended
@@ -168,12 +168,20 @@ def advance(
     scores = np.array([beam.score + (NEVER if beam.finish_reason else np.float32(0)) for beam in grown], np.float32)
     chosen = best(scores, beams)
     search.running = [Beam(grown[place].ids, grown[place].logprobs, scores[place]) for place in chosen]
-    if all(beam.finish_reason for beam in grown):
+    if all(beam.finish_reason for beam in grown) or not any(possible(beam, options) for beam in search.running):
         search.stopped = "max_time" if late else "no candidate goes on"
     elif not can_improve(search, length, penalty, options):
         search.stopped = ("the pool is full" if options.early_stopping is True
                           else "no growing beam can beat the worst in the pool")  # fmt: skip
     return [parents[place] for place in chosen]
+
+
+def possible(beam: Beam, options: Options) -> bool:
+    """Whether a beam, its score being a plain sum, may be chosen at all.
+
+    transformers never asks, and neither do we, but for a constraint: it often allows fewer texts than there are beams.
+    """
+    return options.constraint is None or bool(beam.score > NEVER / 2)
 
 
 def can_improve(search: Search, length: int, penalty: float, options: Options) -> bool:

@@ -102,6 +102,8 @@ def ranges(options: Options) -> None:
         mirostat.MirostatV2(0, o.mirostat_tau or 5.0, o.mirostat_eta or 0.0)
     if o.dry_multiplier is not None:
         repetition.DRY(o.dry_multiplier, 1.75 if o.dry_base is None else o.dry_base)
+    automaton = o.constraint is None or hasattr(o.constraint, "following")
+    require(automaton, "constraint must be an automaton with a method `following`", o.constraint)
     if o.guidance_scale is not None:
         require(math.isfinite(o.guidance_scale), "guidance_scale must be finite", o.guidance_scale)
         if o.guidance_scale != 1 and o.unconditional is None:

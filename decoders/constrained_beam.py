@@ -9,13 +9,13 @@ further; the beam is then shared out between *banks*, candidates that are equall
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from . import pipeline
-from .beam import NEVER, Beam, Step, returned
+from .beam import NEVER, Beam, Step, possible, returned
 from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
@@ -198,13 +198,13 @@ def advance(
     k = max(2, 1 + len(options.eos_token_ids)) * options.num_beams
     grown, parents = candidates(old, totals, own, k, ends)
     running, parents = split(grown, parents, options.num_beams, add)
-    search.running, parents = share_out(search.prompt, old, running, parents, totals, own, constraints, options)
+    search.running, parents = share_out(search.prompt, old, running, parents, totals, own, constraints, options, ends)
 
     length = len(grown[0].ids)
     if search.pool.settled(float(grown[0].score), length):
         search.stopped = ("the pool is full" if options.early_stopping is True
                           else "no growing beam can beat the worst in the pool")  # fmt: skip
-    elif length == search.space or late or not search.running:
+    elif length == search.space or late or not any(possible(beam, options) for beam in search.running):
         search.stopped = "max_time" if late and length < search.space else "no candidate goes on"
         good = [beam for beam in search.running if meets(beam.ids)]
         short = len(good) < options.num_return_sequences
@@ -215,7 +215,7 @@ def advance(
 
 def share_out(
     prompt: list[int], old: list[Beam], running: list[Beam], parents: list[int], totals: Array, own: Array,
-    constraints: Sequence[Choice], options: Options,
+    constraints: Sequence[Choice], options: Options, ends: Callable[[tuple[int, ...]], bool],
 ) -> tuple[list[Beam], list[int]]:  # fmt: skip
     """The new beams and their parents: of each bank the best, the fullest bank first, then each bank's second best …
 
@@ -229,10 +229,10 @@ def share_out(
         progress = Progress.of(constraints, [*prompt, *beam.ids])
         for token in progress.helpful():
             further, ids = progress.then(token), (*beam.ids, token)
-            if ids not in known:
+            grown = Beam(ids, (*beam.logprobs, float(own[parent, token])), totals[parent, token])
+            if ids not in known and possible(grown, options) and not ends(ids):
                 known.add(ids)
-                logprobs = (*beam.logprobs, float(own[parent, token]))
-                beams.append(Beam(ids, logprobs, totals[parent, token]))
+                beams.append(grown)
                 places.append(parent)
                 states.append(further)
     if len(beams) == len(running):

@@ -64,7 +64,9 @@ def contrastive_search(
         for place, row in enumerate(growing):
             mine = unit(np.concatenate(states[place * k : place * k + k]))
             similarity = (mine @ seen[row].T).max(axis=-1)
-            chosen = int(((1 - alpha) * probabilities[place, tokens[place]] - alpha * similarity).argmax())
+            worth = (1 - alpha) * probabilities[place, tokens[place]] - alpha * similarity
+            # A forbidden token is among the k where fewer are left.
+            chosen = int(np.where(scores[place, tokens[place]] > -np.inf, worth, -np.inf).argmax())
             token = int(tokens[place, chosen])
             seen[row] = np.concatenate([seen[row], mine[chosen, None]])
             texts[row].append(token)

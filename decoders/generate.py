@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import guidance, pipeline, steps, strategies
+from . import constraint, guidance, pipeline, steps, strategies
 from .dola import Dola
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
@@ -49,6 +49,7 @@ def stream(
     each id.
     """
     guidance.check_prompts(options, len(prompts))
+    stopping = constraint.stops(options, stopping)
     if options.penalty_alpha is not None:
         from .contrastive import contrastive_search
 
@@ -117,6 +118,7 @@ def generate(
     search = strategies.search(options)
     if search is not None:
         extra = {} if trace is None else {"trace": trace}
+        stopping = constraint.stops(options, stopping)
         return search(stepper, prompts, options, context=context, stopping=stopping, **extra)
     completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
     for token in stream(stepper, prompts, options, context=context, stopping=stopping, trace=trace):

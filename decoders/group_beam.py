@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from . import pipeline
-from .beam import NEVER, Beam, Step, returned
+from .beam import NEVER, Beam, Step, possible, returned
 from .generate import deadline, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
@@ -135,7 +135,7 @@ def advance(
     if group.pool.settled(float(grown[0].score), length):
         group.stopped = ("the pool is full" if options.early_stopping is True
                          else "no growing beam can beat the worst in the pool")  # fmt: skip
-    elif length == search.space or late or not group.running:
+    elif length == search.space or late or not any(possible(beam, options) for beam in group.running):
         group.stopped = "max_time" if late and length < search.space else "no candidate goes on"
         for beam in group.running:
             group.pool.add(replace(beam, finish_reason="length"))

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import checks, profiles, strategies
+from .constraint import Automaton
 from .interface import Stepper
 from .watermark import Watermarking, configured
 
@@ -27,7 +28,8 @@ class Options:
     ``frequency_penalty`` are OpenAI's; ``top_logprobs`` asks for the likeliest alternatives of each token. llama.cpp's
     are ``top_n_sigma``, ``xtc_…``, ``dynatemp_…``, ``mirostat…``, ``dry_…`` and ``penalty_last_n``. ``order`` and
     ``profile`` change the order in which processors act (see `profiles`); a profile fills in its engine's defaults.
-    ``unconditional`` makes the second stepper that ``guidance_scale`` needs.
+    ``unconditional`` makes the second stepper that ``guidance_scale`` needs. ``constraint`` is an automaton: only texts
+    that it accepts are written (see `constraint`).
     """
 
     max_new_tokens: int = 50
@@ -101,6 +103,7 @@ class Options:
     exponential_decay_length_penalty: tuple[int, float] | None = None
     prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None
     remove_invalid_values: bool = False
+    constraint: Automaton | None = None
 
     output_scores: bool = False
     top_logprobs: int = 0

@@ -13,6 +13,7 @@ from . import mlx_lm as M
 from . import processors as P
 from . import profiles
 from . import warpers as W
+from .constraint import Constraint
 from .guidance import Guidance
 from .interface import LogitsProcessor
 from .mirostat import MirostatV1, MirostatV2
@@ -88,6 +89,8 @@ def rules(
     if o.begin_suppress_tokens is not None:
         later = prompt_length == 1 and o.forced_bos_token_id is not None
         yield Named("begin_suppress_tokens", P.SuppressAtBegin(tuple(o.begin_suppress_tokens), prompt_length + later))
+    if o.constraint is not None:  # where transformers has a caller's own: nothing puts back what it forbids
+        yield Named("constraint", Constraint(o.constraint, prompt_length, eos))
 
 
 def penalties(options: Options, prompt_length: int) -> Iterator[Named]:
@@ -175,7 +178,7 @@ def apply(
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
     alive, emptied = np.ones(len(scores), bool), ""
-    for option, processor in chain:
+    for place, (option, processor) in enumerate(chain):
         takes, before = alive | (option in REVIVING), scores  # what has nothing left to choose from is past reshaping
         with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
             if takes.all():
@@ -190,7 +193,8 @@ def apply(
         if alive.all() if possible is None else (alive & possible).any():
             emptied = ""
         elif not emptied:
-            emptied = f"{option}: {processor}"
+            earlier = dict.fromkeys(named.option for named in chain[:place])
+            emptied = f"{option}: {processor}" + (f" (before it: {', '.join(earlier)})" if earlier else "")
     if emptied:
         raise ValueError(f"no token is left to choose from after {emptied}")
     return scores

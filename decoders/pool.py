@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .beam import Beam
+from .beam import Beam, possible
 from .options import Options
 
 
@@ -22,10 +22,13 @@ class Pool:
         self.size, self.space = size, space
         self.penalty = 1.0 if options.length_penalty is None else options.length_penalty
         self.early_stopping = options.early_stopping or False
+        self.options = options
         self.beams: list[Beam] = []
 
     def add(self, beam: Beam) -> None:
         """Take a beam in, its score being a plain sum; where there are too many, the worst leaves."""
+        if not possible(beam, self.options):
+            return
         score = float(beam.score) / len(beam.ids) ** self.penalty
         if len(self.beams) < self.size or score > self.worst:
             self.beams.append(replace(beam, score=score))

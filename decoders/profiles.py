@@ -13,7 +13,8 @@ profile        order of the samplers                              besides
 =============  =================================================  =====================================================
 
 Checked against llama.cpp's and mlx-lm's own functions; CTranslate2's against its source (``src/sampling.cc``,
-``src/ops/topp_mask_cpu.cc``). Their random streams and beam searches are their own.
+``src/ops/topp_mask_cpu.cc``). Their random streams and beam searches are their own. A constraint comes first with
+llama.cpp's profile, as a grammar does there where the first choice breaks it.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 RULES = ("guidance_scale", "sequence_bias", "logit_bias", "diversity_penalty", "repetition_penalty", "presence_penalty",
          "frequency_penalty", "dry_multiplier", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
          "prefix_allowed_tokens_fn", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
-         "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens")  # fmt: skip
+         "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "constraint")  # fmt: skip
 # … what acts when sampling ("temperature" stands for the dynamic one too), …
 WARPERS = ("temperature", "top_n_sigma", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff",
            "eta_cutoff", "xtc_probability", "mirostat")  # fmt: skip
 # … and what comes last.
 LAST = ("watermarking_config", "renormalize_logits")
+# What puts tokens back that were forbidden before it.
+REVIVING = ("prefix_allowed_tokens_fn", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values")
 PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 MIROSTAT_REPLACES = tuple(name for name in WARPERS if name not in ("temperature", "mirostat"))
 
@@ -53,8 +56,8 @@ class Profile:
 
 PROFILES = {
     "llama.cpp": Profile(
-        ("logit_bias", *PENALTIES, "dry_multiplier", "top_n_sigma", "top_k", "typical_p", "top_p", "min_p",
-         "xtc_probability", "temperature", "mirostat"),
+        ("constraint", "logit_bias", *PENALTIES, "dry_multiplier", "top_n_sigma", "top_k", "typical_p", "top_p",
+         "min_p", "xtc_probability", "temperature", "mirostat"),
         {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
         64,
     ),
@@ -111,6 +114,10 @@ def check(options: Options) -> None:
         for name in o.order:
             require(name in names, f"order may name {', '.join(names)}", name)
             require(list(o.order).count(name) == 1, "order must name nothing twice", name)
+        if o.constraint is not None:
+            own = rank("constraint", tuple(o.order))
+            late = [name for name in REVIVING if in_use(o, name) and rank(name, tuple(o.order)) > own]
+            require(not late, "order must put constraint after what puts forbidden tokens back", late)
         missing = [name for name in WARPERS if in_use(o, name) and name not in o.order]
         require(not missing, f"order must name every sampler in use ({', '.join(missing)} is missing)", list(o.order))
     if o.profile is not None:

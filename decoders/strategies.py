@@ -87,6 +87,8 @@ def check(options: Options) -> None:
     if o.dola_layers is not None:
         layers(o.dola_layers)
         excluded("dola_layers", o, "num_beams", "exhaustive")
+        # It removes all but the likeliest tokens before any processor acts: what a constraint allows is rarely left.
+        excluded("dola_layers", o, "constraint")
     if o.best_of is not None:
         require(o.do_sample, "best_of needs do_sample", o.do_sample)
         rule = f"best_of must be at least num_return_sequences ({o.num_return_sequences})"

@@ -12,7 +12,7 @@ import numpy as np
 import decoders
 from decoders import Completion, Options, Token
 
-from . import breakers
+from . import breakers, constraints
 from .scoring import By, Choice, Score, common, nll, rank
 from .session import Model, check_vocabulary
 from .tokenizer import Tokenizer
@@ -65,6 +65,9 @@ class GPT2(Model):
 
         A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
+
+        One of ``regex``, ``json_schema``, ``choice`` (a list of texts) and ``grammar`` holds the new text to a form,
+        the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not.
         """
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
@@ -181,6 +184,9 @@ class GPT2(Model):
         if any(not isinstance(one, str) or not one for one in stop):
             raise ValueError(f"stop_strings must be texts of at least one character, got {list(stop)!r}")
         self._texts_to_ids(names)
+        automaton = constraints.from_options(names, lambda: self._vocabulary)
+        if automaton is not None:
+            names["constraint"] = automaton
         options = Options.from_names(names)
         if "eos_token_id" not in names:
             eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
@@ -226,6 +232,10 @@ class GPT2(Model):
         before, text = (self.tokenizer.decode(ids) if self.has_tokenizer else "" for ids in (prompt, shown))
         return Generation(before, text, completion.ids, completion.logprobs, completion.finish_reason, completion.score,
                           tuple(completion.top), tuple(completion.scores))  # fmt: skip
+
+    @cached_property
+    def _vocabulary(self) -> constraints.Vocabulary:
+        return constraints.Vocabulary(self.tokenizer, self.config.vocab_size)
 
     @cached_property
     def has_tokenizer(self) -> bool:

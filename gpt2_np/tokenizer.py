@@ -60,6 +60,11 @@ class Tokenizer:
         """The id of ``<|endoftext|>``; None where the vocabulary has none."""
         return self.inner.token_to_id(END_OF_TEXT)
 
+    @property
+    def special_ids(self) -> list[int]:
+        """The ids of marks, which are no text: ``<|endoftext|>`` and what a tokenizer has added of its kind."""
+        return [token for token, added in self.inner.get_added_tokens_decoder().items() if added.special]
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text. Nothing is added at its ends.
 

@@ -17,7 +17,7 @@ LEVELS = [
     {"config", "params", "ops", "taps", "edits", "files"},
     {"kernels"},
     {"cache", "quantize", "weights", "hub", "tokenizer"},
-    {"model", "breakers"},
+    {"model", "breakers", "constraints"},
     {"activations", "step"},
     {"session", "torch_reference"},
     {"scoring"},

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
+from .constraints import constraint_options
 from .explain import explained, write_trace
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
@@ -35,7 +37,7 @@ def numbers(path: Path) -> list[float]:
         raise ValueError(f"{path} must hold numbers only: {error}") from None
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES,
+@click.command(cls=GroupedCommand, examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES | CONSTRAINT_EXAMPLES,
                short_help="Continue a prompt.")  # fmt: skip
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
@@ -60,6 +62,7 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
 @sampler_options
 @search_options
+@constraint_options
 @grouped(RULES, "--repetition-penalty", type=float, help="Above 1: what occurred becomes less likely.")
 @grouped(RULES, "--presence-penalty", type=float, help="Subtracted once for a token generated before.")
 @grouped(RULES, "--frequency-penalty", type=float, help="Subtracted for each time a token was generated.")

@@ -1,0 +1,49 @@
+"""The options of ``gpt2-np generate`` that hold the new text to a form: a pattern, a schema, choices, a grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import grouped
+
+FORM = "Form of the text (one of these; without the prompt, so most begin with a space)"
+EXAMPLES = {FORM: r"""gpt2-np generate "The king was" --regex " (good|bad)[a-z ]{5,20}\." """.strip()}
+
+
+class Schema(click.ParamType):
+    """--json-schema: a schema, or the name of a file that holds one."""
+
+    name = "file|text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value.strip() in ("true", "false") or value.lstrip().startswith("{"):
+            return value
+        return Path(value).read_text(encoding="utf-8")
+
+
+class File(click.ParamType):
+    """A file's text."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return Path(value).read_text(encoding="utf-8")
+
+
+def constraint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Everything in this file, in the order in which help lists it."""
+    for option in reversed((
+        grouped(FORM, "--regex", metavar="PATTERN", help='A regular expression: " (good|bad)[a-z ]{5,20}\\."'),
+        grouped(FORM, "--json-schema", type=Schema(),
+                help="""A JSON schema: '{"type": "array", "items": {"type": "integer"}, "maxItems": 3}'"""),
+        grouped(FORM, "--choice", multiple=True, metavar="TEXT",
+                help='One of several texts, repeatable: --choice " good" --choice " bad"'),
+        grouped(FORM, "--grammar", type=File(),
+                help="""A grammar in Lark's syntax, such as: start: (" ha" | " ho")+ "!" """.strip()),
+    )):  # fmt: skip
+        function = option(function)
+    return function

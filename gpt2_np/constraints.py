@@ -1,0 +1,203 @@
+"""Constraints as automata over ids: a regular expression, a JSON schema, a list of choices or a grammar.
+
+The automaton is the llguidance library's, of the ``constraints`` extra: an Earley parser over a lexer of derivatives of
+regular expressions, which walks the trie of all tokens' bytes. Every way to spell an allowed text in tokens is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+KINDS = ("regex", "json_schema", "choice", "grammar")
+KNOWN = 1024  # states of texts that are remembered
+# Without it, where only one text can follow, only its usual spelling in tokens would be allowed.
+EVERY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
+# At most one space wherever JSON allows white space: what can't stop writing spaces would never close its object.
+JSON_STYLE = {"whitespace_pattern": " "}
+
+
+class State(NamedTuple):
+    """After some new ids: the library's parser, the ids that may follow (a bit each), whether the text is complete."""
+
+    matcher: LLMatcher | None
+    allowed: bytes
+    complete: bool
+
+
+class Vocabulary:
+    """A tokenizer's ids as the library takes them; ids beyond the tokenizer's, up to `size`, never come.
+
+    ``ValueError`` where the library isn't installed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: int) -> None:
+        try:
+            from llguidance import LLTokenizer, TokenizerWrapper
+        except ModuleNotFoundError:
+            raise ValueError("constraints need llguidance: pip install 'gpt2-np[constraints]'") from None
+        self.size = size
+        self.inner: LLTokenizer = LLTokenizer(TokenizerWrapper(_Words(tokenizer, size)))
+
+
+class _Words:
+    """What the library asks of a tokenizer. The end of a text is an id of its own, behind all others: which of the
+    model's ids end a text is the decoders' affair."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, size: int) -> None:
+        self.tokenizer = tokenizer
+        self.tokens = [*(tokenizer.bytes_of(token) for token in range(size)), b"<end>"]
+        self.eos_token_id = size
+        self.special_token_ids = [*tokenizer.special_ids, size]
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self.tokenizer.encode(text.decode("utf-8", errors="replace"))
+
+
+class Automaton:
+    """What may follow some new ids (`decoders.constraint.Automaton`).
+
+    A pure function of the ids; the states of recent texts are remembered, so that the next id costs one step.
+    ``ValueError``, in one line, for a constraint that the library can't read or that no text satisfies.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, kind: str, value: Any) -> None:
+        from llguidance import LLMatcher
+
+        self.kind, self.value, self.size = kind, value, vocabulary.size
+        matcher = LLMatcher(vocabulary.inner, LLMatcher.grammar_from_lark(grammar(kind, value)), log_level=0)
+        if matcher.is_error():
+            raise ValueError(refusal(kind, value, matcher.get_error()))
+        self._known: OrderedDict[tuple[int, ...], State] = OrderedDict()
+        self._nothing = State(None, bytes(-(-self.size // 8)), False)
+        self._start = self._after(matcher)
+        allowed, complete = self.following(())
+        if not complete and not allowed.any():
+            raise ValueError(f"{kind} must allow some text, got {shortened(value)}")
+
+    def following(self, new: Sequence[int]) -> tuple[np.ndarray, bool]:
+        """Which ids may come after these new ones, (V,) bool, and whether the text may end here."""
+        state = self._state(tuple(map(int, new)))
+        bits = np.unpackbits(np.frombuffer(state.allowed, np.uint8), count=self.size, bitorder="little")
+        return bits.view(bool), state.complete
+
+    def _state(self, new: tuple[int, ...]) -> State:
+        if not new:
+            return self._start
+        if new not in self._known:
+            before = self._known.get(new[:-1])
+            begun, rest = (self._start, new) if before is None else (before, new[-1:])
+            self._known[new] = self._step(begun, rest)
+            if len(self._known) > KNOWN:
+                self._known.popitem(last=False)
+        self._known.move_to_end(new)
+        return self._known[new]
+
+    def _step(self, state: State, ids: Sequence[int]) -> State:
+        """The state some ids later; without a parser where they can't follow."""
+        if state.matcher is not None:
+            matcher = state.matcher.deep_copy()
+            if matcher.try_consume_tokens(list(ids)) == len(ids):
+                return self._after(matcher)
+        return self._nothing
+
+    def _after(self, matcher: LLMatcher) -> State:
+        allowed = matcher.compute_bitmask()
+        if matcher.is_error():
+            why = reason(matcher.get_error())
+            if why.startswith("NoExtension"):
+                return self._nothing
+            raise ValueError(f"{self!r} is more than can be followed: {why}")
+        return State(matcher, allowed, matcher.is_accepting())
+
+    def __repr__(self) -> str:
+        return f"{self.kind} {shortened(self.value)}"
+
+
+def grammar(kind: str, value: Any) -> str:
+    """A constraint in the library's language, a variant of Lark's. ``ValueError`` for what is none of its kind."""
+    if kind == "regex":
+        from llguidance import regex_to_lark
+
+        if not isinstance(value, str):
+            raise ValueError(f"regex must be a text, got {value!r}")
+        text = f"start: /{regex_to_lark(value, '')}/"
+    elif kind == "json_schema":
+        text = f"start: %json {json_schema(value)}"
+    elif kind == "choice":
+        if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+            raise ValueError(f"choice must be a list of at least one text, got {value!r}")
+        for one in value:
+            if not isinstance(one, str) or any("\ud800" <= letter <= "\udfff" for letter in one):
+                raise ValueError(f"choice must be a list of texts, got {one!r}")
+        text = "start: " + " | ".join(json.dumps(one) for one in value)
+    else:
+        if not isinstance(value, str):
+            raise ValueError(f"grammar must be a text, got {value!r}")
+        text = value
+    return text + EVERY_SPELLING
+
+
+def json_schema(value: Any) -> str:
+    """A schema (a mapping, a bool, or either as text) as text; a space at most between things, or as it says itself."""
+    try:
+        schema = json.loads(value) if isinstance(value, str) else value
+        if isinstance(schema, Mapping):
+            schema = {"x-guidance": JSON_STYLE} | dict(schema)
+        return json.dumps(schema, allow_nan=False)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"json_schema must be JSON: {error}") from None
+
+
+RULES = {
+    "regex": "must be a regular expression of Rust's syntax (without look-around and back-references)",
+    "json_schema": "must be a schema that can be enforced",
+    "choice": "must be a list of texts",
+    "grammar": "must be a context-free grammar in Lark's syntax",
+}
+
+
+def refusal(kind: str, value: Any, error: str) -> str:
+    """The rule, the value, and what the library has against it, in one line."""
+    why = reason(error)
+    if kind != "grammar":  # whose lines the caller wrote
+        why = re.sub(r"^line \d+, column \d+: ", "", why)
+        why = why.split("failed to compile JSON schema: ")[-1].split("(in regex): ")[-1]
+    return f"{kind} {RULES[kind]}, got {shortened(value)}: {why}"
+
+
+def reason(error: str) -> str:
+    """The library's error in one line: its first, or what a regular expression's parser says further down."""
+    lines = error.strip().splitlines() or ["unknown error"]
+    first = re.sub(r"^(at )?(\d+)\((\d+)\): ", r"line \2, column \3: ", lines[0])
+    return next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), first)
+
+
+def shortened(value: Any, limit: int = 100) -> str:
+    """A value as Python writes it, in one line and not longer than an error should be."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def from_options(names: dict[str, Any], vocabulary: Callable[[], Vocabulary]) -> Automaton | None:
+    """Take a constraint out of options by name, and build its automaton. ``ValueError`` where there are two."""
+    given = [kind for kind in KINDS if names.get(kind) is not None]
+    found = {kind: names.pop(kind) for kind in KINDS if kind in names}
+    if not given:
+        return None
+    if len(given) > 1 or names.get("constraint") is not None:
+        several = [*given, *(["constraint"] if names.get("constraint") is not None else [])]
+        raise ValueError(f"there can be one constraint, got {' and '.join(several)}")
+    return Automaton(vocabulary(), given[0], found[given[0]])
