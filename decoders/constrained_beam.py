@@ -230,7 +230,8 @@ def share_out(
         for token in progress.helpful():
             further, ids = progress.then(token), (*beam.ids, token)
             grown = Beam(ids, (*beam.logprobs, float(own[parent, token])), totals[parent, token])
-            if ids not in known and possible(grown, options) and not ends(ids):
+            over = options.constraint is not None and ends(ids)  # else asked at its next token, as in transformers
+            if ids not in known and possible(grown, options) and not over:
                 known.add(ids)
                 beams.append(grown)
                 places.append(parent)
