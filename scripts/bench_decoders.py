@@ -57,6 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "exponential_decay_length_penalty": {"exponential_decay_length_penalty": (0, 1.01)},
     "suppress_tokens": {"suppress_tokens": list(range(100))},
     "begin_suppress_tokens": {"begin_suppress_tokens": list(range(100))},
+    "constraint": {"constraint": r"[a-z]+( [a-z]+)*\."},
     "temperature": {"temperature": 0.8},
     "temperature (dynamic)": {"temperature": 0.8, "dynatemp_range": 0.5},
     "top_n_sigma": {"top_n_sigma": 1.0},
@@ -159,10 +160,28 @@ def processor(settings: dict[str, Any], option: str, logits: np.ndarray, text: n
     asked = {"do_sample": "num_beams" not in settings, "eos_token_id": EOS, "max_new_tokens": 400} | settings
     if "guidance_scale" in settings:
         asked["unconditional"] = lambda: Random(logits)
+    if "constraint" in settings:
+        asked["constraint"], text = automaton(settings["constraint"]), np.maximum(text, 256)  # words, which it allows
     options = Options(**asked)
     chain = pipeline.build(options, 0, LENGTH, LENGTH + options.max_new_tokens, text[:2].tolist())
     (chosen,) = [one.processor for one in chain if one.option == option]
     return median(lambda number: chosen([text[: LENGTH + number]], logits), calls)
+
+
+def automaton(pattern: str) -> Any:
+    """A regular expression over every byte and as many random words as there are ids."""
+    import tokenizers
+
+    from gpt2_np.constraints import Automaton, Vocabulary
+    from gpt2_np.tokenizer import BYTE_OF_LETTER, Tokenizer
+
+    random, letter = np.random.default_rng(0), {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
+    words = dict.fromkeys(bytes([byte]) for byte in range(256))
+    while len(words) < V:
+        words[bytes(random.integers(97, 123, random.integers(2, 9)).tolist())] = None
+    table = {"".join(letter[byte] for byte in word): number for number, word in enumerate(words)}
+    vocabulary = Vocabulary(Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE(table, []))), V)
+    return Automaton(vocabulary, "regex", pattern)
 
 
 def whole(settings: dict[str, Any], logits: np.ndarray, text: np.ndarray, calls: int) -> float:
