@@ -25,6 +25,14 @@ class Table:
         pass
 
 
+class Evens:
+    """An automaton: even ids, and an end after two of them."""
+
+    def following(self, new) -> tuple[np.ndarray, bool]:
+        possible = all(token % 2 == 0 for token in new)
+        return (np.arange(V) % 2 == 0) & possible, possible and len(new) >= 2
+
+
 small = st.integers(0, V - 1)
 p = st.floats(0.01, 0.99)
 SAMPLERS = {
@@ -49,6 +57,7 @@ RULES = {
     "min_new_tokens": st.integers(0, 5), "min_length": st.integers(0, 9), "remove_invalid_values": st.booleans(),
     "exponential_decay_length_penalty": st.just((1, 1.5)), "renormalize_logits": st.booleans(),
     "prefix_allowed_tokens_fn": st.just(lambda number, ids: [0, 1, 2, 3, 4, 5]),
+    "constraint": st.just(Evens()),
     "guidance_scale": st.sampled_from([0.5, 1.0, 2.0]), "negative_prompt_ids": st.just([1, 2]),
     "watermarking_config": st.sampled_from([{}, {"seeding_scheme": "selfhash", "context_width": 2},
                                             {"ngram_len": 3, "keys": [5, 6, 7]}]),
@@ -128,6 +137,8 @@ def test_any_combination(options: dict, prompts: list[list[int]]) -> None:
             forced = {options.get("forced_bos_token_id"), options.get("forced_eos_token_id")}
             if completion.score is None or np.isfinite(completion.score):
                 assert token in forced or forbidden(token, text, options) is None, (token, text)
+                if "constraint" in options:
+                    assert token % 2 == 0 or (token == EOS and len(text) >= len(prompts[number]) + 2)
             text.append(token)
 
 
