@@ -20,13 +20,15 @@ BEAMS_ONLY = ("length_penalty", "early_stopping")
 WHOLE = {"max_new_tokens": 1, "num_beams": 1, "num_return_sequences": 1, "top_k": 1, "no_repeat_ngram_size": 1,
          "num_beam_groups": 1, "best_of": 1, "min_new_tokens": 0, "min_length": 0, "top_logprobs": 0, "seed": 0,
          "cuda_multiprocessors": 1, "min_tokens_to_keep": 1, "mirostat": 1, "penalty_last_n": 1,
-         "dry_allowed_length": 0, "dry_penalty_last_n": 1}  # fmt: skip
+         "dry_allowed_length": 0, "dry_penalty_last_n": 1, "prompt_lookup_num_tokens": 1, "max_matching_ngram_size": 1,
+         "num_assistant_tokens": 1}  # fmt: skip
 
 # What must be a number, above its lowest where it has one.
 NUMBERS: dict[str, float | None] = dict.fromkeys(SAMPLING_ONLY) | {
     "length_penalty": None, "presence_penalty": None, "frequency_penalty": None, "repetition_penalty": 0, "max_time": 0,
     "diversity_penalty": None, "penalty_alpha": None, "xtc_threshold": None, "dynatemp_exponent": 0,
     "mirostat_tau": 0, "mirostat_eta": None, "dry_multiplier": 0, "dry_base": None, "guidance_scale": None,
+    "assistant_confidence_threshold": None,
 }  # fmt: skip
 
 # What min_tokens_to_keep holds back.
@@ -39,7 +41,9 @@ NOT_EMPTY = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "dry_s
 REFINES = {"xtc_threshold": "xtc_probability", "dynatemp_exponent": "dynatemp_range", "mirostat_tau": "mirostat",
            "mirostat_eta": "mirostat", "dry_base": "dry_multiplier", "dry_allowed_length": "dry_multiplier",
            "dry_penalty_last_n": "dry_multiplier", "dry_sequence_breakers": "dry_multiplier",
-           "negative_prompt_ids": "guidance_scale"}  # fmt: skip
+           "negative_prompt_ids": "guidance_scale", "max_matching_ngram_size": "prompt_lookup_num_tokens",
+           "num_assistant_tokens": "assistant_model", "num_assistant_tokens_schedule": "assistant_model",
+           "assistant_confidence_threshold": "assistant_model"}  # fmt: skip
 
 
 def check(options: Options) -> None:

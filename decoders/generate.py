@@ -55,6 +55,11 @@ def stream(
 
         yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
         return
+    if options.assisted:
+        from .assisted import assisted
+
+        yield from assisted(stepper, prompts, options, context=context, stopping=stopping)
+        return
     dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
     stepper = dola or stepper
     rooms = [room(prompt, options, context) for prompt in prompts]
@@ -131,6 +136,8 @@ def generate(
             completion.top.append(token.top)
         if token.scores is not None:
             completion.scores.append(token.scores)
+        if token.assistance is not None:
+            completion.assistance = token.assistance
     return completions
 
 

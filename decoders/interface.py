@@ -70,11 +70,27 @@ Stopping = Callable[[Sequence[int], Sequence[int]], bool]
 
 
 @dataclass(frozen=True)
+class Assistance:
+    """What assistance came to, for one text.
+
+    ``passes`` counts how often the model ran, where each token would have taken one (the prompt's pass and that of the
+    first candidates are one); ``proposed`` the candidates; ``accepted`` those that became text; ``draft_passes`` how
+    often the assistant model ran.
+    """
+
+    passes: int = 0
+    proposed: int = 0
+    accepted: int = 0
+    draft_passes: int = 0
+
+
+@dataclass(frozen=True)
 class Token:
     """One new id of one row, as it is chosen.
 
     ``logprob`` is the model's own log-probability of it (nats), before any processor. ``top`` lists the likeliest
     alternatives as (id, logprob) where they were asked for, ``scores`` what the sampler saw, (V,) float32.
+    ``assistance`` comes with the last token of a text that was assisted.
     """
 
     row: int
@@ -83,6 +99,7 @@ class Token:
     finish_reason: FinishReason | None = None
     top: tuple[tuple[int, float], ...] = ()
     scores: Array | None = None
+    assistance: Assistance | None = None
 
 
 @dataclass
@@ -98,6 +115,7 @@ class Completion:
     score: float | None = None
     top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     scores: list[Array] = field(default_factory=list)
+    assistance: Assistance | None = None
 
 
 def log_softmax(logits: Array) -> Array:

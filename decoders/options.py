@@ -12,7 +12,7 @@ import numpy as np
 
 from . import checks, profiles, strategies
 from .constraint import Automaton
-from .interface import Stepper
+from .interface import RewindableStepper, Stepper
 from .watermark import Watermarking, configured
 
 
@@ -28,8 +28,8 @@ class Options:
     ``frequency_penalty`` are OpenAI's; ``top_logprobs`` asks for the likeliest alternatives of each token. llama.cpp's
     are ``top_n_sigma``, ``xtc_…``, ``dynatemp_…``, ``mirostat…``, ``dry_…`` and ``penalty_last_n``. ``order`` and
     ``profile`` change the order in which processors act (see `profiles`); a profile fills in its engine's defaults.
-    ``unconditional`` makes the second stepper that ``guidance_scale`` needs. ``constraint`` is an automaton: only texts
-    that it accepts are written (see `constraint`).
+    ``unconditional`` makes the second stepper that ``guidance_scale`` needs, ``assistant_model`` the one that drafts.
+    ``constraint`` is an automaton: only texts that it accepts are written (see `constraint`).
     """
 
     max_new_tokens: int = 50
@@ -79,6 +79,13 @@ class Options:
     best_of: int | None = None
     exhaustive: bool = False
 
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None  # 2
+    assistant_model: Callable[[], RewindableStepper] | None = None
+    num_assistant_tokens: int | None = None  # 20
+    num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None  # "constant"
+    assistant_confidence_threshold: float | None = None  # 0.4
+
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
@@ -126,6 +133,11 @@ class Options:
         """What guidance turns away from for a prompt; None where that is the prompt's own last id."""
         several: Any = self.negative_prompt_ids
         return several if several is None or isinstance(several[0], (int, np.integer)) else several[number]
+
+    @property
+    def assisted(self) -> bool:
+        """Whether candidates are proposed for the model to check, several in one pass."""
+        return self.prompt_lookup_num_tokens is not None or self.assistant_model is not None
 
     @property
     def streams(self) -> bool:

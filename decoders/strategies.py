@@ -5,6 +5,8 @@ strategy           asked for by                                  where it is
 =================  ============================================  ================================
 greedy             nothing                                       `generate`
 sampling           do_sample                                     `generate`, `sampling`
+prompt look-up     prompt_lookup_num_tokens (or sampling)        `assisted`, `candidates`
+draft model        assistant_model (greedy or sampling)          `assisted`, `candidates`
 best of n          do_sample, best_of                            `best_of`
 contrastive        penalty_alpha, top_k                          `contrastive`
 DoLa               dola_layers (greedy or with do_sample)        `dola`
@@ -98,12 +100,28 @@ def check(options: Options) -> None:
         require(o.do_sample, "stochastic_beams needs do_sample", o.do_sample)
         beams_for("stochastic_beams", o)
         excluded("stochastic_beams", o, "length_penalty", "early_stopping", "num_beam_groups")
+    if o.assisted:
+        assistance(o)
     if o.exhaustive:
         excluded("exhaustive", o, "do_sample", "num_beams", "early_stopping", "max_time")
     if any(given(o, name) for name in SEARCHES if name != "best_of"):
         for name in ("output_scores", "top_logprobs"):
             if given(o, name):
                 raise ValueError(f"{name} is for strategies that choose token by token; a search gives a trace instead")
+
+
+def assistance(o: Options) -> None:
+    """Assistance goes with what chooses token by token; a draft model's draws come from a stream alone."""
+    name = "assistant_model" if o.assistant_model is not None else "prompt_lookup_num_tokens"
+    excluded(name, o, "num_beams", "penalty_alpha", "dola_layers", "exhaustive")
+    if o.assistant_model is not None:
+        excluded(name, o, "prompt_lookup_num_tokens", "uniforms")
+    schedules = (None, "constant", "heuristic", "heuristic_transient")
+    rule = "num_assistant_tokens_schedule must be 'constant', 'heuristic' or 'heuristic_transient'"
+    require(o.num_assistant_tokens_schedule in schedules, rule, o.num_assistant_tokens_schedule)
+    threshold = o.assistant_confidence_threshold
+    rule = "assistant_confidence_threshold must be between 0 and 1"
+    require(threshold is None or 0 <= threshold <= 1, rule, threshold)
 
 
 def diverse(o: Options) -> None:

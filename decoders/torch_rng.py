@@ -39,6 +39,10 @@ class Stream(Protocol):
         """The float32 exponentials at the flat indices `wanted` of the next (rows, V) tensor."""
         ...
 
+    def uniform(self, n: int) -> Array:
+        """``torch.rand(n)``: (n,) float32 in [0, 1)."""
+        ...
+
 
 class CPU:
     """``torch.manual_seed(seed)`` on the CPU: MT19937, two 32-bit draws an element, the high one first.
@@ -48,13 +52,18 @@ class CPU:
 
     def __init__(self, seed: int) -> None:
         # One whole-range 64-bit integer is two 32-bit draws, the high one first.
-        self._integers = np.random.Generator(seeded(seed)).integers
+        self._bits = seeded(seed)
+        self._integers = np.random.Generator(self._bits).integers
 
     def draw(self, rows: int, V: int) -> CPUDraws:
         return CPUDraws(self._integers(0, 2**64, rows * V, np.uint64))
 
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
         return self.draw(rows, V).exponential(wanted)
+
+    def uniform(self, n: int) -> Array:
+        """One 32-bit draw an element, of which 24 bits count."""
+        return (self._bits.random_raw(n) & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2**-24)
 
 
 class CPUDraws:
@@ -101,6 +110,11 @@ class CUDA:
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
         return self.draw(rows, V).exponential(wanted)
 
+    def uniform(self, n: int) -> Array:
+        """The same (0, 1] numbers with 1 turned into 0."""
+        u = self.draw(1, n).uniform(np.arange(n))
+        return np.where(u == 1, np.float32(0), u)
+
 
 @dataclass(frozen=True)
 class CUDADraws:
@@ -110,12 +124,16 @@ class CUDADraws:
     start: int  # each thread's first block of Philox
     threads: int
 
-    def exponential(self, wanted: Array) -> Array:
+    def uniform(self, wanted: Array) -> Array:
+        """cuRAND's float32 numbers in (0, 1] at these places."""
         # Element i is lane (i // S) mod 4 of thread i mod S, in that thread's (i // 4S)-th block.
         thread, lane, turn = wanted % self.threads, wanted // self.threads % 4, wanted // (4 * self.threads)
         words = philox(self.seed, self.start + turn, thread)
         word = np.take_along_axis(words, lane[None], axis=0)[0]
-        u = word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)
+        return word.astype(np.float32) * np.float32(2**-32) + np.float32(2**-33)
+
+    def exponential(self, wanted: Array) -> Array:
+        u = self.uniform(wanted)
         epsilon = np.float32(2**-23)
         return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, np.log(u))
 
