@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
-from . import pipeline
+from . import pipeline, steps
 from .candidates import Candidates, Draft, PromptLookup
 from .generate import deadline, finish_reason, likeliest, room
 from .interface import Assistance, RewindableStepper, Stepper, Stopping, Token, log_softmax, softmax
@@ -39,16 +39,17 @@ def assisted(
     *,
     context: int | None = None,
     stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
 ) -> Iterator[Token]:
     """Each new id as it is chosen, one text after the other: `num_return_sequences` of each prompt.
 
     Greedy decoding gives the tokens and scores that it gives without assistance, and so does sampling one text with
     prompt look-up, for the same seed: a candidate is kept where it is what would have been drawn. A draft model's
     candidates are kept by rejection sampling: the same distribution, and the text that transformers draws with the
-    same seed and draft model.
+    same seed and draft model. A list given as `trace` receives a `steps.TokenStep` for each id.
     """
-    require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"),
-            "assistance needs a model that can take ids back (feed_all and rewind)", type(stepper).__name__)  # fmt: skip
+    rule = "assistance needs a stepper that can take ids back (feed_all and rewind)"
+    require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"), rule, type(stepper).__name__)
     drafting = options.assistant_model is not None and options.do_sample
     stream = seeded(options) if drafting else None
     sample = sampler(options)
@@ -69,7 +70,9 @@ def assisted(
                               lambda place, scores: int(sample(scores, [0], 1)[0]))  # fmt: skip
             start, passes = len(text), passes + 1
             for place, logits in enumerate(ahead.follow(text, found)):
-                scores = pipeline.side_by_side([chain], [(0, text)], logits)
+                changes: list[steps.Change] = []
+                watch = None if trace is None else steps.watching([changes])
+                scores = pipeline.side_by_side([chain], [(0, text)], logits, watch)
                 token, logprobs = choose(place, scores), log_softmax(logits[0])
                 agreed = place < len(found) and token == found[place]
                 text.append(token)
@@ -77,6 +80,9 @@ def assisted(
                 over = time.monotonic() > until or len(new) == space
                 reason = finish_reason(prompt, new, over, options, stopping)
                 accepted += agreed
+                if trace is not None:
+                    trace.append(steps.token_step(row, len(new), token, float(logprobs[token]), logits[0], scores[0],
+                                                  changes, reason))  # fmt: skip
                 ended = None
                 if reason is not None:
                     ended = Assistance(passes, proposed + len(found), accepted, source.passes)
@@ -132,7 +138,7 @@ class Verification:
 
 
 def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
-    """Algorithm 1 of Leviathan et al.: a candidate stays with probability p / q, or a draw from (p − q)₊ takes its place.
+    """Algorithm 1 of Leviathan et al.: with probability p / q a candidate stays, else a draw from (p − q)₊ replaces it.
 
     `drawn_from` are the q, (V,) each; p are the scores' probabilities. Behind the last candidate a draw from p.
     """

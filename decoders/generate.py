@@ -58,7 +58,7 @@ def stream(
     if options.assisted:
         from .assisted import assisted
 
-        yield from assisted(stepper, prompts, options, context=context, stopping=stopping)
+        yield from assisted(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
         return
     dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
     stepper = dola or stepper

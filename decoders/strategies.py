@@ -5,8 +5,8 @@ strategy           asked for by                                  where it is
 =================  ============================================  ================================
 greedy             nothing                                       `generate`
 sampling           do_sample                                     `generate`, `sampling`
-prompt look-up     prompt_lookup_num_tokens (or sampling)        `assisted`, `candidates`
-draft model        assistant_model (greedy or sampling)          `assisted`, `candidates`
+prompt look-up     prompt_lookup_num_tokens                      `assisted`, `candidates`
+draft model        assistant_model                               `assisted`, `candidates`
 best of n          do_sample, best_of                            `best_of`
 contrastive        penalty_alpha, top_k                          `contrastive`
 DoLa               dola_layers (greedy or with do_sample)        `dola`
@@ -18,7 +18,8 @@ stochastic beams   num_beams, do_sample, stochastic_beams        `stochastic_bea
 exhaustive         exhaustive                                    `exhaustive`
 =================  ============================================  ================================
 
-A teaching notebook's own algorithms, its beam search among them, are functions of `notebook`.
+Prompt look-up and a draft model speed up greedy decoding, sampling and best of n. A teaching notebook's own algorithms,
+its beam search among them, are functions of `notebook`.
 """
 
 from __future__ import annotations
@@ -115,6 +116,7 @@ def assistance(o: Options) -> None:
     name = "assistant_model" if o.assistant_model is not None else "prompt_lookup_num_tokens"
     excluded(name, o, "num_beams", "penalty_alpha", "dola_layers", "exhaustive")
     if o.assistant_model is not None:
+        require(callable(o.assistant_model), "assistant_model must be what makes a stepper", o.assistant_model)
         excluded(name, o, "prompt_lookup_num_tokens", "uniforms")
     schedules = (None, "constant", "heuristic", "heuristic_transient")
     rule = "num_assistant_tokens_schedule must be 'constant', 'heuristic' or 'heuristic_transient'"

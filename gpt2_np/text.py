@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 import decoders
 from decoders import Completion, Options, Token
+from decoders.interface import Assistance
 
 from . import breakers, constraints
 from .scoring import By, Choice, Score, common, nll, rank
-from .session import Model, check_vocabulary
+from .session import BACKENDS, Model, check_vocabulary
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -27,7 +29,8 @@ class Generation:
     ``text`` decodes ``ids``, the new ids, but for an end-of-text that the model chose; ``logprobs`` are the model's own
     log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string)
     or "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are there where
-    ``top_logprobs`` and ``output_scores`` asked for them.
+    ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes)
+    where prompt look-up or a draft model assisted.
     """
 
     prompt: str
@@ -38,6 +41,7 @@ class Generation:
     score: float | None = None
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     scores: tuple[np.ndarray, ...] = ()
+    assistance: Assistance | None = None
 
 
 class GPT2(Model):
@@ -57,7 +61,8 @@ class GPT2(Model):
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt with one sequence gives a `Generation`; anything else a list of them, in
-        transformers' order. ``force_words_ids`` may hold texts.
+        transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model of the same
+        vocabulary or the name of one, which is then loaded for this call.
 
         ``stopping_criteria`` is a callable or a list of some: each is asked after every token, as
         ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
@@ -195,11 +200,13 @@ class GPT2(Model):
         return stop, options
 
     def _texts_to_ids(self, names: dict[str, Any]) -> None:
-        """What may be given as text, as ids; and what guidance and DRY need and weren't given."""
+        """What may be given as text, as ids; and what guidance, assistance and DRY need and weren't given."""
         if names.get("force_words_ids") is not None:
             names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
         if names.get("guidance_scale") is not None:
             names.setdefault("unconditional", self.start)
+        if names.get("assistant_model") is not None:
+            names["assistant_model"] = self._assistant(names["assistant_model"])
         negative = names.get("negative_prompt_ids")
         if negative is not None:
             several = is_batch(negative)
@@ -211,6 +218,18 @@ class GPT2(Model):
             texts = [one for one in given if isinstance(one, str)]
             others = [one for one in given if not isinstance(one, str)]
             names["dry_sequence_breakers"] = [*others, *breakers.breakers(self.tokenizer, texts)] or None
+
+    def _assistant(self, assistant: Any) -> Any:
+        """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
+        if isinstance(assistant, (str, Path)):
+            backend = self.backend if self.backend in BACKENDS else "numba"
+            assistant = GPT2.from_pretrained(assistant, backend=backend)
+        if not isinstance(assistant, Model):
+            return assistant
+        size, theirs = self.config.vocab_size, assistant.config.vocab_size
+        if size != theirs:
+            raise ValueError(f"assistant_model must have the model's vocabulary ({size} ids), got one of {theirs}")
+        return assistant.start
 
     def _word_ids(self, words: Any) -> Any:
         """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
@@ -231,7 +250,7 @@ class GPT2(Model):
             shown = shown[:-1]
         before, text = (self.tokenizer.decode(ids) if self.has_tokenizer else "" for ids in (prompt, shown))
         return Generation(before, text, completion.ids, completion.logprobs, completion.finish_reason, completion.score,
-                          tuple(completion.top), tuple(completion.scores))  # fmt: skip
+                          tuple(completion.top), tuple(completion.scores), completion.assistance)  # fmt: skip
 
     @cached_property
     def _vocabulary(self) -> constraints.Vocabulary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,11 @@ def generate(
     if stop_strings:
         chosen["stop_strings"] = stop_strings
     gpt2 = load(model, dtype, backend, device)
+    assistant_dtype = chosen.pop("assistant_dtype", None)
+    if "assistant_model" in chosen:
+        chosen["assistant_model"] = load(chosen["assistant_model"], assistant_dtype or "float32", backend, device)
+    elif assistant_dtype is not None:
+        raise ValueError("--assistant-dtype needs --assistant-model; give it too, or leave --assistant-dtype out")
     _, checked = gpt2.options(chosen)
     compiling(gpt2)
     if as_json and explain:
@@ -97,7 +103,11 @@ def generate(
             if as_json:
                 fields = {"prompt": prompt, "text": one.text, "ids": one.ids, "logprobs": one.logprobs,
                           "finish_reason": one.finish_reason}  # fmt: skip
-                print(json.dumps(fields | ({} if one.score is None else {"score": one.score}), ensure_ascii=False))
+                if one.score is not None:
+                    fields["score"] = one.score
+                if one.assistance is not None:
+                    fields["assistance"] = asdict(one.assistance)
+                print(json.dumps(fields, ensure_ascii=False))
             else:
                 if len(several) > 1:
                     score = "" if one.score is None else f", score {one.score:.4f}"

@@ -1,4 +1,4 @@
-"""The options of ``gpt2-np generate`` that search: beams of every kind, contrastive search, DoLa, best of n."""
+"""The options of ``gpt2-np generate`` that search or assist: beams of every kind, contrastive search, DoLa, …"""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import click
 
 from .options import grouped
 
-BEAMS, CONTRAST, WHOLE = "Beam search", "Contrast", "Best of many"
+BEAMS, CONTRAST, WHOLE, ASSIST = "Beam search", "Contrast", "Best of many", "Assistance (faster, the same text)"
 EXAMPLES = {
     BEAMS: 'gpt2-np generate "One day" --num-beams 6 --num-return-sequences 3 --force-words " king"',
     CONTRAST: 'gpt2-np generate "One day" --penalty-alpha 0.6 --top-k 4',
     WHOLE: 'gpt2-np generate "One day" --do-sample --best-of 8',
+    ASSIST: 'gpt2-np generate "One day" --model gpt2-xl --assistant-model gpt2 --num-assistant-tokens 5',
 }
 
 
@@ -70,6 +71,19 @@ def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
         grouped(CONTRAST, "--dola-layers", type=Layers(), help="What the last layer says more than earlier ones."),
         grouped(WHOLE, "--best-of", type=int, help="With --do-sample: the likeliest per token of so many samples."),
         grouped(WHOLE, "--exhaustive", is_flag=True, default=None, help="Every text there is, for tiny models."),
+        grouped(ASSIST, "--prompt-lookup-num-tokens", type=int, metavar="N",
+                help="Try the N tokens that followed the newest tokens before."),
+        grouped(ASSIST, "--max-matching-ngram-size", type=int, help="Look for so many tokens at most.  [default: 2]"),
+        grouped(ASSIST, "--assistant-model", metavar="NAME",
+                help="Try what a smaller model says, of the same vocabulary."),
+        grouped(ASSIST, "--assistant-dtype", type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
+                help="What its weights are kept in.  [default: float32]"),
+        grouped(ASSIST, "--num-assistant-tokens", type=int, help="How many of its tokens a time.  [default: 20]"),
+        grouped(ASSIST, "--num-assistant-tokens-schedule",
+                type=click.Choice(["constant", "heuristic", "heuristic_transient"]),
+                help="Heuristic: more where all were right, fewer where not.  [default: constant]"),
+        grouped(ASSIST, "--assistant-confidence-threshold", type=float,
+                help="It stops after a token less probable than this.  [default: 0.4]"),
     )):  # fmt: skip
         function = option(function)
     return function
