@@ -45,8 +45,8 @@ def assisted(
 
     Greedy decoding gives the tokens and scores that it gives without assistance, and so does sampling one text with
     prompt look-up, for the same seed: a candidate is kept where it is what would have been drawn. A draft model's
-    candidates are kept by rejection sampling: the same distribution, and the text that transformers draws with the
-    same seed and draft model. A list given as `trace` receives a `steps.TokenStep` for each id.
+    candidates are kept by rejection sampling: the same distribution, but for a seed another text than without, and than
+    transformers'. A list given as `trace` receives a `steps.TokenStep` for each id.
     """
     rule = "assistance needs a stepper that can take ids back (feed_all and rewind)"
     require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"), rule, type(stepper).__name__)

@@ -13,6 +13,7 @@ from gpt2_np.session import Model
 STRATEGIES = {
     "greedy": {},
     "sampling": {"do_sample": True, "seed": 1, "top_p": 0.9},
+    "prompt look-up": {"prompt_lookup_num_tokens": 4},
     "best of n": {"do_sample": True, "seed": 1, "best_of": 5},
     "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
     "DoLa": {"dola_layers": "high"},
