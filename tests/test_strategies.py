@@ -66,15 +66,11 @@ def test_the_result_is_possible_text_and_comes_in_the_asked_number(name: str) ->
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_only_searches_have_a_trace(name: str) -> None:
+def test_every_strategy_has_a_trace(name: str) -> None:
     settings = Options(**({"max_new_tokens": 4, "eos_token_id": 3} | STRATEGIES[name]))
     trace: list = []
-    if strategies.search(settings) is None:
-        with pytest.raises(ValueError, match="trace is for searches"):
-            generate(model(1).start(), [[4, 5]], settings, trace=trace)
-    else:
-        generate(model(1).start(), [[4, 5]], settings, trace=trace)
-        assert trace
+    generate(model(1).start(), [[4, 5]], settings, trace=trace)
+    assert trace
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
