@@ -21,7 +21,7 @@ GROWING = ("guidance_scale", "mirostat")
 # What may forbid a token whatever the model says, so that looking it up would be in vain.
 FORBIDDING = ("sequence_bias", "logit_bias", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
               "prefix_allowed_tokens_fn", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
-              "begin_suppress_tokens")  # fmt: skip
+              "begin_suppress_tokens", "constraint")  # fmt: skip
 
 
 class Candidates(Protocol):
