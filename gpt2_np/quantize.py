@@ -1,50 +1,47 @@
-"""Reduced-precision matrices: fewer bytes to read for each token, the same arithmetic in float32.
+"""Reduced-precision matrices: fewer bytes to read for each token.
 
 bfloat16 keeps the upper half of each float32. int8 keeps whole numbers and one scale an output. int4 keeps four bits a
-weight; every 32 inputs of an output share a scale and a minimum. Matrices keep the checkpoint's orientation, inputs
-down, outputs across, so that a kernel reads whole rows. A `Matrix` stands in ``Linear.weight`` and ``Params.lm_head``
-in place of an array: `ops.linear` and `kernels.linear` ask it for its product.
+weight; every 32 inputs of an output share a scale and a middle. What int8 and int4 multiply is rounded to whole numbers
+too, finely enough to lose less than the weights do. A `Matrix` stands in ``Linear.weight`` and ``Params.lm_head`` in
+place of an array: `ops.linear` and `kernels.linear` ask it for its product.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .ops import to_bfloat16
-from .params import Linear, Params
+from .params import Block, Linear, Params
 
 Array = np.ndarray
 
-GROUP = 32  # inputs that share a scale and a minimum in int4
+GROUP = 32  # inputs that share a scale and a middle in int4
+TILES = (256, 128)  # outputs of a tile of int4, where there are enough for several tiles
 REDUCED = ("bfloat16", "int8", "int4")
+INT8_STEP = np.float32(1 / 16383)  # what a vector's entries are rounded to whole multiples of, as a share of the
+INT4_STEP = np.float32(1 / 127)  # largest of them: for int8, and for int4, where each group has a largest of its own
 
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
     """A matrix of (inputs, outputs) in reduced precision.
 
-    ``codes`` is (inputs, outputs): uint16, the bits of bfloat16, or int8; int4 has two inputs in a byte, the even one
-    in the lower half: (inputs / 2, outputs) uint8, with zeros behind the last input up to a whole group.
-
-    ``scales`` is float32, (1, outputs) for int8 and (0, outputs) for bfloat16; for int4 it is (groups, 2, outputs)
-    uint16, the bfloat16 bits of each group's scale and minimum.
+    For bfloat16 and int8 ``codes`` is (outputs, inputs): uint16, the bits, or int8; ``scales`` is float32, (0, 0) or
+    (1, outputs). For int4 ``codes`` is uint8, (tiles, groups, 16, W): the group's inputs two in a byte, the even one in
+    the lower half, for W outputs side by side; ``scales`` is (tiles, groups, 2, W) uint16, the bfloat16 bits of each
+    group's scale and middle, the value of code 8. The last output and input are repeated up to a whole tile and group.
     """
 
     codes: Array
     scales: Array
-    inputs: int
+    shape: tuple[int, int]
 
     @property
     def size(self) -> int:
         """The number of weights."""
-        return self.inputs * self.codes.shape[1]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(inputs, outputs)."""
-        return self.inputs, self.codes.shape[1]
+        return self.shape[0] * self.shape[1]
 
     @property
     def nbytes(self) -> int:
@@ -53,18 +50,37 @@ class Matrix:
 
     def dequantize(self, outputs: slice = slice(None)) -> Array:
         """The matrix, or some of its outputs, as float32: (inputs, outputs)."""
-        codes, scales = self.codes[:, outputs], self.scales[..., outputs]
-        if codes.dtype == np.uint16:
-            return from_bits(codes)
-        if codes.dtype == np.int8:
-            return codes.astype(np.float32) * scales
-        whole = np.stack([codes & 15, codes >> 4], axis=1).reshape(len(scales), GROUP, codes.shape[1])
-        wide = whole * from_bits(scales[:, :1]) + from_bits(scales[:, 1:])
-        return wide.reshape(2 * len(codes), codes.shape[1])[: self.inputs]
+        if self.codes.dtype == np.uint16:
+            return from_bits(self.codes[outputs]).T
+        if self.codes.dtype == np.int8:
+            return (self.codes[outputs] * self.scales[0, outputs, None]).T
+        start, stop, _ = outputs.indices(self.shape[1])
+        W = self.codes.shape[-1]
+        codes, scales = (array[start // W : -(-stop // W)] for array in (self.codes, self.scales))
+        tiles, groups = codes.shape[:2]
+        whole = np.stack([codes & 15, codes >> 4], axis=3).reshape(tiles, groups, GROUP, W).astype(np.float32) - 8
+        wide = whole * from_bits(scales[:, :, :1]) + from_bits(scales[:, :, 1:])
+        wide = wide.transpose(1, 2, 0, 3).reshape(groups * GROUP, tiles * W)
+        first = start - start // W * W
+        return wide[: self.shape[0], first : first + max(0, stop - start)]
+
+    def rounded(self, x: Array) -> Array:
+        """x, (…, inputs) float32, as this matrix's product takes it: each vector in whole steps, for int8 and int4.
+
+        For int8 a step is 1 / 16383 of the vector's largest entry, for int4 1 / 127 of the largest among 32.
+        """
+        if self.codes.dtype == np.uint16:
+            return x
+        size, share = (x.shape[-1], INT8_STEP) if self.codes.dtype == np.int8 else (GROUP, INT4_STEP)
+        padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)])
+        groups = padded.reshape(*x.shape[:-1], -1, size)
+        step = np.abs(groups).max(axis=-1, keepdims=True) * share
+        levels = np.rint(groups * (np.float32(1) / np.where(step > 0, step, np.float32(1))))
+        return (levels * step).reshape(padded.shape)[..., : x.shape[-1]]
 
     def product(self, x: Array) -> Array:
         """x times this matrix: (…, inputs) float32 → (…, outputs) float32. The readable way; `kernels` has another."""
-        return x @ self.dequantize()
+        return self.rounded(x) @ self.dequantize()
 
 
 def from_bits(bits: Array) -> Array:
@@ -79,39 +95,43 @@ def to_bits(x: Array) -> Array:
 
 def quantize_matrix(weight: Array, dtype: str) -> Matrix:
     """An (inputs, outputs) float32 matrix in reduced precision: "bfloat16", "int8" or "int4"."""
-    inputs, outputs = weight.shape
+    shape = (weight.shape[0], weight.shape[1])
     if dtype == "bfloat16":
-        return Matrix(to_bits(weight), np.empty((0, outputs), np.float32), inputs)
+        return Matrix(to_bits(weight.T), np.empty((0, 0), np.float32), shape)
     if dtype == "int8":
         scales = np.abs(weight).max(axis=0, keepdims=True, initial=0).astype(np.float32) / np.float32(127)
         codes = np.rint(weight / np.where(scales > 0, scales, np.float32(1)))
-        return Matrix(np.ascontiguousarray(codes.astype(np.int8)), scales, inputs)
+        return Matrix(np.ascontiguousarray(codes.astype(np.int8).T), scales, shape)
     if dtype != "int4":
         raise ValueError(f"dtype must be one of {', '.join(REDUCED)}, got {dtype!r}")
-    groups = np.pad(weight, ((0, -inputs % GROUP), (0, 0)), mode="edge").reshape(-1, GROUP, outputs)
-    scale, low = best_grid(groups)
-    codes = np.rint((groups - low) / np.where(scale > 0, scale, np.float32(1))).clip(0, 15).astype(np.uint8)
-    codes = codes.reshape(-1, 2, outputs)
-    return Matrix(codes[:, 0] | codes[:, 1] << 4, to_bits(np.concatenate([scale, low], axis=1)), inputs)
+    inputs, outputs = shape
+    W = TILES[0] if outputs >= 4 * TILES[0] else TILES[1]
+    padded = np.pad(weight, ((0, -inputs % GROUP), (0, -outputs % W)), mode="edge")
+    groups = padded.reshape(-1, GROUP, padded.shape[1] // W, W).transpose(2, 0, 1, 3)  # (tiles, groups, 32, W)
+    scale, middle = best_grid(groups)
+    codes = (np.rint((groups - middle) / np.where(scale > 0, scale, np.float32(1))) + 8).clip(0, 15).astype(np.uint8)
+    pairs = codes.reshape(*codes.shape[:2], GROUP // 2, 2, W)
+    packed = np.ascontiguousarray(pairs[..., 0, :] | pairs[..., 1, :] << 4)
+    return Matrix(packed, to_bits(np.concatenate([scale, middle], axis=2)), shape)
 
 
 def best_grid(groups: Array) -> tuple[Array, Array]:
-    """Scale and minimum of each group, (groups, 1, outputs) each, already rounded to bfloat16.
+    """Scale and middle of each group, (…, 32, W) → two of (…, 1, W), already rounded to bfloat16.
 
     Sixteen steps from the smallest weight to the largest would be the obvious grid; a slightly narrower one, which
     cuts off the outermost weights, often has the smaller squared error. The best of a few is taken.
     """
-    low, high = groups.min(axis=1, keepdims=True), groups.max(axis=1, keepdims=True)
-    middle, half = (low + high) / 2, (high - low) / 2
-    best_scale, best_low, least = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
+    low, high = groups.min(axis=-2, keepdims=True), groups.max(axis=-2, keepdims=True)
+    best_scale, best_middle, least = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
     for share in (1.0, 0.9, 0.8):
-        scale, start = to_bfloat16(half * np.float32(2 * share / 15)), to_bfloat16(middle - half * np.float32(share))
-        steps = np.rint((groups - start) / np.where(scale > 0, scale, np.float32(1))).clip(0, 15)
-        error = np.square(steps * scale + start - groups).sum(axis=1, keepdims=True)
+        scale = to_bfloat16((high - low) * np.float32(share / 15))
+        middle = to_bfloat16((low + high) / 2 + scale / 2)
+        steps = np.rint((groups - middle) / np.where(scale > 0, scale, np.float32(1))).clip(-8, 7)
+        error = np.square(steps * scale + middle - groups).sum(axis=-2, keepdims=True)
         better = error < least
-        best_scale, best_low = np.where(better, scale, best_scale), np.where(better, start, best_low)
+        best_scale, best_middle = np.where(better, scale, best_scale), np.where(better, middle, best_middle)
         least = np.where(better, error, least)
-    return best_scale, best_low
+    return best_scale, best_middle
 
 
 def quantize(params: Params, dtype: str) -> Params:
@@ -121,14 +141,31 @@ def quantize(params: Params, dtype: str) -> Params:
     projection ``lm_head`` gets a reduced copy of its own, in int8 where the rest is int4: it decides every token, and
     in a small model it is a third of all weights.
     """
+    head = quantize_matrix(params.lm_head.T, "int8" if dtype == "int4" else dtype)
+    return params._replace(h=tuple(quantize_block(block, dtype) for block in params.h), lm_head=head)
 
-    def linear(part: Linear) -> Linear:
-        return part._replace(weight=quantize_matrix(part.weight, dtype))
 
-    blocks = []
-    for block in params.h:
-        attn = block.attn._replace(c_attn=linear(block.attn.c_attn), c_proj=linear(block.attn.c_proj))
-        mlp = block.mlp._replace(c_fc=linear(block.mlp.c_fc), c_proj=linear(block.mlp.c_proj))
-        blocks.append(block._replace(attn=attn, mlp=mlp))
-    head = quantize_matrix(np.ascontiguousarray(params.lm_head.T), "int8" if dtype == "int4" else dtype)
-    return params._replace(h=tuple(blocks), lm_head=head)
+def quantize_block(block: Block, dtype: str) -> Block:
+    """A block with its four matrices in reduced precision, in one piece of memory."""
+    parts = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    matrices = side_by_side([quantize_matrix(part.weight, dtype) for part in parts])
+    c_attn, attn_proj, c_fc, mlp_proj = (
+        Linear(matrix, part.bias) for matrix, part in zip(matrices, parts, strict=True)
+    )
+    return block._replace(attn=block.attn._replace(c_attn=c_attn, c_proj=attn_proj),
+                          mlp=block.mlp._replace(c_fc=c_fc, c_proj=mlp_proj))  # fmt: skip
+
+
+def side_by_side(matrices: list[Matrix]) -> list[Matrix]:
+    """The same matrices with their codes in one piece of memory.
+
+    A large piece lies in large pages (NumPy asks for them from 4 MB on), and the processor finds its way faster.
+    """
+    ends = np.cumsum([matrix.codes.size for matrix in matrices])
+    whole = np.empty(int(ends[-1]), matrices[0].codes.dtype)
+    out = []
+    for matrix, end in zip(matrices, ends.tolist(), strict=True):
+        codes = whole[end - matrix.codes.size : end].reshape(matrix.codes.shape)
+        codes[...] = matrix.codes
+        out.append(replace(matrix, codes=codes))
+    return out

@@ -12,11 +12,12 @@ import numpy as np
 
 from .cache import KVCache
 from .config import Config
-from .kernels import FEW, GELU_NEW, layer_norm, streams, unembed
+from .kernels import FEW, GELU_NEW, streams, unembed
 from .kernels.fused import block, room
+from .kernels.pointwise import layer_norm_rows
 from .model import attention_scale
 from .params import Linear, Params
-from .quantize import GROUP, Matrix
+from .quantize import Matrix
 
 Array = np.ndarray
 
@@ -30,10 +31,7 @@ def suits(params: Params, config: Config, positions: int) -> bool:
 
 
 def _suits(linear: Linear) -> bool:
-    weight = linear.weight
-    if isinstance(weight, Matrix):
-        return weight.codes.dtype != np.uint8 or weight.inputs % GROUP == 0
-    return streams(weight)
+    return isinstance(linear.weight, Matrix) or streams(linear.weight)
 
 
 def forward(
@@ -63,10 +61,11 @@ def forward(
         run(x, rows, positions, cache.k[layer], cache.v[layer], config.layer_norm_epsilon,
             attention_scale(config, layer), *weights, *working)  # fmt: skip
     cache.advance(T)
-    x = x.reshape(B, T, -1)
     if last_only:
-        x = x[:, -1:]
-    return unembed(layer_norm(x, *params.ln_f, config.layer_norm_epsilon), params.lm_head)
+        x = x[T - 1 :: T].copy()
+    normalized = np.empty_like(x)
+    layer_norm_rows(x, *params.ln_f, config.layer_norm_epsilon, normalized)
+    return unembed(normalized.reshape(B, -1, config.n_embd), params.lm_head)
 
 
 NO_SCALES = np.empty((0, 0), np.float32)

@@ -107,7 +107,7 @@ def test_compiled_and_plain_bodies_agree() -> None:
     results = []
     for run in (streaming.stream_rows, getattr(streaming.stream_rows, "py_func", streaming.stream_rows)):
         out = np.zeros((2, 5), np.float32)
-        run(x, weight, matrices.NO_SCALES, bias, matrices.room(out), out)
+        run(x, weight, bias, matrices.room(out), out)
         results.append(out)
     np.testing.assert_allclose(*results, atol=1e-5)
 

@@ -61,12 +61,26 @@ def test_zeros_stay_zeros() -> None:
 @pytest.mark.parametrize("dtype", REDUCED)
 @pytest.mark.parametrize("rows", [1, 3, 60])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (5, 7), (66, 64), (300, 33), (768, 768)])
-def test_both_products_are_the_widened_matrix_times_x(twin, dtype: str, rows: int, outputs: int, inputs: int) -> None:
+def test_both_products_are_the_widened_matrix_times_rounded_x(
+    twin, dtype: str, rows: int, outputs: int, inputs: int
+) -> None:
     matrix, x, bias = quantize_matrix(normal(inputs, outputs), dtype), normal(2, rows, inputs, seed=1), normal(outputs)
-    truth = x.astype(np.float64) @ matrix.dequantize().astype(np.float64)
+    truth = matrix.rounded(x).astype(np.float64) @ matrix.dequantize().astype(np.float64)
     for result, expected in ((twin.linear(x, matrix, bias), truth + bias), (twin.unembed(x, matrix), truth)):
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, expected, atol=3e-5 * max(1.0, inputs**0.5 / 4))
+
+
+@given(inputs=st.integers(1, 70), scale=st.sampled_from([0.0, 1e-30, 1.0, 1e30]), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_what_is_multiplied_is_rounded_to_half_a_step(inputs: int, scale: float, seed: int) -> None:
+    x = normal(3, inputs, seed=seed) * np.float32(scale)
+    half, eighth, quarter = (quantize_matrix(normal(inputs, 5), dtype).rounded(x) for dtype in REDUCED)
+    np.testing.assert_array_equal(half, x)
+    assert (np.abs(eighth - x) <= 0.501 / 16383 * np.abs(x).max(axis=-1, keepdims=True)).all()
+    for start in range(0, inputs, GROUP):
+        part = slice(start, start + GROUP)
+        assert (np.abs(quarter - x)[:, part] <= 0.501 / 127 * np.abs(x)[:, part].max(axis=-1, keepdims=True)).all()
 
 
 LICENSE = Path(__file__).parent.parent / "LICENSE"

@@ -7,9 +7,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 # Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
@@ -29,8 +27,8 @@ vector = types.Array(types.float32, 1, "C", readonly=True)
 matrix = types.Array(types.float32, 2, "C", readonly=True)
 codes16 = types.Array(types.uint16, 2, "C", readonly=True)
 codes8 = types.Array(types.int8, 2, "C", readonly=True)
-codes4 = types.Array(types.uint8, 2, "C", readonly=True)
-grids = types.Array(types.uint16, 3, "C", readonly=True)
+codes4 = types.Array(types.uint8, 4, "C", readonly=True)
+grids = types.Array(types.uint16, 4, "C", readonly=True)
 out1 = types.Array(types.float32, 1, "C")
 out2 = types.Array(types.float32, 2, "C")
 out3 = types.Array(types.float32, 3, "C")
@@ -47,30 +45,6 @@ def _float_of_bits(typing: Any, bits: Any) -> Any:
 
 # The float32 whose bits are this int32.
 float_of_bits: Any = intrinsic(_float_of_bits)
-
-
-def _prefetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kind, (value, *place) = signature.args[0], arguments
-        array = context.make_array(kind)(context, builder, value)
-        there = cgutils.get_item_pointer(context, builder, kind, array, place)
-        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        hint = builder.module.declare_intrinsic(
-            "llvm.prefetch", [pointer], ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
-        )
-        read, keep, data = number(0), number(3), number(1)
-        builder.call(hint, [builder.bitcast(there, pointer), read, keep, data])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), codegen
-
-
-def _prefetch_plain(array: Any, row: Any, column: Any) -> None:
-    pass
-
-
-# Ask the processor to fetch array[row, column], which must exist, into its first-level cache.
-prefetch: Any = _prefetch_plain if PLAIN else intrinsic(_prefetch)
 
 
 def _exp(x: Any) -> Any:
@@ -115,17 +89,3 @@ def _widen(code: Any) -> Any:
         return np.float32(code)
 
     return upper_half if code == types.uint16 else number
-
-
-def lower(code: Any) -> Any:
-    """The lower four bits of a byte, as float32."""
-    return np.float32(code & 15)
-
-
-@overload(lower, inline="always")
-def _lower(code: Any) -> Any:
-    def lanes(code: Any) -> Any:
-        # int32 at every step: Numba would widen to 64 bits, which halves the vector lanes.
-        return np.float32(np.int32(np.int32(code) & np.int32(15)))
-
-    return lanes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numba
@@ -9,13 +10,13 @@ import numpy as np
 from numba import prange, void
 
 from .arithmetic import PARALLEL, matrix, out2
-from .streaming import BLOCKS, GROUP, product
-from .threads import in_threads, slices
+from .reduced import product
+from .streaming import BLOCKS, stream_rows
+from .threads import in_threads, portions
 
 Array = np.ndarray
 FEW = 48  # up to so many positions by streaming, which gives each the same bits in any company; BLAS from there on
-AT_ONCE = 8  # positions whose scores over the vocabulary are summed at a time, for the sums to stay small
-NO_SCALES = np.empty((0, 0), np.float32)
+NOTHING = np.empty((0, 0, 0), np.float32)
 
 
 def streams(weight: Any) -> bool:
@@ -36,14 +37,14 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     elif len(flat) > FEW or x.dtype != np.float32 or not streams(weight):
         out = np.empty((len(flat), weight.shape[1]), x.dtype)
 
-        def part(rows: slice) -> None:
-            np.matmul(flat[rows], weight, out=out[rows])
-            out[rows] += bias
+        def part(some: slice) -> None:
+            np.matmul(flat, weight[:, some], out=out[:, some])
+            out[:, some] += bias[some]
 
-        in_threads(part, slices(len(flat)))
+        in_threads(part, portions(weight.shape[1], 384))
     else:
         out = np.empty((len(flat), weight.shape[1]), np.float32)
-        product(flat, weight, NO_SCALES, bias, room(out), out)
+        stream_rows(flat, weight, bias, room(out), out)
     return out.reshape(*x.shape[:-1], -1)
 
 
@@ -81,30 +82,31 @@ def unembed(x: Array, lm_head: Any) -> Array:
     """As `ops.unembed`: each row of the vocabulary read once, eight at a time, for few positions; BLAS for many."""
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     if not isinstance(lm_head, np.ndarray):
-        out = _reduced(flat, lm_head, np.zeros(lm_head.shape[1], np.float32))
+        out = _reduced(flat, lm_head, _zeros(lm_head.shape[1]))
     elif len(flat) > FEW or x.dtype != np.float32 or not streams(lm_head):
         out = np.empty((len(flat), len(lm_head)), x.dtype)
-        # Split over the vocabulary: each thread reads its own part of the largest matrix.
-        in_threads(lambda part: np.matmul(flat, lm_head[part].T, out=out[:, part]), slices(len(lm_head)))
+        in_threads(lambda some: np.matmul(flat, lm_head[some].T, out=out[:, some]), portions(len(lm_head), 4096))
     else:
         out = np.empty((len(flat), lm_head.shape[0]), np.float32)
         _unembed(flat, lm_head, out)
     return out.reshape(*x.shape[:-1], -1)
 
 
+@lru_cache(maxsize=4)
+def _zeros(outputs: int) -> Array:
+    return np.zeros(outputs, np.float32)
+
+
 def _reduced(x: Array, weight: Any, bias: Array) -> Array:
     x = x.astype(np.float32, copy=False)
-    inputs, outputs = weight.shape
+    outputs = weight.shape[1]
     out = np.empty((len(x), outputs), np.float32)
     if len(x) > FEW:
+        x = weight.rounded(x)
         # Some outputs at a time, so that the widened copy stays small.
         pieces = [slice(start, min(outputs, start + 512)) for start in range(0, outputs, 512)]
         in_threads(lambda part: np.matmul(x, weight.dequantize(part), out=out[:, part]), pieces)
         out += bias
         return out
-    if weight.codes.dtype == np.uint8 and inputs % GROUP:
-        x = np.pad(x, ((0, 0), (0, -inputs % GROUP)))
-    for start in range(0, len(x), AT_ONCE):
-        rows = slice(start, start + AT_ONCE)
-        product(x[rows], weight.codes, weight.scales, bias, room(out[rows]), out[rows])
+    product(x, weight.codes, weight.scales, bias, NOTHING, out)
     return out

@@ -44,3 +44,13 @@ def slices(rows: int, least: int = 32) -> list[slice]:
     pieces = max(1, min(numba.get_num_threads(), rows // least))
     bounds = [rows * piece // pieces for piece in range(pieces + 1)]
     return [slice(start, end) for start, end in pairwise(bounds)]
+
+
+def portions(outputs: int, size: int) -> list[slice]:
+    """`outputs` outputs in an even number of about equal pieces of about `size`, whatever the number of threads.
+
+    BLAS sums in another order where a piece has another shape, so the pieces must not depend on the machine.
+    """
+    pieces = max(1, min(outputs, 2 * max(1, round(outputs / (2 * size)))))
+    bounds = [outputs * piece // pieces for piece in range(pieces + 1)]
+    return [slice(start, end) for start, end in pairwise(bounds)]

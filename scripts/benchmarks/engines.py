@@ -1,0 +1,275 @@
+"""The engines that are compared, each behind the same four questions, each in a process of its own.
+
+    python scripts/benchmarks/engines.py ENGINE PRECISION FOLDER
+
+reads one question a line from stdin, as JSON, and answers with the seconds it took. A process of its own, because two
+thread pools in one would steal the cores from each other; while another engine has its turn, this one sleeps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def prompt(tokens: int, rows: int = 1, vocabulary: int = 50257) -> np.ndarray:
+    """Random ids, the same for every engine."""
+    return np.random.default_rng(1).integers(0, vocabulary - 1, (rows, tokens))
+
+
+class Ours:
+    """gpt2_np; PRECISION is a dtype."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        from gpt2_np import GPT2
+
+        self.model = GPT2.from_pretrained(folder, dtype=precision)
+
+    def prefill(self, tokens: int) -> float:
+        start = time.perf_counter()
+        self.model.start().feed(self._prompt(tokens))
+        return time.perf_counter() - start
+
+    def decode(self, position: int, tokens: int, rows: int = 1) -> float:
+        session = self.model.start(capacity=min(self.model.config.n_positions, position + tokens + 1))
+        logits = session.feed(self._prompt(position, rows))
+        start = time.perf_counter()
+        for _ in range(tokens):
+            logits = session.feed(logits.argmax(-1)[:, None])
+        return time.perf_counter() - start
+
+    def many(self, rows: int, position: int, tokens: int) -> float:
+        start = time.perf_counter()
+        self.model.generate(self._prompt(position, rows).tolist(), max_new_tokens=tokens, eos_token_id=())
+        return time.perf_counter() - start
+
+    def beams(self, beams: int, position: int, tokens: int) -> float:
+        start = time.perf_counter()
+        self.model.generate(self._prompt(position)[0].tolist(), num_beams=beams, max_new_tokens=tokens, eos_token_id=())
+        return time.perf_counter() - start
+
+    def _prompt(self, tokens: int, rows: int = 1) -> np.ndarray:
+        return prompt(tokens, rows, self.model.config.vocab_size)
+
+
+class Torch:
+    """transformers on torch, eager attention, float32."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        import torch
+        from transformers import GPT2LMHeadModel
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        torch.set_num_threads(THREADS)
+        self.torch = torch
+        self.model = GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager").eval()
+
+    def prefill(self, tokens: int) -> float:
+        start = time.perf_counter()
+        with self.torch.inference_mode():
+            self.model(self.torch.tensor(self._prompt(tokens)), logits_to_keep=1, use_cache=True)
+        return time.perf_counter() - start
+
+    def decode(self, position: int, tokens: int, rows: int = 1) -> float:
+        return self._generate(rows, position, 1 + tokens) - self._generate(rows, position, 1)
+
+    def many(self, rows: int, position: int, tokens: int) -> float:
+        return self._generate(rows, position, tokens)
+
+    def beams(self, beams: int, position: int, tokens: int) -> float:
+        return self._generate(1, position, tokens, num_beams=beams)
+
+    def _generate(self, rows: int, position: int, tokens: int, **options: Any) -> float:
+        ids = self.torch.tensor(self._prompt(position, rows))
+        start = time.perf_counter()
+        with self.torch.inference_mode():
+            self.model.generate(ids, do_sample=False, eos_token_id=None, pad_token_id=0, max_new_tokens=tokens,
+                                **options)  # fmt: skip
+        return time.perf_counter() - start
+
+    def _prompt(self, tokens: int, rows: int = 1) -> np.ndarray:
+        return prompt(tokens, rows, self.model.config.vocab_size)
+
+
+class Bound:
+    """No engine: what no engine can be faster than. Reading the weights; multiplying the matrices and nothing else."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        from safetensors.numpy import load_file
+
+        tensors = load_file(folder / "model.safetensors")
+        self.matrices = [tensor for name, tensor in tensors.items() if name.startswith("h.") and tensor.ndim == 2]
+        floats = sum(matrix.size for matrix in self.matrices) + tensors["wte.weight"].size
+        self.memory = np.ones((floats // 1024, 1024), np.float32)
+        self.sums = np.empty(8 * THREADS, np.float32)
+
+    def decode(self, position: int, tokens: int) -> float:
+        from machine import read_all
+
+        read_all(self.memory, self.sums)
+        start = time.perf_counter()
+        for _ in range(tokens):
+            read_all(self.memory, self.sums)
+        return time.perf_counter() - start
+
+    def prefill(self, tokens: int) -> float:
+        inputs = {matrix.shape[0]: np.ones((tokens, matrix.shape[0]), np.float32) for matrix in self.matrices}
+        start = time.perf_counter()
+        for matrix in self.matrices:
+            inputs[matrix.shape[0]] @ matrix
+        return time.perf_counter() - start
+
+
+class LlamaCpp:
+    """llama.cpp by its Python binding; PRECISION is f32, f16, q8_0 or q4_0."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        import llama_cpp
+
+        path = gguf(folder, precision)
+        self.model = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_threads=THREADS, n_threads_batch=THREADS,
+                                     verbose=False)  # fmt: skip
+
+    def prefill(self, tokens: int) -> float:
+        self.model.reset()
+        start = time.perf_counter()
+        self.model.eval(prompt(tokens)[0].tolist())
+        return time.perf_counter() - start
+
+    def decode(self, position: int, tokens: int) -> float:
+        self.prefill(position)
+        start = time.perf_counter()
+        for _ in range(tokens):
+            self.model.eval([int(np.argmax(self.model.scores[self.model.n_tokens - 1]))])
+        return time.perf_counter() - start
+
+
+class CTranslate2:
+    """CTranslate2; PRECISION is float32 or int8."""
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        import ctranslate2
+
+        path = folder / f"ctranslate2-{precision}"
+        if not (path / "model.bin").is_file():
+            converter = ctranslate2.converters.TransformersConverter(str(with_tokenizer(folder)))
+            converter.convert(str(path), quantization=precision, force=True)
+        self.model = ctranslate2.Generator(str(path), device="cpu", compute_type=precision, intra_threads=THREADS)
+
+    def prefill(self, tokens: int) -> float:
+        return self._generate(1, tokens, 1)
+
+    def decode(self, position: int, tokens: int) -> float:
+        return self._generate(1, position, 1 + tokens) - self._generate(1, position, 1)
+
+    def many(self, rows: int, position: int, tokens: int) -> float:
+        return self._generate(rows, position, tokens)
+
+    def beams(self, beams: int, position: int, tokens: int) -> float:
+        return self._generate(1, position, tokens, beam_size=beams)
+
+    def _generate(self, rows: int, position: int, tokens: int, **options: Any) -> float:
+        texts = [[token_name(one) for one in row] for row in prompt(position, rows)]
+        start = time.perf_counter()
+        self.model.generate_batch(texts, max_length=tokens, min_length=tokens, include_prompt_in_result=False,
+                                  max_batch_size=0, **options)  # fmt: skip
+        return time.perf_counter() - start
+
+
+ENGINES = {"bound": Bound, "gpt2_np": Ours, "torch": Torch, "llama.cpp": LlamaCpp, "ctranslate2": CTranslate2}
+
+
+# ---- the same weights in the other engines' files -------------------------------------------------------------------
+
+
+def token_name(token: int) -> str:
+    """What stands for an id in a vocabulary of no meaning: these models are of random weights."""
+    return "<|endoftext|>" if token == 50256 else f"t{token}"
+
+
+def with_tokenizer(folder: Path) -> Path:
+    """The folder with a vocabulary beside the weights, which converters insist on."""
+    if not (folder / "vocab.json").is_file():
+        (folder / "merges.txt").write_text("#version: 0.2\n")
+        (folder / "vocab.json").write_text(json.dumps({token_name(token): token for token in range(50257)}))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
+    return folder
+
+
+GGUF_NAMES = {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
+              "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}  # fmt: skip
+
+
+def gguf(folder: Path, precision: str) -> Path:
+    """The checkpoint as llama.cpp's file, quantised by llama.cpp itself."""
+    path, full = folder / f"{precision}.gguf", folder / "f32.gguf"
+    if not full.is_file():
+        write_gguf(folder, full)
+    if not path.is_file():
+        import llama_cpp
+
+        settings = llama_cpp.llama_model_quantize_default_params()
+        settings.nthread = THREADS
+        settings.ftype = {"f16": 1, "q4_0": 2, "q8_0": 7}[precision]
+        if llama_cpp.llama_model_quantize(str(full).encode(), str(path).encode(), settings):
+            raise ValueError(f"llama.cpp could not write {path}")
+    return path
+
+
+def write_gguf(folder: Path, path: Path) -> None:
+    """The checkpoint as llama.cpp's float32 file."""
+    from gguf import GGUFWriter
+    from safetensors.numpy import load_file
+
+    config, tensors = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
+    writer = GGUFWriter(str(path), "gpt2")
+    writer.add_block_count(config["n_layer"])
+    writer.add_context_length(config["n_positions"])
+    writer.add_embedding_length(config["n_embd"])
+    writer.add_feed_forward_length(config.get("n_inner") or 4 * config["n_embd"])
+    writer.add_head_count(config["n_head"])
+    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
+    writer.add_file_type(0)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([token_name(token) for token in range(config["vocab_size"])])
+    writer.add_token_types([3 if token == 50256 else 1 for token in range(config["vocab_size"])])
+    writer.add_token_merges(["t 0"])  # it wants at least one
+    writer.add_tensor("token_embd.weight", tensors["wte.weight"])
+    writer.add_tensor("position_embd.weight", tensors["wpe.weight"])
+    for kind in ("weight", "bias"):
+        writer.add_tensor(f"output_norm.{kind}", tensors[f"ln_f.{kind}"])
+        for layer in range(config["n_layer"]):
+            for ours, theirs in GGUF_NAMES.items():
+                tensor = tensors[f"h.{layer}.{ours}.{kind}"]
+                writer.add_tensor(f"blk.{layer}.{theirs}.{kind}", np.ascontiguousarray(tensor.T))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main(engine: str, precision: str, folder: str) -> None:
+    """Load, say so, then answer questions until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints must not be taken for an answer
+    model = ENGINES[engine](Path(folder), precision)
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        seconds = getattr(model, question.pop("work"))(**question)
+        print(json.dumps(seconds), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

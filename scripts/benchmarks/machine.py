@@ -1,0 +1,51 @@
+"""The machine: its name, how long things take on it, and how fast its memory is read."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba import prange
+
+
+def name() -> str:
+    """The machine, in words."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text().splitlines()
+        cpu = next((line.split(": ")[1] for line in lines if line.startswith("model name")), cpu)
+        flags = next((line.split() for line in lines if line.startswith("flags")), [])
+        vectors = [vector for flag, vector in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
+        cpu = f"{cpu} ({vectors[0]})" if vectors else cpu
+    return f"{cpu}, {numba.get_num_threads()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def median(run: Callable[[], object], times: int = 5) -> float:
+    """Seconds of the median run, after one that isn't counted."""
+    run()
+    taken = []
+    for _ in range(times):
+        start = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+@numba.njit(parallel=True, fastmath=True)
+def read_all(x: np.ndarray, out: np.ndarray) -> None:
+    """Read all of a matrix, as fast as all threads can, and add it up so that nobody can skip it."""
+    for part in prange(len(out)):
+        s0 = s1 = s2 = s3 = np.float32(0)
+        for row in range(part * len(x) // len(out), (part + 1) * len(x) // len(out) - 3, 4):
+            for i in range(x.shape[1]):
+                s0 += x[row, i]
+                s1 += x[row + 1, i]
+                s2 += x[row + 2, i]
+                s3 += x[row + 3, i]
+        out[part] = s0 + s1 + s2 + s3

@@ -1,0 +1,217 @@
+"""What is measured: one function a group of rows, each row comparing engines that took turns."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decoders import Options
+from decoders.pipeline import apply, build
+from decoders.sampling import sampler
+from gpt2_np import GPT2
+from gpt2_np.params import flatten
+
+from .machine import median
+from .turns import Process, medians
+
+
+@dataclass
+class Row:
+    """One row of the table: our figure, the others', and what it amounts to. ``ratios`` are ours over theirs."""
+
+    work: str
+    value: float
+    unit: str
+    others: dict[str, float] = field(default_factory=dict)
+    gbs: float | None = None
+    share: float | None = None
+    note: str = ""
+
+    def ratio(self, other: str) -> float:
+        """How many times as good ours is."""
+        return self.others[other] / self.value if self.unit in ("s", "ms", "MB") else self.value / self.others[other]
+
+    def plain(self) -> dict[str, Any]:
+        """The row as JSON can hold it."""
+        return asdict(self)
+
+
+def together(
+    folder: Path, engines: Sequence[tuple[str, str]], rounds: int, work: str, **question: Any
+) -> dict[str, float]:
+    """Median seconds of the engines that are installed, by "name precision"."""
+    with ExitStack() as stack:
+        processes = []
+        for engine, precision in engines:
+            process = start(engine, precision, folder)
+            if process is not None:
+                processes.append(stack.enter_context(process))
+        return dict(zip((one.name for one in processes), medians(processes, rounds, work, **question), strict=True))
+
+
+def start(engine: str, precision: str, folder: Path) -> Process | None:
+    """The engine, or None (and a word on stderr) where it isn't installed."""
+    try:
+        return Process(engine, precision, folder)
+    except RuntimeError as error:
+        print(f"left out: {error}", file=sys.stderr)
+        return None
+
+
+def weight_bytes(model: GPT2) -> int:
+    """Bytes of weights that one decoding step reads: all but the embeddings that are looked up."""
+    looked_up = ("wte.weight", "wpe.weight", "lm_head.weight")
+    blocks = sum(array.nbytes for key, array in flatten(model.params) if key not in looked_up)
+    return blocks + model.params.lm_head.nbytes
+
+
+def decoding(size: str, folder: Path, rounds: int, tokens: int) -> list[Row]:
+    """Greedy decoding at every precision beside the engine that has it too, and its share of the memory's speed."""
+    ours = ("float32", "bfloat16", "int8", "int4")
+    engines = [("bound", ""), ("torch", ""), *(("gpt2_np", dtype) for dtype in ours),
+               *(("llama.cpp", kind) for kind in ("f32", "f16", "q8_0", "q4_0")),
+               ("ctranslate2", "float32"), ("ctranslate2", "int8")]  # fmt: skip
+    seconds = together(folder, engines, rounds, "decode", position=64, tokens=tokens)
+    read = {dtype: weight_bytes(GPT2.from_pretrained(folder, dtype=dtype)) for dtype in ours}
+    memory = read["float32"] * tokens / seconds["bound"] / 1e9
+    peers = {"float32": ("torch", "llama.cpp f32", "ctranslate2 float32"), "bfloat16": ("llama.cpp f16",),
+             "int8": ("llama.cpp q8_0", "ctranslate2 int8"), "int4": ("llama.cpp q4_0",)}  # fmt: skip
+    rows = [Row(f"{size}: memory, read by all cores", memory, "GB/s")]
+    for dtype in ours:
+        mine = seconds[f"gpt2_np {dtype}"]
+        gbs = read[dtype] * tokens / mine / 1e9
+        note = "" if dtype == "float32" else f"{seconds['gpt2_np float32'] / mine:.2f} × our float32"
+        others = {name: tokens / seconds[name] for name in peers[dtype] if name in seconds}
+        work = f"{size}: greedy decoding, {dtype}"
+        rows.append(Row(work, tokens / mine, "tokens/s", others, gbs, gbs / memory, note))
+    return rows
+
+
+def late(size: str, folder: Path, rounds: int, tokens: int) -> Row:
+    """Decoding far into the context, against the start of it, turn by turn."""
+    with Process("gpt2_np", "float32", folder) as ours:
+        taken: list[list[float]] = [[], []]
+        for round_ in range(rounds + 1):
+            for kept, position in zip(taken, (64, 900), strict=True):
+                seconds = ours.ask("decode", position=position, tokens=tokens)
+                if round_:
+                    kept.append(seconds)
+    early, at_900 = (float(np.median(one)) for one in taken)
+    return Row(f"{size}: greedy decoding at position 900", tokens / at_900, "tokens/s",
+               note=f"{early / at_900:.2f} × the rate at 64")  # fmt: skip
+
+
+def prefill(size: str, folder: Path, rounds: int, tokens: int = 512) -> Row:
+    """A whole prompt at once, and its share of what the matrix products alone take."""
+    engines = [("bound", ""), ("gpt2_np", "float32"), ("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")]
+    seconds = together(folder, engines, rounds, "prefill", tokens=tokens)
+    mine = seconds.pop("gpt2_np float32")
+    share = seconds.pop("bound") / mine
+    others = {name: tokens / one for name, one in seconds.items()}
+    return Row(f"{size}: a prompt of {tokens} tokens", tokens / mine, "tokens/s", others, share=share,
+               note="share: of the matrix products alone")  # fmt: skip
+
+
+def batches(size: str, folder: Path, rounds: int) -> list[Row]:
+    """Sixteen prompts at once, and five beams, the prompts' own time included."""
+    engines = [("gpt2_np", "float32"), ("torch", ""), ("ctranslate2", "float32")]
+    rows = []
+    for work, tokens, question in (("16 prompts at once, 64 tokens each", 16 * 64, {"work": "many", "rows": 16}),
+                                   ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5})):  # fmt: skip
+        seconds = together(folder, engines, rounds, position=64, tokens=64, **question)
+        mine = seconds.pop("gpt2_np float32")
+        rows.append(Row(f"{size}: {work}", tokens / mine, "tokens/s", {n: tokens / one for n, one in seconds.items()}))
+    return rows
+
+
+def sampled_token() -> Row:
+    """What processors and draw take for one token at a vocabulary of 50,257."""
+    options = Options(do_sample=True, temperature=0.8, top_k=50, top_p=0.95, seed=0)
+    chain, choose = build(options, 0, 1, 100), sampler(options)
+    logits, ids = np.random.default_rng(0).standard_normal((1, 50257), np.float32) * 3, [np.array([1])]
+    cost = median(lambda: choose(apply(chain, ids, logits), [0], 1), 200)
+    return Row("sampling a token: temperature, top-k 50, top-p 0.95, torch's draw", 1e3 * cost, "ms",
+               note="vocabulary of 50,257")  # fmt: skip
+
+
+FIRST = ("import sys; from gpt2_np import GPT2; model = GPT2.from_pretrained(sys.argv[1]);"
+         "model.generate([1, 2, 3], max_new_tokens=1)")  # fmt: skip
+
+
+def first_token(size: str, folder: Path) -> Row:
+    """From starting Python to the first token, files and compiled kernels being on a warm disk."""
+    seconds = median(lambda: subprocess.run([sys.executable, "-c", FIRST, str(folder)], check=True), 7)
+    python = median(lambda: subprocess.run([sys.executable, "-c", "import numpy, numba"], check=True), 7)
+    return Row(f"{size}: process start to first token", seconds, "s", note=f"importing NumPy and Numba: {python:.2f} s")
+
+
+def peak_memory(size: str, folder: Path) -> list[Row]:
+    """MB at the peak of a process that loads the model, reads 512 tokens and writes up to position 1,000."""
+    theirs = high_water(
+        "import torch; from transformers import GPT2LMHeadModel; torch.set_num_threads(2);"
+        "m = GPT2LMHeadModel.from_pretrained(sys.argv[1], attn_implementation='eager').eval();"
+        "m.generate(torch.arange(512)[None], max_new_tokens=488, eos_token_id=None, pad_token_id=0, do_sample=False)",
+        folder,
+    )
+    rows = []
+    for dtype in ("float32", "int8"):
+        mine = high_water(
+            f"from gpt2_np import GPT2; m = GPT2.from_pretrained(sys.argv[1], dtype='{dtype}');"
+            "m.generate(list(range(512)), max_new_tokens=488, eos_token_id=())", folder,
+        )  # fmt: skip
+        rows.append(Row(f"{size}: peak memory, 1,000 positions, {dtype}", mine, "MB", {"torch": theirs},
+                        note=f"{mine / theirs:.2f} × transformers'"))  # fmt: skip
+    return rows
+
+
+def high_water(code: str, folder: Path) -> float:
+    """MB that a Python process held at its peak, as the kernel counts them."""
+    peak = "[line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')][0]"
+    code = f"import sys; {code}; print({peak})"
+    out = subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True, stderr=subprocess.DEVNULL)
+    return int(out.split()[-1]) / 1e3
+
+
+def bundled(rounds: int) -> list[Row]:
+    """The bundled model: what a newcomer meets."""
+    folder = GPT2.from_pretrained().folder
+    assert folder is not None
+    seconds = together(folder, [("gpt2_np", "float32"), ("torch", "")], rounds, "decode", position=64, tokens=200)
+    mine = seconds.pop("gpt2_np float32")
+    load = median(lambda: GPT2.from_pretrained(), 7)
+    return [Row("tales (bundled): greedy decoding", 200 / mine, "tokens/s", {n: 200 / s for n, s in seconds.items()}),
+            Row("tales (bundled): loading", load, "s"), first_token("tales (bundled)", folder)]  # fmt: skip
+
+
+def quality(text: str) -> list[Row]:
+    """Perplexity of the bundled model at every precision on the same text."""
+    exact = GPT2.from_pretrained().score(text).perplexity
+    rows = [Row("tales: perplexity a token, float32", exact, "")]
+    for dtype in ("bfloat16", "int8", "int4"):
+        value = GPT2.from_pretrained(dtype=dtype).score(text).perplexity
+        rows.append(Row(f"tales: perplexity a token, {dtype}", value, "", note=f"{value / exact - 1:+.2%}"))
+    return rows
+
+
+def curves(folder: Path, measures: int = 3) -> dict[str, list[tuple[int, float]]]:
+    """ms a step against position and against rows, and ms a prompt against its length."""
+    with Process("gpt2_np", "float32", folder) as ours:
+
+        def middle(ask: Callable[[], float]) -> float:
+            return float(np.median([ask() for _ in range(measures)]))
+
+        return {
+            "position": [(p, 100 * middle(lambda p=p: ours.ask("decode", position=p, tokens=10)))
+                         for p in (16, 64, 128, 256, 512, 768, 1000)],
+            "rows": [(r, 250 * middle(lambda r=r: ours.ask("decode", position=64, tokens=4, rows=r)))
+                     for r in (1, 2, 4, 8, 16, 32, 64)],
+            "prompt": [(n, 1000 * middle(lambda n=n: ours.ask("prefill", tokens=n)))
+                       for n in (64, 128, 256, 512, 1024)],
+        }  # fmt: skip

@@ -1,0 +1,54 @@
+"""Taking turns: every engine answers the same question once a round, so that a slow minute hits them all."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ENGINES = Path(__file__).parent / "engines.py"
+
+
+class Process:
+    """One engine at one precision, loaded in a process of its own."""
+
+    def __init__(self, engine: str, precision: str, folder: Path) -> None:
+        self.name = engine if precision in ("", "float32") and engine == "torch" else f"{engine} {precision}"
+        command = [sys.executable, str(ENGINES), engine, precision, str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+        self._answer()
+
+    def ask(self, work: str, **question: Any) -> float:
+        """Seconds that this work took."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps({"work": work, **question}) + "\n")
+        self.process.stdin.flush()
+        return float(self._answer())
+
+    def _answer(self) -> Any:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.name} stopped with exit status {self.process.wait()}")
+        return json.loads(line)
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+
+def medians(processes: list[Process], rounds: int, work: str, **question: Any) -> list[float]:
+    """Each engine's median seconds over some rounds, behind one that isn't counted."""
+    taken: list[list[float]] = [[] for _ in processes]
+    for round_ in range(rounds + 1):
+        for process, kept in zip(processes, taken, strict=True):
+            seconds = process.ask(work, **question)
+            if round_:
+                kept.append(seconds)
+    return [statistics.median(one) for one in taken]
