@@ -14,9 +14,9 @@ ROOT = Path(__file__).parent.parent
 # Each module may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {"config", "params", "ops", "taps", "edits", "files"},
+    {"config", "params", "ops", "taps", "edits", "files", "quantize"},
     {"kernels"},
-    {"cache", "quantize", "weights", "hub", "tokenizer"},
+    {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
     {"activations", "step"},
     {"session", "torch_reference"},

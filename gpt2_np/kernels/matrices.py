@@ -41,7 +41,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
             np.matmul(flat, weight[:, some], out=out[:, some])
             out[:, some] += bias[some]
 
-        in_threads(part, portions(weight.shape[1], 384))
+        in_threads(part, portions(weight.shape[1], 768))
     else:
         out = np.empty((len(flat), weight.shape[1]), np.float32)
         stream_rows(flat, weight, bias, room(out), out)

@@ -1,0 +1,63 @@
+"""What is made of the figures: a table for the README, a page with all of them, and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .measure import Row
+
+Curves = dict[str, dict[str, list[tuple[int, float]]]]
+PANELS = (("position", "position in the context", "ms a token"), ("rows", "texts decoded at once", "ms a step"),
+          ("prompt", "tokens of the prompt", "ms a prompt"))  # fmt: skip
+
+
+def figure(value: float, unit: str) -> str:
+    """A number with as many digits as it deserves, and its unit."""
+    number = f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{number} {unit}".rstrip()
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Rows as Markdown: ours, the others in one column each with our ratio, memory read, share of the bound."""
+    lines = ["| work | gpt2_np | beside | memory read | share of the bound | |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        beside = "<br>".join(f"{name}: {figure(value, row.unit)} (**{row.ratio(name):.2f} ×**)"
+                             for name, value in row.others.items())  # fmt: skip
+        read = "" if row.gbs is None else f"{row.gbs:.1f} GB/s"
+        share = "" if row.share is None else f"{row.share:.0%}"
+        lines.append(f"| {row.work} | {figure(row.value, row.unit)} | {beside} | {read} | {share} | {row.note} |")
+    return "\n".join(lines)
+
+
+def write_between(path: Path, mark: str, text: str) -> None:
+    """Put `text` between ``<!-- mark -->`` and ``<!-- end of mark -->`` in a file, in place of what was there."""
+    before, found, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
+    _, ended, after = rest.partition(f"<!-- end of {mark} -->")
+    if not (found and ended):
+        raise ValueError(f"{path} must hold <!-- {mark} --> and <!-- end of {mark} -->")
+    path.write_text(f"{before}{found}\n{text}\n{ended}{after}", encoding="utf-8")
+
+
+def plot(curves: Curves, path: Path) -> None:
+    """Cost against position, against texts at once and against the prompt's length, a line a size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure_, panels = plt.subplots(1, len(PANELS), figsize=(12, 3.8), layout="constrained")
+    for panel, (axis, label, unit) in zip(panels, PANELS, strict=True):
+        for size, kinds in curves.items():
+            panel.plot(*zip(*kinds[axis], strict=True), marker="o", markersize=4, label=size)
+        panel.set(xlabel=label, ylabel=unit)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.grid(alpha=0.25)
+        if axis == "rows":
+            panel.set_xscale("log", base=2)
+            panel.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
+        panel.set_yscale("log")
+    panels[0].legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure_.savefig(path, dpi=110)
+    plt.close(figure_)
