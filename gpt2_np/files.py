@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 def read_json(path: Path) -> Any:
@@ -58,3 +61,19 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def let_go(tensor: np.ndarray) -> None:
+    """Give back the memory of a tensor that is mapped from a file, until it is read again; others stay as they are.
+
+    The file's pages remain in the system's own cache: only this process no longer counts them as its own.
+    """
+    whole: object = tensor
+    while isinstance(whole, np.ndarray):
+        mapped, whole = whole, whole.base
+    if isinstance(whole, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        start = tensor.ctypes.data - mapped.ctypes.data
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page that another tensor shares is kept
+        length = (start + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            whole.madvise(mmap.MADV_DONTNEED, first, length)

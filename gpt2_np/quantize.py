@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .files import let_go
 from .ops import to_bfloat16
 from .params import Block, Linear, Params
 
@@ -95,16 +96,21 @@ def to_bits(x: Array) -> Array:
 
 def quantize_matrix(weight: Array, dtype: str) -> Matrix:
     """An (inputs, outputs) float32 matrix in reduced precision: "bfloat16", "int8" or "int4"."""
-    shape = (weight.shape[0], weight.shape[1])
+    shape = inputs, outputs = weight.shape[0], weight.shape[1]
     if dtype == "bfloat16":
-        return Matrix(to_bits(weight.T), np.empty((0, 0), np.float32), shape)
+        codes = np.empty((outputs, inputs), np.uint16)
+        for some in pieces(outputs):
+            codes[some] = to_bits(weight[:, some].T)
+        return Matrix(codes, np.empty((0, 0), np.float32), shape)
     if dtype == "int8":
-        scales = np.abs(weight).max(axis=0, keepdims=True, initial=0).astype(np.float32) / np.float32(127)
-        codes = np.rint(weight / np.where(scales > 0, scales, np.float32(1)))
-        return Matrix(np.ascontiguousarray(codes.astype(np.int8).T), scales, shape)
+        whole, scales = np.empty((outputs, inputs), np.int8), np.empty((1, outputs), np.float32)
+        for some in pieces(outputs):
+            largest = np.abs(weight[:, some]).max(axis=0, keepdims=True, initial=0).astype(np.float32)
+            scales[:, some] = largest / np.float32(127)
+            whole[some] = np.rint(weight[:, some] / np.where(largest > 0, scales[:, some], np.float32(1))).T
+        return Matrix(whole, scales, shape)
     if dtype != "int4":
         raise ValueError(f"dtype must be one of {', '.join(REDUCED)}, got {dtype!r}")
-    inputs, outputs = shape
     W = TILES[0] if outputs >= 4 * TILES[0] else TILES[1]
     padded = np.pad(weight, ((0, -inputs % GROUP), (0, -outputs % W)), mode="edge")
     groups = padded.reshape(-1, GROUP, padded.shape[1] // W, W).transpose(2, 0, 1, 3)  # (tiles, groups, 32, W)
@@ -113,6 +119,11 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
     pairs = codes.reshape(*codes.shape[:2], GROUP // 2, 2, W)
     packed = np.ascontiguousarray(pairs[..., 0, :] | pairs[..., 1, :] << 4)
     return Matrix(packed, to_bits(np.concatenate([scale, middle], axis=2)), shape)
+
+
+def pieces(outputs: int, size: int = 2048) -> list[slice]:
+    """Some outputs at a time, so that what is computed on the way stays small."""
+    return [slice(start, start + size) for start in range(0, outputs, size)]
 
 
 def best_grid(groups: Array) -> tuple[Array, Array]:
@@ -142,6 +153,7 @@ def quantize(params: Params, dtype: str) -> Params:
     in a small model it is a third of all weights.
     """
     head = quantize_matrix(params.lm_head.T, "int8" if dtype == "int4" else dtype)
+    let_go(params.lm_head)
     return params._replace(h=tuple(quantize_block(block, dtype) for block in params.h), lm_head=head)
 
 
@@ -152,6 +164,8 @@ def quantize_block(block: Block, dtype: str) -> Block:
     c_attn, attn_proj, c_fc, mlp_proj = (
         Linear(matrix, part.bias) for matrix, part in zip(matrices, parts, strict=True)
     )
+    for part in parts:
+        let_go(part.weight)
     return block._replace(attn=block.attn._replace(c_attn=c_attn, c_proj=attn_proj),
                           mlp=block.mlp._replace(c_fc=c_fc, c_proj=mlp_proj))  # fmt: skip
 

@@ -50,7 +50,7 @@ class Model:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         folder = hub.locate(name)
         config = Config.from_file(folder / "config.json")
-        params = weights.load(folder, config)
+        params = weights.load(folder, config, to_convert=dtype not in ("float32", "float64"))
         if dtype == "float64":
             params = map_arrays(params, lambda array: array.astype(np.float64))
         elif dtype != "float32":

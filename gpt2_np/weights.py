@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .config import Config
-from .files import shards
+from .files import let_go, shards
 from .params import Params, assemble, shapes
 
 Array = np.ndarray
@@ -28,12 +28,13 @@ HOW_TO_CONVERT = (
 )
 
 
-def load(folder: Path, config: Config) -> Params:
+def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     """The parameters in a model's folder, as float32; F32 files are memory-mapped, read-only, and not copied.
 
     Accepts the official layout, ``save_pretrained``'s (names prefixed ``transformer.``) and shards with an index.
     ``ValueError`` lists every missing, unexpected, mis-shaped or not finite tensor at once; ``FileNotFoundError``
-    when the folder has no safetensors.
+    when the folder has no safetensors. With `to_convert` the process doesn't hold on to the mapped memory, tensor by
+    tensor: what is converted piece by piece then needs no more than the pieces.
     """
     found = {}
     for file in files(folder):
@@ -47,7 +48,12 @@ def load(folder: Path, config: Config) -> Params:
     untied = untie(found, config)
     check(found, config, untied, folder)
     tensors = {name: as_float32(found[name]) for name in found}
-    bad = [name for name, tensor in tensors.items() if not all_finite(tensor)]
+    bad = []
+    for name, array in tensors.items():
+        if not all_finite(array):
+            bad.append(name)
+        if to_convert:
+            let_go(array)
     if bad:
         raise ValueError(f"{folder}: weights must be finite, got NaN or infinity in {', '.join(bad)}")
     return assemble(tensors, config)

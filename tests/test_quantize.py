@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,25 @@ def test_what_the_bundled_model_loses(dtype: str, within: float) -> None:
     assert reduced.generate("The king", max_new_tokens=10).ids == (
         GPT2.from_pretrained(dtype=dtype, backend="numpy").generate("The king", max_new_tokens=10).ids
     )
+
+
+RESIDENT = """
+import sys; from gpt2_np.session import Model
+model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2])
+print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't tell what a process holds")
+def test_converting_does_not_hold_on_to_the_file(tmp_path: Path) -> None:
+    from reference import reference_model, save
+
+    folder = save(reference_model(n_embd=512, n_head=8, n_layer=12, vocab_size=5000), tmp_path)
+
+    def megabytes(dtype: str) -> float:
+        command = [sys.executable, "-c", RESIDENT, str(folder), dtype]
+        return int(subprocess.check_output(command, text=True)) / 1e3
+
+    size = (folder / "model.safetensors").stat().st_size / 1e6
+    assert size > 150
+    assert megabytes("int8") < megabytes("float32") - 0.5 * size

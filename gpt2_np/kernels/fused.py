@@ -16,7 +16,7 @@ from numba import types, void
 from .arithmetic import PARALLEL, codes4, codes8, codes16, grids, lengths1, matrix, out2, out3, out4, vector
 from .causal import attend
 from .pointwise import gelu_rows, layer_norm_rows
-from .reduced import product
+from .product import product
 from .streaming import BLOCKS
 
 Array = np.ndarray

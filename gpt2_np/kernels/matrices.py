@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange, void
 
 from .arithmetic import PARALLEL, matrix, out2
-from .reduced import product
+from .product import product
 from .streaming import BLOCKS, stream_rows
 from .threads import in_threads, portions
 

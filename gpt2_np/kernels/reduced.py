@@ -7,16 +7,13 @@ whole numbers are the same in any order. Any number of threads, and any company 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from numba import prange, types, void
-from numba.extending import overload, register_jitable
+from numba.extending import register_jitable
 
 from ..quantize import GROUP, INT4_STEP, INT8_STEP
 from .arithmetic import PARALLEL, SERIAL, codes4, codes8, codes16, grids, matrix, out2, out3, vector, widen
-from .streaming import stream_rows
 
 Array = np.ndarray
 ROWS = 32  # outputs that a thread takes at a time
@@ -154,34 +151,3 @@ def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, 
         for r in range(R):
             for f in range(min(W, out.shape[1] - first)):
                 out[r, first + f] = totals[r, f] + bias[first + f]
-
-
-# ---- whichever it is ------------------------------------------------------------------------------------------------
-
-
-@register_jitable
-def float32_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
-    """`streaming.stream_rows`, with the arguments of the others."""
-    stream_rows(x, codes, bias, sums, out)
-
-
-KERNELS: dict[str, Any] = {"f": float32_rows, "H": bfloat16_rows, "b": int8_rows, "B": int4_tiles}
-
-
-def product(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
-    """x times a matrix of any precision, plus the bias, into ``out``: (R, D) float32 → (R, F).
-
-    ``codes`` and ``scales`` are as in `quantize.Matrix`; a float32 array (D, F) goes without scales. ``sums`` is room
-    to work in, (BLOCKS, R, F) or larger in its last axis.
-    """
-    KERNELS[codes.dtype.char](x, codes, scales, bias, sums, out)
-
-
-@overload(product)
-def _product(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) -> Any:
-    kernel = KERNELS[np.dtype(str(codes.dtype)).char]
-
-    def chosen(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) -> Any:
-        kernel(x, codes, scales, bias, sums, out)
-
-    return chosen
