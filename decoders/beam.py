@@ -157,9 +157,11 @@ def advance(
         parents.append(parent)
     search.grown = grown
 
-    # Only what ends among the first num_beams candidates may enter the pool.
+    # Only what ends among the first num_beams candidates may enter the pool, where a free place scores NEVER: a beam
+    # that is no better (what grew from one that may not be chosen) doesn't take it.
     ended = [Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
              for beam in grown[:beams] if beam.finish_reason and possible(beam, options)]  # fmt: skip
+    ended = [beam for beam in ended if beam.score > NEVER]
     full = len(search.pool) == beams
     if not (full and options.early_stopping is True):
         merged = search.pool + ended

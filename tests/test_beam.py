@@ -101,6 +101,22 @@ test_random_models_and_settings = settings(max_examples=250, deadline=None)(CASE
 test_many_random_models = pytest.mark.slow(settings(max_examples=3000, deadline=None)(CASE(on_random_models)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "prompt", "new", "options"),
+    [({"n_layer": 1, "n_embd": 24, "tie_word_embeddings": True}, 36, 8,
+      {"repetition_penalty": 0.86, "no_repeat_ngram_size": 3, "renormalize_logits": True, "suppress_tokens": [1, 2],
+       "exponential_decay_length_penalty": (2, 1.1), "num_return_sequences": 2}),
+     ({"n_layer": 1, "n_embd": 8, "tie_word_embeddings": False}, 841, 6,
+      {"length_penalty": 2.0, "no_repeat_ngram_size": 3, "suppress_tokens": [1, 2], "begin_suppress_tokens": [4],
+       "bad_words_ids": [[5], [6, 4]], "forced_eos_token_id": 3, "num_return_sequences": 3})],
+)  # fmt: skip
+def test_what_may_not_be_chosen_takes_no_place_among_the_finished(shape, prompt, new, options) -> None:
+    # More beams than tokens allowed: the first step's candidates hold an ended text that grew from a beam that may not
+    # be chosen. With a place in the pool, the pool would be full too early for early_stopping.
+    shape |= {"seed": 24174, "vocab_size": 7}
+    on_random_models(shape, 2 if prompt == 841 else 1, prompt, 7, new, {"early_stopping": True} | options, 3)
+
+
 def test_two_hundred_tokens() -> None:
     model = reference_model(9, vocab_size=50, n_positions=256, n_layer=2)
     agree(model, random_ids(1, 8, 50).tolist(), 0, {"num_beams": 4, "max_new_tokens": 220}, None)
