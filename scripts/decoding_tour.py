@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import textwrap
 from pathlib import Path
 
@@ -33,14 +34,24 @@ TEMPERATURES, NUCLEI = (0.3, 0.7, 1.0, 1.5), (0.5, 0.8, 0.95, 0.99)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tales", help="tales (bundled), gpt2, …, a hub id, or a folder")
-    parser.add_argument("--length", type=int, default=40, help="new tokens of each text")
+    parser.add_argument("--length", type=int, default=50, help="new tokens of each text")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the three pictures into this folder")
     options = parser.parse_args()
-    model = GPT2.from_pretrained(options.model)
-    tour(model, options.model, options.length, options.seed)
-    if options.plots is not None:
-        draw(model, options.plots, options.seed)
+    if options.length < 1:
+        parser.error(f"--length must be at least 1, got {options.length}")
+    try:
+        model = GPT2.from_pretrained(options.model)
+        _ = model.tokenizer  # a folder without one can't make the tour
+        tour(model, options.model, options.length, options.seed)
+        if options.plots is not None:
+            draw(model, options.plots)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        sys.exit(130)
 
 
 def tour(model: GPT2, name: str, length: int, seed: int) -> None:
@@ -50,42 +61,61 @@ def tour(model: GPT2, name: str, length: int, seed: int) -> None:
     print(f"  {name}: vocabulary {model.config.vocab_size:,}, {count:,} parameters, "
           f"context {model.config.n_positions}")  # fmt: skip
 
-    heading("What comes next: get_next_token_logits")
+    heading("What comes next")
     prompt = "The capital of France is"
+    call(f'get_next_token_logits("{prompt}")')
     logits = get_next_token_logits(prompt, model=model)
     p = softmax(logits.astype(np.float64))
-    print(f"  {prompt!r}: shape {logits.shape}, from {logits.min():.2f} to {logits.max():.2f}\n")
+    print(f"  shape {logits.shape}, from {logits.min():.2f} to {logits.max():.2f}; the ten likeliest:\n")
     for rank, token in enumerate(np.argsort(-logits, kind="stable")[:10], 1):
         bar = "█" * round(60 * p[token])
         print(f"  {rank:>2}. {model.tokenizer.decode([token])!r:<14} {logits[token]:>7.2f}  {p[token]:>6.2%} {bar}")
 
     heading("Greedy: always the likeliest token")
+    call('greedy_decode("Once upon a time")')
     first, second = (greedy_decode("Once upon a time", length, model=model) for _ in range(2))
     show("first time", first)
     show("second time", second)
     print(f"  The two are {'the same: nothing is left to chance' if first == second else 'DIFFERENT'}.")
 
     heading("Temperature: how bold the draw is")
+    call('temperature_decode("The meaning of life is", temperature=…)')
     for value in TEMPERATURES:
         text = temperature_decode("The meaning of life is", length, value, seed=seed, model=model)
         show(f"temperature {value}", text)
 
     heading("Top-k: only the k likeliest")
+    call('top_k_decode("The meaning of life is", k=…)')
     for k in (5, 50):
         show(f"k = {k}", top_k_decode("The meaning of life is", length, k, seed=seed, model=model))
 
     heading("Top-p: only the nucleus, at temperature 0.8")
+    call('top_p_decode("The secret to happiness is", p=…, temperature=0.8)')
     for value in NUCLEI:
         show(f"p = {value}", top_p_decode("The secret to happiness is", length, value, 0.8, seed=seed, model=model))
 
     heading("Beam search: three texts at once, beside greedy")
     prompt = "The quick brown fox"
-    show("greedy", greedy_decode(prompt, length, model=model))
-    show("3 beams", beam_search_decode(prompt, length, num_beams=3, model=model))
+    call(f'beam_search_decode("{prompt}", num_beams=3)')
+    for label, text in (("greedy", greedy_decode(prompt, length, model=model)),
+                        ("3 beams", beam_search_decode(prompt, length, num_beams=3, model=model))):  # fmt: skip
+        show(label, text)
+        if text != prompt and len(model.tokenizer.encode(text)) <= model.config.n_positions:
+            print(f"  {'':<16}  log-probability per new token: {per_token(model, prompt, text):.3f}")
 
 
 def heading(text: str) -> None:
     print(f"\n── {text} " + "─" * max(3, 74 - len(text)) + "\n")
+
+
+def call(text: str) -> None:
+    """The call that a chapter shows."""
+    print(f"  {text}\n")
+
+
+def per_token(model: GPT2, prompt: str, text: str) -> float:
+    """The mean log-probability (nats) of a text's tokens after its prompt."""
+    return model.rank_choices(prompt, [text.removeprefix(prompt)])[0].per_token
 
 
 def show(label: str, text: str) -> None:
@@ -97,12 +127,12 @@ def show(label: str, text: str) -> None:
         print(f"  {'':<16}  {line}")
 
 
-def draw(model: GPT2, folder: Path, seed: int) -> None:
+def draw(model: GPT2, folder: Path) -> None:
     """The three pictures: temperature, nucleus, beams."""
     try:
         import matplotlib
     except ModuleNotFoundError:
-        raise SystemExit("error: --plots needs matplotlib: pip install 'gpt2-np[plots]'") from None
+        raise ValueError("--plots needs matplotlib: pip install 'gpt2-np[plots]'") from None
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in (("temperature", temperature_figure(model)), ("nucleus", nucleus_figure(model)),
@@ -125,7 +155,8 @@ def temperature_figure(model: GPT2):
         panel.text(0.97, 0.03, f"the other {len(p) - 12:,}: {1 - p[best].sum():.0%}", transform=panel.transAxes,
                    ha="right", va="bottom", color="#555")  # fmt: skip
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(12), [repr(model.tokenizer.decode([token])) for token in best])
+    panels[0].set_yticks(range(12), [repr(model.tokenizer.decode([token])) for token in best],
+                         parse_math=False)  # a token may hold dollar signs
     panels[0].invert_yaxis()
     figure.suptitle("“The meaning of life is …”: the same scores, sharpened and flattened")
     return figure
@@ -140,14 +171,19 @@ def nucleus_figure(model: GPT2):
     mass = np.cumsum(p)
     figure, axes = plt.subplots(figsize=(9, 4.4), layout="constrained")
     axes.plot(np.arange(1, len(p) + 1), mass, color="#4269d0", linewidth=2)
-    for value, color in zip(NUCLEI, ("#3ca951", "#efb118", "#ff725c", "#a463f2"), strict=True):
-        kept = int(np.searchsorted(mass, value) + 1)
-        axes.plot([1, kept, kept], [value, value, 0], color=color, linestyle="--", linewidth=1)
-        axes.plot(kept, value, "o", color=color, label=f"p = {value}: {kept:,} tokens")
-    axes.set(xscale="log", ylim=(0, 1.02), xlabel="tokens, likeliest first", ylabel="probability of all so far",
+    for value, color in zip(NUCLEI, ("#2c8a3d", "#b07d00", "#d9482f", "#a463f2"), strict=True):
+        kept = min(int(np.searchsorted(mass, value)) + 1, len(p))
+        axes.plot([1, kept], [value, value], color=color, linestyle="--", linewidth=1)
+        axes.plot([kept, kept], [mass[kept - 1], 0], color=color, linestyle="--", linewidth=1)
+        axes.plot(kept, mass[kept - 1], "o", color=color)
+        below = value == 0.95  # too near to 0.99 for two lines of text between them
+        axes.annotate(f"p = {value}: {kept:,} token{'s' * (kept > 1)}", (1, value), (6, -4 if below else 4),
+                      textcoords="offset points", va="top" if below else "bottom", color=color,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    axes.set(xscale="log", ylim=(0, 1.08), xlabel="tokens, likeliest first", ylabel="probability of all so far",
              title="“The secret to happiness is …”: the nucleus under each p (temperature 0.8)")  # fmt: skip
     axes.set_xlim(1, len(p))
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 0.93))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -169,6 +205,7 @@ def beam_figure(model: GPT2, steps: int = 6, beams: int = 3):
             axes.plot(*zip(parent, here, strict=True), color="#ff725c" if chosen else "#bbb", zorder=1,
                       linewidth=2.5 if chosen else 1.2)  # fmt: skip
             axes.annotate(f"{model.tokenizer.decode(path[-1:])!r}\n{score:.2f}", here, ha="center", va="center",
+                          parse_math=False,
                           bbox={"boxstyle": "round", "facecolor": "#ffe8e3" if chosen else "white",
                                 "edgecolor": "#ff725c" if chosen else "#bbb"})  # fmt: skip
     axes.annotate(prompt, place[()], ha="center", va="center",
