@@ -28,7 +28,7 @@ from gpt2_np.params import shapes
 ROOT = Path(__file__).parent.parent
 GROUPS = ("decoding", "late", "prefill", "batches", "assisted", "sampling", "start", "memory", "bundled", "quality",
           "curves")  # fmt: skip
-LARGER = ("decoding", "prefill", "curves")  # what is measured of the shapes behind the first
+LARGER = ("decoding", "prefill", "curves")  # what is measured of the shapes behind the first, without other engines
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
             if group == "curves":
                 curves[size] = measure.curves(folder)
             else:
-                rows += tell(of_size(group, size, folder, options.rounds, options.tokens)())
+                rows += tell(of_size(group, size, folder, options.rounds, options.tokens, alone=number > 0)())
     if "bundled" in options.only:
         rows += tell(measure.bundled(options.rounds))
     if "quality" in options.only and options.text is not None:
@@ -71,16 +71,20 @@ def main() -> None:
             report.plot(curves, ROOT / "docs/figures/speed.png")
 
 
-def of_size(group: str, size: str, folder: Path, rounds: int, tokens: int) -> Callable[[], list[measure.Row]]:
-    """What measures a group of rows of one shape."""
+def of_size(
+    group: str, size: str, folder: Path, rounds: int, tokens: int, *, alone: bool
+) -> Callable[[], list[measure.Row]]:
+    """What measures a group of rows of one shape; `alone` without the other engines."""
+    if alone:
+        rounds, tokens = max(1, rounds // 2), max(10, tokens // 5)
     if group == "assisted":
         from bench_assisted import rows as assisted
 
         return lambda: assisted(folder, rounds)
     return {
-        "decoding": lambda: measure.decoding(size, folder, rounds, tokens),
+        "decoding": lambda: measure.decoding(size, folder, rounds, tokens, alone=alone),
         "late": lambda: [measure.late(size, folder, rounds, min(tokens, 60))],
-        "prefill": lambda: [measure.prefill(size, folder, rounds)],
+        "prefill": lambda: [measure.prefill(size, folder, rounds, alone=alone)],
         "batches": lambda: measure.batches(size, folder, max(2, rounds // 2)),
         "sampling": lambda: [measure.sampled_token()],
         "start": lambda: [measure.first_token(size, folder)],

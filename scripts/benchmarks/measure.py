@@ -72,12 +72,15 @@ def weight_bytes(model: GPT2) -> int:
     return blocks + model.params.lm_head.nbytes
 
 
-def decoding(size: str, folder: Path, rounds: int, tokens: int) -> list[Row]:
-    """Greedy decoding at every precision beside the engine that has it too, and its share of the memory's speed."""
-    ours = ("float32", "bfloat16", "int8", "int4")
-    engines = [("bound", ""), ("torch", ""), *(("gpt2_np", dtype) for dtype in ours),
-               *(("llama.cpp", kind) for kind in ("f32", "f16", "q8_0", "q4_0")),
-               ("ctranslate2", "float32"), ("ctranslate2", "int8")]  # fmt: skip
+def decoding(size: str, folder: Path, rounds: int, tokens: int, *, alone: bool = False) -> list[Row]:
+    """Greedy decoding at every precision beside the engine that has it too, and its share of the memory's speed.
+
+    `alone` leaves the others out, and the precisions between float32 and int8.
+    """
+    ours = ("float32", "int8") if alone else ("float32", "bfloat16", "int8", "int4")
+    others = [("torch", ""), *(("llama.cpp", kind) for kind in ("f32", "f16", "q8_0", "q4_0")),
+              ("ctranslate2", "float32"), ("ctranslate2", "int8")]  # fmt: skip
+    engines = [("bound", ""), *(("gpt2_np", dtype) for dtype in ours), *([] if alone else others)]
     seconds = together(folder, engines, rounds, "decode", position=64, tokens=tokens)
     read = {dtype: weight_bytes(GPT2.from_pretrained(folder, dtype=dtype)) for dtype in ours}
     memory = read["float32"] * tokens / seconds["bound"] / 1e9
@@ -108,9 +111,10 @@ def late(size: str, folder: Path, rounds: int, tokens: int) -> Row:
                note=f"{early / at_900:.2f} × the rate at 64")  # fmt: skip
 
 
-def prefill(size: str, folder: Path, rounds: int, tokens: int = 512) -> Row:
-    """A whole prompt at once, and its share of what the matrix products alone take."""
-    engines = [("bound", ""), ("gpt2_np", "float32"), ("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")]
+def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: bool = False) -> Row:
+    """A whole prompt at once, and its share of what the matrix products alone take; `alone` leaves the others out."""
+    others = [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")]
+    engines = [("bound", ""), ("gpt2_np", "float32"), *([] if alone else others)]
     seconds = together(folder, engines, rounds, "prefill", tokens=tokens)
     mine = seconds.pop("gpt2_np float32")
     share = seconds.pop("bound") / mine
