@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -13,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoders import beam, warpers
+from decoders import beam, constraint, guidance, llama_cpp, mirostat, mlx_lm, repetition, synthid, warpers, watermark
 from decoders import processors as P
 from gpt2_np import GPT2, cache, model, ops
-from gpt2_np.parity import bundle, vectors
+from gpt2_np.parity import bundle, cases, vectors
 
 TINY = Path(__file__).parent / "golden/bundle"
 
@@ -34,6 +35,27 @@ def test_the_committed_bundle_is_passed_in_float32_by_every_backend(tmp_path: Pa
 
 def test_the_committed_vectors_are_what_they_are_made_of() -> None:
     assert json.loads((TINY / "decoders.json").read_text()) == json.loads(json.dumps(vectors.make()))
+
+
+def test_every_processor_has_vectors() -> None:
+    modules = (warpers, P, llama_cpp, mlx_lm, mirostat, repetition, synthid, watermark, guidance, constraint)
+    there = {one for module in modules for one in vars(module).values()
+             if isinstance(one, type) and one.__module__ == module.__name__
+             and list(inspect.signature(one.__call__).parameters) == ["self", "ids", "scores"]}  # fmt: skip
+    asked = set()
+    for name, arguments in cases.CASES:
+        built = cases.BUILD[name](*[tuple(one) if isinstance(one, list) else one for one in arguments])
+        asked.add(built.kind if isinstance(built, cases.Steps) else type(built))
+    assert there - {mirostat.Mirostat} == asked
+
+
+def test_a_lowest_number_hides_no_other_score() -> None:
+    # What SynthID writes for "never" is 1e38 times as large as its neighbours: each score is judged by itself.
+    truth = np.array([-3.4028235e38, 1.0, 2.0])
+    assert bundle.close(truth, truth)[0]
+    assert not bundle.close(truth + [0, 1e-3, 0], truth)[0]
+    assert not bundle.close(np.array([-np.inf, 1, 2]), truth)[0]
+    assert not bundle.close(truth * [0.5, 1, 1], truth)[0]
 
 
 def exact_gelu(monkeypatch: pytest.MonkeyPatch) -> None:

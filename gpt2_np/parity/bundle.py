@@ -65,7 +65,7 @@ def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: in
              "prompts": [list(map(int, ids)) for ids in prompts], "order": order, "tolerance": TOLERANCE,
              "tokens": decoded}  # fmt: skip
     (folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
-    (folder / "decoders.json").write_text(json.dumps(vectors.make(), indent=1) + "\n")
+    (folder / "decoders.json").write_text(vectors.written(vectors.make()))
     assert exact.folder is not None
     if sum(path.stat().st_size for path in files(exact.folder)) <= SMALL:
         (folder / "model").mkdir(exist_ok=True)
@@ -176,6 +176,19 @@ def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:
     return Check(name, "same" if good else "mismatch", largest, str([int(index) for index in place]))
 
 
+def close(theirs: Array, truth: Array) -> tuple[bool, float, int]:
+    """Whether (V,) scores are right, each by itself to 1e-5; the largest difference, in proportion, and its place."""
+    if theirs.shape != truth.shape:
+        raise ValueError(f"scores must be {len(truth)} numbers, got {len(theirs)}")
+    finite = np.isfinite(truth)
+    same_places = np.array_equal(finite, np.isfinite(theirs))
+    both = finite & np.isfinite(theirs)
+    gap = np.zeros(len(truth))
+    gap[both] = np.abs(theirs[both] - truth[both]) / np.maximum(1, np.abs(truth[both]))
+    place = int(gap.argmax())
+    return same_places and bool(gap[place] <= 1e-5), float(gap[place]), place
+
+
 def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, Any]) -> Iterator[Check]:
     """Tokens, processors and beams."""
     for case, ids in zip(about["tokens"], answers.get("tokens", []), strict=False):
@@ -183,8 +196,9 @@ def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, An
         yield Check(f"tokens: {case['strategy']}, prompt {case['prompt']}", "same" if same else "mismatch",
                     note="" if same else f"{ids} where {case['ids']} was expected")  # fmt: skip
     for case, scores in zip(decoders["processors"], answers.get("decoders", []), strict=False):
-        found = compare(f"processor: {case['name']}", vectors.numbers(scores), vectors.numbers(case["out"]), 1e-5)
-        yield dataclasses.replace(found, note="" if found.passed else f"{scores} where {case['out']} was expected")
+        good, far, place = close(vectors.numbers(scores), vectors.numbers(case["out"]))
+        note = "" if good else f"{scores} where {case['out']} was expected for arguments {case['arguments']}"
+        yield Check(f"processor: {case['name']}", "same" if good else "mismatch", far, f"[{place}]", note=note)
     for case, found in zip(decoders["beams"], answers.get("beams", []), strict=False):
         same = [one["ids"] for one in found] == [one["ids"] for one in case["out"]]
         far = max((abs(a["score"] - b["score"]) for a, b in zip(found, case["out"], strict=False)), default=0.0)
