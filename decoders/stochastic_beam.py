@@ -66,7 +66,10 @@ def stochastic_beam_search(
         if not growing:
             break
         own, late = log_softmax(logits.astype(np.float64)), time.monotonic() > until
-        flat = np.arange(len(growing) * V).reshape(-1, V)
+        # Each prompt has k rows of draws of its own, so that it draws the same whatever the others have left to do.
+        counts = [sum(draw.finish_reason is None for draw in beam) for beam in beams]
+        slots = np.array([number * k + rank for number, count in enumerate(counts) for rank in range(count)])
+        flat = slots[:, None] * V + np.arange(V)
         noise = -np.log(stream.exponential(k * len(prompts), V, flat.ravel()).astype(np.float64).reshape(-1, V))
         found: list[list[tuple[int, Draw]]] = [[(-1, draw) for draw in beam if draw.finish_reason] for beam in beams]
         scores = pipeline.side_by_side(chains, [(number, [*prompts[number], *draw.ids]) for number, draw in growing],

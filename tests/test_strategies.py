@@ -91,3 +91,33 @@ def test_guidance_follows_every_strategy(name: str) -> None:
     assert [one.ids for one in found] == [one.ids for one in expected]
     if found[0].score is not None:
         np.testing.assert_allclose([one.score for one in found], [one.score for one in expected], atol=2e-5)
+
+
+RAGGED = [[4, 5, 6], [7], [8, 9, 10, 11, 8, 9, 10]]
+
+
+@pytest.mark.parametrize("number", [1, "tales"])
+@pytest.mark.parametrize("name", [*STRATEGIES, "draft model"])
+def test_a_prompt_gives_the_same_beside_prompts_of_other_lengths(name: str, number: int | str) -> None:
+    chosen = model(number)
+    draft = model(0 if number == 1 else number).start
+    options = {"assistant_model": draft} if name == "draft model" else STRATEGIES[name]
+    if name == "exhaustive" and number == "tales":
+        options = options | {"max_new_tokens": 1}
+    together = run(chosen, options, RAGGED)
+    for place, prompt in enumerate(RAGGED):
+        beside = [prompt]
+        if options.get("do_sample"):  # what is drawn for a row depends on its place: the others are as long as it is
+            beside = [[15 + row] * len(prompt) if row != place else prompt for row in range(len(RAGGED))]
+        alone = run(chosen, options, beside)[beside.index(prompt)]
+        assert together[place].ids == alone.ids
+        assert together[place].finish_reason == alone.finish_reason
+        np.testing.assert_allclose(together[place].logprobs, alone.logprobs, atol=2e-5)
+
+
+def test_each_row_takes_its_own_uniforms() -> None:
+    draws = np.random.RandomState(0).uniform(size=(8, len(RAGGED)))
+    options = {"do_sample": True, "eos_token_id": None}
+    together = run(model(1), options | {"uniforms": draws.ravel().tolist()}, RAGGED)
+    for row, prompt in enumerate(RAGGED):
+        assert together[row].ids == run(model(1), options | {"uniforms": draws[:, row].tolist()}, [prompt])[0].ids
