@@ -58,6 +58,14 @@ def test_a_lowest_number_hides_no_other_score() -> None:
     assert not bundle.close(truth * [0.5, 1, 1], truth)[0]
 
 
+def test_a_processor_that_is_lacking_is_left_out(right: Path, tmp_path: Path) -> None:
+    shutil.copytree(right, tmp_path / "theirs")
+    change(tmp_path / "theirs/answers.json", lambda a: a["decoders"].__setitem__(0, None))
+    found = list(bundle.check(TINY, tmp_path / "theirs"))
+    assert len(found) == len(list(bundle.check(TINY, right))) - 1
+    assert all(check.passed for check in found)
+
+
 def exact_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ops.ACTIVATIONS, "gelu_new", ops.gelu)
 
@@ -112,6 +120,16 @@ def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beam, "completion", completion)
 
 
+def dry_counts_one_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = repetition.DRY.penalty
+    monkeypatch.setattr(repetition.DRY, "penalty", lambda self, length: right(self, length - 1))
+
+
+def mirostat_starts_at_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = mirostat.Mirostat.limit
+    monkeypatch.setattr(mirostat.Mirostat, "limit", lambda self, text: right(self, text) - self.tau)
+
+
 @pytest.mark.parametrize(
     ("mistake", "named"),
     [
@@ -122,6 +140,8 @@ def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         (cache_off_by_one, "0/stepwise"),
         (swapped_top_p, "tokens: sampling, top-p 0.8, prompt 0"),
         (inverted_penalty, "processor: repetition_penalty"),
+        (dry_counts_one_too_few, "processor: dry"),
+        (mirostat_starts_at_its_target, "processor: mirostat_1"),
         (prompt_counts, "beams: 3 beams"),
     ],
 )

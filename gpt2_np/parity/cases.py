@@ -104,7 +104,7 @@ CASES: list[tuple[str, list[Any]]] = [
     ("temperature", [0.7]), ("temperature", [2.0]), ("top_k", [1]), ("top_k", [2]), ("top_k", [1, 3]), ("top_k", [99]),
     ("top_p", [0.1]), ("top_p", [0.6]), ("top_p", [0.95]), ("top_p", [0.1, 3]), ("min_p", [0.3]), ("min_p", [0.9, 2]),
     ("typical_p", [0.2]), ("typical_p", [0.8]), ("typical_p", [0.2, 3]), ("epsilon_cutoff", [0.1]),
-    ("epsilon_cutoff", [0.9, 2]), ("eta_cutoff", [0.2]), ("eta_cutoff", [0.9, 3]), ("top_h", [0.4]), ("top_h", [1.0]),
+    ("epsilon_cutoff", [0.9, 2]), ("eta_cutoff", [0.2]), ("eta_cutoff", [0.9, 3]), ("top_h", [0.4]), ("top_h", [0.8]),
     ("renormalize", []),
     ("repetition_penalty", [1.5]), ("repetition_penalty", [0.8]), ("no_repeat_ngram_size", [1]),
     ("no_repeat_ngram_size", [2]), ("no_repeat_ngram_size", [3]), ("suppress_tokens", [[0, 3]]),
