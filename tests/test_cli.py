@@ -101,7 +101,9 @@ def test_info() -> None:
 
 
 def test_help_is_grouped_with_an_example_of_each() -> None:
-    text = run("generate", "--help").stdout
+    text = run("generate", "--help", env=os.environ | {"COLUMNS": "80"}).stdout
+    assert not re.search(r"^ +PROMPT$", text, re.MULTILINE)  # an argument is no option
+    assert '--do-sample --profile llama.cpp --xtc-probability 0.5\n' in text  # whole, however narrow the terminal
     for group in ("Length:", "Sampling:", "Beam search:", "Rules:", "Output:", "Model:"):
         assert group in text
     headings = [line for line in text.splitlines() if re.fullmatch(r"\S.*:", line) and line != "Options:"]

@@ -35,14 +35,16 @@ class GroupedCommand(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            # The usage line names the arguments already: here they would be bare words among the options.
+            if record is not None and isinstance(parameter, click.Option):
                 groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
         for name, records in groups.items():
             with formatter.section(name):
                 formatter.write_dl(records, col_max=34)
                 if name in self.examples:
                     formatter.write_paragraph()
-                    formatter.write_text(f"Example: {self.examples[name]}")
+                    # Not wrapped (\b), so that it can be copied whole.
+                    formatter.write_text(f"\b\nExample: {self.examples[name]}")
 
 
 def grouped(group: str, *names: str, **settings: Any) -> Decorator:
