@@ -135,7 +135,7 @@ def test_help_is_grouped_with_an_example_of_each() -> None:
         (["score", "x", "--file", "y"], "give either a TEXT or --file"),
         (["score", "--file", "/nowhere"], "/nowhere: No such file or directory"),
         (["score", ""], "there is nothing to score"),
-        (["score", "x", "--stride", "0"], "stride must be between 1 and 512, got 0"),
+        (["score", "x", "--stride", "0"], "stride must be a whole number between 1 and 512, got 0"),
         (["logits", "x", "--top", "0"], "0 is not in the range x>=1"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
