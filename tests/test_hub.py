@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -23,6 +23,7 @@ class StandIn(BaseHTTPRequestHandler):
 
     folder: Path
     asked: list[tuple[str, str, str | None]]
+    instead: Callable[[StandIn], None] | None = None  # what answers for a large file's body
     cut: int | None = None  # the connection breaks once, after so many bytes of a large file
 
     def answer(self, body: bool) -> None:
@@ -43,7 +44,9 @@ class StandIn(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         self.send_header("Content-Length", str(len(data) - start))
         self.end_headers()
-        if body and self.cut is not None and len(data) > self.cut:
+        if body and self.instead is not None and len(data) > 1 << 20:
+            type(self).instead(self)
+        elif body and self.cut is not None and len(data) > self.cut:
             self.wfile.write(data[start : self.cut])
             type(self).cut = None
             self.close_connection = True
@@ -82,6 +85,13 @@ def stand_in(tmp_path: Path) -> Iterator[type[StandIn]]:
     thread.join()
 
 
+def environment(cache: Path, address: str) -> dict[str, str]:
+    """The variables of a process whose hub and cache are these."""
+    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+    return os.environ | settings
+
+
 def locate(name: str, cache: Path, address: str, **variables: str) -> subprocess.CompletedProcess:
     """hub.locate in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = (
@@ -89,10 +99,8 @@ def locate(name: str, cache: Path, address: str, **variables: str) -> subprocess
         "try: print(hub.locate(sys.argv[1]))\n"
         "except (OSError, ValueError) as error: sys.exit(f'{type(error).__name__}: {error}')"
     )
-    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
     return subprocess.run(
-        [sys.executable, "-c", code, name], env=os.environ | settings | variables,
+        [sys.executable, "-c", code, name], env=environment(cache, address) | variables,
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
@@ -158,6 +166,35 @@ def test_a_broken_connection_goes_on_where_it_broke(stand_in, small: Path, tmp_p
     assert done.returncode == 0, done.stderr
     ranges = [asked for command, file, asked in stand_in.asked if command == "GET" and file == "model.safetensors"]
     assert ranges == [None, f"bytes={10 << 20}-"]
+    assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == whole
+
+
+def test_a_killed_download_leaves_nothing_that_passes_for_a_model(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/large", small, "tokenizer.json")
+    whole = np.random.default_rng(0).bytes(24 << 20)
+    (stand_in.folder / "someone/large/model.safetensors").write_bytes(whole)
+    reached, released = threading.Event(), threading.Event()
+
+    def half(handler: StandIn) -> None:
+        handler.wfile.write(whole[: 12 << 20])
+        reached.set()
+        released.wait(60)
+        handler.close_connection = True
+
+    stand_in.instead = half
+    code = "import sys; from gpt2_np import hub; hub.locate(sys.argv[1])"
+    process = subprocess.Popen([sys.executable, "-c", code, "someone/large"], stderr=subprocess.DEVNULL,
+                               env=environment(tmp_path / "cache", stand_in.address))  # fmt: skip
+    arrived = reached.wait(60)
+    process.kill()
+    process.wait()
+    released.set()
+    assert arrived
+    stand_in.instead = None
+    assert not list((tmp_path / "cache").rglob("model.safetensors"))
+    message = one_line(locate("someone/large", tmp_path / "cache", "http://127.0.0.1:9", HF_HUB_OFFLINE="1"))
+    assert "is not in the cache" in message
+    done = locate("someone/large", tmp_path / "cache", stand_in.address)
     assert (Path(done.stdout.strip()) / "model.safetensors").read_bytes() == whole
 
 
