@@ -23,6 +23,8 @@ WHOLE = {"max_new_tokens": 1, "num_beams": 1, "num_return_sequences": 1, "top_k"
          "dry_allowed_length": 0, "dry_penalty_last_n": 1, "prompt_lookup_num_tokens": 1, "max_matching_ngram_size": 1,
          "num_assistant_tokens": 1}  # fmt: skip
 
+MOST_TEXTS = 2**16  # of one prompt; more are a slip of the finger, and would fill the memory before the first token
+
 # What must be a number, above its lowest where it has one.
 NUMBERS: dict[str, float | None] = dict.fromkeys(SAMPLING_ONLY) | {
     "length_penalty": None, "presence_penalty": None, "frequency_penalty": None, "repetition_penalty": 0, "max_time": 0,
@@ -62,6 +64,9 @@ def values(options: Options) -> None:
         if value is not None:
             whole = isinstance(value, int) and not isinstance(value, bool)
             require(whole and value >= lowest, f"{name} must be a whole number of at least {lowest}", value)
+    for name in ("num_return_sequences", "best_of"):
+        value = getattr(options, name)
+        require(value is None or value <= MOST_TEXTS, f"{name} must be at most {MOST_TEXTS}", value)
     for name, above in NUMBERS.items():
         value = getattr(options, name)
         if value is not None:
@@ -147,12 +152,14 @@ def vocabulary(options: Options, size: int) -> None:
     o = options
     rule = f"num_beams must be at most the vocabulary's size ({size})"
     require(o.num_beams == 1 or o.num_beams <= size, rule, o.num_beams)
+    forced = o.forced_eos_token_id
     named: dict[str, Any] = {
         "eos_token_id": o.eos_token_ids,
         "pad_token_id": None if o.pad_token_id is None else [o.pad_token_id],
         "suppress_tokens": o.suppress_tokens,
         "begin_suppress_tokens": o.begin_suppress_tokens,
         "forced_bos_token_id": None if o.forced_bos_token_id is None else [o.forced_bos_token_id],
+        "forced_eos_token_id": [forced] if isinstance(forced, int) else forced,
         "logit_bias": o.logit_bias,
         "force_words_ids": [token for phrase in strategies.phrases(o.force_words_ids or ()) for token in phrase],
         "dry_sequence_breakers": [token for breaker in o.dry_sequence_breakers or () for token in breaker],

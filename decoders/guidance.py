@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ class Guidance:
     def __init__(
         self, scale: float, stepper: Stepper, prompt_length: int, negative_prompt_ids: Sequence[int] | None = None
     ) -> None:
-        require(bool(np.isfinite(scale)), "guidance_scale must be finite", scale)
+        require(math.isfinite(scale), "guidance_scale must be finite", scale)
         require(negative_prompt_ids is None or len(negative_prompt_ids) > 0,
                 "negative_prompt_ids must hold at least one id", negative_prompt_ids)  # fmt: skip
         self.scale, self.stepper, self.prompt_length, self.negative = scale, stepper, prompt_length, negative_prompt_ids

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from . import checks, profiles, strategies
+from . import checks, kinds, profiles, strategies
 from .constraint import Automaton
 from .interface import RewindableStepper, Stepper
 from .watermark import Watermarking, configured
@@ -116,6 +116,9 @@ class Options:
     top_logprobs: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, kinds.plain(getattr(self, field.name)))
+        kinds.check(self)
         # Plain fields from here on: settings as a configuration, and a profile's defaults as if they had been given.
         if self.watermarking_config is not None:
             object.__setattr__(self, "watermarking_config", configured(self.watermarking_config))

@@ -28,6 +28,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .kinds import is_id
 from .warpers import require
 
 if TYPE_CHECKING:
@@ -133,8 +134,8 @@ def diverse(o: Options) -> None:
     beams_for("num_beam_groups", o)
     rule = f"num_beam_groups must divide num_beams ({o.num_beams})"
     require(o.num_beams % o.num_beam_groups == 0, rule, o.num_beam_groups)
-    rule = "num_beam_groups needs a diversity_penalty above 0, or its groups would be alike"
-    require(o.diversity_penalty is not None and o.diversity_penalty > 0, rule, o.diversity_penalty)
+    rule = "num_beam_groups needs a finite diversity_penalty above 0, or its groups would be alike"
+    require(o.diversity_penalty is not None and 0 < o.diversity_penalty < float("inf"), rule, o.diversity_penalty)
     excluded("num_beam_groups", o, "do_sample")
 
 
@@ -166,7 +167,7 @@ def layers(chosen: Any) -> None:
     named = chosen in ("low", "high") if isinstance(chosen, str) else isinstance(chosen, Sequence) and len(chosen) > 0
     require(named, rule, chosen)
     if not isinstance(chosen, str):
-        require(all(isinstance(layer, int) and layer >= 0 for layer in chosen), rule, chosen)
+        require(all(is_id(layer) for layer in chosen), rule, chosen)
 
 
 def beams_for(name: str, options: Options) -> None:

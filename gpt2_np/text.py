@@ -201,19 +201,21 @@ class GPT2(Model):
 
     def _texts_to_ids(self, names: dict[str, Any]) -> None:
         """What may be given as text, as ids; and what guidance, assistance and DRY need and weren't given."""
-        if names.get("force_words_ids") is not None:
+        listed = {name: isinstance(names.get(name), (list, tuple))
+                  for name in ("force_words_ids", "negative_prompt_ids", "dry_sequence_breakers")}  # fmt: skip
+        if listed["force_words_ids"]:
             names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
         if names.get("guidance_scale") is not None:
             names.setdefault("unconditional", self.start)
         if names.get("assistant_model") is not None:
             names["assistant_model"] = self._assistant(names["assistant_model"])
         negative = names.get("negative_prompt_ids")
-        if negative is not None:
-            several = is_batch(negative)
-            names["negative_prompt_ids"] = ([self.prompt_ids(one) for one in negative] if several
-                                            else self.prompt_ids(negative))  # fmt: skip
-        if names.get("dry_multiplier") is not None:
-            given = names.get("dry_sequence_breakers")
+        if isinstance(negative, str):
+            names["negative_prompt_ids"] = self.prompt_ids(negative)
+        elif negative is not None and listed["negative_prompt_ids"]:
+            names["negative_prompt_ids"] = [self.prompt_ids(one) if isinstance(one, str) else one for one in negative]
+        given = names.get("dry_sequence_breakers")
+        if names.get("dry_multiplier") is not None and (given is None or listed["dry_sequence_breakers"]):
             given = breakers.DEFAULT if given is None else given
             texts = [one for one in given if isinstance(one, str)]
             others = [one for one in given if not isinstance(one, str)]
@@ -235,7 +237,8 @@ class GPT2(Model):
         """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
         if isinstance(words, str):
             return self.tokenizer.encode(words)
-        return [self._word_ids(one) if isinstance(one, str) else one for one in words]
+        several = words if isinstance(words, (list, tuple)) else None
+        return words if several is None else [self._word_ids(one) if isinstance(one, str) else one for one in several]
 
     def _capacity(self, prompts: list[list[int]], options: Options) -> int:
         longest = max((len(prompt) for prompt in prompts), default=1)

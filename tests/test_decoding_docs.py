@@ -25,6 +25,8 @@ def test_every_option_and_strategy_has_its_entry() -> None:
     assert {*RULES, *WARPERS, *LAST} - ELSEWHERE <= titles
     searches = {entry.title.split(" search")[0].lower() for entry in ENTRIES["SEARCHES"]}
     searches |= {"beam search", "exhaustive"}
+    page = PAGE.read_text(encoding="utf-8")
+    searches |= {name for name in ("prompt look-up", "draft model") if f"**{name}**" in page}
     for line in (strategies.__doc__ or "").splitlines():
         if "`" in line and "  " in line:
             assert line.split("  ")[0].lower() in searches, line

@@ -14,6 +14,8 @@ from gpt2_np import GPT2
 STRATEGIES: dict[str, dict[str, Any]] = {
     "greedy": {},
     "sampling": {"do_sample": True, "seed": 3},
+    "prompt look-up": {"prompt_lookup_num_tokens": 4},
+    "draft model": {"assistant_model": GPT2.from_pretrained().start},
     "best of n": {"do_sample": True, "seed": 3, "best_of": 3},
     "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
     "DoLa": {"dola_layers": "high"},
