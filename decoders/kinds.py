@@ -18,7 +18,7 @@ ONE_ID = ("pad_token_id", "forced_bos_token_id")
 ONE_OR_MORE = ("eos_token_id", "forced_eos_token_id")
 IDS = ("suppress_tokens", "begin_suppress_tokens")
 PHRASES = ("bad_words_ids", "dry_sequence_breakers")
-CALLABLES = ("prefix_allowed_tokens_fn", "unconditional", "assistant_model")
+CALLABLES = ("prefix_allowed_tokens_fn", "unconditional")
 
 
 def plain(value: Any) -> Any:
