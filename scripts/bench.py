@@ -28,7 +28,7 @@ from gpt2_np.params import shapes
 ROOT = Path(__file__).parent.parent
 GROUPS = ("decoding", "late", "prefill", "batches", "assisted", "sampling", "start", "memory", "bundled", "quality",
           "curves")  # fmt: skip
-LARGER = ("decoding", "prefill", "curves")  # what is measured of the shapes behind the first, without other engines
+LARGER = ("decoding", "prefill")  # what is measured of the shapes behind the first, without other engines
 
 
 def main() -> None:
@@ -94,7 +94,8 @@ def of_size(
 
 def tell(rows: list[measure.Row]) -> list[measure.Row]:
     """Print rows as they come."""
-    print(report.table(rows).split("\n", 2)[2], flush=True)
+    for row in rows:
+        print(report.line(row), flush=True)
     return rows
 
 

@@ -18,16 +18,19 @@ def figure(value: float, unit: str) -> str:
     return f"{number} {unit}".rstrip()
 
 
+def line(row: Row) -> str:
+    """A row in Markdown: ours, the others with our ratio to each, memory read, share of the bound."""
+    beside = "<br>".join(f"{name}: {figure(value, row.unit)} (**{row.ratio(name):.2f} ×**)"
+                         for name, value in row.others.items())  # fmt: skip
+    read = "" if row.gbs is None else f"{row.gbs:.1f} GB/s"
+    share = "" if row.share is None else f"{row.share:.0%}"
+    return f"| {row.work} | {figure(row.value, row.unit)} | {beside} | {read} | {share} | {row.note} |"
+
+
 def table(rows: Sequence[Row]) -> str:
-    """Rows as Markdown: ours, the others in one column each with our ratio, memory read, share of the bound."""
-    lines = ["| work | gpt2_np | beside | memory read | share of the bound | |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        beside = "<br>".join(f"{name}: {figure(value, row.unit)} (**{row.ratio(name):.2f} ×**)"
-                             for name, value in row.others.items())  # fmt: skip
-        read = "" if row.gbs is None else f"{row.gbs:.1f} GB/s"
-        share = "" if row.share is None else f"{row.share:.0%}"
-        lines.append(f"| {row.work} | {figure(row.value, row.unit)} | {beside} | {read} | {share} | {row.note} |")
-    return "\n".join(lines)
+    """Rows as a Markdown table."""
+    head = ["| work | gpt2_np | beside | memory read | share of the bound | |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *map(line, rows)])
 
 
 def write_between(path: Path, mark: str, text: str) -> None:

@@ -6,9 +6,11 @@ import json
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+PAUSE = 0.5  # seconds: thread pools wait for more work by spinning, the longest of these for 0.2
 ENGINES = Path(__file__).parent / "engines.py"
 
 
@@ -16,14 +18,15 @@ class Process:
     """One engine at one precision, loaded in a process of its own."""
 
     def __init__(self, engine: str, precision: str, folder: Path) -> None:
-        self.name = engine if precision in ("", "float32") and engine == "torch" else f"{engine} {precision}"
+        self.name = f"{engine} {precision}".rstrip()
         command = [sys.executable, str(ENGINES), engine, precision, str(folder)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)  # fmt: skip
         self._answer()
 
     def ask(self, work: str, **question: Any) -> float:
-        """Seconds that this work took."""
+        """Seconds that this work took, asked for once the threads of whoever had the last turn have gone to sleep."""
+        time.sleep(PAUSE)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"work": work, **question}) + "\n")
         self.process.stdin.flush()
