@@ -49,18 +49,15 @@ def plot(curves: Curves, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure_, panels = plt.subplots(1, len(PANELS), figsize=(12, 3.8), layout="constrained")
+    figure_, panels = plt.subplots(1, len(PANELS), figsize=(12, 3.4), layout="constrained")
     for panel, (axis, label, unit) in zip(panels, PANELS, strict=True):
         for size, kinds in curves.items():
             panel.plot(*zip(*kinds[axis], strict=True), marker="o", markersize=4, label=size)
-        panel.set(xlabel=label, ylabel=unit)
+        highest = max(ms for kinds in curves.values() for _, ms in kinds[axis])
+        panel.set(xlabel=label, ylabel=unit, ylim=(0, 1.1 * highest))
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
-        if axis == "rows":
-            panel.set_xscale("log", base=2)
-            panel.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
-        panel.set_yscale("log")
-    panels[0].legend(frameon=False)
+    panels[0].legend(frameon=False, loc="lower right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure_.savefig(path, dpi=110)
     plt.close(figure_)
