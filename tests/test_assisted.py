@@ -190,6 +190,9 @@ def test_sampling_has_the_exact_distribution(how: str) -> None:
     assert 0.05 < accepted / proposed < 0.98
     observed, hoped = np.array(list(counts.values())), n * np.array(list(expected.values()))
     assert stats.chisquare(observed, hoped).pvalue > 1e-3
+    one_percent_off = hoped.copy()
+    one_percent_off[[hoped.argmax(), hoped.argmin()]] += np.array([-0.01, 0.01]) * n
+    assert stats.chisquare(observed, one_percent_off).pvalue < 1e-3
 
 
 def test_uniform_numbers_are_torch_s() -> None:
