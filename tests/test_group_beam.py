@@ -44,7 +44,7 @@ def test_the_trace_tells_of_every_group_and_why_it_stopped() -> None:
     ("options", "message"),
     [
         ({"num_beams": 4, "num_beam_groups": 3, "diversity_penalty": 1.0}, "num_beam_groups must divide num_beams"),
-        ({"num_beams": 4, "num_beam_groups": 2}, "needs a diversity_penalty above 0"),
+        ({"num_beams": 4, "num_beam_groups": 2}, "needs a finite diversity_penalty above 0"),
         ({"num_beams": 4, "diversity_penalty": 1.0}, "give num_beam_groups above 1 too"),
         ({"num_beam_groups": 2, "diversity_penalty": 1.0}, "num_beam_groups acts only in beam search"),
         ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0, "do_sample": True}, "with do_sample"),
