@@ -63,7 +63,8 @@ def main() -> None:
         figures = {"machine": machine.name(), "rows": [row.plain() for row in rows], "curves": curves}
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     if options.write:
-        about = f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns."
+        about = (f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns "
+                 f"({max(2, options.rounds // 2)} of the batches).")  # fmt: skip
         table = f"{about}\n\n{report.table(rows)}"
         report.write_between(ROOT / "README.md", "speed", table)
         report.write_between(ROOT / "docs/speed.md", "speed", table)
