@@ -16,12 +16,12 @@ import numpy as np
 
 from . import pipeline, steps
 from .candidates import Candidates, Draft, PromptLookup
+from .errors import require
 from .generate import deadline, finish_reason, likeliest, room
 from .interface import Assistance, RewindableStepper, Stepper, Stopping, Token, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, sampler, seeded
 from .torch_rng import Stream
-from .warpers import require
 
 Array = np.ndarray
 

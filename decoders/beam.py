@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import pipeline
+from .errors import require
 from .generate import deadline, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
 from .sampling import multinomial, seeded
 from .steps import Change, watching
-from .warpers import require
 
 Array = np.ndarray
 NEVER = np.float32(-1e9)  # what a beam that may not be chosen scores

@@ -8,11 +8,12 @@ from typing import Protocol
 import numpy as np
 
 from . import pipeline
-from .interface import RewindableStepper, softmax
+from .chain import rules
+from .errors import require
+from .interface import NEVER, RewindableStepper, softmax
 from .options import Options
 from .sampling import multinomial
 from .torch_rng import Stream
-from .warpers import NEVER, require
 
 Array = np.ndarray
 
@@ -51,7 +52,7 @@ class PromptLookup:
         self.tokens = options.prompt_lookup_num_tokens or 0
         self.ngram = options.max_matching_ngram_size or 2
         self.eos, self.V = options.eos_token_ids, V
-        chain = pipeline.rules(options, prompt, prompt_length, max_length)
+        chain = rules(options, prompt, prompt_length, max_length)
         self.rules = [named.processor for named in chain if named.option in FORBIDDING]
 
     def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:

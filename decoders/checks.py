@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import llama_cpp, mirostat, profiles, repetition, strategies, warpers
-from .warpers import require
+from . import profiles, strategies
+from .errors import require
 
 if TYPE_CHECKING:
     from .options import Options
@@ -82,7 +82,7 @@ def values(options: Options) -> None:
 
 
 def ranges(options: Options) -> None:
-    """The ranges that the warpers themselves know, and what depends on another option."""
+    """The ranges of values, and what depends on another option."""
     o = options
     require(o.rng in ("cpu", "cuda"), "rng must be 'cpu' or 'cuda'", o.rng)
     early = (None, True, False, "never")
@@ -90,14 +90,29 @@ def ranges(options: Options) -> None:
     if o.min_new_tokens is not None:
         rule = f"min_new_tokens must be at most max_new_tokens ({o.max_new_tokens})"
         require(o.min_new_tokens <= o.max_new_tokens, rule, o.min_new_tokens)
+    if profiles.any_in_use(o):
+        processors(o)
+    for name, biases in (("logit_bias", o.logit_bias), ("sequence_bias", o.sequence_bias)):
+        for _, bias in biases.items() if isinstance(biases, Mapping) else biases or ():
+            require(bias < math.inf, f"{name} must hold numbers below infinity", bias)
+    automaton = o.constraint is None or hasattr(o.constraint, "following")
+    require(automaton, "constraint must be an automaton with a method `following`", o.constraint)
+    if o.guidance_scale is not None:
+        require(math.isfinite(o.guidance_scale), "guidance_scale must be finite", o.guidance_scale)
+        if o.guidance_scale != 1 and o.unconditional is None:
+            raise ValueError("guidance_scale needs a second stepper: give unconditional, which makes one")
+
+
+def processors(options: Options) -> None:
+    """What some processors know themselves of their values: each is made, to see whether it can be."""
+    from . import llama_cpp, mirostat, repetition, warpers
+
+    o = options
     for warper, value in ((warpers.Temperature, o.temperature), (warpers.TopP, o.top_p), (warpers.MinP, o.min_p),
                           (warpers.EpsilonCutoff, o.epsilon_cutoff), (warpers.EtaCutoff, o.eta_cutoff),
                           (warpers.TopH, o.top_h)):  # fmt: skip
         if value is not None:
             warper(value)
-    for name, biases in (("logit_bias", o.logit_bias), ("sequence_bias", o.sequence_bias)):
-        for _, bias in biases.items() if isinstance(biases, Mapping) else biases or ():
-            require(bias < math.inf, f"{name} must hold numbers below infinity", bias)
     if o.typical_p is not None and o.typical_p != 1:
         warpers.Typical(o.typical_p)
     if o.top_n_sigma is not None:
@@ -111,12 +126,6 @@ def ranges(options: Options) -> None:
         mirostat.MirostatV2(0, o.mirostat_tau or 5.0, o.mirostat_eta or 0.0)
     if o.dry_multiplier is not None:
         repetition.DRY(o.dry_multiplier, 1.75 if o.dry_base is None else o.dry_base)
-    automaton = o.constraint is None or hasattr(o.constraint, "following")
-    require(automaton, "constraint must be an automaton with a method `following`", o.constraint)
-    if o.guidance_scale is not None:
-        require(math.isfinite(o.guidance_scale), "guidance_scale must be finite", o.guidance_scale)
-        if o.guidance_scale != 1 and o.unconditional is None:
-            raise ValueError("guidance_scale needs a second stepper: give unconditional, which makes one")
 
 
 def strategy(options: Options) -> None:

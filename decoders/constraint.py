@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from .interface import Stopping
-from .warpers import NEVER, require
+from .errors import require
+from .interface import NEVER, Stopping
 
 if TYPE_CHECKING:
     from .options import Options

@@ -13,10 +13,10 @@ from typing import Any, cast
 import numpy as np
 
 from . import pipeline, steps
+from .errors import require
 from .generate import deadline, finish_reason, likeliest, room
 from .interface import HiddenStepper, Stepper, Stopping, Token, log_softmax, softmax
 from .options import Options
-from .warpers import require
 
 Array = np.ndarray
 

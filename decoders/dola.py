@@ -12,8 +12,8 @@ from typing import Literal, cast
 
 import numpy as np
 
+from .errors import require
 from .interface import EarlyExitStepper, Stepper, log_softmax, softmax
-from .warpers import require
 
 Array = np.ndarray
 RELATIVE_TOP = 0.1  # a token must be at least this many times as likely as the best, by the last layer

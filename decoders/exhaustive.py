@@ -11,10 +11,10 @@ import numpy as np
 
 from . import pipeline
 from .beam import Beam, completion
+from .errors import require
 from .generate import finish_reason, room
 from .interface import Completion, Stepper, Stopping, log_softmax
 from .options import Options
-from .warpers import require
 
 LIMIT = 2**18  # texts
 

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import constraint, guidance, pipeline, steps, strategies
-from .dola import Dola
+from . import constraint, guidance, pipeline, strategies
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
 from .sampling import sampler
@@ -60,8 +59,14 @@ def stream(
 
         yield from assisted(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
         return
-    dola = Dola(stepper, options.dola_layers) if options.dola_layers is not None else None
-    stepper = dola or stepper
+    if options.dola_layers is None:
+        dola = None
+    else:
+        from .dola import Dola
+
+        stepper = dola = Dola(stepper, options.dola_layers)
+    if trace is not None:
+        from . import steps
     rooms = [room(prompt, options, context) for prompt in prompts]
     copies = options.num_return_sequences
     chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)

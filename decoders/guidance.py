@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .errors import require
 from .interface import Stepper, log_softmax
-from .warpers import require
 
 if TYPE_CHECKING:
     from .options import Options

@@ -10,6 +10,7 @@ import numpy as np
 
 Array = np.ndarray
 FinishReason = Literal["stop", "length"]
+NEVER = -np.inf  # the score of what may not be chosen
 
 
 class Stepper(Protocol):

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interface import softmax
+from .errors import require
+from .interface import NEVER, softmax
 from .ranking import best, glimpses, highest, top
-from .warpers import NEVER, removed, require
+from .warpers import removed
 
 Array = np.ndarray
 

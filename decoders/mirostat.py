@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .interface import log_softmax
+from .errors import require
+from .interface import NEVER, log_softmax
 from .ranking import best
-from .warpers import NEVER, removed, require
+from .warpers import removed
 
 Array = np.ndarray
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import llama_cpp
+from .errors import require
 from .interface import softmax
 from .ranking import nth
-from .warpers import removed, require
+from .warpers import removed
 
 Array = np.ndarray
 

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from .errors import require
 from .interface import Stepper, log_softmax, softmax
 from .sampling import multinomial
 from .torch_rng import Stream
-from .warpers import TopK, require
+from .warpers import TopK
 
 Array = np.ndarray
 Choice = Callable[[Array], int]

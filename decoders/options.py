@@ -6,14 +6,16 @@ import dataclasses
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from . import checks, kinds, profiles, strategies
-from .constraint import Automaton
-from .interface import RewindableStepper, Stepper
-from .watermark import Watermarking, configured
+
+if TYPE_CHECKING:
+    from .constraint import Automaton
+    from .interface import RewindableStepper, Stepper
+    from .watermark import Watermarking
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class Options:
         kinds.check(self)
         # Plain fields from here on: settings as a configuration, and a profile's defaults as if they had been given.
         if self.watermarking_config is not None:
+            from .watermark import configured
+
             object.__setattr__(self, "watermarking_config", configured(self.watermarking_config))
         for name, value in profiles.defaults(self).items():
             object.__setattr__(self, name, value)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .warpers import NEVER, require
+from .errors import require
+from .interface import NEVER
 
 Array = np.ndarray
 

@@ -23,8 +23,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .errors import require
 from .strategies import excluded, given
-from .warpers import require
 
 if TYPE_CHECKING:
     from .options import Options
@@ -103,6 +103,11 @@ def rank(name: str, order: tuple[str, ...]) -> int:
 def in_use(options: Options, name: str) -> bool:
     """Whether a processor acts."""
     return given(options, name) or (name == "temperature" and options.dynatemp_range is not None)
+
+
+def any_in_use(options: Options) -> bool:
+    """Whether any processor acts."""
+    return any(in_use(options, name) for name in (*RULES, *WARPERS, *LAST))
 
 
 def check(options: Options) -> None:

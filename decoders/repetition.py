@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .warpers import require
+from .errors import require
 
 Array = np.ndarray
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .interface import softmax
 from .options import Options
-from .torch_rng import CPU, CUDA, Draws, Stream
+
+if TYPE_CHECKING:
+    from .torch_rng import Draws, Stream
 
 Array = np.ndarray
 
@@ -82,6 +85,8 @@ def sampler(options: Options) -> Sampler:
 
 def seeded(options: Options) -> Stream:
     """The stream of ``torch.manual_seed(seed)`` on the CPU, or on a CUDA device."""
+    from .torch_rng import CPU, CUDA
+
     seed = options.seed if options.seed is not None else int.from_bytes(os.urandom(4), "little")
     if options.rng == "cpu":
         return CPU(seed)

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import pipeline
+from .errors import require
 from .generate import deadline, finish_reason, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax
 from .options import Options
 from .sampling import seeded
-from .warpers import require
 
 Array = np.ndarray
 

@@ -28,8 +28,8 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .errors import require
 from .kinds import is_id
-from .warpers import require
 
 if TYPE_CHECKING:
     from .interface import Completion

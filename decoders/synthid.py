@@ -13,9 +13,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from .interface import softmax
+from .errors import require
+from .interface import NEVER, softmax
 from .torch_rng import randint
-from .warpers import NEVER, require
 
 Array = np.ndarray
 

@@ -12,17 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .interface import log_softmax, softmax
+from .errors import require
+from .interface import NEVER, log_softmax, softmax
 from .ranking import best, glimpses, highest, nth, top
 
 Array = np.ndarray
-NEVER = -np.inf
-
-
-def require(condition: bool, rule: str, value: object) -> None:
-    """``ValueError`` that quotes the rule and the value: "top_k must be at least 1, got 0"."""
-    if not condition:
-        raise ValueError(f"{rule}, got {value!r}")
 
 
 def removed(scores: Array, remove: Array) -> Array:

@@ -15,10 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .errors import require
 from .ranking import best, descending
 from .synthid import SynthIDTextWatermarkingConfig
 from .torch_rng import randperm
-from .warpers import require
 
 Array = np.ndarray
 TABLE_SIZE = 1_000_003
