@@ -8,13 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from gpt2_np.cli import cli
 
 ROOT = Path(__file__).parent.parent
 # Each module may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {"config", "params", "ops", "taps", "edits", "files", "quantize"},
+    {"config", "params", "ops", "taps", "edits", "files", "quantize", "loading"},
     {"kernels"},
     {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
@@ -118,6 +121,42 @@ assert "numba" not in sys.modules
 main(["generate", "a", "-n", "1"])
 assert "numba" in sys.modules and "scipy" not in sys.modules
 import scipy.linalg
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_greedy_decoding_starts_without_the_other_commands_and_the_processors() -> None:
+    code = """
+import sys
+from gpt2_np.cli import main
+def loaded(*names): return [name for name in names if name in sys.modules]
+unused = ("decoders.processors", "decoders.warpers", "decoders.torch_rng", "decoders.steps", "gpt2_np.cli.parity",
+          "gpt2_np.cli.internals", "threadpoolctl", "yaml")
+main(["generate", "a", "-n", "1"])
+assert loaded(*unused) == [], loaded(*unused)
+main(["generate", "a", "-n", "1", "--do-sample", "--top-k", "5"])
+assert loaded("decoders.warpers", "decoders.torch_rng") == ["decoders.warpers", "decoders.torch_rng"]
+import yaml
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_command_is_found_by_its_name() -> None:
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None
+        assert command.name == name
+    assert cli.get_command(context, "nothing") is None
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_loading_leaves_garbage_collection_as_it_was(collecting: bool) -> None:
+    code = f"""
+import gc
+(gc.enable if {collecting} else gc.disable)()
+from gpt2_np import kernels
+assert gc.isenabled() is {collecting} and kernels.linear
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -8,6 +8,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from decoders import Options, generate, pipeline, profiles
+from decoders.chain import chain
 
 V, EOS = 12, 3
 
@@ -140,6 +141,15 @@ def test_any_combination(options: dict, prompts: list[list[int]]) -> None:
                 if "constraint" in options:
                     assert token % 2 == 0 or (token == EOS and len(text) >= len(prompts[number]) + 2)
             text.append(token)
+
+
+@given(options=combinations())
+@settings(max_examples=200, deadline=None)
+def test_no_processor_acts_that_is_not_known_to_act(options: dict) -> None:
+    checked = Options(eos_token_id=EOS, **options)
+    processors = list(chain(checked, 0, 2, 9, ()))
+    assert profiles.any_in_use(checked) or processors == []
+    assert len(pipeline.build(checked, 0, 2, 9)) == len(processors)
 
 
 @given(options=combinations(), rows=st.integers(1, 3), data=st.data())

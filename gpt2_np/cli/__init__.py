@@ -5,24 +5,46 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 
 import click
 
 from ..version import __version__
-from . import internals_circuits as internals_circuits
-from . import internals_corpus as internals_corpus
-from .choose import choose
-from .generate import generate
-from .inspect import inspect_command
-from .internals import internals_group
-from .look import info, logits
-from .parity import parity
-from .score import score
+
+# Each command: the modules that make it, loaded when it is called, and its name in the first of them.
+COMMANDS = {
+    "generate": (["generate"], "generate"),
+    "logits": (["look"], "logits"),
+    "score": (["score"], "score"),
+    "choose": (["choose"], "choose"),
+    "info": (["look"], "info"),
+    "parity": (["parity"], "parity"),
+    "inspect": (["inspect"], "inspect_command"),
+    "internals": (["internals", "internals_circuits", "internals_corpus"], "internals_group"),
+}
+
+
+class Commands(click.Group):
+    """The commands, of which only the one that is called is loaded."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command's name."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of this name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        modules, name = COMMANDS[cmd_name]
+        first, *_ = [import_module(f".{module}", __name__) for module in modules]
+        command: click.Command = getattr(first, name)
+        return command
 
 
 @click.group(
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, invoke_without_command=True
-)
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, invoke_without_command=True,
+)  # fmt: skip
 @click.version_option(__version__, prog_name="gpt2-np")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -34,10 +56,6 @@ def cli(context: click.Context) -> None:
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
-
-
-for command in (generate, logits, score, choose, info, parity, inspect_command, internals_group):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,12 +75,12 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
     except (ValueError, OSError) as error:
-        refuse(explain(error))
+        refuse(in_words(error))
     except MemoryError as error:
         refuse(f"there is not enough memory: {error}" if str(error) else "there is not enough memory")
 
 
-def explain(error: Exception) -> str:
+def in_words(error: Exception) -> str:
     """An error's text, the operating system's as "NAME: reason"."""
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ def compiling(model: Any) -> None:
     told = threading.Timer(1.0, _tell)
     if sys.stderr.isatty():
         told.start()
-    with hidden("scipy"):
+    with hidden(*unneeded()):
         from .. import kernels as kernels
 
     if told.is_alive():
@@ -25,21 +26,25 @@ def compiling(model: Any) -> None:
         print("\r\033[K", end="", flush=True, file=sys.stderr)
 
 
-@contextlib.contextmanager
-def hidden(package: str) -> Iterator[None]:
-    """As if a package that isn't loaded yet were not installed.
+def unneeded() -> list[str]:
+    """Packages that Numba loads where they are installed, and that no kernel here needs.
 
-    Numba loads SciPy's linear algebra where it is installed, a quarter of a second, for products that no kernel here
-    leaves to it.
+    SciPy's linear algebra takes a quarter of a second, for products that no kernel leaves to it; PyYAML reads Numba's
+    configuration file, where there is one.
     """
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]  # Python's own way to say so
+    return ["scipy"] if os.path.exists(".numba_config.yaml") else ["scipy", "yaml"]
+
+
+@contextlib.contextmanager
+def hidden(*packages: str) -> Iterator[None]:
+    """As if those of the packages that aren't loaded yet were not installed."""
+    hiding = [package for package in packages if package not in sys.modules]
+    sys.modules |= dict.fromkeys(hiding)  # type: ignore[arg-type]  # None: Python's own way to say so
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in hiding:
+            del sys.modules[package]
 
 
 def _tell() -> None:
