@@ -8,17 +8,22 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from golden_transformer_lens import as_loaded
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reference import random_ids
 
 from gpt2_np.files import write_whole
+from gpt2_np.internals import corpus
 from gpt2_np.internals.capture import Captured, capture_corpus, estimate
 from gpt2_np.internals.corpus import read_corpus
 from gpt2_np.session import Model
+from gpt2_np.text import GPT2
 
 NAMES = ["blocks.*.hook_resid_pre", "blocks.1.attn.pattern"]
 TEXTS = [random_ids(1, length, 31, seed=length)[0].tolist() for length in (3, 16, 1, 9, 5, 12, 2)]
@@ -135,6 +140,11 @@ class Letters:
         return [ord(letter) % 31 for letter in text]
 
 
+class Words:
+    def encode(self, text: str) -> list[int]:
+        return [len(word) for word in text.split()]
+
+
 def test_a_corpus_is_cut_into_texts(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("abcdefg")
     (tmp_path / "a.txt").write_text("xyz")
@@ -143,6 +153,41 @@ def test_a_corpus_is_cut_into_texts(tmp_path: Path) -> None:
     assert texts == [[0, *Letters().encode("xyz")], [0, *Letters().encode("abc")], [0, *Letters().encode("def")],
                      [0, *Letters().encode("g")]]  # fmt: skip
     assert list(read_corpus(tmp_path / "a.txt", Letters(), length=4)) == [Letters().encode("xyz")]
+
+
+@pytest.mark.parametrize("block", [1, 2, 7, 64, 1 << 20])
+@settings(deadline=None)
+@given(text=st.text(st.sampled_from("ab'sé\u2003\n\t \x1c1!日😀"), max_size=60))
+def test_a_corpus_read_block_by_block_has_the_ids_of_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, block: int, text: str
+) -> None:
+    path, tokenizer = tmp_path_factory.mktemp("corpus") / "a.txt", GPT2.from_pretrained(backend="numpy").tokenizer
+    path.write_bytes(text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "BLOCK", block)
+        texts = list(read_corpus(path, tokenizer, length=4))
+    assert [one for text_ids in texts for one in text_ids] == tokenizer.encode(text)
+    assert all(len(one) == 4 for one in texts[:-1])
+
+
+def test_a_large_corpus_is_never_in_memory_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "BLOCK", 1 << 14)
+    path = tmp_path / "a.txt"
+    path.write_text("one two\n" * 500_000)
+    tracemalloc.start()
+    count = sum(len(text) for text in read_corpus(path, Words(), length=16))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 1_000_000
+    assert peak < 1 << 20  # the file has 4 million bytes
+
+
+def test_a_byte_that_is_not_utf8_is_named_wherever_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpus, "BLOCK", 4)
+    for content, byte in ((b"good \xff", 5), ("aé é é ".encode() + b"\xff", 10), ("abc é".encode()[:-1], 4)):
+        (tmp_path / "a.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=f"a.txt must be UTF-8 text; byte {byte} is not"):
+            list(read_corpus(tmp_path, Letters(), length=16))
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 1 << 30])

@@ -1,10 +1,13 @@
-"""Texts to study a model on, read one at a time."""
+"""Texts to study a model on, read one at a time: a corpus may be larger than memory."""
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
+
+BLOCK = 1 << 20  # bytes of a file that are read at once
 
 
 class Encoder(Protocol):
@@ -16,9 +19,9 @@ class Encoder(Protocol):
 def read_corpus(path: Path, tokenizer: Encoder, *, length: int, start: int | None = None) -> Iterator[list[int]]:
     """Texts of ids from a file, or from every ``.txt`` file below a folder in order of name.
 
-    A file is cut into texts of at most `length` ids, each beginning with the id `start` where one is given.
-    ``ValueError`` names a document that is not UTF-8 (and the byte), ``OSError`` one that can't be read; both when its
-    turn comes. A corpus without a single document is refused at once.
+    A file is cut into texts of at most `length` ids, each beginning with the id `start` where one is given; it is read
+    and encoded about a megabyte at a time. ``ValueError`` names a document that is not UTF-8 (and the byte),
+    ``OSError`` one that can't be read; both when its turn comes. A corpus without a single document is refused at once.
     """
     if length < 2:
         raise ValueError(f"length must be at least 2, got {length}")
@@ -34,11 +37,49 @@ def read_corpus(path: Path, tokenizer: Encoder, *, length: int, start: int | Non
 
 
 def _texts(file: Path, tokenizer: Encoder, length: int, start: int | None) -> Iterator[list[int]]:
-    try:
-        ids = tokenizer.encode(file.read_bytes().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file} must be UTF-8 text; byte {error.start} is not") from None
     first = [] if start is None else [start]
     step = length - len(first)
-    for at in range(0, len(ids), step):
-        yield [*first, *ids[at : at + step]]
+    ids: list[int] = []
+    for passage in passages(file):
+        ids += tokenizer.encode(passage)
+        whole = len(ids) // step * step
+        for at in range(0, whole, step):
+            yield [*first, *ids[at : at + step]]
+        ids = ids[whole:]
+    if ids:
+        yield [*first, *ids]
+
+
+def passages(file: Path) -> Iterator[str]:
+    """A file's text in passages that each begin where a word has ended: their ids are those of the whole.
+
+    A token of GPT-2's may begin with a space but never reaches from a word into the white space behind it.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    text, read = "", 0
+    with open(file, "rb") as source:
+        while True:
+            block = source.read(BLOCK)
+            begun = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
+            try:
+                text += decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                at = read - begun + error.start
+                raise ValueError(f"{file} must be UTF-8 text; byte {at} is not") from None
+            if not block:
+                break
+            read += len(block)
+            end = _last_word_end(text)
+            if end:
+                yield text[:end]
+                text = text[end:]
+    if text:
+        yield text
+
+
+def _last_word_end(text: str) -> int:
+    """Where the last word with white space behind it ends; 0 where there is none."""
+    for end in range(len(text) - 1, 0, -1):
+        if text[end] in " \n" and not text[end - 1].isspace():
+            return end
+    return 0
