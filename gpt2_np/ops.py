@@ -18,7 +18,10 @@ Array = np.ndarray
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """Each position to mean 0 and variance 1, then scaled and shifted: (…, D) → (…, D). Ba et al. 2016, eq. 4."""
     x = x - x.mean(axis=-1, keepdims=True)
-    return x / layer_norm_scale(x, epsilon) * weight + bias
+    x /= layer_norm_scale(x, epsilon)
+    x *= weight
+    x += bias
+    return x
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:

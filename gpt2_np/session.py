@@ -27,8 +27,8 @@ DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
 class Model:
     """Frozen parameters, their configuration, and how to run them.
 
-    `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path, in `ops`). What observes a run
-    takes the readable path either way.
+    `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path: `ops`, in the pieces of
+    `threaded`). What observes a run takes the readable path either way.
     """
 
     def __init__(self, params: Params, config: Config, *, folder: Path | None = None, backend: str = "numba") -> None:
@@ -98,7 +98,9 @@ class Model:
 
     def _operations(self, tap: Tap) -> Any:
         if tap is not no_tap or self.backend == "numpy":
-            return ops
+            from . import threaded
+
+            return threaded
         from . import kernels
 
         return kernels

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LEVELS = [
     {"version"},
     {"config", "params", "ops", "taps", "edits", "files", "quantize", "loading"},
-    {"kernels"},
+    {"kernels", "threaded"},
     {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
     {"activations", "step"},
