@@ -19,7 +19,9 @@ class KVCache:
     """Keys and values of every layer: ``k`` and ``v`` are (L, B, H, N, K), ``lengths`` is (B,) int64.
 
     Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; the operating system
-    hands out its pages only as they are written.
+    hands out its pages only as they are written. ``shared`` is (B, B): how many first positions two rows are known to
+    have in common, so that a row that becomes another's copy takes over only what differs. ``room`` is what a step of
+    decoding works in, kept from one to the next.
     """
 
     def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
@@ -30,6 +32,8 @@ class KVCache:
         self.k = np.zeros(shape, dtype)
         self.v = np.zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
+        self.shared = np.zeros((rows, rows), np.int64)
+        self.room: tuple[Array, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -67,7 +71,7 @@ class KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
         view = object.__new__(KVCache)
         view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
-        view.lengths = self.lengths[row : row + 1]
+        view.lengths, view.shared, view.room = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), ()
         return view
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
@@ -75,15 +79,23 @@ class KVCache:
         rows = np.asarray(rows, np.int64)
         if rows.size and not (rows.min() >= 0 and rows.max() < self.rows):
             raise ValueError(f"rows must be between 0 and {self.rows - 1}, got {rows.tolist()}")
-        if np.array_equal(rows, np.arange(self.rows)):
-            return
-        used = int(self.lengths.max(initial=0))
-        for name in ("k", "v"):
-            old = getattr(self, name)
-            new = np.zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
-            new[:, :, :, :used] = old[:, rows, :, :used]
-            setattr(self, name, new)
+        if len(rows) > self.rows:
+            used = int(self.lengths.max(initial=0))
+            for name in ("k", "v"):
+                old = getattr(self, name)
+                new = np.zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
+                new[:, :, :, :used] = old[:, rows, :, :used]
+                setattr(self, name, new)
+        else:
+            moved = [(row, old, slice(self.shared[row, old], self.lengths[old]))
+                     for row, old in enumerate(rows.tolist()) if row != old]  # fmt: skip
+            for array in (self.k, self.v):
+                kept = [array[:, old, :, part].copy() for _, old, part in moved]
+                for (row, _, part), what in zip(moved, kept, strict=True):
+                    array[:, row, :, part] = what
+            self.k, self.v = self.k[:, : len(rows)], self.v[:, : len(rows)]
         self.lengths = self.lengths[rows]
+        self.shared = np.where(rows[:, None] == rows, self.lengths, self.shared[rows[:, None], rows])
 
     def rewind(self, counts: Sequence[int] | Array | int) -> None:
         """Forget each row's last ``counts[row]`` positions."""
@@ -91,3 +103,4 @@ class KVCache:
         if (counts < 0).any() or (counts > self.lengths).any():
             raise ValueError(f"rewind must take between 0 and {self.lengths.tolist()} positions, got {counts.tolist()}")
         self.lengths -= counts
+        self.shared = np.minimum(self.shared, self.lengths)

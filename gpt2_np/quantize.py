@@ -19,7 +19,7 @@ from .params import Block, Linear, Params
 Array = np.ndarray
 
 GROUP = 32  # inputs that share a scale and a middle in int4
-TILES = (256, 128)  # outputs of a tile of int4, where there are enough for several tiles
+TILE = 64  # outputs that lie side by side in int4
 REDUCED = ("bfloat16", "int8", "int4")
 INT8_STEP = np.float32(1 / 16383)  # what a vector's entries are rounded to whole multiples of, as a share of the
 INT4_STEP = np.float32(1 / 127)  # largest of them: for int8, and for int4, where each group has a largest of its own
@@ -30,9 +30,10 @@ class Matrix:
     """A matrix of (inputs, outputs) in reduced precision.
 
     For bfloat16 and int8 ``codes`` is (outputs, inputs): uint16, the bits, or int8; ``scales`` is float32, (0, 0) or
-    (1, outputs). For int4 ``codes`` is uint8, (tiles, groups, 16, W): the group's inputs two in a byte, the even one in
-    the lower half, for W outputs side by side; ``scales`` is (tiles, groups, 2, W) uint16, the bfloat16 bits of each
-    group's scale and middle, the value of code 8. The last output and input are repeated up to a whole tile and group.
+    (1, outputs). For int4 ``codes`` is uint8, (tiles, groups, 16, TILE): the group's inputs two in a byte, the even one
+    in the lower half, for TILE outputs side by side; ``scales`` is (tiles, groups, 2, TILE) uint16, the bfloat16 bits
+    of each group's scale and middle, the value of code 8. The last output and input are repeated up to a whole tile
+    and group.
     """
 
     codes: Array
@@ -56,13 +57,12 @@ class Matrix:
         if self.codes.dtype == np.int8:
             return (self.codes[outputs] * self.scales[0, outputs, None]).T
         start, stop, _ = outputs.indices(self.shape[1])
-        W = self.codes.shape[-1]
-        codes, scales = (array[start // W : -(-stop // W)] for array in (self.codes, self.scales))
+        codes, scales = (array[start // TILE : -(-stop // TILE)] for array in (self.codes, self.scales))
         tiles, groups = codes.shape[:2]
-        whole = np.stack([codes & 15, codes >> 4], axis=3).reshape(tiles, groups, GROUP, W).astype(np.float32) - 8
+        whole = np.stack([codes & 15, codes >> 4], axis=3).reshape(tiles, groups, GROUP, TILE).astype(np.float32) - 8
         wide = whole * from_bits(scales[:, :, :1]) + from_bits(scales[:, :, 1:])
-        wide = wide.transpose(1, 2, 0, 3).reshape(groups * GROUP, tiles * W)
-        first = start - start // W * W
+        wide = wide.transpose(1, 2, 0, 3).reshape(groups * GROUP, tiles * TILE)
+        first = start - start // TILE * TILE
         return wide[: self.shape[0], first : first + max(0, stop - start)]
 
     def rounded(self, x: Array) -> Array:
@@ -111,12 +111,11 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
         return Matrix(whole, scales, shape)
     if dtype != "int4":
         raise ValueError(f"dtype must be one of {', '.join(REDUCED)}, got {dtype!r}")
-    W = TILES[0] if outputs >= 4 * TILES[0] else TILES[1]
-    padded = np.pad(weight, ((0, -inputs % GROUP), (0, -outputs % W)), mode="edge")
-    groups = padded.reshape(-1, GROUP, padded.shape[1] // W, W).transpose(2, 0, 1, 3)  # (tiles, groups, 32, W)
+    padded = np.pad(weight, ((0, -inputs % GROUP), (0, -outputs % TILE)), mode="edge")
+    groups = padded.reshape(-1, GROUP, padded.shape[1] // TILE, TILE).transpose(2, 0, 1, 3)  # (tiles, groups, 32, TILE)
     scale, middle = best_grid(groups)
     codes = (np.rint((groups - middle) / np.where(scale > 0, scale, np.float32(1))) + 8).clip(0, 15).astype(np.uint8)
-    pairs = codes.reshape(*codes.shape[:2], GROUP // 2, 2, W)
+    pairs = codes.reshape(*codes.shape[:2], GROUP // 2, 2, TILE)
     packed = np.ascontiguousarray(pairs[..., 0, :] | pairs[..., 1, :] << 4)
     return Matrix(packed, to_bits(np.concatenate([scale, middle], axis=2)), shape)
 
@@ -127,7 +126,7 @@ def pieces(outputs: int, size: int = 2048) -> list[slice]:
 
 
 def best_grid(groups: Array) -> tuple[Array, Array]:
-    """Scale and middle of each group, (…, 32, W) → two of (…, 1, W), already rounded to bfloat16.
+    """Scale and middle of each group, (…, 32, TILE) → two of (…, 1, TILE), already rounded to bfloat16.
 
     Sixteen steps from the smallest weight to the largest would be the obvious grid; a slightly narrower one, which
     cuts off the outermost weights, often has the smaller squared error. The best of a few is taken.

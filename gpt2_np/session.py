@@ -176,7 +176,8 @@ class Session:
 
     def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
         """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
-        return np.concatenate([logits[:, -1] for logits in self._advance(ids, last_only=True)])
+        logits = [part[:, -1] for part in self._advance(ids, last_only=True)]
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
         """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""

@@ -53,13 +53,14 @@ def forward(
     x = params.wte[ids.ravel()] + params.wpe[positions]
     if token_type_ids is not None:
         x += params.wte[token_type_ids.ravel()]
-    working = room(len(x), config.n_embd, config.mlp_width, config.n_head, int(positions.max()) + 1)
+    if not cache.room or len(cache.room[0]) != len(x):
+        cache.room = room(len(x), config.n_embd, config.mlp_width, config.n_head, cache.capacity)
     for layer, p in enumerate(params.h):
         weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
                    *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
         run = block(weights[2].dtype.char)
         run(x, rows, positions, cache.k[layer], cache.v[layer], config.layer_norm_epsilon,
-            attention_scale(config, layer), *weights, *working)  # fmt: skip
+            attention_scale(config, layer), *weights, *cache.room)  # fmt: skip
     cache.advance(T)
     if last_only:
         x = x[T - 1 :: T].copy()

@@ -74,10 +74,8 @@ else:
 
 
 def widen(code: Any) -> Any:
-    """The float32 that a stored weight is, before any scale: itself, bfloat16's upper half of one, a whole number."""
-    if isinstance(code, np.uint16):
-        return np.array([int(code) << 16], np.uint32).view(np.float32)[0]
-    return np.float32(code)
+    """The float32 that a stored weight is, before any scale: itself, or what bfloat16's bits are the upper half of."""
+    return (code.astype(np.uint32) << np.uint32(16)).view(np.float32) if code.dtype == np.uint16 else code
 
 
 @overload(widen, inline="always")
@@ -85,7 +83,7 @@ def _widen(code: Any) -> Any:
     def upper_half(code: Any) -> Any:
         return float_of_bits(np.int32(np.int32(code) << np.int32(16)))
 
-    def number(code: Any) -> Any:
-        return np.float32(code)
+    def itself(code: Any) -> Any:
+        return code
 
-    return upper_half if code == types.uint16 else number
+    return upper_half if code == types.uint16 else itself

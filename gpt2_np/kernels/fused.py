@@ -17,7 +17,7 @@ from .arithmetic import PARALLEL, codes4, codes8, codes16, grids, lengths1, matr
 from .causal import attend
 from .pointwise import gelu_rows, layer_norm_rows
 from .product import product
-from .streaming import BLOCKS
+from .streaming import BLOCKS, rows_with_room
 
 Array = np.ndarray
 
@@ -55,7 +55,8 @@ def _block(
 def room(R: int, D: int, F: int, H: int, longest: int) -> tuple[Array, ...]:
     """What a block needs to work in, for R positions that see up to `longest` keys."""
     heads = (R, H, D // H)
-    shapes = ((R, D), (R, 3 * D), heads, (R, H, longest), heads, (R, F), (R, F), (BLOCKS, R, max(3 * D, F)))
+    sums = (BLOCKS, rows_with_room(R), max(3 * D, F))
+    shapes = ((R, D), (R, 3 * D), heads, (R, H, longest), heads, (R, F), (R, F), sums)
     return tuple(np.empty(shape, np.float32) for shape in shapes)
 
 

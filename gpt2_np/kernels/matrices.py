@@ -7,11 +7,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba import prange, void
+from numba import void
 
-from .arithmetic import PARALLEL, matrix, out2
+from .arithmetic import PARALLEL, matrix, out2, vector
+from .dots import dot_rows
 from .product import product
-from .streaming import BLOCKS, stream_rows
+from .streaming import BLOCKS, rows_with_room, stream_rows
 from .threads import in_threads, portions
 
 Array = np.ndarray
@@ -26,7 +27,7 @@ def streams(weight: Any) -> bool:
 
 def room(out: Array) -> Array:
     """What a streamed product with this result needs to work in."""
-    return np.empty((BLOCKS, *out.shape), np.float32)
+    return np.empty((BLOCKS, rows_with_room(len(out)), out.shape[1]), np.float32)
 
 
 def linear(x: Array, weight: Any, bias: Array) -> Array:
@@ -48,38 +49,11 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     return out.reshape(*x.shape[:-1], -1)
 
 
-@numba.njit(void(matrix, matrix, out2), **PARALLEL)
-def _unembed(x: Array, lm_head: Array, out: Array) -> None:
-    B, D = x.shape
-    V = lm_head.shape[0]
-    size = (V + 511) // 512 * 8
-    for block in prange((V + size - 1) // size):
-        start, end = block * size, min(V, block * size + size)
-        whole = start + (end - start) // 8 * 8
-        for v in range(start, whole, 8):
-            for b in range(B):
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0)
-                for d in range(D):
-                    s0 += x[b, d] * lm_head[v, d]
-                    s1 += x[b, d] * lm_head[v + 1, d]
-                    s2 += x[b, d] * lm_head[v + 2, d]
-                    s3 += x[b, d] * lm_head[v + 3, d]
-                    s4 += x[b, d] * lm_head[v + 4, d]
-                    s5 += x[b, d] * lm_head[v + 5, d]
-                    s6 += x[b, d] * lm_head[v + 6, d]
-                    s7 += x[b, d] * lm_head[v + 7, d]
-                out[b, v], out[b, v + 1], out[b, v + 2], out[b, v + 3] = s0, s1, s2, s3
-                out[b, v + 4], out[b, v + 5], out[b, v + 6], out[b, v + 7] = s4, s5, s6, s7
-        for v in range(whole, end):
-            for b in range(B):
-                s0 = np.float32(0)
-                for d in range(D):
-                    s0 += x[b, d] * lm_head[v, d]
-                out[b, v] = s0
+_unembed = numba.njit(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
 
 
 def unembed(x: Array, lm_head: Any) -> Array:
-    """As `ops.unembed`: each row of the vocabulary read once, eight at a time, for few positions; BLAS for many."""
+    """As `ops.unembed`: each row of the vocabulary read once for few positions; BLAS for many."""
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     if not isinstance(lm_head, np.ndarray):
         out = _reduced(flat, lm_head, _zeros(lm_head.shape[1]))
@@ -88,7 +62,7 @@ def unembed(x: Array, lm_head: Any) -> Array:
         in_threads(lambda some: np.matmul(flat, lm_head[some].T, out=out[:, some]), portions(len(lm_head), 4096))
     else:
         out = np.empty((len(flat), lm_head.shape[0]), np.float32)
-        _unembed(flat, lm_head, out)
+        _unembed(flat, lm_head, _zeros(len(lm_head)), out)
     return out.reshape(*x.shape[:-1], -1)
 
 

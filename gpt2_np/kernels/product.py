@@ -23,10 +23,13 @@ def kernel(code: str) -> Callable[..., None]:
     """The kernel for weights kept in this dtype (``dtype.char``); the reduced ones are loaded when first asked for."""
     if code == "f":
         return float32_rows
+    if code == "B":
+        from . import int4
+
+        return int4.int4_tiles
     from . import reduced
 
-    kernels: dict[str, Any] = {"H": reduced.bfloat16_rows, "b": reduced.int8_rows, "B": reduced.int4_tiles}
-    return kernels[code]
+    return reduced.bfloat16_rows if code == "H" else reduced.int8_rows
 
 
 def product(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:

@@ -1,12 +1,14 @@
 """float32 matrices times few vectors: read the weights once, at the speed of memory.
 
 Decoding reads every weight for each token, so all that matters is that memory streams. The (inputs, outputs) matrices
-of the checkpoint are walked in blocks of whole rows, eight at a time, each block adding into sums of its own; the
-blocks' sums are then added in a fixed order. Their number doesn't depend on the number of threads, nor a row's sums on
-the other rows: any number of threads, and any company in the batch, gives the same bits.
+of the checkpoint are walked in blocks of whole rows, each block adding into sums of its own; the blocks' sums are then
+added in a fixed order. Their number doesn't depend on the number of threads, nor a row's sums on the other rows: any
+number of threads, and any company in the batch, gives the same bits.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,23 +16,138 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from .arithmetic import ORDERED, ORDERED_PARALLEL, SERIAL, matrix, out2, out3, vector
+from .registers import LANES, Registers, address, ask_for, emits, further, load, multiply_add, repeat, store
 
 Array = np.ndarray
 BLOCKS = 8
-TILE = 512  # of several rows, so many sums at a time: with their weights they stay in the first-level cache
+ROWS, VECTORS = 4, 3  # a tile of sums: with what is added to them, they just fit into sixteen registers
+WIDTH = VECTORS * LANES
+DEPTH = 48  # so many inputs of a tile at a time: their weights stay in the first-level cache for all rows
+AHEAD = 2 * WIDTH  # how far ahead in a row of weights memory is asked for
+
+TILE = Registers(types.float32, ROWS * VECTORS, LANES)
 
 
-@numba.njit(void(out3, vector, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
-def gather(sums: Array, bias: Array, r: int, out: Array) -> None:
-    """One row of the result: the blocks' sums in order, and the bias."""
-    row = out[r]
-    row[:] = np.float32(0)
-    for block in range(BLOCKS):
-        mine = sums[block, r]
-        for f in range(len(row)):
-            row[f] += mine[f]
-    for f in range(len(row)):
-        row[f] += bias[f]
+def rows_with_room(R: int) -> int:
+    """The rows of sums that `stream_rows` needs room for: whole tiles, but for a single one."""
+    return 1 if R == 1 else -(-R // ROWS) * ROWS
+
+
+# ---- several rows: tiles of sums in registers -----------------------------------------------------------------------
+
+
+def load_tile(sums: Array, r: int, f: int) -> Any:
+    """The sums of ROWS rows and WIDTH outputs, from there on."""
+    return sums[r : r + ROWS, f : f + WIDTH].copy()
+
+
+@emits(load_tile, lambda sums, r, f: TILE)
+def _load_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    sums, r, f = arguments
+    tile = TILE.array(None)
+    for row in range(ROWS):
+        where = address(context, builder, signature.args[0], sums, further(builder, r, row), f)
+        for v in range(VECTORS):
+            tile = builder.insert_value(tile, load(builder, where, TILE.vector, v * LANES), row * VECTORS + v)
+    return tile
+
+
+def store_tile(tile: Any, sums: Array, r: int, f: int) -> None:
+    """Put them back."""
+    sums[r : r + ROWS, f : f + WIDTH] = tile
+
+
+@emits(store_tile, lambda tile, sums, r, f: types.void)
+def _store_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    tile, sums, r, f = arguments
+    for row in range(ROWS):
+        where = address(context, builder, signature.args[1], sums, further(builder, r, row), f)
+        for v in range(VECTORS):
+            store(builder, builder.extract_value(tile, row * VECTORS + v), where, v * LANES)
+    return context.get_dummy_value()
+
+
+def add_outer(tile: Any, x: Array, i: int, r: int, weight: Array, j: int, f: int) -> Any:
+    """Add an input of ROWS rows, ``x[i, r:]``, each times its weights, ``weight[j, f:]``."""
+    return tile + x[i, r : r + ROWS, None] * weight[j, f : f + WIDTH]
+
+
+@emits(add_outer, lambda tile, x, i, r, weight, j, f: TILE)
+def _add_outer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    tile, x, i, r, weight, j, f = arguments
+    where = address(context, builder, signature.args[4], weight, j, f)
+    weights = [load(builder, where, TILE.vector, v * LANES) for v in range(VECTORS)]
+    for row in range(ROWS):
+        one = builder.load(address(context, builder, signature.args[1], x, i, further(builder, r, row)))
+        one = repeat(builder, one, TILE.vector)
+        for v in range(VECTORS):
+            n = row * VECTORS + v
+            added = multiply_add(builder, one, weights[v], builder.extract_value(tile, n))
+            tile = builder.insert_value(tile, added, n)
+    return tile
+
+
+def keep(packed: Array, i: int, weight: Array, j: int, f: int) -> None:
+    """Copy a tile's weights for one input to where the other rows use them."""
+    packed[i] = weight[j, f : f + WIDTH]
+
+
+@emits(keep, lambda packed, i, weight, j, f: types.void)
+def _keep(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    packed, i, weight, j, f = arguments
+    near = address(context, builder, signature.args[0], packed, i, f.type(0))
+    where = address(context, builder, signature.args[2], weight, j, f)
+    for v in range(VECTORS):
+        store(builder, load(builder, where, TILE.vector, v * LANES), near, v * LANES)
+    return context.get_dummy_value()
+
+
+def fetch(weight: Array, j: int, f: int) -> None:
+    """Ask memory for a tile's weights for one input."""
+
+
+@emits(fetch, lambda weight, j, f: types.void)
+def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    weight, j, f = arguments
+    where = address(context, builder, signature.args[0], weight, j, f)
+    for first in range(0, WIDTH, 16):
+        ask_for(builder, builder.gep(where, [f.type(first)]))
+    return context.get_dummy_value()
+
+
+@numba.njit(void(out2, matrix, matrix, types.int64, types.int64), **SERIAL | {"fastmath": ORDERED})
+def add_to_many(sums: Array, x: Array, weight: Array, start: int, end: int) -> None:
+    """Add the inputs from `start` to `end` into the sums of all rows: (R …, F …), (R, D), (D, F)."""
+    R, F = len(x), weight.shape[1]
+    inputs, packed = np.zeros((end - start, len(sums)), np.float32), np.empty((DEPTH, WIDTH), np.float32)
+    for r in range(R):
+        for i in range(start, end):
+            inputs[i - start, r] = x[r, i]
+    whole = F // WIDTH * WIDTH
+    for first in range(start, end, DEPTH):
+        last = min(end, first + DEPTH)
+        depth = last - first
+        for f in range(0, whole, WIDTH):
+            for r in range(0, len(sums), ROWS):
+                # A share of it before each rows' turn, so that memory is busy while they compute.
+                for i in range(first + r * depth // len(sums), first + (r + ROWS) * depth // len(sums)):
+                    fetch(weight, i, f + AHEAD)
+                tile = load_tile(sums, r, f)
+                if r == 0:
+                    for i in range(first, last):
+                        keep(packed, i - first, weight, i, f)
+                        tile = add_outer(tile, inputs, i - start, 0, weight, i, f)
+                else:
+                    for i in range(first, last):
+                        tile = add_outer(tile, inputs, i - start, r, packed, i - first, 0)
+                store_tile(tile, sums, r, f)
+        for i in range(first, last):
+            for r in range(R):
+                for f in range(whole, F):
+                    sums[r, f] += x[r, i] * weight[i, f]
+
+
+# ---- one row: eight inputs at a time --------------------------------------------------------------------------------
 
 
 @register_jitable
@@ -52,34 +169,48 @@ def add_eight(
         sums[f] = total + x7 * c7[f]
 
 
+@register_jitable
+def add_to_one(sums: Array, x: Array, weight: Array, start: int, end: int) -> None:
+    """`add_to_many` for one row: its sums fit into the first-level cache, and the weights are read in their order."""
+    whole = start + (end - start) // 8 * 8
+    for i in range(start, whole, 8):
+        add_eight(sums, x, i, weight[i], weight[i + 1], weight[i + 2], weight[i + 3],
+                  weight[i + 4], weight[i + 5], weight[i + 6], weight[i + 7])  # fmt: skip
+    for i in range(whole, end):
+        for f in range(len(weight[i])):
+            sums[f] += x[i] * weight[i, f]
+
+
+@numba.njit(void(out3, vector, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
+def gather(sums: Array, bias: Array, r: int, out: Array) -> None:
+    """One row of the result: the blocks' sums in order, and the bias."""
+    row = out[r]
+    row[:] = np.float32(0)
+    for block in range(BLOCKS):
+        mine = sums[block, r]
+        for f in range(len(row)):
+            row[f] += mine[f]
+    for f in range(len(row)):
+        row[f] += bias[f]
+
+
 @numba.njit(void(matrix, matrix, vector, out3, out2), **ORDERED_PARALLEL)
 def stream_rows(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -> None:
-    """x @ weight + bias into ``out``. (R, D), (D, F), (F,) → (R, F); ``sums`` is room to work in, (BLOCKS, R, F …)."""
+    """x @ weight + bias into ``out``. (R, D), (D, F), (F,) → (R, F).
+
+    ``sums`` is room to work in, (BLOCKS, `rows_with_room`, F …).
+    """
     R, D = x.shape
     F = weight.shape[1]
     size = ((D + BLOCKS - 1) // BLOCKS + 7) // 8 * 8
     for block in prange(BLOCKS):
         start, end = min(D, block * size), min(D, block * size + size)
-        whole = start + (end - start) // 8 * 8
         mine = sums[block]
         mine[:, :F] = np.float32(0)
-        for i in range(start, whole, 8):
-            if R == 1:
-                add_eight(mine[0], x[0], i, weight[i], weight[i + 1], weight[i + 2], weight[i + 3],
-                          weight[i + 4], weight[i + 5], weight[i + 6], weight[i + 7])  # fmt: skip
-                continue
-            for left in range(0, F, TILE):
-                right = min(F, left + TILE)
-                c0, c1, c2, c3 = (weight[i, left:right], weight[i + 1, left:right],
-                                  weight[i + 2, left:right], weight[i + 3, left:right])  # fmt: skip
-                c4, c5, c6, c7 = (weight[i + 4, left:right], weight[i + 5, left:right],
-                                  weight[i + 6, left:right], weight[i + 7, left:right])  # fmt: skip
-                for r in range(R):
-                    add_eight(mine[r, left:right], x[r], i, c0, c1, c2, c3, c4, c5, c6, c7)
-        for i in range(whole, end):
-            for r in range(R):
-                for f in range(F):
-                    mine[r, f] += x[r, i] * weight[i, f]
+        if R == 1:
+            add_to_one(mine[0], x[0], weight, start, end)
+        else:
+            add_to_many(mine, x, weight, start, end)
     if R == 1:
         gather(sums, bias, 0, out)
     else:

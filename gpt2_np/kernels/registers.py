@@ -1,0 +1,100 @@
+"""Sums that stay in the processor's registers: the innermost steps of the matrix products, as machine instructions.
+
+A product is fast where every weight that is loaded goes into several sums, and the sums stay in registers on the way.
+Numba's loops do neither: the compiler vectorises the innermost loop alone, and in vectors of half the width where there
+is AVX-512. So the few steps that the kernels repeat are written twice, each beside its kernel: a line of NumPy, which
+says what the step computes and runs where compiling is switched off, and its instructions, by `emits`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import lower_builtin, models, register_model, type_callable
+
+WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # 32 registers of 512 bits, or 16 of 256
+LANES = 16 if WIDE else 8  # float32 numbers in a vector
+
+IR = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: ir.IntType(16)}
+
+
+class Registers(types.Type):
+    """So many vectors of so many numbers each, as one value. To NumPy it is an array."""
+
+    def __init__(self, dtype: Any, vectors: int, lanes: int = LANES) -> None:
+        self.vector = ir.VectorType(IR[dtype], lanes)
+        self.array = ir.ArrayType(self.vector, vectors)
+        super().__init__(name=f"Registers({dtype}, {vectors}, {lanes})")
+
+
+@register_model(Registers)
+class RegistersModel(models.PrimitiveModel):
+    """How the compiler keeps them."""
+
+    def __init__(self, manager: Any, registers: Registers) -> None:
+        super().__init__(manager, registers, registers.array)
+
+
+def emits(function: Callable[..., Any], result: Callable[..., Any]) -> Any:
+    """The decorator of what emits the instructions of `function`; `result` gives the type of its result from its own.
+
+    What is decorated takes Numba's (context, builder, signature, arguments), as for `numba.extending.lower_builtin`.
+    """
+    type_callable(function)(lambda context: result)
+    return lower_builtin(function, types.VarArg(types.Any))
+
+
+def address(context: Any, builder: Any, array_type: Any, array: Any, *indices: Any) -> Any:
+    """Where an element of an array lies. Indices are of the compiled code; none may be negative."""
+    array = context.make_array(array_type)(context, builder, array)
+    return cgutils.get_item_pointer(context, builder, array_type, array, indices, wraparound=False, boundscheck=False)
+
+
+def further(builder: Any, index: Any, steps: int) -> Any:
+    """An index some steps on."""
+    return builder.add(index, ir.Constant(index.type, steps))
+
+
+def load(builder: Any, where: Any, vector: Any, first: int = 0) -> Any:
+    """The vector of this type that begins `first` elements behind an address."""
+    where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
+    return builder.load(builder.bitcast(where, vector.as_pointer()), align=1)
+
+
+def store(builder: Any, value: Any, where: Any, first: int = 0) -> None:
+    """Put a vector `first` elements behind an address."""
+    where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
+    builder.store(value, builder.bitcast(where, value.type.as_pointer()), align=1)
+
+
+def repeat(builder: Any, number: Any, vector: Any) -> Any:
+    """The vector of this type with the same number everywhere."""
+    one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return choose(builder, one, [0] * vector.count)
+
+
+def choose(builder: Any, vector: Any, lanes: list[int], other: Any = None) -> Any:
+    """The vector of some lanes of another, or of two, the second's lanes counted on behind the first's."""
+    mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
+    return builder.shuffle_vector(vector, vector.type(ir.Undefined) if other is None else other, mask)
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a · b + c for vectors of float32, rounded once where the processor can."""
+    kind = ir.FunctionType(a.type, [a.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{a.type.count}f32")
+    return builder.call(function, [a, b, c])
+
+
+def ask_for(builder: Any, where: Any) -> None:
+    """Have the memory at an address brought near, in the background. Any address will do."""
+    where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    to_read, to_the_first_level, data = (ir.Constant(flag, value) for value in (0, 3, 1))
+    builder.call(function, [where, to_read, to_the_first_level, data])
