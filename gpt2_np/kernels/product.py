@@ -36,7 +36,7 @@ def product(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out
     """x times a matrix of any precision, plus the bias, into ``out``: (R, D) float32 → (R, F).
 
     ``codes`` and ``scales`` are as in `quantize.Matrix`; a float32 array (D, F) goes without scales. ``sums`` is room
-    to work in, (BLOCKS, R, F) or larger in its last axis.
+    to work in, (BLOCKS, `rows_with_room`, F …).
     """
     kernel(codes.dtype.char)(x, codes, scales, bias, sums, out)
 

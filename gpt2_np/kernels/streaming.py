@@ -23,9 +23,9 @@ BLOCKS = 8
 ROWS, VECTORS = 4, 3  # a tile of sums: with what is added to them, they just fit into sixteen registers
 WIDTH = VECTORS * LANES
 DEPTH = 48  # so many inputs of a tile at a time: their weights stay in the first-level cache for all rows
-AHEAD = 2 * WIDTH  # how far ahead in a row of weights memory is asked for
+AHEAD = 2 * WIDTH  # how many outputs ahead memory is asked for weights
 
-TILE = Registers(types.float32, ROWS * VECTORS, LANES)
+TILE = Registers(types.float32, ROWS * VECTORS)
 
 
 def rows_with_room(R: int) -> int:
@@ -34,6 +34,16 @@ def rows_with_room(R: int) -> int:
 
 
 # ---- several rows: tiles of sums in registers -----------------------------------------------------------------------
+
+
+def no_sums() -> Any:
+    """A tile of zeros."""
+    return np.zeros((ROWS, WIDTH), np.float32)
+
+
+@emits(no_sums, lambda: TILE)
+def _no_sums(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    return TILE.array(None)
 
 
 def load_tile(sums: Array, r: int, f: int) -> Any:
@@ -67,18 +77,18 @@ def _store_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> A
     return context.get_dummy_value()
 
 
-def add_outer(tile: Any, x: Array, i: int, r: int, weight: Array, j: int, f: int) -> Any:
-    """Add an input of ROWS rows, ``x[i, r:]``, each times its weights, ``weight[j, f:]``."""
-    return tile + x[i, r : r + ROWS, None] * weight[j, f : f + WIDTH]
+def add_outer(tile: Any, x: Array, r: int, i: int, weight: Array, j: int, f: int) -> Any:
+    """Add an input of ROWS rows, ``x[r:, i]``, each times its weights, ``weight[j, f:]``."""
+    return tile + x[r : r + ROWS, i, None] * weight[j, f : f + WIDTH]
 
 
-@emits(add_outer, lambda tile, x, i, r, weight, j, f: TILE)
+@emits(add_outer, lambda tile, x, r, i, weight, j, f: TILE)
 def _add_outer(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    tile, x, i, r, weight, j, f = arguments
+    tile, x, r, i, weight, j, f = arguments
     where = address(context, builder, signature.args[4], weight, j, f)
     weights = [load(builder, where, TILE.vector, v * LANES) for v in range(VECTORS)]
     for row in range(ROWS):
-        one = builder.load(address(context, builder, signature.args[1], x, i, further(builder, r, row)))
+        one = builder.load(address(context, builder, signature.args[1], x, further(builder, r, row), i))
         one = repeat(builder, one, TILE.vector)
         for v in range(VECTORS):
             n = row * VECTORS + v
@@ -115,36 +125,42 @@ def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-@numba.njit(void(out2, matrix, matrix, types.int64, types.int64), **SERIAL | {"fastmath": ORDERED})
-def add_to_many(sums: Array, x: Array, weight: Array, start: int, end: int) -> None:
-    """Add the inputs from `start` to `end` into the sums of all rows: (R …, F …), (R, D), (D, F)."""
+@numba.njit(void(matrix, matrix, types.int64, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
+def add_to_many(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
+    """The products of the inputs from `start` to `end`, added up: (R, D), (D, F) → (R, F …). R is a whole tile's."""
     R, F = len(x), weight.shape[1]
-    inputs, packed = np.zeros((end - start, len(sums)), np.float32), np.empty((DEPTH, WIDTH), np.float32)
-    for r in range(R):
-        for i in range(start, end):
-            inputs[i - start, r] = x[r, i]
-    whole = F // WIDTH * WIDTH
+    packed, whole = np.empty((DEPTH, WIDTH), np.float32), F // WIDTH * WIDTH
     for first in range(start, end, DEPTH):
-        last = min(end, first + DEPTH)
-        depth = last - first
+        depth = min(end - first, DEPTH)
         for f in range(0, whole, WIDTH):
-            for r in range(0, len(sums), ROWS):
-                # A share of it before each rows' turn, so that memory is busy while they compute.
-                for i in range(first + r * depth // len(sums), first + (r + ROWS) * depth // len(sums)):
-                    fetch(weight, i, f + AHEAD)
-                tile = load_tile(sums, r, f)
+            for r in range(0, R, ROWS):
+                # A share of them before each rows' turn, so that memory is busy while they compute.
+                for i in range(r * depth // R, (r + ROWS) * depth // R):
+                    fetch(weight, first + i, f + AHEAD)
+                tile = no_sums() if first == start else load_tile(sums, r, f)
                 if r == 0:
-                    for i in range(first, last):
-                        keep(packed, i - first, weight, i, f)
-                        tile = add_outer(tile, inputs, i - start, 0, weight, i, f)
+                    for i in range(depth):
+                        keep(packed, i, weight, first + i, f)
+                        tile = add_outer(tile, x, r, first + i, weight, first + i, f)
                 else:
-                    for i in range(first, last):
-                        tile = add_outer(tile, inputs, i - start, r, packed, i - first, 0)
+                    for i in range(depth):
+                        tile = add_outer(tile, x, r, first + i, packed, i, 0)
                 store_tile(tile, sums, r, f)
-        for i in range(first, last):
-            for r in range(R):
-                for f in range(whole, F):
-                    sums[r, f] += x[r, i] * weight[i, f]
+    for r in range(R):
+        for f in range(whole, F):
+            sums[r, f] = np.float32(0)
+            for i in range(start, end):
+                sums[r, f] += x[r, i] * weight[i, f]
+
+
+@register_jitable
+def padded(x: Array) -> Array:
+    """x with rows of zeros behind it, up to a whole tile of rows."""
+    if len(x) % ROWS == 0:
+        return x
+    out = np.zeros(((len(x) + ROWS - 1) // ROWS * ROWS, x.shape[1]), np.float32)
+    out[: len(x)] = x
+    return out
 
 
 # ---- one row: eight inputs at a time --------------------------------------------------------------------------------
@@ -170,14 +186,15 @@ def add_eight(
 
 
 @register_jitable
-def add_to_one(sums: Array, x: Array, weight: Array, start: int, end: int) -> None:
+def add_to_one(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
     """`add_to_many` for one row: its sums fit into the first-level cache, and the weights are read in their order."""
+    sums[: weight.shape[1]] = np.float32(0)
     whole = start + (end - start) // 8 * 8
     for i in range(start, whole, 8):
         add_eight(sums, x, i, weight[i], weight[i + 1], weight[i + 2], weight[i + 3],
                   weight[i + 4], weight[i + 5], weight[i + 6], weight[i + 7])  # fmt: skip
     for i in range(whole, end):
-        for f in range(len(weight[i])):
+        for f in range(weight.shape[1]):
             sums[f] += x[i] * weight[i, f]
 
 
@@ -186,7 +203,7 @@ def gather(sums: Array, bias: Array, r: int, out: Array) -> None:
     """One row of the result: the blocks' sums in order, and the bias."""
     row = out[r]
     row[:] = np.float32(0)
-    for block in range(BLOCKS):
+    for block in range(len(sums)):
         mine = sums[block, r]
         for f in range(len(row)):
             row[f] += mine[f]
@@ -201,18 +218,17 @@ def stream_rows(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -
     ``sums`` is room to work in, (BLOCKS, `rows_with_room`, F …).
     """
     R, D = x.shape
-    F = weight.shape[1]
     size = ((D + BLOCKS - 1) // BLOCKS + 7) // 8 * 8
-    for block in prange(BLOCKS):
-        start, end = min(D, block * size), min(D, block * size + size)
-        mine = sums[block]
-        mine[:, :F] = np.float32(0)
-        if R == 1:
-            add_to_one(mine[0], x[0], weight, start, end)
-        else:
-            add_to_many(mine, x, weight, start, end)
+    blocks = (D + size - 1) // size
     if R == 1:
-        gather(sums, bias, 0, out)
-    else:
-        for r in prange(R):
-            gather(sums, bias, r, out)
+        for block in prange(blocks):
+            start = np.int64(block) * size
+            add_to_one(x[0], weight, start, min(D, start + size), sums[block, 0])
+        gather(sums[:blocks], bias, 0, out)
+        return
+    several = padded(x)
+    for block in prange(blocks):
+        start = np.int64(block) * size
+        add_to_many(several, weight, start, min(D, start + size), sums[block])
+    for r in prange(R):
+        gather(sums[:blocks], bias, r, out)
