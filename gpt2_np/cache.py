@@ -103,4 +103,4 @@ class KVCache:
         if (counts < 0).any() or (counts > self.lengths).any():
             raise ValueError(f"rewind must take between 0 and {self.lengths.tolist()} positions, got {counts.tolist()}")
         self.lengths -= counts
-        self.shared = np.minimum(self.shared, self.lengths)
+        self.shared = np.minimum(self.shared, np.minimum(self.lengths[:, None], self.lengths))

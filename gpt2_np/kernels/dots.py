@@ -155,9 +155,11 @@ def multiply(sums: Any, x: Array, r: int, codes: Array, f: int, start: int, end:
     Only the inputs from `start` to `end` count; ``sums`` are `no_sums` or `no_sums_of_rows`, one row or TOGETHER.
     """
     whole = end - (end - start) % step(codes)
+    # Each rows' turn asks for its share of weights, so that memory is busy while they compute.
     ahead = min(f + AHEAD, len(codes) - FOUR)
+    first, last = start + r * (end - start) // len(x), start + (r + len(totals)) * (end - start) // len(x)
     for d in range(start, whole, step(codes)):
-        if r == 0:
+        if first <= d < last:
             fetch(codes, ahead, d)
         sums = add_products(sums, x, r, codes, f, d)
     store_totals(sums, totals)
