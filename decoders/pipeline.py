@@ -86,6 +86,8 @@ def side_by_side(
 
     A chain sees all its rows at once: one that keeps a past of its own (guidance) follows them from step to step.
     """
+    if not any(chains):
+        return scores
     out = np.empty_like(scores)
     for number, chain in enumerate(chains):
         mine = [place for place, (owner, _) in enumerate(texts) if owner == number]

@@ -45,6 +45,13 @@ def main() -> None:
 
     rows: list[measure.Row] = []
     curves: report.Curves = {}
+
+    def keep() -> None:
+        if options.json is not None:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            figures = {"machine": machine.name(), "rows": [row.plain() for row in rows], "curves": curves}
+            options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
     for number, size in enumerate(options.sizes):
         folder = checkpoint(size, options.scratch)
         groups = [group for group in options.only if number == 0 or group in LARGER]
@@ -53,15 +60,13 @@ def main() -> None:
                 curves[size] = measure.curves(folder)
             else:
                 rows += tell(of_size(group, size, folder, options.rounds, options.tokens, alone=number > 0)())
+            keep()
     if "bundled" in options.only:
         rows += tell(measure.bundled(options.rounds))
     if "quality" in options.only and options.text is not None:
         rows += tell(measure.quality(options.text.read_text(encoding="utf-8")))
 
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        figures = {"machine": machine.name(), "rows": [row.plain() for row in rows], "curves": curves}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    keep()
     if options.write:
         about = (f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns "
                  f"({max(2, options.rounds // 2)} of the batches).")  # fmt: skip
@@ -69,7 +74,7 @@ def main() -> None:
         report.write_between(ROOT / "README.md", "speed", table)
         report.write_between(ROOT / "docs/speed.md", "speed", table)
         if curves:
-            report.plot(curves, ROOT / "docs/figures/speed.png")
+            report.plot(curves, rows, ROOT / "docs/figures/speed.png")
 
 
 def of_size(

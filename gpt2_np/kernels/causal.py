@@ -82,12 +82,14 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     out = np.empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)
 
-    def some(start: int) -> None:
+    def some(piece: tuple[int, int]) -> None:
+        start, b = piece
         end = min(T, start + QUERIES)
-        S = int(lengths.max()) + end  # later keys are the future of all these queries
-        scores = queries[:, :, start:end] @ k[:, :, :S].swapaxes(2, 3)
-        pattern = softmax_causal(scores, lengths + start, scale)
-        out[:, start:end] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
+        S = int(lengths[b]) + end  # later keys are the future of all these queries
+        scores = queries[b : b + 1, :, start:end] @ k[b : b + 1, :, :S].swapaxes(2, 3)
+        pattern = softmax_causal(scores, lengths[b : b + 1] + start, scale)
+        out[b : b + 1, start:end] = (pattern @ v[b : b + 1, :, :S]).transpose(0, 2, 1, 3)
 
-    in_threads(some, range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES))  # the longest first
+    longest_first = range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES)
+    in_threads(some, [(start, b) for start in longest_first for b in range(B)])
     return out

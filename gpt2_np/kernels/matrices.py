@@ -16,7 +16,7 @@ from .streaming import BLOCKS, rows_with_room, stream_rows
 from .threads import in_threads, portions
 
 Array = np.ndarray
-FEW = 48  # up to so many positions by streaming, which gives each the same bits in any company; BLAS from there on
+FEW = 96  # up to so many positions by streaming, which gives each the same bits in any company; BLAS from there on
 NOTHING = np.empty((0, 0, 0), np.float32)
 
 

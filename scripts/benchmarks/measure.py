@@ -54,7 +54,7 @@ def together(
             process = start(engine, precision, folder)
             if process is not None:
                 processes.append(stack.enter_context(process))
-        return dict(zip((one.name for one in processes), medians(processes, rounds, work, **question), strict=True))
+        return medians(processes, rounds, work, **question)
 
 
 def start(engine: str, precision: str, folder: Path) -> Process | None:

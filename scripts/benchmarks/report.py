@@ -42,19 +42,37 @@ def write_between(path: Path, mark: str, text: str) -> None:
     path.write_text(f"{before}{found}\n{text}\n{ended}{after}", encoding="utf-8")
 
 
-def plot(curves: Curves, path: Path) -> None:
-    """Cost against position, against texts at once and against the prompt's length, a line a size."""
+def growth(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
+    """Of the rows of greedy decoding: GB of weights and ms a token, by dtype, the smallest first."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        _, found, dtype = row.work.partition(": greedy decoding, ")
+        if found and row.gbs is not None:
+            points.setdefault(dtype, []).append((row.gbs / row.value, 1000 / row.value))
+    return {dtype: sorted(some) for dtype, some in points.items() if len(some) > 1}
+
+
+def plot(curves: Curves, rows: Sequence[Row], path: Path) -> None:
+    """Cost against position, texts at once and the prompt's length, and against the size of the weights."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure_, panels = plt.subplots(1, len(PANELS), figsize=(12, 3.4), layout="constrained")
-    for panel, (axis, label, unit) in zip(panels, PANELS, strict=True):
+    sizes = growth(rows)
+    count, width = (len(PANELS) + 1, 15) if sizes else (len(PANELS), 12)
+    figure_, panels = plt.subplots(1, count, figsize=(width, 3.4), layout="constrained")
+    for panel, (axis, label, unit) in zip(panels, PANELS, strict=False):
         for size, kinds in curves.items():
             panel.plot(*zip(*kinds[axis], strict=True), marker="o", markersize=4, label=size)
         highest = max(ms for kinds in curves.values() for _, ms in kinds[axis])
         panel.set(xlabel=label, ylabel=unit, ylim=(0, 1.1 * highest))
+    if sizes:
+        for dtype, points in sizes.items():
+            panels[-1].plot(*zip(*points, strict=True), marker="o", markersize=4, label=dtype)
+        panels[-1].set(xlabel="GB of weights", ylabel="ms a token", xlim=(0, None), ylim=(0, None))
+        panels[-1].legend(frameon=False, loc="upper left")
+    for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(alpha=0.25)
     panels[0].legend(frameon=False, loc="lower right")

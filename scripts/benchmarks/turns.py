@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +44,23 @@ class Process:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.process.communicate()
+        with suppress(BrokenPipeError):
+            self.process.communicate()
 
 
-def medians(processes: list[Process], rounds: int, work: str, **question: Any) -> list[float]:
-    """Each engine's median seconds over some rounds, behind one that isn't counted."""
-    taken: list[list[float]] = [[] for _ in processes]
+def medians(processes: list[Process], rounds: int, work: str, **question: Any) -> dict[str, float]:
+    """Each engine's median seconds over some rounds, behind one that isn't counted; without those that broke down."""
+    taken: dict[str, list[float]] = {process.name: [] for process in processes}
     for round_ in range(rounds + 1):
-        for process, kept in zip(processes, taken, strict=True):
-            seconds = process.ask(work, **question)
+        for process in processes:
+            if process.name not in taken:
+                continue
+            try:
+                seconds = process.ask(work, **question)
+            except (RuntimeError, BrokenPipeError) as error:
+                print(f"left out: {process.name}: {error}", file=sys.stderr)
+                del taken[process.name]
+                continue
             if round_:
-                kept.append(seconds)
-    return [statistics.median(one) for one in taken]
+                taken[process.name].append(seconds)
+    return {name: statistics.median(kept) for name, kept in taken.items()}
