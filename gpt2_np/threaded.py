@@ -13,15 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from . import ops
-from .ops import attention_scores, layer_norm_scale, linear, mix_values, split_heads, unembed
-
-__all__ = ["activate", "attention", "attention_scores", "layer_norm", "layer_norm_scale", "linear", "mix_values",
-           "softmax", "split_heads", "unembed"]  # fmt: skip
 
 Array = np.ndarray
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
@@ -45,7 +42,12 @@ def softmax(scores: Array) -> Array:
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
     """As `ops.attention`, with the softmax of this module."""
     S = int(lengths.max()) + q.shape[1]
-    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+    return ops.mix_values(softmax(ops.attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+
+
+def __getattr__(name: str) -> Any:
+    """What isn't divided is `ops`' own."""
+    return getattr(ops, name)
 
 
 def _by_rows(function: Callable[[Array], Array], x: Array) -> Array:

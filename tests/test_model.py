@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model, save
 from transformers.activations import ACT2CLS
@@ -70,6 +70,7 @@ def test_token_type_ids_are_looked_up_in_wte_and_added(backend: str, small: Path
     inner=st.none() | st.integers(1, 90), rows=st.integers(1, 3), positions=st.integers(1, 24),
     chunk=st.integers(1, 24), tied=st.booleans(), seed=st.integers(0, 2**31),
 )  # fmt: skip
+@example(heads=2, width=1, layers=3, vocabulary=27, inner=None, rows=1, positions=7, chunk=1, tied=False, seed=1969)
 @settings(max_examples=40, deadline=None)
 def test_any_shape_whole_and_in_chunks(
     tmp_path_factory, backend, heads, width, layers, vocabulary, inner, rows, positions, chunk, tied, seed
@@ -81,12 +82,14 @@ def test_any_shape_whole_and_in_chunks(
     model = Model.from_pretrained(save(reference, tmp_path_factory.mktemp("any")), backend=backend)
     ids = random_ids(rows, positions, vocabulary, seed)
     expected = reference_logits(reference, ids)
-    np.testing.assert_allclose(model(ids), expected, atol=1e-4, rtol=1e-5)
+    # Two entries that are nearly alike make layer norm magnify every rounding, torch's own too.
+    within = 1e-4 + 2 * float(np.abs(reference_logits(reference.double(), ids) - expected).max())
+    np.testing.assert_allclose(model(ids), expected, atol=within, rtol=1e-5)
     session = model.start()
     for start in range(0, positions, chunk):
         logits = session.feed(ids[:, start : start + chunk])
         end = min(start + chunk, positions) - 1
-        np.testing.assert_allclose(logits, expected[:, end], atol=1e-4, rtol=1e-5)
+        np.testing.assert_allclose(logits, expected[:, end], atol=within, rtol=1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -95,6 +95,6 @@ def ask_for(builder: Any, where: Any) -> None:
     """Have the memory at an address brought near, in the background. Any address will do."""
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
     to_read, to_the_first_level, data = (ir.Constant(flag, value) for value in (0, 3, 1))
     builder.call(function, [where, to_read, to_the_first_level, data])
