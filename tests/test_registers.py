@@ -56,6 +56,18 @@ def test_a_tile_of_sums() -> None:
     np.testing.assert_allclose(compiled, truth, atol=1e-5)
 
 
+def eight_inputs(x, weight, sums):
+    streaming.add_eight(sums, x, weight, 1, 2, 1, 0)
+
+
+def test_eight_inputs_of_one_row() -> None:
+    x, weight, sums = normal(10), normal(10, streaming.SHARE + 3, seed=1), normal(streaming.SHARE + 3, seed=2)
+    truth = sums.copy()
+    truth[2:-1] += x[1:9] @ weight[1:9, 2:-1]
+    for result in both_ways(eight_inputs, x, weight, sums):
+        np.testing.assert_allclose(result, truth, atol=1e-5)
+
+
 def one_row(x, codes, totals):
     dots.fetch(codes, 1, 0)
     sums = dots.no_sums(codes)
@@ -103,7 +115,7 @@ def test_a_group_of_four_bit_weights() -> None:
     assert (plain != 0).all()
 
 
-@pytest.mark.parametrize(("D", "F"), [(7, 5), (33, 3), (96, 50), (70, 331), (768, 97)])
+@pytest.mark.parametrize(("D", "F"), [(7, 5), (33, 3), (96, 50), (70, 331), (768, 97), (100, 64)])
 @pytest.mark.parametrize("dtype", ["float32", *REDUCED])
 def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> None:
     x, weight, bias = normal(kernels.FEW, D), normal(D, F, seed=1), normal(F, seed=2)

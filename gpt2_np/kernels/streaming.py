@@ -24,6 +24,7 @@ ROWS, VECTORS = 4, 3  # a tile of sums: with what is added to them, they just fi
 WIDTH = VECTORS * LANES
 DEPTH = 48  # so many inputs of a tile at a time: their weights stay in the first-level cache for all rows
 AHEAD = 2 * WIDTH  # how many outputs ahead memory is asked for weights
+SHARE, FURTHER = 64, 256  # the same for one row: so many sums at a time, so many outputs ahead
 
 TILE = Registers(types.float32, ROWS * VECTORS)
 
@@ -166,35 +167,43 @@ def padded(x: Array) -> Array:
 # ---- one row: eight inputs at a time --------------------------------------------------------------------------------
 
 
-@register_jitable
-def add_eight(
-    sums: Array, x: Array, i: int,
-    c0: Array, c1: Array, c2: Array, c3: Array, c4: Array, c5: Array, c6: Array, c7: Array,
-) -> None:  # fmt: skip
-    """Add eight inputs, from the i-th on, each times its row of weights."""
-    x0, x1, x2, x3 = x[i], x[i + 1], x[i + 2], x[i + 3]
-    x4, x5, x6, x7 = x[i + 4], x[i + 5], x[i + 6], x[i + 7]
-    for f in range(len(c0)):
-        total = sums[f] + x0 * c0[f]
-        total += x1 * c1[f]
-        total += x2 * c2[f]
-        total += x3 * c3[f]
-        total += x4 * c4[f]
-        total += x5 * c5[f]
-        total += x6 * c6[f]
-        sums[f] = total + x7 * c7[f]
+def add_eight(sums: Array, x: Array, weight: Array, i: int, f: int, j: int, g: int) -> None:
+    """Add eight inputs, ``x[i:]``, each times its weights, ``weight[i:, f:]``, and ask for ``weight[j:, g:]``."""
+    for k in range(8):
+        sums[f : f + SHARE] += x[i + k] * weight[i + k, f : f + SHARE]
+
+
+@emits(add_eight, lambda sums, x, weight, i, f, j, g: types.void)
+def _add_eight(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    sums, x, weight, i, f, j, g = arguments
+    where = address(context, builder, signature.args[0], sums, f)
+    totals = [load(builder, where, TILE.vector, v * LANES) for v in range(SHARE // LANES)]
+    for k in range(8):
+        ahead = address(context, builder, signature.args[2], weight, further(builder, j, k), g)
+        for first in range(0, SHARE, 16):
+            ask_for(builder, builder.gep(ahead, [f.type(first)]))
+        one = builder.load(address(context, builder, signature.args[1], x, further(builder, i, k)))
+        one = repeat(builder, one, TILE.vector)
+        row = address(context, builder, signature.args[2], weight, further(builder, i, k), f)
+        totals = [multiply_add(builder, one, load(builder, row, TILE.vector, v * LANES), total)
+                  for v, total in enumerate(totals)]  # fmt: skip
+    for v, total in enumerate(totals):
+        store(builder, total, where, v * LANES)
+    return context.get_dummy_value()
 
 
 @register_jitable
 def add_to_one(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
     """`add_to_many` for one row: its sums fit into the first-level cache, and the weights are read in their order."""
-    sums[: weight.shape[1]] = np.float32(0)
-    whole = start + (end - start) // 8 * 8
-    for i in range(start, whole, 8):
-        add_eight(sums, x, i, weight[i], weight[i + 1], weight[i + 2], weight[i + 3],
-                  weight[i + 4], weight[i + 5], weight[i + 6], weight[i + 7])  # fmt: skip
-    for i in range(whole, end):
-        for f in range(weight.shape[1]):
+    F = weight.shape[1]
+    sums[:F] = np.float32(0)
+    eights, whole = start + (end - start) // 8 * 8, F // SHARE * SHARE
+    for i in range(start, eights, 8):
+        for f in range(0, whole, SHARE):
+            ahead = (i, f + FURTHER) if f + FURTHER < whole else (i + 8, f + FURTHER - whole)
+            add_eight(sums, x, weight, i, f, ahead[0], ahead[1])
+    for i in range(start, end):
+        for f in range(whole if i < eights else 0, F):
             sums[f] += x[i] * weight[i, f]
 
 
