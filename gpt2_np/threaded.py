@@ -8,10 +8,8 @@ passes from one line of it to the next stays in a core's cache.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -57,23 +55,14 @@ def _by_rows(function: Callable[[Array], Array], x: Array) -> Array:
     rows = x.reshape(-1, x.shape[-1])
     out, threads = np.empty(rows.shape, x.dtype), _threads()
     pieces = min(len(rows), threads * max(1, round(x.size / (threads * CACHED))))
-    left = deque(slice(len(rows) * piece // pieces, len(rows) * (piece + 1) // pieces) for piece in range(pieces))
+    bounds = [len(rows) * piece // pieces for piece in range(pieces + 1)]
 
-    def work() -> None:
-        while (some := _next(left)) is not None:
-            out[some] = function(rows[some])
+    def fill(some: slice) -> None:
+        out[some] = function(rows[some])
 
-    others = [_pool(threads, os.getpid()).submit(work) for _ in range(min(threads, pieces) - 1)]
-    work()
-    for other in others:
-        other.result()
+    for _ in _pool(threads, os.getpid()).map(fill, map(slice, bounds, bounds[1:])):
+        pass
     return out.reshape(x.shape)
-
-
-def _next(left: deque[slice]) -> slice | None:
-    with suppress(IndexError):
-        return left.popleft()
-    return None
 
 
 def _threads() -> int:

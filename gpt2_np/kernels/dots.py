@@ -15,7 +15,20 @@ from numba import prange, types
 from numba.extending import register_jitable
 
 from .arithmetic import widen
-from .registers import LANES, WIDE, Registers, address, ask_for, choose, emits, further, load, multiply_add, store
+from .registers import (
+    LANES,
+    WIDE,
+    Registers,
+    address,
+    ask_for,
+    choose,
+    emits,
+    further,
+    load,
+    load_upper_halves,
+    multiply_add,
+    store,
+)
 
 Array = np.ndarray
 FOUR = 4
@@ -73,7 +86,7 @@ def add_products(sums: Any, x: Array, r: int, codes: Array, f: int, d: int) -> A
 @emits(add_products, lambda sums, x, r, codes, f, d: sums)
 def _add_products(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     sums, x, r, codes, f, d = arguments
-    prepare = {types.float32: _floats, types.uint16: _upper_halves, types.int8: _whole_numbers}
+    prepare = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}
     weights = [prepare[signature.args[3].dtype](
                    builder, address(context, builder, signature.args[3], codes, further(builder, f, k), d)
                ) for k in range(FOUR)]  # fmt: skip
@@ -89,12 +102,6 @@ def _add_products(context: Any, builder: Any, signature: Any, arguments: Any) ->
 
 def _floats(builder: Any, where: Any) -> Any:
     return load(builder, where, ir.VectorType(ir.FloatType(), LANES))
-
-
-def _upper_halves(builder: Any, where: Any) -> Any:
-    bits = ir.VectorType(ir.IntType(32), LANES)
-    wide = builder.zext(load(builder, where, ir.VectorType(ir.IntType(16), LANES)), bits)
-    return builder.bitcast(builder.shl(wide, bits([16] * LANES)), ir.VectorType(ir.FloatType(), LANES))
 
 
 def _whole_numbers(builder: Any, where: Any) -> Any:

@@ -16,7 +16,19 @@ from numba import prange, types, void
 from ..quantize import GROUP, INT4_STEP, TILE
 from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, out3, vector, widen
 from .reduced import round_group
-from .registers import LANES, Registers, address, choose, emits, further, load, multiply_add, repeat, store
+from .registers import (
+    LANES,
+    Registers,
+    address,
+    choose,
+    emits,
+    further,
+    load,
+    load_upper_halves,
+    multiply_add,
+    repeat,
+    store,
+)
 
 Array = np.ndarray
 WHOLE = Registers(types.int16, TILE // (2 * LANES), 2 * LANES)  # a group's sums of whole numbers
@@ -79,12 +91,11 @@ def add_group(totals: Any, whole: Any, step: float, level: float, scales: Array,
 def _add_group(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     totals, whole, step, level, scales, tile, g = arguments
     step, level = repeat(builder, step, TOTALS.vector), repeat(builder, level, TOTALS.vector)
-    halves, bits = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(32), LANES)
+    bits = ir.VectorType(ir.IntType(32), LANES)
 
     def floats(which: int, first: int) -> Any:
         where = address(context, builder, signature.args[4], scales, tile, g, g.type(which), g.type(0))
-        upper = builder.shl(builder.zext(load(builder, where, halves, first), bits), bits([16] * LANES))
-        return builder.bitcast(upper, TOTALS.vector)
+        return load_upper_halves(builder, where, first)
 
     for v in range(TOTALS.array.count):
         half = builder.extract_value(whole, v // 2)

@@ -66,6 +66,13 @@ def load(builder: Any, where: Any, vector: Any, first: int = 0) -> Any:
     return builder.load(builder.bitcast(where, vector.as_pointer()), align=1)
 
 
+def load_upper_halves(builder: Any, where: Any, first: int = 0) -> Any:
+    """LANES float32 numbers of which memory holds the upper halves, bfloat16's bits, `first` of them behind a place."""
+    bits = ir.VectorType(ir.IntType(32), LANES)
+    wide = builder.zext(load(builder, where, ir.VectorType(ir.IntType(16), LANES), first), bits)
+    return builder.bitcast(builder.shl(wide, bits([16] * LANES)), ir.VectorType(ir.FloatType(), LANES))
+
+
 def store(builder: Any, value: Any, where: Any, first: int = 0) -> None:
     """Put a vector `first` elements behind an address."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
@@ -91,8 +98,13 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def ask_for(builder: Any, where: Any) -> None:
-    """Have the memory at an address brought near, in the background. Any address will do."""
+def ask_for(builder: Any, where: Any, numbers: int = 1) -> None:
+    """Have so many numbers of 32 bits, from an address on, brought near in the background. Any address will do."""
+    for first in range(0, numbers, 16):  # a line of the cache holds sixteen
+        _ask_for_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), first)]))
+
+
+def _ask_for_line(builder: Any, where: Any) -> None:
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)

@@ -121,8 +121,7 @@ def fetch(weight: Array, j: int, f: int) -> None:
 def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     weight, j, f = arguments
     where = address(context, builder, signature.args[0], weight, j, f)
-    for first in range(0, WIDTH, 16):
-        ask_for(builder, builder.gep(where, [f.type(first)]))
+    ask_for(builder, where, WIDTH)
     return context.get_dummy_value()
 
 
@@ -180,8 +179,7 @@ def _add_eight(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     totals = [load(builder, where, TILE.vector, v * LANES) for v in range(SHARE // LANES)]
     for k in range(8):
         ahead = address(context, builder, signature.args[2], weight, further(builder, j, k), g)
-        for first in range(0, SHARE, 16):
-            ask_for(builder, builder.gep(ahead, [f.type(first)]))
+        ask_for(builder, ahead, SHARE)
         one = builder.load(address(context, builder, signature.args[1], x, further(builder, i, k)))
         one = repeat(builder, one, TILE.vector)
         row = address(context, builder, signature.args[2], weight, further(builder, i, k), f)
