@@ -12,6 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from .cuda_log import log
+
 Array = np.ndarray
 
 
@@ -92,8 +94,7 @@ class CUDA:
     (``ATen/native/cuda/DistributionTemplates.h``, ``ATen/cuda/detail/…TransformationHelper.h``). The number of
     multiprocessors matters only for tensors of more than about 200,000 elements; the default is an H100's or H200's.
 
-    Philox is checked against Random123's known answers; the whole has not been run beside a device, and torch's
-    ``__logf`` may differ from the logarithm here in its last bits.
+    The logarithm is the device's own (`cuda_log`). Checked bit for bit against torch 2.11 on an H200.
     """
 
     def __init__(self, seed: int, multiprocessors: int = 132, threads_per_multiprocessor: int = 2048) -> None:
@@ -135,7 +136,7 @@ class CUDADraws:
     def exponential(self, wanted: Array) -> Array:
         u = self.uniform(wanted)
         epsilon = np.float32(2**-23)
-        return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, np.log(u))
+        return -np.where(u >= 1 - epsilon / 2, -epsilon / 2, log(u))
 
     least = exponential
 

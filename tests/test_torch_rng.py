@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from decoders import cuda_log
 from decoders.sampling import multinomial
 from decoders.torch_rng import CPU, CUDA, philox
 
@@ -78,7 +81,8 @@ def by_the_letter(seed: int, offset: int, n: int, multiprocessors: int) -> list[
                 if start + lane * threads < n:
                     u = np.float32(words[lane]) * np.float32(2**-32) + np.float32(2**-33)
                     large = u >= 1 - np.float32(2**-24)
-                    out[start + lane * threads] = float(np.float32(2**-24) if large else -np.log(u))
+                    q = np.float32(2**-24) if large else -cuda_log.log(np.array([u]))[0]
+                    out[start + lane * threads] = float(q)
             block += 1
     return out
 
@@ -90,6 +94,21 @@ def test_cuda_s_layout_is_the_source_s_loop(rows: int, V: int, multiprocessors: 
     np.testing.assert_array_equal(first.ravel(), np.array(by_the_letter(12345, 0, n, multiprocessors), np.float32))
     step = stream.offset // 2
     np.testing.assert_array_equal(second.ravel(), np.array(by_the_letter(12345, step, n, multiprocessors), np.float32))
+
+
+def test_the_logarithm_is_a_cuda_device_s() -> None:
+    half_to_one = np.arange(2**23, dtype=np.uint32) + np.float32(0.5).view(np.uint32)
+    found = cuda_log.log(half_to_one.view(np.float32))
+    # Of `__logf` of all of them, as an H200 gave it.
+    assert hashlib.sha256(found.tobytes()).hexdigest() == (
+        "c45a2513d8459f5963e4b2450db07a57522a29ecc69a8b8289063f90d9d1c533"
+    )
+
+
+@pytest.mark.parametrize("exponent", [-2, -7, -20, -33])
+def test_the_logarithm_is_near_the_true_one(exponent: int) -> None:
+    x = (np.random.default_rng(0).uniform(1, 2, 10_000) * 2.0**exponent).astype(np.float32)
+    np.testing.assert_allclose(cuda_log.log(x), np.log(x.astype(np.float64)), rtol=3e-7)
 
 
 @pytest.mark.parametrize("stream", [CPU(0), CUDA(0)])

@@ -71,7 +71,7 @@ def run(
         for check in forward(f"prompt {number}", ours, theirs, truth, exact, np.array([ids])):
             compared.append(check)
             yield check
-    yield rounding(compared)
+    yield rounding(compared, device)
     scored = ours.tokenizer.encode(text)[: ours.config.n_positions] if ours.has_tokenizer else rows[-1]
     if len(scored) > 1:
         yield perplexity(ours, theirs, truth, scored)
