@@ -56,15 +56,17 @@ def test_a_tile_of_sums() -> None:
     np.testing.assert_allclose(compiled, truth, atol=1e-5)
 
 
-def eight_inputs(x, weight, sums):
-    streaming.add_eight(sums, x, weight, 1, 2, 1, 0)
+def few_inputs(x, weight, sums):
+    streaming.ask_ahead(weight, 7)
+    streaming.add_inputs(streaming.load_weights(weight, 1, 2), x, 1, 3, sums, 2)
 
 
-def test_eight_inputs_of_one_row() -> None:
-    x, weight, sums = normal(10), normal(10, streaming.SHARE + 3, seed=1), normal(streaming.SHARE + 3, seed=2)
+def test_few_inputs_of_a_row() -> None:
+    k, f = streaming.INPUTS, streaming.SHARE
+    x, weight, sums = normal(3, k + 5), normal(k + 2, f + 3, seed=1), normal(3, f + 4, seed=2)
     truth = sums.copy()
-    truth[2:-1] += x[1:9] @ weight[1:9, 2:-1]
-    for result in both_ways(eight_inputs, x, weight, sums):
+    truth[1, 2:-2] += x[1, 3 : 3 + k] @ weight[1 : 1 + k, 2:-1]
+    for result in both_ways(few_inputs, x, weight, sums):
         np.testing.assert_allclose(result, truth, atol=1e-5)
 
 

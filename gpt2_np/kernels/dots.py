@@ -33,7 +33,7 @@ from .registers import (
 Array = np.ndarray
 FOUR = 4
 TOGETHER = 4 if WIDE else 2  # rows whose sums find room in registers, four outputs of each
-AHEAD = 2 * FOUR  # outputs ahead that memory is asked for
+AHEAD = 4 * FOUR  # outputs ahead that memory is asked for
 OUTPUTS = 32  # that a thread takes at a time
 
 SUMS = {

@@ -108,5 +108,5 @@ def _ask_for_line(builder: Any, where: Any) -> None:
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
-    to_read, to_the_first_level, data = (ir.Constant(flag, value) for value in (0, 3, 1))
-    builder.call(function, [where, to_read, to_the_first_level, data])
+    to_read, to_the_second_level, data = (ir.Constant(flag, value) for value in (0, 2, 1))
+    builder.call(function, [where, to_read, to_the_second_level, data])

@@ -16,25 +16,105 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from .arithmetic import ORDERED, ORDERED_PARALLEL, SERIAL, matrix, out2, out3, vector
-from .registers import LANES, Registers, address, ask_for, emits, further, load, multiply_add, repeat, store
+from .registers import LANES, WIDE, Registers, address, ask_for, emits, further, load, multiply_add, repeat, store
 
 Array = np.ndarray
 BLOCKS = 8
-ROWS, VECTORS = 4, 3  # a tile of sums: with what is added to them, they just fit into sixteen registers
-WIDTH = VECTORS * LANES
-DEPTH = 48  # so many inputs of a tile at a time: their weights stay in the first-level cache for all rows
-AHEAD = 2 * WIDTH  # how many outputs ahead memory is asked for weights
-SHARE, FURTHER = 64, 256  # the same for one row: so many sums at a time, so many outputs ahead
+SINGLY = 8  # up to so many rows go one by one past weights in registers; more of them in tiles
 
+INPUTS, SHARE = 4, 4 * LANES if WIDE else 2 * LANES  # so many inputs' weights for so many outputs are in registers
+FURTHER = 1 << 14  # how many weights ahead, in the order that they lie in, memory is asked for them
+
+ROWS, VECTORS = 8 if WIDE else 4, 3  # a tile of sums: with what is added to them, they just fit into the registers
+WIDTH = VECTORS * LANES
+DEPTH = 32  # so many inputs of a tile at a time: their weights stay in the first-level cache for all rows
+AHEAD = 2 * WIDTH  # how many outputs ahead memory is asked for weights
+
+WEIGHTS = Registers(types.float32, INPUTS * SHARE // LANES)
 TILE = Registers(types.float32, ROWS * VECTORS)
 
 
 def rows_with_room(R: int) -> int:
-    """The rows of sums that `stream_rows` needs room for: whole tiles, but for a single one."""
-    return 1 if R == 1 else -(-R // ROWS) * ROWS
+    """The rows of sums that `stream_rows` needs room for: whole tiles, where it works in tiles."""
+    return R if R <= SINGLY else -(-R // ROWS) * ROWS
 
 
-# ---- several rows: tiles of sums in registers -----------------------------------------------------------------------
+# ---- few rows: weights in registers, rows one by one ----------------------------------------------------------------
+
+
+def load_weights(weight: Array, i: int, f: int) -> Any:
+    """INPUTS inputs' weights for SHARE outputs, from there on."""
+    return weight[i : i + INPUTS, f : f + SHARE].copy()
+
+
+@emits(load_weights, lambda weight, i, f: WEIGHTS)
+def _load_weights(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    weight, i, f = arguments
+    weights, vectors = WEIGHTS.array(None), SHARE // LANES
+    for k in range(INPUTS):
+        where = address(context, builder, signature.args[0], weight, further(builder, i, k), f)
+        for v in range(vectors):
+            weights = builder.insert_value(weights, load(builder, where, WEIGHTS.vector, v * LANES), k * vectors + v)
+    return weights
+
+
+def add_inputs(weights: Any, x: Array, r: int, i: int, sums: Array, f: int) -> None:
+    """Add a row's inputs, ``x[r, i:]``, each times its weights, to ``sums[r, f:]``."""
+    for k in range(INPUTS):
+        sums[r, f : f + SHARE] += x[r, i + k] * weights[k]
+
+
+@emits(add_inputs, lambda weights, x, r, i, sums, f: types.void)
+def _add_inputs(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    weights, x, r, i, sums, f = arguments
+    where, vectors = address(context, builder, signature.args[4], sums, r, f), SHARE // LANES
+    totals = [load(builder, where, WEIGHTS.vector, v * LANES) for v in range(vectors)]
+    for k in range(INPUTS):
+        one = builder.load(address(context, builder, signature.args[1], x, r, further(builder, i, k)))
+        one = repeat(builder, one, WEIGHTS.vector)
+        totals = [multiply_add(builder, one, builder.extract_value(weights, k * vectors + v), total)
+                  for v, total in enumerate(totals)]  # fmt: skip
+    for v, total in enumerate(totals):
+        store(builder, total, where, v * LANES)
+    return context.get_dummy_value()
+
+
+def ask_ahead(weight: Array, ahead: int) -> None:
+    """Ask memory for as many weights as `load_weights` takes, ``weight.flat[ahead:]``."""
+
+
+@emits(ask_ahead, lambda weight, ahead: types.void)
+def _ask_ahead(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    weight, ahead = arguments
+    ask_for(builder, address(context, builder, signature.args[0], weight, ahead.type(0), ahead), INPUTS * SHARE)
+    return context.get_dummy_value()
+
+
+@numba.njit(void(matrix, matrix, types.int64, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
+def add_to_few(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
+    """The products of the inputs from `start` to `end`, added up: (R, D), (D, F) → (R, F …).
+
+    The weights are read once, in the order that they lie in; the sums stay in the processor's cache.
+    """
+    R, F = len(x), weight.shape[1]
+    for r in range(R):
+        sums[r, :F] = np.float32(0)
+    last, whole = start + (end - start) // INPUTS * INPUTS, F // SHARE * SHARE
+    ahead = start * F + FURTHER
+    for i in range(start, last, INPUTS):
+        for f in range(0, whole, SHARE):
+            ask_ahead(weight, ahead)
+            ahead += INPUTS * SHARE
+            weights = load_weights(weight, i, f)
+            for r in range(R):
+                add_inputs(weights, x, r, i, sums, f)
+    for r in range(R):
+        for i in range(start, end):
+            for f in range(whole if i < last else 0, F):
+                sums[r, f] += x[r, i] * weight[i, f]
+
+
+# ---- more rows: tiles of sums in registers --------------------------------------------------------------------------
 
 
 def no_sums() -> Any:
@@ -127,7 +207,7 @@ def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
 
 @numba.njit(void(matrix, matrix, types.int64, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
 def add_to_many(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
-    """The products of the inputs from `start` to `end`, added up: (R, D), (D, F) → (R, F …). R is a whole tile's."""
+    """As `add_to_few`, for whole tiles of rows: each weight that is loaded goes into several sums in registers."""
     R, F = len(x), weight.shape[1]
     packed, whole = np.empty((DEPTH, WIDTH), np.float32), F // WIDTH * WIDTH
     for first in range(start, end, DEPTH):
@@ -163,48 +243,6 @@ def padded(x: Array) -> Array:
     return out
 
 
-# ---- one row: eight inputs at a time --------------------------------------------------------------------------------
-
-
-def add_eight(sums: Array, x: Array, weight: Array, i: int, f: int, j: int, g: int) -> None:
-    """Add eight inputs, ``x[i:]``, each times its weights, ``weight[i:, f:]``, and ask for ``weight[j:, g:]``."""
-    for k in range(8):
-        sums[f : f + SHARE] += x[i + k] * weight[i + k, f : f + SHARE]
-
-
-@emits(add_eight, lambda sums, x, weight, i, f, j, g: types.void)
-def _add_eight(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    sums, x, weight, i, f, j, g = arguments
-    where = address(context, builder, signature.args[0], sums, f)
-    totals = [load(builder, where, TILE.vector, v * LANES) for v in range(SHARE // LANES)]
-    for k in range(8):
-        ahead = address(context, builder, signature.args[2], weight, further(builder, j, k), g)
-        ask_for(builder, ahead, SHARE)
-        one = builder.load(address(context, builder, signature.args[1], x, further(builder, i, k)))
-        one = repeat(builder, one, TILE.vector)
-        row = address(context, builder, signature.args[2], weight, further(builder, i, k), f)
-        totals = [multiply_add(builder, one, load(builder, row, TILE.vector, v * LANES), total)
-                  for v, total in enumerate(totals)]  # fmt: skip
-    for v, total in enumerate(totals):
-        store(builder, total, where, v * LANES)
-    return context.get_dummy_value()
-
-
-@register_jitable
-def add_to_one(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
-    """`add_to_many` for one row: its sums fit into the first-level cache, and the weights are read in their order."""
-    F = weight.shape[1]
-    sums[:F] = np.float32(0)
-    eights, whole = start + (end - start) // 8 * 8, F // SHARE * SHARE
-    for i in range(start, eights, 8):
-        for f in range(0, whole, SHARE):
-            ahead = (i, f + FURTHER) if f + FURTHER < whole else (i + 8, f + FURTHER - whole)
-            add_eight(sums, x, weight, i, f, ahead[0], ahead[1])
-    for i in range(start, end):
-        for f in range(whole if i < eights else 0, F):
-            sums[f] += x[i] * weight[i, f]
-
-
 @numba.njit(void(out3, vector, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
 def gather(sums: Array, bias: Array, r: int, out: Array) -> None:
     """One row of the result: the blocks' sums in order, and the bias."""
@@ -227,15 +265,15 @@ def stream_rows(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -
     R, D = x.shape
     size = ((D + BLOCKS - 1) // BLOCKS + 7) // 8 * 8
     blocks = (D + size - 1) // size
-    if R == 1:
-        for block in prange(blocks):
-            start = np.int64(block) * size
-            add_to_one(x[0], weight, start, min(D, start + size), sums[block, 0])
-        gather(sums[:blocks], bias, 0, out)
-        return
-    several = padded(x)
+    several = x if R <= SINGLY else padded(x)
     for block in prange(blocks):
         start = np.int64(block) * size
-        add_to_many(several, weight, start, min(D, start + size), sums[block])
+        if R <= SINGLY:
+            add_to_few(x, weight, start, min(D, start + size), sums[block])
+        else:
+            add_to_many(several, weight, start, min(D, start + size), sums[block])
+    if R == 1:
+        gather(sums[:blocks], bias, 0, out)
+        return
     for r in prange(R):
         gather(sums[:blocks], bias, r, out)
