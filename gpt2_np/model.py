@@ -133,8 +133,6 @@ def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array
     x = tap("in", x)
     if not (tap.wants("scale") or tap.wants("normalized")):
         return tap("out", ops.layer_norm(x, *p, config.layer_norm_epsilon))
-    x = x - x.mean(axis=-1, keepdims=True)
+    x = ops.centred(x)
     x /= tap("scale", ops.layer_norm_scale(x, config.layer_norm_epsilon))
-    x = tap("normalized", x) * p.weight
-    x += p.bias
-    return tap("out", x)
+    return tap("out", ops.scaled_and_shifted(tap("normalized", x), *p))

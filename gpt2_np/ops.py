@@ -17,16 +17,26 @@ Array = np.ndarray
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """Each position to mean 0 and variance 1, then scaled and shifted: (…, D) → (…, D). Ba et al. 2016, eq. 4."""
-    x = x - x.mean(axis=-1, keepdims=True)
+    x = centred(x)
     x /= layer_norm_scale(x, epsilon)
-    x *= weight
-    x += bias
-    return x
+    return scaled_and_shifted(x, weight, bias)
+
+
+def centred(x: Array) -> Array:
+    """Each position minus its mean: (…, D) → (…, D)."""
+    return x - x.mean(axis=-1, keepdims=True)
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     """What a centred position is divided by: its standard deviation, kept away from 0. (…, D) → (…, 1)."""
     return np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + epsilon)
+
+
+def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
+    """Layer norm's learned part: a gain and a bias for each of the D numbers of a position, (…, D) → (…, D)."""
+    x = normalized * weight
+    x += bias
+    return x
 
 
 def linear(x: Array, weight: Any, bias: Array) -> Array:
@@ -65,13 +75,18 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
     Row b had ``lengths[b]`` positions before the T new ones, so its query t may see keys 0 … lengths[b] + t; the
     future, and what lies beyond a shorter row's end, is −inf. Vaswani et al. 2017, eq. 1, with the causal mask.
     """
-    T, S = q.shape[1], k.shape[2]
     scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 1, 3, 2)
+    scale_and_hide(scores, lengths, scale)
+    return scores
+
+
+def scale_and_hide(scores: Array, lengths: Array, scale: float) -> None:
+    """Scale (B, H, T, S) scores, and hide from each query what it may not see: −inf, in their place."""
+    T, S = scores.shape[2:]
     scores *= scale
     last_visible = lengths[:, None] + np.arange(T)
     hidden = np.arange(S) > last_visible[:, :, None]
     np.copyto(scores, -np.inf, where=hidden[:, None])
-    return scores
 
 
 def mix_values(pattern: Array, v: Array) -> Array:

@@ -1,12 +1,13 @@
 """`ops` on every core: what observes a run computes with these, and so does the "numpy" backend.
 
 Same names, same signatures, the same bits, nothing compiled. BLAS has threads of its own for the products; what treats
-positions apart, softmax, GELU and layer norm, is worked out by `ops` some positions at a time, on threads, so that what
-passes from one line of it to the next stays in a core's cache.
+positions apart (layer norm, softmax, GELU, biases, the causal mask) is worked out by `ops` some positions at a time, on
+threads, so that what passes from one line of it to the next stays in a core's cache.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +20,45 @@ from threadpoolctl import ThreadpoolController
 from . import ops
 
 Array = np.ndarray
+LARGE_PAGE = 1 << 21  # bytes, where processors are x86
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """As `ops.layer_norm`, some positions at a time."""
     return _by_rows(lambda some: ops.layer_norm(some, weight, bias, epsilon), x)
+
+
+def centred(x: Array) -> Array:
+    """As `ops.centred`, some positions at a time."""
+    return _by_rows(ops.centred, x)
+
+
+def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
+    """As `ops.scaled_and_shifted`, some positions at a time."""
+    return _by_rows(lambda some: ops.scaled_and_shifted(some, weight, bias), normalized)
+
+
+def layer_norm_scale(centred: Array, epsilon: float) -> Array:
+    """As `ops.layer_norm_scale`, some positions at a time."""
+    return _by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
+
+
+def linear(x: Array, weight: Any, bias: Array) -> Array:
+    """As `ops.linear`, the bias added to some positions at a time."""
+    if not isinstance(weight, np.ndarray):
+        return ops.linear(x, weight, bias)
+    y = np.matmul(x, weight, out=_room((*x.shape[:-1], weight.shape[1]), x.dtype))
+    rows = y.reshape(-1, y.shape[-1])
+    _in_pieces(lambda some: np.add(rows[some], bias, out=rows[some]), len(rows), y.size)
+    return y
+
+
+def unembed(x: Array, lm_head: Any) -> Array:
+    """As `ops.unembed`."""
+    if not isinstance(lm_head, np.ndarray):
+        return ops.unembed(x, lm_head)
+    return np.matmul(x, lm_head.T, out=_room((*x.shape[:-1], len(lm_head)), x.dtype))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
@@ -37,10 +71,31 @@ def softmax(scores: Array) -> Array:
     return _by_rows(ops.softmax, scores)
 
 
+def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
+    """As `ops.attention_scores`, scaled and hidden some heads at a time."""
+    B, T, H, _ = q.shape
+    scores = _room((B, H, T, k.shape[2]), q.dtype)
+    np.matmul(q.transpose(0, 2, 1, 3), k.transpose(0, 1, 3, 2), out=scores)
+
+    def finish(heads: slice) -> None:
+        ops.scale_and_hide(scores[:, heads], lengths, scale)
+
+    _in_pieces(finish, scores.shape[1], scores.size)
+    return scores
+
+
+def mix_values(pattern: Array, v: Array) -> Array:
+    """As `ops.mix_values`."""
+    B, H, T, S = pattern.shape
+    z = _room((B, T, H, v.shape[-1]), pattern.dtype)
+    z[...] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
+    return z
+
+
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """As `ops.attention`, with the softmax of this module."""
+    """As `ops.attention`, with this module's steps."""
     S = int(lengths.max()) + q.shape[1]
-    return ops.mix_values(softmax(ops.attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 
 
 def __getattr__(name: str) -> Any:
@@ -48,21 +103,48 @@ def __getattr__(name: str) -> Any:
     return getattr(ops, name)
 
 
-def _by_rows(function: Callable[[Array], Array], x: Array) -> Array:
-    """``function(x)``, for a function that treats every vector along the last axis apart."""
+def _by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
+    """``function(x)``, for a function of every vector along the last axis apart, whose results are `width` long.
+
+    0 stands for as long as the vector.
+    """
     if x.size <= CACHED:
         return function(x)
     rows = x.reshape(-1, x.shape[-1])
-    out, threads = np.empty(rows.shape, x.dtype), _threads()
-    pieces = min(len(rows), threads * max(1, round(x.size / (threads * CACHED))))
-    bounds = [len(rows) * piece // pieces for piece in range(pieces + 1)]
+    out = _room((len(rows), width or x.shape[-1]), x.dtype)
 
     def fill(some: slice) -> None:
         out[some] = function(rows[some])
 
-    for _ in _pool(threads, os.getpid()).map(fill, map(slice, bounds, bounds[1:])):
+    _in_pieces(fill, len(rows), x.size)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
+    """Call ``work`` for slices that together make up `count` things of `size` numbers, on threads if these are many."""
+    if size <= CACHED:
+        work(slice(0, count))
+        return
+    threads = _threads()
+    pieces = min(count, threads * max(1, round(size / (threads * CACHED))))
+    bounds = [count * piece // pieces for piece in range(pieces + 1)]
+    for _ in _pool(threads, os.getpid()).map(work, map(slice, bounds, bounds[1:])):
         pass
-    return out.reshape(x.shape)
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
+    """An empty array that begins where a large page does, and may fill its last one.
+
+    NumPy asks the system for large pages from 4 MB on, but an array that begins anywhere begins and ends with hundreds
+    of small ones, each of which costs microseconds when it is first written to.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < LARGE_PAGE // 2:
+        return np.empty(shape, dtype)
+    ample = -(-size // LARGE_PAGE) * LARGE_PAGE
+    memory = np.empty((ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE, np.uint8)
+    first = -memory.ctypes.data % LARGE_PAGE
+    return memory[first : first + size].view(dtype).reshape(shape)
 
 
 def _threads() -> int:

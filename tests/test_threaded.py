@@ -27,10 +27,10 @@ def normal(dtype: type, *shape: int) -> np.ndarray:
 
 
 def test_every_operation_is_here_under_its_name() -> None:
-    used = {"activate", "attention", "attention_scores", "layer_norm", "layer_norm_scale", "linear", "mix_values",
-            "softmax", "split_heads", "unembed"}  # fmt: skip
+    used = {"activate", "attention", "attention_scores", "centred", "layer_norm", "layer_norm_scale", "linear",
+            "mix_values", "scaled_and_shifted", "softmax", "split_heads", "unembed"}  # fmt: skip
     assert all(callable(getattr(threaded, name)) for name in used)
-    assert threaded.linear is ops.linear
+    assert threaded.split_heads is ops.split_heads
     with pytest.raises(AttributeError, match="nothing"):
         threaded.nothing  # noqa: B018
 
@@ -39,14 +39,31 @@ def test_every_operation_is_here_under_its_name() -> None:
 @settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40))
 def test_what_treats_positions_apart_gives_the_same_bits(dtype: type, B: int, T: int, D: int) -> None:
-    x, weight, bias = normal(dtype, B, T, D), normal(dtype, D), normal(dtype, D)
+    x, weight, bias, square = normal(dtype, B, T, D), normal(dtype, D), normal(dtype, D), normal(dtype, D, D)
     for ours, theirs in (
         (threaded.softmax(x), ops.softmax(x)),
         (threaded.activate(x, "gelu_new"), ops.activate(x, "gelu_new")),
         (threaded.layer_norm(x, weight, bias, 1e-5), ops.layer_norm(x, weight, bias, 1e-5)),
+        (threaded.centred(x), ops.centred(x)),
+        (threaded.layer_norm_scale(x, 1e-5), ops.layer_norm_scale(x, 1e-5)),
+        (threaded.scaled_and_shifted(x, weight, bias), ops.scaled_and_shifted(x, weight, bias)),
+        (threaded.linear(x, square, bias), ops.linear(x, square, bias)),
+        (threaded.unembed(x, square), ops.unembed(x, square)),
     ):
         np.testing.assert_array_equal(ours, theirs)
         assert ours.dtype == dtype
+
+
+@pytest.mark.parametrize("pages", [0.1, 0.5, 0.9, 1.0, 1.4, 1.9, 2.0, 3.3])
+def test_large_results_begin_where_a_large_page_does(pages: float) -> None:
+    numbers = int(pages * threaded.LARGE_PAGE) // 8
+    array = threaded._room((2, numbers // 2), np.dtype(np.float64))
+    assert array.shape == (2, numbers // 2)
+    assert array.dtype == np.float64
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    assert array.ctypes.data % threaded.LARGE_PAGE == 0 or pages < 0.5
+    array[...] = 1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -54,6 +71,8 @@ def test_attention_has_the_bits_of_its_steps(dtype: type) -> None:
     """So that a run in which the pattern is captured gives the logits of one in which it isn't."""
     q, k, v = normal(dtype, 2, 33, 5, 8), normal(dtype, 2, 5, 40, 8), normal(dtype, 2, 5, 40, 8)
     lengths = np.array([7, 3])
+    scores = threaded.attention_scores(q, k, lengths, 0.3)
+    np.testing.assert_array_equal(scores, ops.attention_scores(q, k, lengths, 0.3))
     steps = threaded.mix_values(threaded.softmax(threaded.attention_scores(q, k, lengths, 0.3)), v)
     np.testing.assert_array_equal(threaded.attention(q, k, v, lengths, 0.3), steps)
     np.testing.assert_array_equal(steps, ops.attention(q, k, v, lengths, 0.3))

@@ -5,12 +5,13 @@ cache folder where that can't be written.
 """
 
 from ..loading import uncollected
-from ..ops import attention_scores, layer_norm_scale, mix_values, softmax, split_heads
+from ..ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, softmax, split_heads
 
 with uncollected():
     from .causal import attention
     from .matrices import FEW, linear, streams, unembed
     from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
 
-__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "gelu_new", "layer_norm",
-           "layer_norm_scale", "linear", "mix_values", "softmax", "split_heads", "streams", "unembed"]  # fmt: skip
+__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "centred", "gelu_new", "layer_norm",
+           "layer_norm_scale", "linear", "mix_values", "scaled_and_shifted", "softmax", "split_heads", "streams",
+           "unembed"]  # fmt: skip
