@@ -125,6 +125,15 @@ import scipy.linalg
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize(("given", "used"), [(None, "1000"), ("77", "77")])
+def test_waiting_threads_spin_briefly_unless_told_otherwise(given: str | None, used: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if given is not None:
+        environment["GOMP_SPINCOUNT"] = given
+    code = "import os, gpt2_np.kernels; print(os.environ['GOMP_SPINCOUNT'])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == used
+
+
 def test_greedy_decoding_starts_without_the_other_commands_and_the_processors() -> None:
     code = """
 import sys

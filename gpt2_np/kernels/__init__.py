@@ -4,6 +4,12 @@ Importing this compiles the kernels, once on a machine: the compiled code is kep
 cache folder where that can't be written.
 """
 
+import os
+
+# How long the OpenMP threads under Numba spin before they sleep, where the user doesn't say. Its own default of some
+# milliseconds is spent at every meeting of threads when another program holds a core and one of them isn't running.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 from ..loading import uncollected
 from ..ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, softmax, split_heads
 
