@@ -13,6 +13,7 @@ from .errors import require
 from .generate import deadline, room
 from .interface import Completion, FinishReason, Stepper, Stopping, log_softmax, softmax
 from .options import Options
+from .ranking import highest
 from .sampling import multinomial, seeded
 from .steps import Change, watching
 
@@ -111,7 +112,7 @@ def beam_search(
             with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
                 totals[place] = (scores + so_far).ravel()
         if stream is None:
-            candidates = np.array([_top(row, K) for row in totals])
+            candidates = np.array([highest(row, K) for row in totals])
         else:
             drawn = multinomial(stream, softmax(totals), K, growing, len(prompts))
             candidates = np.array([places[best(row[places], K)] for places, row in zip(drawn, totals, strict=True)])
@@ -214,8 +215,3 @@ def completion(beam: Beam) -> Completion:
     """A beam as what the caller gets."""
     reason: FinishReason = beam.finish_reason or "length"
     return Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score))
-
-
-def _top(scores: Array, k: int) -> Array:
-    places = np.argpartition(-scores, k - 1)[:k]
-    return places[best(scores[places], k)]

@@ -11,6 +11,7 @@ import numpy as np
 from . import constraint, guidance, pipeline, strategies
 from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
 from .options import Options
+from .ranking import highest
 from .sampling import sampler
 
 Array = np.ndarray
@@ -164,7 +165,4 @@ def likeliest(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
     """The n likeliest tokens and their log-probabilities, best first."""
     if not n:
         return ()
-    n = min(n, len(logprobs))
-    best = np.argpartition(-logprobs, n - 1)[:n]
-    best = best[np.argsort(-logprobs[best], kind="stable")]
-    return tuple((int(token), float(logprobs[token])) for token in best)
+    return tuple((int(token), float(logprobs[token])) for token in highest(logprobs, n))

@@ -9,6 +9,7 @@ import numpy as np
 
 from .beam import Beam, possible
 from .options import Options
+from .ranking import highest
 
 
 class Pool:
@@ -82,10 +83,8 @@ def candidates(
     `own` are the model's log-probabilities, (beams, V); `ends` tells of new ids whether they end a text.
     """
     V, flat = totals.shape[-1], totals.ravel()
-    k = min(k, flat.size)
-    found = np.argpartition(-flat, k - 1)[:k]
     grown, parents = [], []
-    for place in found[np.argsort(-flat[found], kind="stable")].tolist():
+    for place in highest(flat, k).tolist():
         parent, token = divmod(place, V)
         old = running[parent]
         ids, logprobs = (*old.ids, token), (*old.logprobs, float(own[parent, token]))
