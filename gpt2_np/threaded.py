@@ -7,20 +7,17 @@ threads, so that what passes from one line of it to the next stays in a core's c
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from . import ops
+from .pages import empty
+from .pool import blas, on_threads
 
 Array = np.ndarray
-LARGE_PAGE = 1 << 21  # bytes, where processors are x86
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
 
 
@@ -48,7 +45,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     """As `ops.linear`, the bias added to some positions at a time."""
     if not isinstance(weight, np.ndarray):
         return ops.linear(x, weight, bias)
-    y = np.matmul(x, weight, out=_room((*x.shape[:-1], weight.shape[1]), x.dtype))
+    y = np.matmul(x, weight, out=empty((*x.shape[:-1], weight.shape[1]), x.dtype))
     rows = y.reshape(-1, y.shape[-1])
     _in_pieces(lambda some: np.add(rows[some], bias, out=rows[some]), len(rows), y.size)
     return y
@@ -58,7 +55,7 @@ def unembed(x: Array, lm_head: Any) -> Array:
     """As `ops.unembed`."""
     if not isinstance(lm_head, np.ndarray):
         return ops.unembed(x, lm_head)
-    return np.matmul(x, lm_head.T, out=_room((*x.shape[:-1], len(lm_head)), x.dtype))
+    return np.matmul(x, lm_head.T, out=empty((*x.shape[:-1], len(lm_head)), x.dtype))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
@@ -74,7 +71,7 @@ def softmax(scores: Array) -> Array:
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
     """As `ops.attention_scores`, scaled and hidden some heads at a time."""
     B, T, H, _ = q.shape
-    scores = _room((B, H, T, k.shape[2]), q.dtype)
+    scores = empty((B, H, T, k.shape[2]), q.dtype)
     np.matmul(q.transpose(0, 2, 1, 3), k.transpose(0, 1, 3, 2), out=scores)
 
     def finish(heads: slice) -> None:
@@ -87,7 +84,7 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
 def mix_values(pattern: Array, v: Array) -> Array:
     """As `ops.mix_values`."""
     B, H, T, S = pattern.shape
-    z = _room((B, T, H, v.shape[-1]), pattern.dtype)
+    z = empty((B, T, H, v.shape[-1]), pattern.dtype)
     z[...] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
     return z
 
@@ -111,7 +108,7 @@ def _by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Ar
     if x.size <= CACHED:
         return function(x)
     rows = x.reshape(-1, x.shape[-1])
-    out = _room((len(rows), width or x.shape[-1]), x.dtype)
+    out = empty((len(rows), width or x.shape[-1]), x.dtype)
 
     def fill(some: slice) -> None:
         out[some] = function(rows[some])
@@ -128,36 +125,9 @@ def _in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
     threads = _threads()
     pieces = min(count, threads * max(1, round(size / (threads * CACHED))))
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
-    for _ in _pool(threads, os.getpid()).map(work, map(slice, bounds, bounds[1:])):
-        pass
-
-
-def _room(shape: tuple[int, ...], dtype: np.dtype) -> Array:
-    """An empty array that begins where a large page does, and may fill its last one.
-
-    NumPy asks the system for large pages from 4 MB on, but an array that begins anywhere begins and ends with hundreds
-    of small ones, each of which costs microseconds when it is first written to.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size < LARGE_PAGE // 2:
-        return np.empty(shape, dtype)
-    ample = -(-size // LARGE_PAGE) * LARGE_PAGE
-    memory = np.empty((ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE, np.uint8)
-    first = -memory.ctypes.data % LARGE_PAGE
-    return memory[first : first + size].view(dtype).reshape(shape)
+    on_threads(work, map(slice, bounds, bounds[1:]), threads)
 
 
 def _threads() -> int:
     """As many as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl's) hold here too."""
-    return max((library.num_threads for library in _blas().lib_controllers), default=os.cpu_count() or 1)
-
-
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The threads of this process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="gpt2_np")
+    return max((library.num_threads for library in blas().lib_controllers), default=os.cpu_count() or 1)

@@ -54,18 +54,6 @@ def test_what_treats_positions_apart_gives_the_same_bits(dtype: type, B: int, T:
         assert ours.dtype == dtype
 
 
-@pytest.mark.parametrize("pages", [0.1, 0.5, 0.9, 1.0, 1.4, 1.9, 2.0, 3.3])
-def test_large_results_begin_where_a_large_page_does(pages: float) -> None:
-    numbers = int(pages * threaded.LARGE_PAGE) // 8
-    array = threaded._room((2, numbers // 2), np.dtype(np.float64))
-    assert array.shape == (2, numbers // 2)
-    assert array.dtype == np.float64
-    assert array.flags.c_contiguous
-    assert array.flags.writeable
-    assert array.ctypes.data % threaded.LARGE_PAGE == 0 or pages < 0.5
-    array[...] = 1
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_attention_has_the_bits_of_its_steps(dtype: type) -> None:
     """So that a run in which the pattern is captured gives the logits of one in which it isn't."""

@@ -7,6 +7,7 @@ import numpy as np
 from numba import prange, types, void
 
 from .. import ops
+from ..pages import empty
 from .arithmetic import PARALLEL, exp, lengths1, out3
 from .matrices import FEW
 from .pointwise import softmax_causal
@@ -79,7 +80,7 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
         weights = np.empty((B * T, H, int(seen.max())), np.float32)
         attend(flat, k, v, np.repeat(np.arange(B), T), seen, scale, weights, out)
         return out.reshape(B, T, H, K)
-    out = np.empty((B, T, H, K), np.float32)
+    out = empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)
 
     def some(piece: tuple[int, int]) -> None:

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 from numba import void
 
+from ..pages import empty
 from .arithmetic import PARALLEL, matrix, out2, vector
 from .dots import dot_rows
 from .product import product
@@ -36,7 +37,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     if not isinstance(weight, np.ndarray):
         out = _reduced(flat, weight, bias)
     elif len(flat) > FEW or x.dtype != np.float32 or not streams(weight):
-        out = np.empty((len(flat), weight.shape[1]), x.dtype)
+        out = empty((len(flat), weight.shape[1]), x.dtype)
 
         def part(some: slice) -> None:
             np.matmul(flat, weight[:, some], out=out[:, some])
@@ -58,7 +59,7 @@ def unembed(x: Array, lm_head: Any) -> Array:
     if not isinstance(lm_head, np.ndarray):
         out = _reduced(flat, lm_head, _zeros(lm_head.shape[1]))
     elif len(flat) > FEW or x.dtype != np.float32 or not streams(lm_head):
-        out = np.empty((len(flat), len(lm_head)), x.dtype)
+        out = empty((len(flat), len(lm_head)), x.dtype)
         in_threads(lambda some: np.matmul(flat, lm_head[some].T, out=out[:, some]), portions(len(lm_head), 4096))
     else:
         out = np.empty((len(flat), lm_head.shape[0]), np.float32)
@@ -74,7 +75,7 @@ def _zeros(outputs: int) -> Array:
 def _reduced(x: Array, weight: Any, bias: Array) -> Array:
     x = x.astype(np.float32, copy=False)
     outputs = weight.shape[1]
-    out = np.empty((len(x), outputs), np.float32)
+    out = empty((len(x), outputs), np.float32)
     if len(x) > FEW:
         x = weight.rounded(x)
         # Some outputs at a time, so that the widened copy stays small.

@@ -9,6 +9,7 @@ import numpy as np
 from numba import types, void
 
 from .. import ops
+from ..pages import empty
 from .arithmetic import SERIAL, exp, lengths1, matrix, out2, out4, vector
 from .threads import in_threads, slices
 
@@ -35,7 +36,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """As `ops.layer_norm`, in one visit to each position."""
     if x.dtype != np.float32:
         return ops.layer_norm(x, weight, bias, epsilon)
-    out, D = np.empty(x.shape, np.float32), x.shape[-1]
+    out, D = empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, D), out.reshape(-1, D)
     in_threads(lambda part: layer_norm_rows(source[part], weight, bias, epsilon, target[part]), slices(len(source)))
     return out
@@ -54,7 +55,7 @@ def gelu_new(x: Array) -> Array:
     """As `ops.gelu_new`: x·½(1 + tanh u) is x·σ(2u), which needs one exponential."""
     if x.dtype != np.float32:
         return ops.gelu_new(x)
-    out, F = np.empty(x.shape, np.float32), x.shape[-1]
+    out, F = empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, F), out.reshape(-1, F)
     in_threads(lambda part: gelu_rows(source[part], target[part]), slices(len(source)))
     return out

@@ -1,39 +1,17 @@
 """Many positions at once: pieces of work on a pool of Python threads, with BLAS kept to one thread inside each.
 
 Decoding runs on Numba's pool, which waits by spinning; OpenBLAS's own pool spins too, and the two would steal the
-cores from each other. So where BLAS works, it works in these threads, which sleep when idle: NumPy and the kernels
-release Python's lock while they compute.
+cores from each other. So where BLAS works, it works in these threads, which sleep when idle.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
 
 import numba
 
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
-
-    from threadpoolctl import ThreadpoolController
-
-Piece = TypeVar("Piece")
-
-
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(threads, thread_name_prefix="gpt2_np")
-
-
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="blas")
+from ..pool import Piece, blas, on_threads
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
@@ -41,9 +19,8 @@ def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None
     if len(pieces) == 1:
         work(pieces[0])
         return
-    with _blas().limit(limits=1):
-        for _ in _pool(numba.get_num_threads()).map(work, pieces):
-            pass
+    with blas().limit(limits=1):
+        on_threads(work, pieces, numba.get_num_threads())
 
 
 def slices(rows: int, least: int = 32) -> list[slice]:
