@@ -81,7 +81,7 @@ PENALTIES = [
           "Paulus et al. 2018", "A hard stop for loops in beams; 3 or 4.", {"no_repeat_ngram_size": 3}, False, AGAIN),
     Entry("sequence_bias", "A bias on the token that would complete a sequence. `logit_bias` does it for single ids.",
           r"z_i \leftarrow z_i + b", "transformers", "To nudge a word up or down.",
-          {"sequence_bias": [([" beautiful"], 3.0), ([" daughter"], -2.0)]}, False),
+          {"sequence_bias": [([" beautiful"], 2.0), ([" daughter"], -2.0)]}, False),
     Entry("bad_words_ids", "Sequences that never come.", r"z_i \leftarrow -\infty", "transformers",
           "A list of what must not be said. `suppress_tokens` and `begin_suppress_tokens` do it for ids, everywhere or at "
           "the start.", {"bad_words_ids": [[" daughter"], [" son"]]}, False),

@@ -1,6 +1,6 @@
 """Write the bundled model's card: its figures measured here, its samples unedited.
 
-    python scripts/write_card.py gpt2_np/bundled/tales --text TEXT
+    python scripts/write_card.py gpt2_np/bundled/tales --text TEXT --run runs/tales
 
 Bits per byte are `gpt2-np score`'s on every held-out document, one document at a time; the induction score is the
 attention that a head pays, on random tokens that repeat, to what followed the same token before.
@@ -31,7 +31,7 @@ SAMPLES = [
 
 
 # A small model loops where it may and rambles where it must not: these keep it between the two.
-STORY = {"max_new_tokens": 120, "temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 4}
+STORY = {"max_new_tokens": 120, "temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3}
 SCHEDULE = Path(__file__).parent / "training" / "tales.csv"
 
 
@@ -45,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the model's folder; its README.md is written")
     parser.add_argument("--text", type=Path, required=True, help="the folder with the text and its SOURCES.md")
+    parser.add_argument("--run", type=Path, help="the folder that train_bundled.py wrote: on what it computed")
     parser.add_argument("--keep-figures", action="store_true", help="take figures.json as it is: measure nothing anew")
     options = parser.parse_args()
     model = GPT2.from_pretrained(options.folder)
@@ -53,7 +54,9 @@ def main() -> None:
     else:
         scores = {kind: held_out(model, options.text, kind) for kind in data.KINDS}
         parameters = sum(array.size for _, array in flatten(model.params))
-        figures = {"held_out": scores, "induction": induction(model), "parameters": parameters}
+        device, version = json.loads((options.run / "settings-0.json").read_text())["on"].split(", ")
+        figures = {"held_out": scores, "induction": induction(model), "parameters": parameters,
+                   "trained_on": {"device": device, "torch": version}}  # fmt: skip
         (options.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     shutil.copy(options.text / "ATTRIBUTION-african-storybook.tsv", options.folder)
     (options.folder / "README.md").write_text(card(model, options.folder, options.text, figures))
@@ -85,7 +88,7 @@ def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
     """The whole card as Markdown."""
     with (folder / "loss.csv").open() as file:
         last = list(csv.DictReader(file))[-1]
-    config, scores = model.config, figures["held_out"]
+    config, scores, on = model.config, figures["held_out"], figures["trained_on"]
     best = max((score, layer, head) for layer, row in enumerate(figures["induction"]) for head, score in enumerate(row))
     lines = [
         "---", "language: en", "license: mit", "library_name: transformers", "tags: [gpt2, stories, interpretability]",
@@ -109,23 +112,26 @@ def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
         "places last a few of them, then the story drifts. Its English is that of fairy tales and of novels from 1839 to "
         "1930, and so are the prejudices of its texts.", "",
         "## Training", "",
-        f"{int(last['tokens']):,} tokens in {int(last['seconds']) / 3600:.1f} hours of computing on two shared CPU cores "
-        "(bfloat16 products), with `scripts/train_bundled.py`, seed 0: Muon for the blocks' matrices, AdamW for the rest, "
-        "linear warm-up and a cosine down, gradients clipped at 1, 16 rows of 512 tokens a step. Some rows are "
-        "from the tales, the others from the novels. In some rows a passage repeats over and over, of the text or of random tokens; it takes induction "
-        "heads to predict that. The run was spread over sittings, each going on from the checkpoint of the last, with "
-        "these settings:", "",
+        f"{int(last['tokens']):,} tokens in {int(last['seconds']) / 60:.1f} minutes on one {on['device']} ({on['torch']}, "
+        "bfloat16 products), with `scripts/train_bundled.py`, seed 0: Muon for the blocks' matrices, AdamW for the rest, "
+        "linear warm-up and a cosine down, gradients clipped at 1, dropout 0.1, weight decay 0.1, 128 rows of 512 tokens a "
+        "step. Some rows are from the tales, the others from the novels, so that a novel was read about 32 times and a tale "
+        "about 56. In some rows a passage repeats over and over, of the text or of random tokens; it takes induction heads to "
+        "predict that.", "",
         "| from step | planned tokens | rows from the tales | rows in which a passage repeats |", "|---|---|---|---|",
         *(f"| {one.step:,} | {one.tokens:,} | {one.tales:.0%} | {one.repeats:.0%} |"
           for one in learning.read_phases(SCHEDULE)), "",
         "The loss curve is in `loss.csv`; the weights were rounded once, to float16. One command runs the same schedule, "
-        "in one sitting or as many as you like, and another makes this folder of it:", "",
-        "```sh", "python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv",
+        "in one sitting or as many as you like, and another makes this folder of it. On another device or with another torch "
+        "the weights come out a little different; on one they are the same: 300 steps, once in one go and once stopped and "
+        "taken up again, gave the same bits.", "",
+        "```sh", "python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv \\",
+        "    --device cuda --every 100 --check 2000",
         "python scripts/export_bundled.py runs/tales runs/model", "```", "",
         "## Where the text came from", "", sources(text), "",
         "## Ten stories", "",
         f"Unedited, and none drawn twice: prompt number N with seed N, `{command(STORY)} --seed N`. The settings were "
-        "chosen by reading the first five prompts under six settings.", "",
+        "chosen by reading the first five prompts under four settings.", "",
         *samples(model),
         "## The same beginning, by strategy", "", *strategies(model),
     ]  # fmt: skip
