@@ -16,7 +16,7 @@ import pytest
 
 from decoders import beam, constraint, guidance, llama_cpp, mirostat, mlx_lm, repetition, synthid, warpers, watermark
 from decoders import processors as P
-from gpt2_np import GPT2, cache, model, ops
+from gpt2_np import GPT2, cache, model, ops, threaded
 from gpt2_np.parity import bundle, cases, vectors
 
 TINY = Path(__file__).parent / "golden/bundle"
@@ -71,8 +71,8 @@ def exact_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def transposed_projection(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = ops.linear
-    monkeypatch.setattr(ops, "linear", lambda x, w, b: right(x, w.T if w.shape[0] == w.shape[1] else w, b))
+    right = threaded.linear
+    monkeypatch.setattr(threaded, "linear", lambda x, w, b: right(x, w.T if w.shape[0] == w.shape[1] else w, b))
 
 
 def no_final_norm(monkeypatch: pytest.MonkeyPatch) -> None:

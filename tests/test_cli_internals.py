@@ -25,6 +25,8 @@ STORY = "Once upon a time there was a king who had three sons. The king said to 
 CLEAN, CORRUPTED = "The king said to his mother", "The queen said to her mother"
 ANSWER = ["--answer", " and", "--versus", ","]
 PNG = b"\x89PNG"
+CONFIG = GPT2.from_pretrained().config
+L, H = CONFIG.n_layer, CONFIG.n_head
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,13 +63,13 @@ def test_inspect_writes_the_page(tmp_path: Path) -> None:
     ("arguments", "shape"),
     [
         (["attention", "A king had a son", "--layer", "1", "--head", "2"], (5, 5)),
-        (["ablate", "The king said", *ANSWER], (6, 8)),
-        (["ablate", "The king said", "--answer", ",", "--what", "mlps"], (6, 1)),
-        (["patch", CLEAN, CORRUPTED, *ANSWER], (6, 6)),
-        (["patch", CLEAN, CORRUPTED, *ANSWER, "--point", "attn.z", "--over", "head"], (6, 8)),
-        (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.4.attn.q:1", "--to", "unembed"], (6, 8)),
-        (["circuits"], (6, 8)),
-        (["circuits", "--kind", "qk"], (6, 8)),
+        (["ablate", "The king said", *ANSWER], (L, H)),
+        (["ablate", "The king said", "--answer", ",", "--what", "mlps"], (L, 1)),
+        (["patch", CLEAN, CORRUPTED, *ANSWER], (L, 6)),
+        (["patch", CLEAN, CORRUPTED, *ANSWER, "--point", "attn.z", "--over", "head"], (L, H)),
+        (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.4.attn.q:1", "--to", "unembed"], (L, H)),
+        (["circuits"], (L, H)),
+        (["circuits", "--kind", "qk"], (L, H)),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else "",
 )
@@ -81,18 +83,18 @@ def test_every_sweep_prints_its_numbers_and_draws_them(arguments: list[str], sha
 def test_a_table_says_what_the_json_says() -> None:
     for arguments in (["ablate", "The king", "--answer", " was", "--what", "mlps"], ["circuits"]):
         values = np.array(json.loads(run(*arguments, "--json"))["values"])
-        rows = [line.split() for line in run(*arguments).splitlines()[-6:]]
+        rows = [line.split() for line in run(*arguments).splitlines()[-L:]]
         np.testing.assert_allclose([[float(number) for number in row[1:]] for row in rows], values, atol=6e-4)
 
 
 def test_heads_lens_and_one_head_in_words(tmp_path: Path) -> None:
     scores = json.loads(run("heads", "--length", "12", "--json"))
-    assert np.shape(scores["induction"]) == (6, 8)
+    assert np.shape(scores["induction"]) == (L, H)
     repeated = json.loads(run("heads", "--text", STORY, "--json", "--out", tmp_path / "heads.svg"))
     assert repeated != scores
     assert (tmp_path / "heads.svg").read_text().startswith("<?xml")
     looked = json.loads(run("lens", "Once upon a time", "--json", "--out", tmp_path / "lens.png"))
-    assert np.shape(looked["top"]) == (7, len(looked["tokens"]))
+    assert np.shape(looked["top"]) == (L + 1, len(looked["tokens"]))
     assert looked["tokens"][0] in run("lens", "Once upon a time")
     words = json.loads(run("circuits", "--layer", "5", "--head", "0", "--count", "2", "--json", "--out",
                            tmp_path / "eigenvalues.pdf"))  # fmt: skip
@@ -139,7 +141,7 @@ def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> N
         (["ablate", "The king", *ANSWER, "--how", "mean"], "mean ablation needs reference texts"),
         (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.1.attn.q:x"], "a receiver is POINT or POINT:HEAD"),
         (["circuits", "--layer", "1"], "--layer and --head go together"),
-        (["attention", "A", "--layer", "6", "--head", "0"], "layer must be between 0 and 5, got 6"),
+        (["attention", "A", "--layer", str(L), "--head", "0"], f"layer must be between 0 and {L - 1}, got {L}"),
         (["capture", "/nowhere", "/tmp/x", "--names", "embed"], "No such file or directory: '/nowhere'"),
         (["lens", "A", "--tuned", "/nowhere.safetensors"], "No such file or directory"),
     ],
