@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="the folder that train_bundled.py wrote: on what it computed")
     parser.add_argument("--keep-figures", action="store_true", help="take figures.json as it is: measure nothing anew")
     options = parser.parse_args()
+    if options.run is None and not options.keep_figures:
+        parser.error("--run is needed where figures are measured anew")
     model = GPT2.from_pretrained(options.folder)
     if options.keep_figures:
         figures = json.loads((options.folder / "figures.json").read_text())
