@@ -63,11 +63,6 @@ class Search:
     stopped: str | None = None
 
 
-def best(scores: Array, k: int) -> Array:
-    """The places of the k largest, largest first; the first of equals first."""
-    return np.argsort(-scores, kind="stable")[:k]
-
-
 def beam_search(
     stepper: Stepper,
     prompts: Sequence[Sequence[int]],
@@ -115,7 +110,7 @@ def beam_search(
             candidates = np.array([highest(row, K) for row in totals])
         else:
             drawn = multinomial(stream, softmax(totals), K, growing, len(prompts))
-            candidates = np.array([places[best(row[places], K)] for places, row in zip(drawn, totals, strict=True)])
+            candidates = np.array([places[highest(row[places], K)] for places, row in zip(drawn, totals, strict=True)])
 
         late = time.monotonic() > until
         rows: list[int] = []
@@ -166,10 +161,10 @@ def advance(
     full = len(search.pool) == beams
     if not (full and options.early_stopping is True):
         merged = search.pool + ended
-        search.pool = [merged[place] for place in best(np.array([beam.score for beam in merged]), beams)]
+        search.pool = [merged[place] for place in highest(np.array([beam.score for beam in merged]), beams)]
 
     scores = np.array([beam.score + (NEVER if beam.finish_reason else np.float32(0)) for beam in grown], np.float32)
-    chosen = best(scores, beams)
+    chosen = highest(scores, beams)
     search.running = [Beam(grown[place].ids, grown[place].logprobs, scores[place]) for place in chosen]
     if all(beam.finish_reason for beam in grown) or not any(possible(beam, options) for beam in search.running):
         search.stopped = "max_time" if late else "no candidate goes on"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads
     """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels let go of Python's lock."""
     for _ in _pool(threads, os.getpid()).map(work, pieces):
         pass
+
+
+def evenly(count: int, pieces: int) -> list[slice]:
+    """`count` things in so many pieces of about equal size."""
+    bounds = [count * piece // pieces for piece in range(pieces + 1)]
+    return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 @lru_cache(maxsize=1)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from . import ops
+from .ops import split_heads as split_heads
 from .pages import empty
-from .pool import blas, on_threads
+from .pool import blas, evenly, on_threads
 
 Array = np.ndarray
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
@@ -95,11 +96,6 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 
 
-def __getattr__(name: str) -> Any:
-    """What isn't divided is `ops`' own."""
-    return getattr(ops, name)
-
-
 def _by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
     """``function(x)``, for a function of every vector along the last axis apart, whose results are `width` long.
 
@@ -124,8 +120,7 @@ def _in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
         return
     threads = _threads()
     pieces = min(count, threads * max(1, round(size / (threads * CACHED))))
-    bounds = [count * piece // pieces for piece in range(pieces + 1)]
-    on_threads(work, map(slice, bounds, bounds[1:]), threads)
+    on_threads(work, evenly(count, pieces), threads)
 
 
 def _threads() -> int:

@@ -75,13 +75,14 @@ def _zeros(outputs: int) -> Array:
 def _reduced(x: Array, weight: Any, bias: Array) -> Array:
     x = x.astype(np.float32, copy=False)
     outputs = weight.shape[1]
-    out = empty((len(x), outputs), np.float32)
     if len(x) > FEW:
+        out = empty((len(x), outputs), np.float32)
         x = weight.rounded(x)
         # Some outputs at a time, so that the widened copy stays small.
         pieces = [slice(start, min(outputs, start + 512)) for start in range(0, outputs, 512)]
         in_threads(lambda part: np.matmul(x, weight.dequantize(part), out=out[:, part]), pieces)
         out += bias
         return out
+    out = np.empty((len(x), outputs), np.float32)
     product(x, weight.codes, weight.scales, bias, NOTHING, out)
     return out

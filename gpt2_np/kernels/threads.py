@@ -7,11 +7,10 @@ cores from each other. So where BLAS works, it works in these threads, which sle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 
 import numba
 
-from ..pool import Piece, blas, on_threads
+from ..pool import Piece, blas, evenly, on_threads
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
@@ -26,8 +25,7 @@ def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None
 def slices(rows: int, least: int = 32) -> list[slice]:
     """`rows` rows in equal pieces, one a thread, of at least `least` rows each."""
     pieces = max(1, min(numba.get_num_threads(), rows // least))
-    bounds = [rows * piece // pieces for piece in range(pieces + 1)]
-    return [slice(start, end) for start, end in pairwise(bounds)]
+    return evenly(rows, pieces)
 
 
 def portions(outputs: int, size: int) -> list[slice]:
@@ -36,5 +34,4 @@ def portions(outputs: int, size: int) -> list[slice]:
     BLAS sums in another order where a piece has another shape, so the pieces must not depend on the machine.
     """
     pieces = max(1, min(outputs, 2 * max(1, round(outputs / (2 * size)))))
-    bounds = [outputs * piece // pieces for piece in range(pieces + 1)]
-    return [slice(start, end) for start, end in pairwise(bounds)]
+    return evenly(outputs, pieces)
