@@ -7,10 +7,12 @@ dropped or shortened without the others noticing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .config import Config
+from .pages import zeros
 
 Array = np.ndarray
 
@@ -20,8 +22,8 @@ class KVCache:
 
     Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; the operating system
     hands out its pages only as they are written. ``shared`` is (B, B): how many first positions two rows are known to
-    have in common, so that a row that becomes another's copy takes over only what differs. ``room`` is what a step of
-    decoding works in, kept from one to the next.
+    have in common, so that a row that becomes another's copy takes over only what differs. ``ready`` is what `step`
+    has prepared for this cache, kept from one step of decoding to the next.
     """
 
     def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
@@ -29,11 +31,11 @@ class KVCache:
             raise ValueError(f"a cache must hold between 1 and {config.n_positions} positions, got {capacity}")
         shape = (config.n_layer, rows, config.n_head, capacity, config.head_width)
         # Zeros, not whatever lay there: what a shorter row has not written is masked, but 0 · NaN would be NaN.
-        self.k = np.zeros(shape, dtype)
-        self.v = np.zeros(shape, dtype)
+        self.k = zeros(shape, dtype)
+        self.v = zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
         self.shared = np.zeros((rows, rows), np.int64)
-        self.room: tuple[Array, ...] = ()
+        self.ready: Any = None
 
     @property
     def rows(self) -> int:
@@ -71,7 +73,7 @@ class KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
         view = object.__new__(KVCache)
         view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
-        view.lengths, view.shared, view.room = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), ()
+        view.lengths, view.shared, view.ready = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), None
         return view
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
@@ -93,7 +95,8 @@ class KVCache:
                 kept = [array[:, old, :, part].copy() for _, old, part in moved]
                 for (row, _, part), what in zip(moved, kept, strict=True):
                     array[:, row, :, part] = what
-            self.k, self.v = self.k[:, : len(rows)], self.v[:, : len(rows)]
+            if len(rows) < self.rows:
+                self.k, self.v = self.k[:, : len(rows)], self.v[:, : len(rows)]
         self.lengths = self.lengths[rows]
         self.shared = np.where(rows[:, None] == rows, self.lengths, self.shared[rows[:, None], rows])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,19 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def mapped(path: Path, *, large_pages: bool) -> np.ndarray:
+    """A file's bytes, mapped into memory, read-only.
+
+    Linux keeps a file in large pages where it reads it from the disk for a mapping that asks for them, and the
+    processor finds its way through those faster. Without `large_pages` only what is touched counts as the process's.
+    """
+    data = np.memmap(path, np.uint8, mode="r")
+    if hasattr(mmap, "MADV_HUGEPAGE") and isinstance(data.base, mmap.mmap):
+        with suppress(OSError):  # a kernel built without large pages
+            data.base.madvise(mmap.MADV_HUGEPAGE if large_pages else mmap.MADV_NOHUGEPAGE)
+    return np.asarray(data)
 
 
 def let_go(tensor: np.ndarray) -> None:

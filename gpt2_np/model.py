@@ -55,7 +55,9 @@ def forward(
     if token_type_ids is not None:
         x = x + params.wte[token_type_ids]
     for layer, p in enumerate(params.h):
-        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."))
+        # Behind the last keys and values nothing looks at any position but the one that is asked for.
+        wanted = LAST if last_only and layer == config.n_layer - 1 and tap is no_tap else ALL
+        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."), wanted)
     if cache is not None:
         cache.advance(T)
     if last_only:
@@ -64,19 +66,33 @@ def forward(
     return tap("unembed", ops.unembed(x, params.lm_head))
 
 
-def block(x: Array, p: P.Block, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap) -> Array:
-    """One layer: attention, then MLP, each reading the residual stream and adding to it. (B, T, D) → (B, T, D)."""
+ALL, LAST = slice(None), slice(-1, None)
+
+
+def block(
+    x: Array, p: P.Block, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap, wanted: slice = ALL
+) -> Array:
+    """One layer: attention, then MLP, each reading the residual stream and adding to it. (B, T, D) → (B, T, D).
+
+    The result is that of the `wanted` positions, up to the last.
+    """
     x = tap("resid_pre", x)
     normalized = layer_norm(x, p.ln_1, config, ops, within(tap, "ln1."))
-    x = x + tap("attn_out", attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn.")))
+    attended = attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn."), wanted)
+    x = x[:, wanted] + tap("attn_out", attended)
     x = tap("resid_mid", x)
     normalized = layer_norm(x, p.ln_2, config, ops, within(tap, "ln2."))
     x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, within(tap, "mlp.")))
     return tap("resid_post", x)
 
 
-def attention(x: Array, p: P.Attention, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap) -> Array:
-    """Every position gathers what earlier ones offer, in H heads side by side. (B, T, D) → (B, T, D)."""
+def attention(
+    x: Array, p: P.Attention, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap, wanted: slice = ALL
+) -> Array:
+    """Every position gathers what earlier ones offer, in H heads side by side. (B, T, D) → (B, T, D).
+
+    The result is that of the `wanted` positions; their keys and values are made of all.
+    """
     B, T, D = x.shape
     q, k, v = ops.split_heads(ops.linear(x, *p.c_attn), config.n_head)
     q, k, v = tap("q", q), tap("k", k), tap("v", v)
@@ -87,6 +103,8 @@ def attention(x: Array, p: P.Attention, config: Config, layer: int, ops: Any, ca
     else:
         lengths = cache.lengths
         k, v = cache.extend(layer, k, v)
+    q = q[:, wanted]
+    lengths, T = lengths + T - q.shape[1], q.shape[1]
 
     scale = attention_scale(config, layer)
     if tap.wants("attn_scores") or tap.wants("pattern"):

@@ -1,26 +1,72 @@
-"""Arrays that begin where a large page of memory does."""
+"""Arrays that begin where a large page of memory does, in memory that is used again."""
 
 from __future__ import annotations
 
 import math
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
+Array = np.ndarray
 LARGE = 1 << 21  # bytes, where processors are x86
+KEPT = 1 << 27  # bytes of memory at most that wait for the next array
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """As ``numpy.empty``; what is larger than half a large page begins with one, and may fill its last one.
 
     NumPy asks the system for large pages from 4 MB on, but an array that begins anywhere begins and ends with hundreds
-    of small ones, each of which costs microseconds when it is first written to.
+    of small ones, each of which costs microseconds when it is first written to. And a layer needs the arrays that the
+    one before has just dropped: memory in which no array lies any more is given out again, its pages being there.
     """
-    dtype = np.dtype(dtype)
+    return _array(shape, dtype, zeros=False)
+
+
+def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """As ``numpy.zeros``, in the same way."""
+    return _array(shape, dtype, zeros=True)
+
+
+def _array(shape: tuple[int, ...], dtype: Any, *, zeros: bool) -> Array:
+    dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE // 2:
-        return np.empty(shape, dtype)
+        return fresh(shape, dtype)
     ample = -(-size // LARGE) * LARGE
-    memory = np.empty((ample if ample - size <= LARGE // 4 else size) + LARGE, np.uint8)
+    total = (ample if ample - size <= LARGE // 4 else size) + LARGE
+    again = _take(total)
+    memory = np.asarray(_Lent(fresh(total, np.uint8) if again is None else again))
     first = -memory.ctypes.data % LARGE
-    return memory[first : first + size].view(dtype).reshape(shape)
+    array = memory[first : first + size].view(dtype).reshape(shape)
+    if zeros and again is not None:
+        array.fill(0)
+    return array
+
+
+_waiting: list[Array] = []
+_changing = Lock()
+
+
+class _Lent:
+    """Memory while arrays lie in it: they refer to this, and when the last of them goes, so does this."""
+
+    def __init__(self, memory: Array) -> None:
+        self.memory, self.__array_interface__ = memory, memory.__array_interface__
+
+    def __del__(self) -> None:
+        # Python may come here at any moment, in the midst of `_take` too: then the memory is simply dropped.
+        if self.memory.nbytes <= KEPT // 2 and _changing.acquire(blocking=False):
+            _waiting.append(self.memory)
+            while sum(memory.nbytes for memory in _waiting) > KEPT:
+                del _waiting[0]
+            _changing.release()
+
+
+def _take(total: int) -> Array | None:
+    """Memory of so many bytes that waits, or None."""
+    with _changing:
+        for number in reversed(range(len(_waiting))):
+            if _waiting[number].nbytes == total:
+                return _waiting.pop(number)
+    return None

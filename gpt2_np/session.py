@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,13 +89,19 @@ class Model:
         """`model.forward` in the implementation that suits the call; see there."""
         tap = both(self.tap, tap)
         if tap is no_tap and self.backend == "numba" and cache is not None:
-            from . import step
+            from . import kernels, step
 
-            if step.suits(self.params, self.config, ids.size):
+            if ids.size <= kernels.FEW and self._fits_a_step:
                 return step.forward(self.params, self.config, ids, cache=cache, token_type_ids=token_type_ids,
                                     last_only=last_only)  # fmt: skip
         return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
                              token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
+
+    @cached_property
+    def _fits_a_step(self) -> bool:
+        from . import step
+
+        return step.suits(self.params, self.config)
 
     def _operations(self, tap: Tap) -> Any:
         if tap is not no_tap or self.backend == "numpy":

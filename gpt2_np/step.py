@@ -6,13 +6,13 @@ The twin of `model.forward` where nobody watches; `session` chooses it. It gives
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .cache import KVCache
 from .config import Config
-from .kernels import FEW, GELU_NEW, streams, unembed
+from .kernels import GELU_NEW, streams, unembed
 from .kernels.fused import block, room
 from .kernels.pointwise import layer_norm_rows
 from .model import attention_scale
@@ -22,11 +22,11 @@ from .quantize import Matrix
 Array = np.ndarray
 
 
-def suits(params: Params, config: Config, positions: int) -> bool:
-    """Whether `forward` can take so many positions: few of them, GPT-2's own activation, float32 matrices in rows."""
+def suits(params: Params, config: Config) -> bool:
+    """Whether `forward` can run this model, up to `kernels.FEW` positions: GPT-2's own activation, matrices in rows."""
     p = params.h[0]
     matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
-    return (positions <= FEW and config.activation_function in GELU_NEW and params.ln_f.weight.dtype == np.float32
+    return (config.activation_function in GELU_NEW and params.ln_f.weight.dtype == np.float32
             and all(_suits(linear) for linear in matrices))  # fmt: skip
 
 
@@ -53,20 +53,43 @@ def forward(
     x = params.wte[ids.ravel()] + params.wpe[positions]
     if token_type_ids is not None:
         x += params.wte[token_type_ids.ravel()]
-    if not cache.room or len(cache.room[0]) != len(x):
-        cache.room = room(len(x), config.n_embd, config.mlp_width, config.n_head, cache.capacity)
-    for layer, p in enumerate(params.h):
-        weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
-                   *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
-        run = block(weights[2].dtype.char)
-        run(x, rows, positions, cache.k[layer], cache.v[layer], config.layer_norm_epsilon,
-            attention_scale(config, layer), *weights, *cache.room)  # fmt: skip
+    ready = cache.ready
+    if ready is None or ready.params is not params or ready.k is not cache.k or ready.positions != len(x):
+        ready = cache.ready = prepare(params, config, cache, len(x))
+    for run, arguments in ready.blocks:
+        run(x, rows, positions, *arguments)
     cache.advance(T)
     if last_only:
         x = x[T - 1 :: T].copy()
     normalized = np.empty_like(x)
     layer_norm_rows(x, *params.ln_f, config.layer_norm_epsilon, normalized)
     return unembed(normalized.reshape(B, -1, config.n_embd), params.lm_head)
+
+
+class Ready(NamedTuple):
+    """What `forward` calls, block by block, for so many positions, these parameters, and a cache with these keys."""
+
+    params: Params
+    k: Array
+    positions: int
+    blocks: list[tuple[Any, tuple[Any, ...]]]
+
+
+def prepare(params: Params, config: Config, cache: KVCache, positions: int) -> Ready:
+    """Each block's compiled call and its arguments, but for those that every step has anew.
+
+    Made once and kept in the cache: between two blocks Python finds nothing of its own in the processor's cache, which
+    the weights have just gone through, and every array that it looks up meanwhile costs a visit to memory.
+    """
+    working = room(positions, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
+    blocks = []
+    for layer, p in enumerate(params.h):
+        weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
+                   *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
+        arguments = (cache.k[layer], cache.v[layer], config.layer_norm_epsilon, attention_scale(config, layer),
+                     *weights, *working)  # fmt: skip
+        blocks.append((block(weights[2].dtype.char), arguments))
+    return Ready(params, cache.k, positions, blocks)
 
 
 NO_SCALES = np.empty((0, 0), np.float32)

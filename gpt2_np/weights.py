@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from .config import Config
-from .files import let_go, shards
+from .files import let_go, mapped, shards
 from .params import Params, assemble, shapes
 
 Array = np.ndarray
@@ -38,7 +38,7 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     """
     found = {}
     for file in files(folder):
-        for name, tensor in open_safetensors(file).items():
+        for name, tensor in open_safetensors(file, large_pages=not to_convert).items():
             official = name.removeprefix("transformer.")
             if BUFFERS.fullmatch(official):
                 continue
@@ -77,7 +77,7 @@ def files(folder: Path) -> list[Path]:
     raise FileNotFoundError(f"{folder} holds no model.safetensors")
 
 
-def open_safetensors(path: Path) -> dict[str, tuple[str, Array]]:
+def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
     """Every tensor of a file as (stored dtype, read-only view of the mapped file). Reads the header only.
 
     The safetensors library judges the header first (sizes, overlaps, offsets); ``ValueError`` names the file when
@@ -91,13 +91,13 @@ def open_safetensors(path: Path) -> dict[str, tuple[str, Array]]:
             raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
         header_size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(header_size))
-    data = np.memmap(path, np.uint8, mode="r", offset=0)
+    data = mapped(path, large_pages=large_pages)
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         start, end = (8 + header_size + offset for offset in entry["data_offsets"])
-        raw, stored = np.asarray(data[start:end]), entry["dtype"]
+        raw, stored = data[start:end], entry["dtype"]
         tensors[name] = stored, raw.view(DTYPES[stored]).reshape(entry["shape"]) if stored in DTYPES else raw
     return tensors
 

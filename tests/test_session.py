@@ -55,3 +55,18 @@ def test_hidden_states_and_early_layers_are_transformers_own(small: Path, backen
         assert logits.dtype == np.float32
     assert session.n_layer == 3
     assert session.tied
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("length", [5, 60])  # 2 · 60 positions are more than a step of decoding takes
+def test_the_last_logits_alone_are_those_of_all(small: Path, backend: str, length: int) -> None:
+    """The last block is spared what nobody asks for; what was remembered on the way must be whole."""
+    model, ids, more = Model.from_pretrained(small, backend=backend), random_ids(2, length), random_ids(2, 1, seed=1)
+    every, last, watched = model.start(), model.start(), model.start()
+    all_logits = every.feed_all(ids)
+    np.testing.assert_allclose(last.feed(ids), [row[-1] for row in all_logits], atol=2e-5)
+    np.testing.assert_allclose(last.feed(more), every.feed(more), atol=2e-5)
+    # Who watches sees every position of the last block all the same.
+    logits, (stream,) = watched._observe(ids, ["blocks.2.resid_post"], last_only=True)
+    assert [row.shape for row in stream] == [(length, 48)] * 2
+    np.testing.assert_allclose(logits, [row[-1] for row in all_logits], atol=2e-5)

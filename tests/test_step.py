@@ -31,7 +31,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fused_and_single_operations_give_the_same_bits(wide: Path, dtype: str) -> None:
     loaded = Model.from_pretrained(wide, dtype=dtype)
     params, config, ids = loaded.params, loaded.config, random_ids(2, 12)
-    assert step.suits(params, config, 10)
+    assert step.suits(params, config)
     fused = logits(lambda part, cache: step.forward(params, config, part, cache=cache), loaded, ids)
     single = logits(lambda part, cache: model.forward(params, config, part, cache=cache, ops=kernels), loaded, ids)
     for one, other in zip(fused, single, strict=True):
@@ -48,12 +48,28 @@ def test_several_ids_at_once_give_the_bits_of_one_by_one(small: Path) -> None:
     np.testing.assert_array_equal(np.concatenate(singly)[1:], together)
 
 
+def test_what_was_prepared_is_prepared_anew_for_other_rows_and_other_parameters(small: Path) -> None:
+    loaded, ids = Model.from_pretrained(small), random_ids(3, 12)
+    params, config = loaded.params, loaded.config
+    other = params._replace(h=params.h[::-1])
+    caches = [KVCache(config, 1, 12) for _ in range(2)]
+    fused = [step.forward(params, config, ids[:1, :4], cache=caches[0])]
+    single = [model.forward(params, config, ids[:1, :4], cache=caches[1], ops=kernels)]
+    for rows, width, these in (([0, 0, 0], 1, params), ([2, 0], 1, params), ([1, 0], 1, other), ([0, 1], 2, other)):
+        for cache in caches:
+            cache.reorder(rows)
+        part = ids[: len(rows), 4 : 4 + width]
+        fused.append(step.forward(these, config, part, cache=caches[0]))
+        single.append(model.forward(these, config, part, cache=caches[1], ops=kernels))
+    for one, two in zip(fused, single, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     loaded = Model.from_pretrained(small)
     params, config = loaded.params, loaded.config
-    assert not step.suits(params, config, kernels.FEW + 1)
     oracle = Model.from_pretrained(small, dtype="float64")
-    assert not step.suits(oracle.params, config, 1)
+    assert not step.suits(oracle.params, config)
     transposed = params.h[0].attn.c_attn._replace(weight=np.asfortranarray(params.h[0].attn.c_attn.weight))
     block = params.h[0]._replace(attn=params.h[0].attn._replace(c_attn=transposed))
-    assert not step.suits(params._replace(h=(block, *params.h[1:])), config, 1)
+    assert not step.suits(params._replace(h=(block, *params.h[1:])), config)

@@ -88,6 +88,24 @@ def test_float32_is_mapped_not_copied(small: Path) -> None:
         assert not array.flags.writeable
 
 
+@pytest.mark.parametrize(("dtype", "flag"), [("float32", "hg"), ("int8", "nh")])
+def test_mapped_weights_ask_for_large_pages_where_all_are_read(dtype: str, flag: str, small: Path) -> None:
+    if "[" not in read_if_there("/sys/kernel/mm/transparent_hugepage/enabled"):
+        pytest.skip("this system has no large pages to ask for")
+    code = (
+        "import sys; from gpt2_np.session import Model; model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2]);"
+        "parts = open('/proc/self/smaps').read().split('VmFlags:');"
+        "print(*[after.split('\\n')[0] for part, after in zip(parts, parts[1:]) if 'model.safetensors' in part])"
+    )
+    flags = subprocess.check_output([sys.executable, "-c", code, str(small), dtype], text=True).split()
+    assert flag in flags
+    assert ({"hg", "nh"} - {flag}).isdisjoint(flags)
+
+
+def read_if_there(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
 def test_loading_a_large_model_takes_no_second_copy(tmp_path: Path) -> None:
     config = Config(n_layer=8, n_embd=512, n_head=8, vocab_size=20000)
     tensors = {name: torch.ones(shape) for name, shape in shapes(config).items()}
