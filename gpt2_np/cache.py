@@ -49,7 +49,7 @@ class KVCache:
 
     def check_room(self, T: int) -> None:
         """``ValueError`` when T more positions don't fit into the longest row."""
-        longest = int(self.lengths.max(initial=0))
+        longest = max(self.lengths.tolist(), default=0)
         if longest + T > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} positions, got {longest} + {T}")
 

@@ -47,41 +47,45 @@ def forward(
 
     As `model.forward`; B · T is at most `kernels.FEW`.
     """
-    B, T = ids.shape
-    positions = (cache.lengths[:, None] + np.arange(T)).ravel()
-    rows = np.repeat(np.arange(B), T)
+    T = ids.shape[1]
+    ready = cache.ready
+    if ready is None or ready.params is not params or ready.k is not cache.k or len(ready.rows) != ids.size:
+        ready = cache.ready = prepare(params, config, cache, T)
+    positions = cache.lengths[ready.rows] + ready.steps
     x = params.wte[ids.ravel()] + params.wpe[positions]
     if token_type_ids is not None:
         x += params.wte[token_type_ids.ravel()]
-    ready = cache.ready
-    if ready is None or ready.params is not params or ready.k is not cache.k or ready.positions != len(x):
-        ready = cache.ready = prepare(params, config, cache, len(x))
     for run, arguments in ready.blocks:
-        run(x, rows, positions, *arguments)
+        run(x, ready.rows, positions, *arguments)
     cache.advance(T)
-    if last_only:
+    if last_only and T > 1:
         x = x[T - 1 :: T].copy()
     normalized = np.empty_like(x)
     layer_norm_rows(x, *params.ln_f, config.layer_norm_epsilon, normalized)
-    return unembed(normalized.reshape(B, -1, config.n_embd), params.lm_head)
+    return unembed(normalized.reshape(len(ids), -1, config.n_embd), params.lm_head)
 
 
 class Ready(NamedTuple):
-    """What `forward` calls, block by block, for so many positions, these parameters, and a cache with these keys."""
+    """What `forward` calls, block by block, for these parameters, a cache with these keys, and so many new positions.
+
+    Position r belongs to row ``rows[r]`` of the cache, and is the ``steps[r]``-th of its new ones.
+    """
 
     params: Params
     k: Array
-    positions: int
+    rows: Array
+    steps: Array
     blocks: list[tuple[Any, tuple[Any, ...]]]
 
 
-def prepare(params: Params, config: Config, cache: KVCache, positions: int) -> Ready:
+def prepare(params: Params, config: Config, cache: KVCache, T: int) -> Ready:
     """Each block's compiled call and its arguments, but for those that every step has anew.
 
     Made once and kept in the cache: between two blocks Python finds nothing of its own in the processor's cache, which
     the weights have just gone through, and every array that it looks up meanwhile costs a visit to memory.
     """
-    working = room(positions, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
+    rows, steps = (part.ravel() for part in np.indices((cache.rows, T)))
+    working = room(cache.rows * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
     blocks = []
     for layer, p in enumerate(params.h):
         weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
@@ -89,7 +93,7 @@ def prepare(params: Params, config: Config, cache: KVCache, positions: int) -> R
         arguments = (cache.k[layer], cache.v[layer], config.layer_norm_epsilon, attention_scale(config, layer),
                      *weights, *working)  # fmt: skip
         blocks.append((block(weights[2].dtype.char), arguments))
-    return Ready(params, cache.k, positions, blocks)
+    return Ready(params, cache.k, rows, steps, blocks)
 
 
 NO_SCALES = np.empty((0, 0), np.float32)

@@ -54,6 +54,7 @@ def main() -> None:
 
     for number, size in enumerate(options.sizes):
         folder = checkpoint(size, options.scratch)
+        machine.forget(folder)
         groups = [group for group in options.only if number == 0 or group in LARGER]
         for group in groups:
             if group == "curves":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numba import prange, types, void
@@ -11,12 +13,26 @@ from ..pages import empty
 from .arithmetic import PARALLEL, exp, lengths1, out3
 from .matrices import FEW
 from .pointwise import softmax_causal
+from .registers import address, ask_for, emits
 from .threads import in_threads
 
 Array = np.ndarray
+LINE = 16  # numbers in a line of the processor's cache
+NEAR = 256  # so many positions' keys, and values, memory is asked for at once
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 cache4 = types.Array(types.float32, 4, "C", readonly=True)
 heads3 = types.Array(types.float32, 3, "C", readonly=True)
+
+
+def ask(rows: Array, s: int, d: int) -> None:
+    """Ask memory for the line of the cache that ``rows[s, d]`` lies in."""
+
+
+@emits(ask, lambda rows, s, d: types.void)
+def _ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    rows, s, d = arguments
+    ask_for(builder, address(context, builder, signature.args[0], rows, s, d))
+    return context.get_dummy_value()
 
 
 @numba.njit(void(heads3, cache4, cache4, lengths1, lengths1, types.float32, out3, out3), **PARALLEL)
@@ -32,6 +48,13 @@ def attend(
         b, h = task // H, task % H
         S = seen[b]
         keys, values, w = k[rows[b], h], v[rows[b], h], weights[b, h]
+        # The weights of the layers before have pushed them out of the processor's cache.
+        for s in range(min(S, NEAR)):
+            for d in range(0, K, LINE):
+                ask(keys, s, d)
+        for s in range(min(S, NEAR)):
+            for d in range(0, K, LINE):
+                ask(values, s, d)
         whole = S // 4 * 4
         for s in range(0, whole, 4):
             w0 = w1 = w2 = w3 = np.float32(0)

@@ -14,7 +14,7 @@ import numpy as np
 from numba import types, void
 
 from .arithmetic import PARALLEL, codes4, codes8, codes16, grids, lengths1, matrix, out2, out3, out4, vector
-from .causal import attend
+from .causal import LINE, ask, attend
 from .pointwise import gelu_rows, layer_norm_rows
 from .product import product
 from .streaming import BLOCKS, rows_with_room
@@ -35,6 +35,11 @@ def _block(
     H, K = k.shape[1], k.shape[3]
     layer_norm_rows(x, ln_1_weight, ln_1_bias, epsilon, normalized)
     product(normalized, attn, attn_scales, attn_bias, sums, qkv)
+    for r in range(R):
+        for h in range(H):
+            for d in range(0, K, LINE):
+                ask(k[rows[r], h], positions[r], d)
+                ask(v[rows[r], h], positions[r], d)
     for r in range(R):
         for h in range(H):
             for d in range(K):
