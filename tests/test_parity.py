@@ -107,6 +107,9 @@ def test_rounding_is_told_from_a_defect() -> None:
     assert numbers("a", rounded + np.float32(1e-3), rounded, truth).verdict == "mismatch"
     assert numbers("a", np.full(50, np.nan, np.float32), rounded, truth).verdict == "mismatch"
     assert numbers("a", rounded[:9], rounded, truth).verdict == "mismatch"
+    # A single tensor may be as far off as twelve times torch's distance; random models were up to 8.6 times.
+    off = truth + 1e-4
+    assert [numbers("a", truth + far * 1e-4, off, truth).verdict for far in (11.9, 12.1)] == ["same", "mismatch"]
 
 
 # ---- near-ties and defects ------------------------------------------------------------------------------------------
@@ -207,7 +210,9 @@ class SpoiltBeams(Spoilt):
 def test_rounding_of_all_together_is_held_to_torch_s() -> None:
     as_good = [Check("a", "same", ours=1.2e-6, theirs=1e-6), Check("b", "same", ours=3e-6, theirs=1e-6)]
     assert rounding([*as_good, Check("c", "same", ours=0.5e-6, theirs=1e-6)]).passed
-    assert not rounding([*as_good, Check("c", "same", ours=1.6e-6, theirs=1e-6)]).passed
+    between, beyond = (Check("c", "same", ours=far * 1e-6, theirs=1e-6) for far in (2.1, 3.1))
+    assert [rounding([*as_good, between], device).passed for device in ("cpu", "cuda")] == [False, True]
+    assert not rounding([*as_good, beyond, beyond], "cuda").passed
 
 
 def test_the_torch_backend_decodes_with_our_decoders(small: Path) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 Array = np.ndarray
 Verdict = Literal["same", "near-tie", "mismatch"]
 
-# The worst entry of one tensor is an extreme of many roundings: on the same weights the ratio of ours to torch's runs
-# from 0.5 to 3, with no defect on either side. So a single tensor may be four times as far off as torch's, while over
-# all tensors together the median ratio may not pass 1.5. A CUDA device adds in many short sums, nearer to the truth
-# than a CPU: there the median was 1.4 and 2.0 for two models on an H200, and may be 3. What counts as rounding in any
-# case comes last.
-FARTHER, TOGETHER, ROUNDING = 4.0, {"cpu": 1.5, "cuda": 3.0}, 2e-6
+# The worst entry of one tensor is an extreme of many roundings, and a model with large weights carries an early one
+# through all that follows, so the ratio of ours to torch's varies with no defect on either side. Over random models of
+# four shapes, tiny to gpt2-medium's: a single tensor up to 6.2 and the median of a model's up to 1.76 beside torch on
+# two CPUs (some 80 and 150 models; on the first an OpenBLAS product rounds 1.4 times as much as MKL's), up to 8.6 and
+# 2.09 beside an H100 (the same 150), which adds in more and shorter sums. What counts as rounding in any case is last.
+FARTHER, TOGETHER, ROUNDING = 12.0, {"cpu": 2.0, "cuda": 3.0}, 2e-6
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Check:
 def numbers(name: str, ours: Array, theirs: Array, truth: Array) -> Check:
     """Compare two float32 results in the light of the float64 truth.
 
-    They are the same when ours is no farther from the truth than four times torch's distance, or than 2e-6 of the
-    truth's largest entry: float32 sums in another order differ by that. `rounding` is the sharper test of many.
+    They are the same when ours is no farther from the truth than twelve times torch's distance, or than 2e-6 of
+    the truth's largest entry: float32 sums in another order differ by that. `rounding` is the sharper test of many.
     """
     if ours.shape != theirs.shape:
         return Check(name, "mismatch", float("inf"), "shape", note=f"{ours.shape} against {theirs.shape}")
@@ -59,7 +59,7 @@ def numbers(name: str, ours: Array, theirs: Array, truth: Array) -> Check:
 
 
 def rounding(checks: Sequence[Check], device: str = "cpu") -> Check:
-    """Whether ours rounds as well as torch does, over many comparisons: the median of their ratios is at most 1.5, or 3
+    """Whether ours rounds as well as torch does, over many comparisons: the median of their ratios is at most 2, or 3
     where torch is on a CUDA device."""
     ratios = [check.ours / check.theirs for check in checks if check.ours is not None and check.theirs]
     median = float(np.median(ratios)) if ratios else 1.0
