@@ -7,12 +7,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Kernel threads wait for each other by spinning: on a machine that is busy with something else, tests of tiny models
 # would wait far longer than they compute. What more threads change is tested in processes that ask for them.
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent))
+# How long an example took says how busy the machine was, not whether it is right.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
