@@ -14,6 +14,7 @@ import numpy as np
 
 from .files import let_go
 from .ops import to_bfloat16
+from .pages import empty
 from .params import Block, Linear, Params
 
 Array = np.ndarray
@@ -98,12 +99,12 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
     """An (inputs, outputs) float32 matrix in reduced precision: "bfloat16", "int8" or "int4"."""
     shape = inputs, outputs = weight.shape[0], weight.shape[1]
     if dtype == "bfloat16":
-        codes = np.empty((outputs, inputs), np.uint16)
+        codes = empty((outputs, inputs), np.uint16)
         for some in pieces(outputs):
             codes[some] = to_bits(weight[:, some].T)
         return Matrix(codes, np.empty((0, 0), np.float32), shape)
     if dtype == "int8":
-        whole, scales = np.empty((outputs, inputs), np.int8), np.empty((1, outputs), np.float32)
+        whole, scales = empty((outputs, inputs), np.int8), np.empty((1, outputs), np.float32)
         for some in pieces(outputs):
             largest = np.abs(weight[:, some]).max(axis=0, keepdims=True, initial=0).astype(np.float32)
             scales[:, some] = largest / np.float32(127)
@@ -172,10 +173,10 @@ def quantize_block(block: Block, dtype: str) -> Block:
 def side_by_side(matrices: list[Matrix]) -> list[Matrix]:
     """The same matrices with their codes in one piece of memory.
 
-    A large piece lies in large pages (NumPy asks for them from 4 MB on), and the processor finds its way faster.
+    It lies in large pages where the system grants them, and the processor finds its way faster.
     """
     ends = np.cumsum([matrix.codes.size for matrix in matrices])
-    whole = np.empty(int(ends[-1]), matrices[0].codes.dtype)
+    whole = empty((int(ends[-1]),), matrices[0].codes.dtype)
     out = []
     for matrix, end in zip(matrices, ends.tolist(), strict=True):
         codes = whole[end - matrix.codes.size : end].reshape(matrix.codes.shape)

@@ -71,8 +71,8 @@ def test_few_inputs_of_a_row() -> None:
 
 
 def one_row(x, codes, totals):
-    dots.fetch(codes, 1, 0)
     sums = dots.no_sums(codes)
+    dots.fetch(sums, codes, 1, 0)
     for d in range(0, codes.shape[1], dots.step(codes)):
         sums = dots.add_products(sums, x, 1, codes, 1, d)
     dots.store_totals(sums, totals)
@@ -85,18 +85,30 @@ def some_rows(x, codes, totals):
     dots.store_totals(sums, totals)
 
 
+def eight_outputs(x, codes, totals):
+    sums = dots.no_sums_of_eight(codes)
+    for d in range(0, codes.shape[1], dots.step(codes)):
+        dots.fetch(sums, codes, 1, d)
+        sums = dots.add_products(sums, x, 1, codes, 1, d)
+    dots.store_totals(sums, totals)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize(("body", "rows"), [(one_row, 1), (some_rows, dots.TOGETHER)], ids=["one", "some"])
-def test_dot_products(dtype: str, body: Callable[..., None], rows: int) -> None:
-    x, weights = normal(rows + 1, 96), normal(dots.FOUR + 1, 96, seed=1)
+@pytest.mark.parametrize(
+    ("body", "rows", "outputs"),
+    [(one_row, 1, dots.FOUR), (some_rows, dots.TOGETHER, dots.FOUR), (eight_outputs, 1, dots.EIGHT)],
+    ids=["one", "some", "eight"],
+)
+def test_dot_products(dtype: str, body: Callable[..., None], rows: int, outputs: int) -> None:
+    x, weights = normal(rows + 1, 96), normal(outputs + 1, 96, seed=1)
     truth = x[1:].astype(np.float64) @ weights[1:].T.astype(np.float64)
     if dtype == "bfloat16":
         weights = quantize_matrix(weights.T, dtype).codes
         truth = x[1:] @ ((weights[1:].astype(np.uint32) << 16).view(np.float32)).T
     if dtype == "int8":
-        x, weights = whole(-16383, 16384, np.int16, rows + 1, 96), whole(-127, 128, np.int8, dots.FOUR + 1, 96)
+        x, weights = whole(-16383, 16384, np.int16, rows + 1, 96), whole(-127, 128, np.int8, outputs + 1, 96)
         truth = x[1:].astype(np.int64) @ weights[1:].T.astype(np.int64)
-    totals = np.zeros((rows, dots.FOUR), np.int32 if dtype == "int8" else np.float32)
+    totals = np.zeros((rows, outputs), np.int32 if dtype == "int8" else np.float32)
     for result in both_ways(body, x, weights, totals):
         np.testing.assert_allclose(result, truth, atol=0 if dtype == "int8" else 2e-5)
 

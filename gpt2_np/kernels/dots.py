@@ -1,7 +1,7 @@
-"""Matrices whose outputs lie down, one in each row of memory: dot products, four outputs at a time.
+"""Matrices whose outputs lie down, one in each row of memory: dot products, four or eight outputs at a time.
 
 The weights may be float32, bfloat16 (its bits), or whole numbers of 8 bits, which are multiplied with whole numbers of
-16. Four outputs share each vector of inputs that is loaded, some rows of inputs share each vector of weights, and
+16. Some outputs share each vector of inputs that is loaded, some rows of inputs share each vector of weights, and
 memory is asked for the outputs further on. A row's sums are added up in the same order in any company.
 """
 
@@ -33,12 +33,13 @@ from .registers import (
 Array = np.ndarray
 FOUR = 4
 TOGETHER = 4 if WIDE else 2  # rows whose sums find room in registers, four outputs of each
+EIGHT = 8 if WIDE else 4  # outputs of a row that has them to itself: memory answers faster, the more of it is asked for
 AHEAD = 4 * FOUR  # outputs ahead that memory is asked for
 OUTPUTS = 32  # that a thread takes at a time
 
-SUMS = {
-    (dtype, rows): Registers(dtype, rows * FOUR) for dtype in (types.float32, types.int32) for rows in (1, TOGETHER)
-}
+SHAPES = {rows * outputs: (rows, outputs) for rows, outputs in ((1, EIGHT), (1, FOUR), (TOGETHER, FOUR))}
+SUMS = {(dtype, *shape): Registers(dtype, count) for dtype in (types.float32, types.int32)
+        for count, shape in SHAPES.items()}  # fmt: skip
 INDEX = ir.IntType(64)
 HALVES, BYTES = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(8), 2 * LANES)
 
@@ -68,16 +69,22 @@ def no_sums_of_rows(codes: Array) -> Any:
     return np.zeros((TOGETHER, FOUR, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
 
 
-@emits(no_sums, lambda codes: SUMS[dtype_of_sums(codes), 1])
-@emits(no_sums_of_rows, lambda codes: SUMS[dtype_of_sums(codes), TOGETHER])
+def no_sums_of_eight(codes: Array) -> Any:
+    """Such sums of EIGHT outputs for one row."""
+    return np.zeros((1, EIGHT, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
+
+
+@emits(no_sums, lambda codes: SUMS[dtype_of_sums(codes), 1, FOUR])
+@emits(no_sums_of_rows, lambda codes: SUMS[dtype_of_sums(codes), TOGETHER, FOUR])
+@emits(no_sums_of_eight, lambda codes: SUMS[dtype_of_sums(codes), 1, EIGHT])
 def _no_sums(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return signature.return_type.array(None)
 
 
 def add_products(sums: Any, x: Array, r: int, codes: Array, f: int, d: int) -> Any:
-    """Add the next inputs of each row, ``x[r:, d:]``, times those of four outputs, ``codes[f:, d:]``, lane by lane."""
+    """Add the next inputs of each row, ``x[r:, d:]``, times those of some outputs, ``codes[f:, d:]``, lane by lane."""
     inputs = x[r : r + len(sums), None, d : d + step(codes)]
-    weights = widen(codes[f : f + FOUR, d : d + step(codes)])
+    weights = widen(codes[f : f + sums.shape[1], d : d + step(codes)])
     if codes.dtype == np.int8:
         return sums + (weights * inputs.astype(np.int32)).reshape(*sums.shape, 2).sum(axis=-1, dtype=np.int32)
     return sums + inputs * weights
@@ -87,16 +94,17 @@ def add_products(sums: Any, x: Array, r: int, codes: Array, f: int, d: int) -> A
 def _add_products(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     sums, x, r, codes, f, d = arguments
     prepare = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}
+    rows, outputs = SHAPES[sums.type.count]
     weights = [prepare[signature.args[3].dtype](
                    builder, address(context, builder, signature.args[3], codes, further(builder, f, k), d)
-               ) for k in range(FOUR)]  # fmt: skip
-    for row in range(sums.type.count // FOUR):
+               ) for k in range(outputs)]  # fmt: skip
+    for row in range(rows):
         where = address(context, builder, signature.args[1], x, further(builder, r, row), d)
         inputs = load(builder, where, weights[0].type)
-        for k in range(FOUR):
-            mine = builder.extract_value(sums, row * FOUR + k)
+        for k in range(outputs):
+            mine = builder.extract_value(sums, row * outputs + k)
             add = _add_pairs if weights[0].type == HALVES else multiply_add
-            sums = builder.insert_value(sums, add(builder, inputs, weights[k], mine), row * FOUR + k)
+            sums = builder.insert_value(sums, add(builder, inputs, weights[k], mine), row * outputs + k)
     return sums
 
 
@@ -116,29 +124,28 @@ def _add_pairs(builder: Any, a: Any, b: Any, sums: Any) -> Any:
     return builder.add(sums, builder.add(even, odd))
 
 
-def fetch(codes: Array, f: int, d: int) -> None:
-    """Ask memory for some weights of the four outputs from f on: all of them, when d has gone through all inputs.
+def fetch(sums: Any, codes: Array, f: int, d: int) -> None:
+    """Ask memory for some weights of as many outputs, from f on: all of them, when d has gone through all inputs.
 
     float32 is asked for in the order that it lies in; of the shorter rows of the others, all four at once is faster.
     """
 
 
-@emits(fetch, lambda codes, f, d: types.void)
+@emits(fetch, lambda sums, codes, f, d: types.void)
 def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    codes, f, d = arguments
-    kind = signature.args[0].dtype
-    if kind != types.float32:
-        for k in range(FOUR):
-            ask_for(builder, address(context, builder, signature.args[0], codes, further(builder, f, k), d))
-        return context.get_dummy_value()
-    where = address(context, builder, signature.args[0], codes, f, builder.mul(d, d.type(FOUR)))
-    size = FOUR * LANES * kind.bitwidth // 32
-    ask_for(builder, builder.bitcast(where, ir.IntType(32).as_pointer()), size)
+    sums, codes, f, d = arguments
+    of_codes, outputs = signature.args[1], SHAPES[sums.type.count][1]
+    if of_codes.dtype != types.float32:
+        for k in range(outputs):
+            ask_for(builder, address(context, builder, of_codes, codes, further(builder, f, k), d))
+    else:
+        where = address(context, builder, of_codes, codes, f, builder.mul(d, d.type(outputs)))
+        ask_for(builder, where, outputs * LANES)
     return context.get_dummy_value()
 
 
 def store_totals(sums: Any, totals: Array) -> None:
-    """The sums over all lanes: (rows, FOUR)."""
+    """The sums over all lanes: (rows, outputs)."""
     totals[:] = sums.sum(axis=2, dtype=sums.dtype)
 
 
@@ -147,8 +154,9 @@ def _store_totals(context: Any, builder: Any, signature: Any, arguments: Any) ->
     """Each sum's upper half of lanes is added to its lower, again and again; two sums share lanes that get free."""
     sums, totals = arguments
     add = builder.add if signature.args[0].vector.element == ir.IntType(32) else builder.fadd
-    for row in range(sums.type.count // FOUR):
-        vectors, width = [builder.extract_value(sums, row * FOUR + k) for k in range(FOUR)], LANES
+    rows, outputs = SHAPES[sums.type.count]
+    for row in range(rows):
+        vectors, width = [builder.extract_value(sums, row * outputs + k) for k in range(outputs)], LANES
         while width > 1:
             lower = [first + i for first in range(0, vectors[0].type.count, width) for i in range(width // 2)]
             upper = [lane + width // 2 for lane in lower]
@@ -166,22 +174,22 @@ def _store_totals(context: Any, builder: Any, signature: Any, arguments: Any) ->
 
 @register_jitable
 def multiply(sums: Any, x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
-    """Some rows of x, from the r-th on, times four outputs, from the f-th on, into ``totals`` (rows, FOUR).
+    """Some rows of x, from the r-th on, times some outputs, from the f-th on, into ``totals`` (rows, outputs).
 
-    Only the inputs from `start` to `end` count; ``sums`` are `no_sums` or `no_sums_of_rows`, one row or TOGETHER.
+    Only the inputs from `start` to `end` count; ``sums`` are what `no_sums` and its like give, for as many of both.
     """
     whole = end - (end - start) % step(codes)
     # Each rows' turn asks for its share of weights, so that memory is busy while they compute.
-    ahead = min(f + AHEAD, len(codes) - FOUR)
+    ahead = min(f + AHEAD, len(codes) - totals.shape[1])
     first, last = start + r * (end - start) // len(x), start + (r + len(totals)) * (end - start) // len(x)
     for d in range(start, whole, step(codes)):
         if first <= d < last:
-            fetch(codes, ahead, d)
+            fetch(sums, codes, ahead, d)
         sums = add_products(sums, x, r, codes, f, d)
     store_totals(sums, totals)
     for d in range(whole, end):
         for row in range(len(totals)):
-            for k in range(FOUR):
+            for k in range(totals.shape[1]):
                 totals[row, k] += x[r + row, d] * widen(codes[f + k, d])
 
 
@@ -189,17 +197,27 @@ def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
     R, D = x.shape
     F = len(codes)
-    if F < FOUR:
+    if F < EIGHT:
         for r in range(R):
             for f in range(F):
                 out[r, f] = bias[f]
                 for d in range(D):
                     out[r, f] += x[r, d] * widen(codes[f, d])
         return
+    if R < TOGETHER:
+        for part in prange((F + OUTPUTS - 1) // OUTPUTS):
+            first, several = np.int64(part) * OUTPUTS, np.empty((1, EIGHT), np.float32)
+            for some in range(first, min(F, first + OUTPUTS), EIGHT):
+                f = min(some, F - EIGHT)  # the last eight overlap others, which get the same sums once more
+                for r in range(R):
+                    multiply(no_sums_of_eight(codes), x, r, codes, f, 0, D, several)
+                    for k in range(EIGHT):
+                        out[r, f + k] = several[0, k] + bias[f + k]
+        return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first, totals = np.int64(part) * OUTPUTS, np.empty((TOGETHER, FOUR), np.float32)
         for some in range(first, min(F, first + OUTPUTS), FOUR):
-            f = min(some, F - FOUR)  # the last four overlap others, which get the same sums once more
+            f = min(some, F - FOUR)
             r = 0
             while r < R:
                 if r + TOGETHER <= R:

@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
 from .arithmetic import PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
-from .dots import FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_of_rows
+from .dots import EIGHT, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_of_eight, no_sums_of_rows
 
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
@@ -55,7 +55,7 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
     F = len(codes)
     levels, steps = np.empty((R, D), np.int16), np.empty(R, np.float32)
     round_rows(x, levels, steps)
-    if F < FOUR:
+    if F < EIGHT:
         for r in range(R):
             for f in range(F):
                 out[r, f] = np.float32(0)
@@ -63,11 +63,26 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
                     out[r, f] += np.float32(levels[r, d]) * np.float32(codes[f, d])
                 out[r, f] = out[r, f] * (scales[0, f] * steps[r]) + bias[f]
         return
+    if R < TOGETHER:
+        for part in prange((F + OUTPUTS - 1) // OUTPUTS):
+            first = np.int64(part) * OUTPUTS
+            several, sums_of_row = np.empty((1, EIGHT), np.int32), np.empty((1, EIGHT), np.float32)
+            for some in range(first, min(F, first + OUTPUTS), EIGHT):
+                f = min(some, F - EIGHT)  # the last eight overlap others, which get the same sums once more
+                for r in range(R):
+                    sums_of_row[:] = np.float32(0)
+                    for start in range(0, D, EXACT):
+                        multiply(no_sums_of_eight(codes), levels, r, codes, f, start, min(D, start + EXACT), several)
+                        for k in range(EIGHT):
+                            sums_of_row[0, k] += np.float32(several[0, k])
+                    for k in range(EIGHT):
+                        out[r, f + k] = sums_of_row[0, k] * (scales[0, f + k] * steps[r]) + bias[f + k]
+        return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first = np.int64(part) * OUTPUTS
         totals, values = np.empty((TOGETHER, FOUR), np.int32), np.empty((TOGETHER, FOUR), np.float32)
         for some in range(first, min(F, first + OUTPUTS), FOUR):
-            f = min(some, F - FOUR)  # the last four overlap others, which get the same sums once more
+            f = min(some, F - FOUR)
             r = 0
             while r < R:
                 mine = totals if r + TOGETHER <= R else totals[:1]
