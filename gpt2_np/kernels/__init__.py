@@ -8,7 +8,7 @@ import os
 
 # How long the OpenMP threads under Numba spin before they sleep, where the user doesn't say. Its own default of some
 # milliseconds is spent at every meeting of threads when another program holds a core and one of them isn't running.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from ..loading import uncollected
 from ..ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, softmax, split_heads
