@@ -70,7 +70,7 @@ def main() -> None:
     keep()
     if options.write:
         about = (f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns "
-                 f"({max(2, options.rounds // 2)} of the batches).")  # fmt: skip
+                 f"({2 * options.rounds + 1} of decoding, {max(2, options.rounds // 2)} of the batches).")  # fmt: skip
         table = f"{about}\n\n{report.table(rows)}"
         report.write_between(ROOT / "README.md", "speed", table)
         report.write_between(ROOT / "docs/speed.md", "speed", table)
@@ -89,7 +89,8 @@ def of_size(
 
         return lambda: assisted(folder, rounds)
     return {
-        "decoding": lambda: measure.decoding(size, folder, rounds, tokens, alone=alone),
+        # Its ratios are those that the memory's speed, which changes from minute to minute, moves most.
+        "decoding": lambda: measure.decoding(size, folder, rounds if alone else 2 * rounds + 1, tokens, alone=alone),
         "late": lambda: [measure.late(size, folder, rounds, min(tokens, 60))],
         "prefill": lambda: [measure.prefill(size, folder, rounds, alone=alone)],
         "batches": lambda: measure.batches(size, folder, max(2, rounds // 2)),

@@ -1,6 +1,6 @@
 """What a step of decoding costs while another program keeps a core busy, by how long waiting threads spin.
 
-    python scripts/bench_busy.py [--scratch out/bench] [--spins 1000 300000]
+    python scripts/bench_busy.py [--scratch out/bench] [--spins 3000 300000]
 
 The 124M shape, float32, random weights. Each spin count (libgomp's GOMP_SPINCOUNT; 300,000 is its own default) has a
 process of its own, which decodes in a calm machine and then beside as many busy programs as half the cores.
@@ -46,7 +46,7 @@ print(json.dumps([calm, busy]))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scratch", type=Path, default=Path("out/bench"), help="where random checkpoints are kept")
-    parser.add_argument("--spins", type=int, nargs="+", default=[1000, 300_000])
+    parser.add_argument("--spins", type=int, nargs="+", default=[3000, 300_000])
     parser.add_argument("--rounds", type=int, default=3, help="turns that each spin count takes")
     options = parser.parse_args()
     folder = checkpoint("gpt2", options.scratch)

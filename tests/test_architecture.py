@@ -125,7 +125,7 @@ import scipy.linalg
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize(("given", "used"), [(None, "1000"), ("77", "77")])
+@pytest.mark.parametrize(("given", "used"), [(None, "3000"), ("77", "77")])
 def test_waiting_threads_spin_briefly_unless_told_otherwise(given: str | None, used: str) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     if given is not None:
