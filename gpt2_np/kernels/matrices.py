@@ -10,7 +10,7 @@ import numpy as np
 from numba import void
 
 from ..pages import empty
-from .arithmetic import PARALLEL, matrix, out2, vector
+from .arithmetic import ORDERED_PARALLEL, matrix, out2, vector
 from .dots import dot_rows
 from .product import product
 from .streaming import BLOCKS, rows_with_room, stream_rows
@@ -50,7 +50,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     return out.reshape(*x.shape[:-1], -1)
 
 
-_unembed = numba.njit(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
+_unembed = numba.njit(void(matrix, matrix, vector, out2), **ORDERED_PARALLEL)(dot_rows)
 
 
 def unembed(x: Array, lm_head: Any) -> Array:

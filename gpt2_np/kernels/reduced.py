@@ -13,13 +13,13 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
-from .arithmetic import PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
+from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
 from .dots import EIGHT, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_of_eight, no_sums_of_rows
 
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
 
-_bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **PARALLEL)(dot_rows)
+_bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **ORDERED_PARALLEL)(dot_rows)
 
 
 @register_jitable
@@ -48,7 +48,7 @@ def round_rows(x: Array, levels: Array, steps: Array) -> None:
         steps[r] = round_group(x[r], INT8_STEP, levels[r])
 
 
-@numba.njit(void(matrix, codes8, matrix, vector, out3, out2), **PARALLEL)
+@numba.njit(void(matrix, codes8, matrix, vector, out3, out2), **ORDERED_PARALLEL)
 def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
     """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (1, F), (F,) → (R, F)."""
     R, D = x.shape
