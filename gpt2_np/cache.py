@@ -20,10 +20,10 @@ Array = np.ndarray
 class KVCache:
     """Keys and values of every layer: ``k`` and ``v`` are (L, B, H, N, K), ``lengths`` is (B,) int64.
 
-    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; the operating system
-    hands out its pages only as they are written. ``shared`` is (B, B): how many first positions two rows are known to
-    have in common, so that a row that becomes another's copy takes over only what differs. ``ready`` is what `step`
-    has prepared for this cache, kept from one step of decoding to the next.
+    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; what was never used
+    before, the operating system hands out only as it is written. ``shared`` is (B, B): how many first positions two
+    rows are known to have in common, so that a row that becomes another's copy takes over only what differs. ``ready``
+    is what `step` has prepared for this cache, kept from one step of decoding to the next.
     """
 
     def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
@@ -85,7 +85,7 @@ class KVCache:
             used = int(self.lengths.max(initial=0))
             for name in ("k", "v"):
                 old = getattr(self, name)
-                new = np.zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
+                new = zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
                 new[:, :, :, :used] = old[:, rows, :, :used]
                 setattr(self, name, new)
         else:

@@ -13,11 +13,10 @@ from ..pages import empty
 from .arithmetic import PARALLEL, exp, lengths1, out3
 from .matrices import FEW
 from .pointwise import softmax_causal
-from .registers import address, ask_for, emits
+from .registers import LINE, address, ask_for, emits
 from .threads import in_threads
 
 Array = np.ndarray
-LINE = 16  # numbers in a line of the processor's cache
 NEAR = 256  # so many positions' keys, and values, memory is asked for at once
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 cache4 = types.Array(types.float32, 4, "C", readonly=True)

@@ -127,7 +127,7 @@ def _add_pairs(builder: Any, a: Any, b: Any, sums: Any) -> Any:
 def fetch(sums: Any, codes: Array, f: int, d: int) -> None:
     """Ask memory for some weights of as many outputs, from f on: all of them, when d has gone through all inputs.
 
-    float32 is asked for in the order that it lies in; of the shorter rows of the others, all four at once is faster.
+    float32 is asked for in the order that it lies in; the others, whose rows are shorter, from all at once.
     """
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from numba import types, void
 
 from .arithmetic import PARALLEL, codes4, codes8, codes16, grids, lengths1, matrix, out2, out3, out4, vector
-from .causal import LINE, ask, attend
+from .causal import ask, attend
 from .pointwise import gelu_rows, layer_norm_rows
 from .product import product
+from .registers import LINE
 from .streaming import BLOCKS, rows_with_room
 
 Array = np.ndarray

@@ -19,6 +19,7 @@ from numba.extending import lower_builtin, models, register_model, type_callable
 
 WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # 32 registers of 512 bits, or 16 of 256
 LANES = 16 if WIDE else 8  # float32 numbers in a vector
+LINE = 16  # float32 numbers in a line of the processor's cache
 
 IR = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: ir.IntType(16)}
 
@@ -100,7 +101,7 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 def ask_for(builder: Any, where: Any, numbers: int = 1) -> None:
     """Have so many numbers of 32 bits, from an address on, brought near in the background. Any address will do."""
-    for first in range(0, numbers, 16):  # a line of the cache holds sixteen
+    for first in range(0, numbers, LINE):
         _ask_for_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), first)]))
 
 
