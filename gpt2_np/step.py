@@ -13,10 +13,10 @@ import numpy as np
 from .cache import KVCache
 from .config import Config
 from .kernels import GELU_NEW, streams, unembed
-from .kernels.fused import block, room
+from .kernels.fused import blocks, room
 from .kernels.pointwise import layer_norm_rows
 from .model import attention_scale
-from .params import Linear, Params
+from .params import Block, Linear, Params
 from .quantize import Matrix
 
 Array = np.ndarray
@@ -55,8 +55,7 @@ def forward(
     x = params.wte[ids.ravel()] + params.wpe[positions]
     if token_type_ids is not None:
         x += params.wte[token_type_ids.ravel()]
-    for run, arguments in ready.blocks:
-        run(x, ready.rows, positions, *arguments)
+    ready.blocks(x, positions, *ready.arguments)
     cache.advance(T)
     if last_only and T > 1:
         x = x[T - 1 :: T].copy()
@@ -66,7 +65,7 @@ def forward(
 
 
 class Ready(NamedTuple):
-    """What `forward` calls, block by block, for these parameters, a cache with these keys, and so many new positions.
+    """What `forward` calls for these parameters, a cache with these keys, and so many new positions.
 
     Position r belongs to row ``rows[r]`` of the cache, and is the ``steps[r]``-th of its new ones.
     """
@@ -75,31 +74,35 @@ class Ready(NamedTuple):
     k: Array
     rows: Array
     steps: Array
-    blocks: list[tuple[Any, tuple[Any, ...]]]
+    blocks: Any
+    arguments: tuple[Any, ...]
 
 
 def prepare(params: Params, config: Config, cache: KVCache, T: int) -> Ready:
-    """Each block's compiled call and its arguments, but for those that every step has anew.
+    """The compiled blocks and their arguments, but for those that every step has anew.
 
-    Made once and kept in the cache: between two blocks Python finds nothing of its own in the processor's cache, which
+    Made once and kept in the cache: between two steps Python finds nothing of its own in the processor's cache, which
     the weights have just gone through, and every array that it looks up meanwhile costs a visit to memory.
     """
     rows, steps = (part.ravel() for part in np.indices((cache.rows, T)))
+    layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
+    scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
+    addresses = np.array([[array.ctypes.data for array in layer] for layer in layers], np.int64)
     working = room(cache.rows * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
-    blocks = []
-    for layer, p in enumerate(params.h):
-        weights = (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
-                   *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
-        arguments = (cache.k[layer], cache.v[layer], config.layer_norm_epsilon, attention_scale(config, layer),
-                     *weights, *working)  # fmt: skip
-        blocks.append((block(weights[2].dtype.char), arguments))
-    return Ready(params, cache.k, rows, steps, blocks)
+    arguments = (config.layer_norm_epsilon, scales, layers[0], addresses, working)
+    return Ready(params, cache.k, rows, steps, blocks(layers[0][4].dtype.char), arguments)
+
+
+def arrays(p: Block) -> tuple[Array, ...]:
+    """A block's parameters as the kernels take them."""
+    return (*p.ln_1, *parts(p.attn.c_attn), *parts(p.attn.c_proj),
+            *p.ln_2, *parts(p.mlp.c_fc), *parts(p.mlp.c_proj))  # fmt: skip
 
 
 NO_SCALES = np.empty((0, 0), np.float32)
 
 
-def parts(linear: Linear) -> tuple[Any, ...]:
+def parts(linear: Linear) -> tuple[Array, ...]:
     """An affine map as the kernels take it: codes, scales, bias."""
     weight, bias = linear
     return (weight.codes, weight.scales, bias) if isinstance(weight, Matrix) else (weight, NO_SCALES, bias)

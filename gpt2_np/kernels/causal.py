@@ -10,7 +10,7 @@ from numba import prange, types, void
 
 from .. import ops
 from ..pages import empty
-from .arithmetic import PARALLEL, exp, lengths1, out3
+from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
 from .matrices import FEW
 from .pointwise import softmax_causal
 from .registers import LINE, address, ask_for, emits
@@ -19,8 +19,6 @@ from .threads import in_threads
 Array = np.ndarray
 NEAR = 256  # so many positions' keys, and values, memory is asked for at once
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
-cache4 = types.Array(types.float32, 4, "C", readonly=True)
-heads3 = types.Array(types.float32, 3, "C", readonly=True)
 
 
 def ask(rows: Array, s: int, d: int) -> None:
@@ -34,59 +32,72 @@ def _ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-@numba.njit(void(heads3, cache4, cache4, lengths1, lengths1, types.float32, out3, out3), **PARALLEL)
-def attend(
-    q: Array, k: Array, v: Array, rows: Array, seen: Array, scale: float, weights: Array, out: Array
-) -> None:
-    """Attention of R single positions, (R, H, K): position r looks at the first ``seen[r]`` keys of row ``rows[r]``.
+@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
+def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
+    """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
 
-    ``weights`` is room to work in, (R, H, the most keys that are seen …).
+    ``qkv`` holds queries, keys and values side by side. The keys and values are written into the cache, ``k`` and ``v``
+    (B, H, N, K), first; where they are there already, queries alone will do, (R, D). Each row of the cache has R / B of
+    the positions, one behind the other: position r stands at ``positions[r]``. ``weights`` is room to work in,
+    (R, H, the most keys that are seen …).
     """
-    R, H, K = q.shape
-    for task in prange(R * H):
+    B, H, N, K = k.shape
+    T, D = len(qkv) // B, H * K
+    for task in prange(B * H):
         b, h = task // H, task % H
-        S = seen[b]
-        keys, values, w = k[rows[b], h], v[rows[b], h], weights[b, h]
+        keys, values, of_row = k[b, h], v[b, h], range(b * T, b * T + T)
+        if qkv.shape[1] > D:
+            for r in of_row:
+                for d in range(0, K, LINE):
+                    ask(keys, positions[r], d)
+                    ask(values, positions[r], d)
         # The weights of the layers before have pushed them out of the processor's cache.
-        for s in range(min(S, NEAR)):
+        for s in range(min(positions[b * T] + 1, NEAR)):
             for d in range(0, K, LINE):
                 ask(keys, s, d)
-        for s in range(min(S, NEAR)):
+        for s in range(min(positions[b * T] + 1, NEAR)):
             for d in range(0, K, LINE):
                 ask(values, s, d)
-        whole = S // 4 * 4
-        for s in range(0, whole, 4):
-            w0 = w1 = w2 = w3 = np.float32(0)
+        if qkv.shape[1] > D:
+            for r in of_row:
+                for d in range(K):
+                    keys[positions[r], d] = qkv[r, D + h * K + d]
+                    values[positions[r], d] = qkv[r, 2 * D + h * K + d]
+        for r in of_row:
+            q, w, S = qkv[r, h * K : h * K + K], weights[r, h], positions[r] + 1
+            whole = S // 4 * 4
+            for s in range(0, whole, 4):
+                w0 = w1 = w2 = w3 = np.float32(0)
+                for d in range(K):
+                    w0 += q[d] * keys[s, d]
+                    w1 += q[d] * keys[s + 1, d]
+                    w2 += q[d] * keys[s + 2, d]
+                    w3 += q[d] * keys[s + 3, d]
+                w[s], w[s + 1], w[s + 2], w[s + 3] = w0 * scale, w1 * scale, w2 * scale, w3 * scale
+            for s in range(whole, S):
+                w0 = np.float32(0)
+                for d in range(K):
+                    w0 += q[d] * keys[s, d]
+                w[s] = w0 * scale
+            best = np.float32(-np.inf)
+            for s in range(S):
+                best = max(best, w[s])
+            total = np.float32(0)
+            for s in range(S):
+                w[s] = exp(w[s] - best)
+                total += w[s]
             for d in range(K):
-                w0 += q[b, h, d] * keys[s, d]
-                w1 += q[b, h, d] * keys[s + 1, d]
-                w2 += q[b, h, d] * keys[s + 2, d]
-                w3 += q[b, h, d] * keys[s + 3, d]
-            w[s], w[s + 1], w[s + 2], w[s + 3] = w0 * scale, w1 * scale, w2 * scale, w3 * scale
-        for s in range(whole, S):
-            w0 = np.float32(0)
+                out[r, h, d] = np.float32(0)
+            for s in range(0, whole, 4):
+                w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
+                for d in range(K):
+                    out[r, h, d] += (w0 * values[s, d] + w1 * values[s + 1, d]
+                                     + w2 * values[s + 2, d] + w3 * values[s + 3, d])  # fmt: skip
+            for s in range(whole, S):
+                for d in range(K):
+                    out[r, h, d] += w[s] * values[s, d]
             for d in range(K):
-                w0 += q[b, h, d] * keys[s, d]
-            w[s] = w0 * scale
-        best = np.float32(-np.inf)
-        for s in range(S):
-            best = max(best, w[s])
-        total = np.float32(0)
-        for s in range(S):
-            w[s] = exp(w[s] - best)
-            total += w[s]
-        for d in range(K):
-            out[b, h, d] = np.float32(0)
-        for s in range(0, whole, 4):
-            w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
-            for d in range(K):
-                out[b, h, d] += (w0 * values[s, d] + w1 * values[s + 1, d]
-                                 + w2 * values[s + 2, d] + w3 * values[s + 3, d])  # fmt: skip
-        for s in range(whole, S):
-            for d in range(K):
-                out[b, h, d] += w[s] * values[s, d]
-        for d in range(K):
-            out[b, h, d] /= total
+                out[r, h, d] /= total
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
@@ -97,10 +108,10 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     if B * T <= FEW:
         out = np.empty((B * T, H, K), np.float32)
         # A cache lies in one piece, so nothing of it is copied here.
-        flat, k, v = (np.ascontiguousarray(array) for array in (q.reshape(B * T, H, K), k, v))
-        seen = (lengths[:, None] + np.arange(1, T + 1)).ravel()
-        weights = np.empty((B * T, H, int(seen.max())), np.float32)
-        attend(flat, k, v, np.repeat(np.arange(B), T), seen, scale, weights, out)
+        k, v = (np.require(array, requirements=("C", "W")) for array in (k, v))
+        positions = (lengths[:, None] + np.arange(T)).ravel()
+        weights = np.empty((B * T, H, int(positions.max()) + 1), np.float32)
+        attend(np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, weights, out)
         return out.reshape(B, T, H, K)
     out = empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)
