@@ -88,20 +88,20 @@ class Model:
     ) -> Array:
         """`model.forward` in the implementation that suits the call; see there."""
         tap = both(self.tap, tap)
-        if tap is no_tap and self.backend == "numba" and cache is not None:
-            from . import kernels, step
-
-            if ids.size <= kernels.FEW and self._fits_a_step:
-                return step.forward(self.params, self.config, ids, cache=cache, token_type_ids=token_type_ids,
-                                    last_only=last_only)  # fmt: skip
+        if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
+            return self._step.forward(self.params, self.config, ids, cache=cache, token_type_ids=token_type_ids,
+                                      last_only=last_only)  # fmt: skip
         return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
                              token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
 
     @cached_property
-    def _fits_a_step(self) -> bool:
+    def _step(self) -> Any:
+        """`step`, or None where `model.forward` must do all."""
+        if self.backend != "numba":
+            return None
         from . import step
 
-        return step.suits(self.params, self.config)
+        return step if step.suits(self.params, self.config) else None
 
     def _operations(self, tap: Tap) -> Any:
         if tap is not no_tap or self.backend == "numpy":

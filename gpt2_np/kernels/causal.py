@@ -41,7 +41,7 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
     the positions, one behind the other: position r stands at ``positions[r]``. ``weights`` is room to work in,
     (R, H, the most keys that are seen …).
     """
-    B, H, N, K = k.shape
+    B, H, K = k.shape[0], k.shape[1], k.shape[3]
     T, D = len(qkv) // B, H * K
     for task in prange(B * H):
         b, h = task // H, task % H

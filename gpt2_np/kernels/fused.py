@@ -1,8 +1,7 @@
-"""All of a model's blocks for few positions in one compiled call: what decoding spends its time on.
+"""The whole forward pass for few positions in one compiled call: what decoding spends its time on.
 
-The twin of `model.block`, for GPT-2's own activation and with a cache, layer after layer. Nothing in it is new: it
-strings together the kernels of the single operations, so it gives the same bits as they do, without the way back to
-Python between them.
+The twin of `model.forward`, for GPT-2's own activation and with a cache. Nothing in it is new: it strings together the
+kernels of the single operations, so it gives the same bits as they do, without the way back to Python between them.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from numba.extending import register_jitable
 from .arithmetic import SERIAL, codes4, codes8, codes16, grids, lengths1, matrix, out2, out3, out4, vector
 from .causal import attend
 from .pointwise import gelu_rows, layer_norm_rows
-from .product import product
+from .product import product, unembed_rows
 from .registers import address, emits
 from .streaming import BLOCKS, rows_with_room
 
 Array = np.ndarray
 
+ids2 = types.Array(types.int64, 2, "C", readonly=True)
 WEIGHTS = {"f": (matrix, matrix), "H": (codes16, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
 
 
 def of_layer(first: tuple[Array, ...], addresses: Array, layer: int) -> tuple[Array, ...]:
     """A layer's arrays, which are like those of the first layer but lie at ``addresses[layer]``.
 
-    So that a call of twelve layers gets one layer's arrays, and a table: what Python hands over as an array, it has to
-    take apart at every call.
+    So a call is given one layer's arrays, and a table: each array that Python hands over must be taken apart again.
     """
     return tuple(
-        np.ndarray(array.shape, array.dtype, (ctypes.c_char * array.nbytes).from_address(int(where)))
+        np.ndarray(array.shape, array.dtype, memoryview((ctypes.c_char * array.nbytes).from_address(int(where))))
         for array, where in zip(first, addresses[layer], strict=True)
     )
 
@@ -68,7 +67,7 @@ def add(x: Array, more: Array) -> None:
 def block(
     x: Array, positions: Array, epsilon: float, scale: float, layer: tuple[Array, ...], room: tuple[Array, ...]
 ) -> None:
-    """`model.block` of R positions, in place, with a layer's keys, values and parameters."""
+    """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`."""
     (k, v, ln_1_weight, ln_1_bias, attn, attn_scales, attn_bias, proj, proj_scales, proj_bias,
      ln_2_weight, ln_2_bias, fc, fc_scales, fc_bias, out, out_scales, out_bias) = layer  # fmt: skip
     normalized, qkv, pattern, z, hidden, activated, sums = room
@@ -85,12 +84,32 @@ def block(
     add(x, normalized)
 
 
-def _blocks(
-    x: Array, positions: Array, epsilon: float, scales: Array,
-    first: tuple[Array, ...], addresses: Array, room: tuple[Array, ...],
+def _forward(
+    ids: Array, types: Array, lengths: Array, last_only: bool, logits: Array,
+    wte: Array, wpe: Array, first: tuple[Array, ...], addresses: Array, final: tuple[Array, ...],
+    epsilon: float, scales: Array, x: Array, positions: Array, room: tuple[Array, ...],
 ) -> None:  # fmt: skip
+    B, T = ids.shape
+    for r in range(B * T):
+        b, t = r // T, r % T
+        positions[r] = lengths[b] + t
+        token, position = wte[ids[b, t]], wpe[positions[r]]
+        for d in range(x.shape[1]):
+            x[r, d] = token[d] + position[d]
+        if len(types):
+            kind = wte[types[b, t]]
+            for d in range(x.shape[1]):
+                x[r, d] += kind[d]
     for layer in range(len(scales)):
         block(x, positions, epsilon, scales[layer], of_layer(first, addresses, layer), room)
+    ln_f_weight, ln_f_bias, head, head_scales, head_bias = final
+    normalized, sums = room[0][: len(logits)], room[-1]
+    if last_only:
+        for b in range(B):
+            for d in range(x.shape[1]):
+                x[b, d] = x[b * T + T - 1, d]
+    layer_norm_rows(x[: len(logits)], ln_f_weight, ln_f_bias, epsilon, normalized)
+    unembed_rows(normalized, head, head_scales, head_bias, sums, logits)
 
 
 def room(R: int, D: int, F: int, H: int, longest: int) -> tuple[Array, ...]:
@@ -101,16 +120,20 @@ def room(R: int, D: int, F: int, H: int, longest: int) -> tuple[Array, ...]:
 
 
 @cache
-def blocks(code: str) -> Any:
-    """The compiled blocks for weights kept in this dtype (``dtype.char``). Compiled when first asked for.
+def forward(code: str, head: str) -> Any:
+    """The compiled forward pass for blocks' and vocabulary's weights kept in these dtypes (``dtype.char``).
 
-    Called with ``x`` (R, D), ``positions`` (R,), the layer norms' epsilon, ``scales`` (L,), what scores are multiplied
-    by, the first layer's keys and values, (B, H, N, K), and its parameters, the ``addresses`` of every layer's, and a
-    `room`. It changes x, the residual stream of R positions, in place, and writes their keys and values into the cache.
-    Row b of the cache has R / B of them, one behind the other: position r stands at ``positions[r]``.
+    Compiled when first asked for. Called with ``ids`` (B, T), token types of the same shape, or (0, 0), the rows'
+    ``lengths`` (B,), whether only each row's last position is asked for, and the ``logits``, (B, V) then and (B · T, V)
+    else, that it fills; then ``wte``, ``wpe``, the first layer's keys and values, (B, H, N, K), and its parameters,
+    the ``addresses`` of every layer's; the final norm's and the vocabulary's parameters; the layer norms' epsilon,
+    ``scales`` (L,), what scores are multiplied by; and room to work in, (B · T, D), (B · T,) int64, and a `room`.
+    It writes the new keys and values into the cache, and leaves the lengths as they are.
     """
-    linear = (*WEIGHTS[code], vector)
-    first = types.Tuple((out4, out4, vector, vector, *linear, *linear, vector, vector, *linear, *linear))
+    linear, norm = (*WEIGHTS[code], vector), (vector, vector)
+    layer = types.Tuple((out4, out4, *norm, *linear, *linear, *norm, *linear, *linear))
+    final = types.Tuple((*norm, *WEIGHTS[head], vector))
     working = types.Tuple((out2, out2, out3, out3, out2, out2, out3))
-    signature = void(out2, lengths1, types.float32, vector, first, types.int64[:, ::1], working)
-    return numba.njit(signature, **SERIAL)(_blocks)
+    signature = void(ids2, ids2, lengths1, types.boolean, out2, matrix, matrix, layer, types.int64[:, ::1], final,
+                     types.float32, vector, out2, types.int64[::1], working)  # fmt: skip
+    return numba.njit(signature, **SERIAL)(_forward)

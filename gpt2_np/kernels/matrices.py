@@ -5,14 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
-from numba import void
 
 from ..pages import empty
-from .arithmetic import ORDERED_PARALLEL, matrix, out2, vector
-from .dots import dot_rows
-from .product import product
+from .product import float32_dots, product
 from .streaming import BLOCKS, rows_with_room, stream_rows
 from .threads import in_threads, portions
 
@@ -50,25 +46,23 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     return out.reshape(*x.shape[:-1], -1)
 
 
-_unembed = numba.njit(void(matrix, matrix, vector, out2), **ORDERED_PARALLEL)(dot_rows)
-
-
 def unembed(x: Array, lm_head: Any) -> Array:
     """As `ops.unembed`: each row of the vocabulary read once for few positions; BLAS for many."""
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     if not isinstance(lm_head, np.ndarray):
-        out = _reduced(flat, lm_head, _zeros(lm_head.shape[1]))
+        out = _reduced(flat, lm_head, zeros(lm_head.shape[1]))
     elif len(flat) > FEW or x.dtype != np.float32 or not streams(lm_head):
         out = empty((len(flat), len(lm_head)), x.dtype)
         in_threads(lambda some: np.matmul(flat, lm_head[some].T, out=out[:, some]), portions(len(lm_head), 4096))
     else:
         out = np.empty((len(flat), lm_head.shape[0]), np.float32)
-        _unembed(flat, lm_head, _zeros(len(lm_head)), out)
+        float32_dots(flat, lm_head, zeros(len(lm_head)), out)
     return out.reshape(*x.shape[:-1], -1)
 
 
 @lru_cache(maxsize=4)
-def _zeros(outputs: int) -> Array:
+def zeros(outputs: int) -> Array:
+    """The bias of a vocabulary."""
     return np.zeros(outputs, np.float32)
 
 

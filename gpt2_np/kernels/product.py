@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
+from numba import types, void
 from numba.extending import overload, register_jitable
 
+from .arithmetic import ORDERED_PARALLEL, matrix, out2, vector
+from .dots import dot_rows
 from .streaming import stream_rows
 
 Array = np.ndarray
+
+
+float32_dots = numba.njit(void(matrix, matrix, vector, out2), **ORDERED_PARALLEL)(dot_rows)
 
 
 @register_jitable
@@ -49,3 +56,22 @@ def _product(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) ->
         chosen(x, codes, scales, bias, sums, out)
 
     return run
+
+
+def unembed_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
+    """As `product`, of a vocabulary: float32 has its outputs in rows, (V, D), as the reduced ones have."""
+    if codes.dtype == np.float32:
+        float32_dots(x, codes, bias, out)
+    else:
+        product(x, codes, scales, bias, sums, out)
+
+
+@overload(unembed_rows)
+def _unembed_rows(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) -> Any:
+    def in_rows(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) -> Any:
+        float32_dots(x, codes, bias, out)
+
+    def reduced(x: Any, codes: Any, scales: Any, bias: Any, sums: Any, out: Any) -> Any:
+        product(x, codes, scales, bias, sums, out)
+
+    return in_rows if codes.dtype == types.float32 else reduced
