@@ -7,7 +7,8 @@
 
 Checkpoints of the published shapes are made of random weights in --scratch: speed doesn't depend on their values. Each
 engine works in a process of its own and they take turns, once a round; medians of the rounds are told. llama.cpp and
-CTranslate2 take part where they are installed (``pip install '.[bench]'``).
+CTranslate2 take part where they are installed (``pip install '.[bench]'``). Shares of the memory's speed, and what one
+precision is to another, are measured token by token, in turn with reading, in one process.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ from gpt2_np.config import PUBLISHED
 from gpt2_np.params import shapes
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("decoding", "late", "prefill", "batches", "assisted", "sampling", "start", "memory", "bundled", "quality",
+GROUPS = ("decoding", "shares", "prefill", "batches", "assisted", "sampling", "start", "memory", "bundled", "quality",
           "curves")  # fmt: skip
-LARGER = ("decoding", "prefill")  # what is measured of the shapes behind the first, without other engines
+LARGER = ("shares", "prefill")  # what is measured of the shapes behind the first, without other engines
+SOME = ("float32", "int8")  # their precisions
 
 
 def main() -> None:
@@ -83,15 +85,15 @@ def of_size(
 ) -> Callable[[], list[measure.Row]]:
     """What measures a group of rows of one shape; `alone` without the other engines."""
     if alone:
-        rounds, tokens = max(1, rounds // 2), max(10, tokens // 5)
+        rounds, tokens = max(1, rounds // 2), max(10, tokens // 2)
     if group == "assisted":
         from bench_assisted import rows as assisted
 
         return lambda: assisted(folder, rounds)
     return {
         # Its ratios are those that the memory's speed, which changes from minute to minute, moves most.
-        "decoding": lambda: measure.decoding(size, folder, rounds if alone else 2 * rounds + 1, tokens, alone=alone),
-        "late": lambda: [measure.late(size, folder, rounds, min(tokens, 60))],
+        "decoding": lambda: measure.decoding(size, folder, 2 * rounds + 1, tokens),
+        "shares": lambda: measure.side_by_side(size, folder, rounds, tokens, SOME if alone else measure.PRECISIONS),
         "prefill": lambda: [measure.prefill(size, folder, rounds, alone=alone)],
         "batches": lambda: measure.batches(size, folder, max(2, rounds // 2)),
         "sampling": lambda: [measure.sampled_token()],

@@ -85,8 +85,8 @@ def some_rows(x, codes, totals):
     dots.store_totals(sums, totals)
 
 
-def eight_outputs(x, codes, totals):
-    sums = dots.no_sums_of_eight(codes)
+def outputs_alone(x, codes, totals):
+    sums = dots.no_sums_alone(codes)
     for d in range(0, codes.shape[1], dots.step(codes)):
         dots.fetch(sums, codes, 1, d)
         sums = dots.add_products(sums, x, 1, codes, 1, d)
@@ -96,8 +96,8 @@ def eight_outputs(x, codes, totals):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(
     ("body", "rows", "outputs"),
-    [(one_row, 1, dots.FOUR), (some_rows, dots.TOGETHER, dots.FOUR), (eight_outputs, 1, dots.EIGHT)],
-    ids=["one", "some", "eight"],
+    [(one_row, 1, dots.FOUR), (some_rows, dots.TOGETHER, dots.FOUR), (outputs_alone, 1, dots.ALONE)],
+    ids=["one", "some", "alone"],
 )
 def test_dot_products(dtype: str, body: Callable[..., None], rows: int, outputs: int) -> None:
     x, weights = normal(rows + 1, 96), normal(outputs + 1, 96, seed=1)

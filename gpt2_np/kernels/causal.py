@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 from numba import prange, types, void
@@ -13,23 +11,12 @@ from ..pages import empty
 from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
 from .matrices import FEW
 from .pointwise import softmax_causal
-from .registers import LINE, address, ask_for, emits
+from .registers import LINE, ask
 from .threads import in_threads
 
 Array = np.ndarray
 NEAR = 256  # so many positions' keys, and values, memory is asked for at once
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
-
-
-def ask(rows: Array, s: int, d: int) -> None:
-    """Ask memory for the line of the cache that ``rows[s, d]`` lies in."""
-
-
-@emits(ask, lambda rows, s, d: types.void)
-def _ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    rows, s, d = arguments
-    ask_for(builder, address(context, builder, signature.args[0], rows, s, d))
-    return context.get_dummy_value()
 
 
 @numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)

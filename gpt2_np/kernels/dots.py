@@ -1,8 +1,9 @@
-"""Matrices whose outputs lie down, one in each row of memory: dot products, four or eight outputs at a time.
+"""Matrices whose outputs lie down, one in each row of memory: dot products, some outputs at a time.
 
 The weights may be float32, bfloat16 (its bits), or whole numbers of 8 bits, which are multiplied with whole numbers of
 16. Some outputs share each vector of inputs that is loaded, some rows of inputs share each vector of weights, and
-memory is asked for the outputs further on. A row's sums are added up in the same order in any company.
+memory is asked for the outputs further on. A row that is alone passes the weights as they lie, output by output:
+the processor finds out by itself what comes next. A row's sums are added up in the same order in any company.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from .registers import (
 Array = np.ndarray
 FOUR = 4
 TOGETHER = 4 if WIDE else 2  # rows whose sums find room in registers, four outputs of each
-EIGHT = 8 if WIDE else 4  # outputs of a row that has them to itself: memory answers faster, the more of it is asked for
+ALONE = 1 if WIDE else 4  # outputs of a row that has them to itself: one's sum would be waited for in short vectors
 AHEAD = 4 * FOUR  # outputs ahead that memory is asked for
 OUTPUTS = 32  # that a thread takes at a time
 
-SHAPES = {rows * outputs: (rows, outputs) for rows, outputs in ((1, EIGHT), (1, FOUR), (TOGETHER, FOUR))}
+SHAPES = {rows * outputs: (rows, outputs) for rows, outputs in ((1, ALONE), (1, FOUR), (TOGETHER, FOUR))}
 SUMS = {(dtype, *shape): Registers(dtype, count) for dtype in (types.float32, types.int32)
         for count, shape in SHAPES.items()}  # fmt: skip
 INDEX = ir.IntType(64)
@@ -69,14 +70,14 @@ def no_sums_of_rows(codes: Array) -> Any:
     return np.zeros((TOGETHER, FOUR, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
 
 
-def no_sums_of_eight(codes: Array) -> Any:
-    """Such sums of EIGHT outputs for one row."""
-    return np.zeros((1, EIGHT, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
+def no_sums_alone(codes: Array) -> Any:
+    """Such sums of ALONE outputs for one row."""
+    return np.zeros((1, ALONE, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
 
 
 @emits(no_sums, lambda codes: SUMS[dtype_of_sums(codes), 1, FOUR])
 @emits(no_sums_of_rows, lambda codes: SUMS[dtype_of_sums(codes), TOGETHER, FOUR])
-@emits(no_sums_of_eight, lambda codes: SUMS[dtype_of_sums(codes), 1, EIGHT])
+@emits(no_sums_alone, lambda codes: SUMS[dtype_of_sums(codes), 1, ALONE])
 def _no_sums(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return signature.return_type.array(None)
 
@@ -127,7 +128,8 @@ def _add_pairs(builder: Any, a: Any, b: Any, sums: Any) -> Any:
 def fetch(sums: Any, codes: Array, f: int, d: int) -> None:
     """Ask memory for some weights of as many outputs, from f on: all of them, when d has gone through all inputs.
 
-    float32 is asked for in the order that it lies in; the others, whose rows are shorter, from all at once.
+    float32 is asked for in the order that it lies in; the others, whose rows are shorter, from all at once. A single
+    output's aren't asked for: they come one behind the other.
     """
 
 
@@ -135,7 +137,9 @@ def fetch(sums: Any, codes: Array, f: int, d: int) -> None:
 def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     sums, codes, f, d = arguments
     of_codes, outputs = signature.args[1], SHAPES[sums.type.count][1]
-    if of_codes.dtype != types.float32:
+    if outputs == 1:
+        pass
+    elif of_codes.dtype != types.float32:
         for k in range(outputs):
             ask_for(builder, address(context, builder, of_codes, codes, further(builder, f, k), d))
     else:
@@ -197,7 +201,7 @@ def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
     R, D = x.shape
     F = len(codes)
-    if F < EIGHT:
+    if F < FOUR:
         for r in range(R):
             for f in range(F):
                 out[r, f] = bias[f]
@@ -206,13 +210,13 @@ def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
         return
     if R < TOGETHER:
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first, several = np.int64(part) * OUTPUTS, np.empty((1, EIGHT), np.float32)
-            for some in range(first, min(F, first + OUTPUTS), EIGHT):
-                f = min(some, F - EIGHT)  # the last eight overlap others, which get the same sums once more
+            first, totals = np.int64(part) * OUTPUTS, np.empty((1, ALONE), np.float32)
+            for some in range(first, min(F, first + OUTPUTS), ALONE):
+                f = min(some, F - ALONE)  # the last ones overlap others, which get the same sums once more
                 for r in range(R):
-                    multiply(no_sums_of_eight(codes), x, r, codes, f, 0, D, several)
-                    for k in range(EIGHT):
-                        out[r, f + k] = several[0, k] + bias[f + k]
+                    multiply(no_sums_alone(codes), x, r, codes, f, 0, D, totals)
+                    for k in range(ALONE):
+                        out[r, f + k] = totals[0, k] + bias[f + k]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first, totals = np.int64(part) * OUTPUTS, np.empty((TOGETHER, FOUR), np.float32)

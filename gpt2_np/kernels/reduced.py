@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
 from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
-from .dots import EIGHT, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_of_eight, no_sums_of_rows
+from .dots import ALONE, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_alone, no_valuess
 
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
@@ -55,7 +55,7 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
     F = len(codes)
     levels, steps = np.empty((R, D), np.int16), np.empty(R, np.float32)
     round_rows(x, levels, steps)
-    if F < EIGHT:
+    if F < FOUR:
         for r in range(R):
             for f in range(F):
                 out[r, f] = np.float32(0)
@@ -66,17 +66,17 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
     if R < TOGETHER:
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
             first = np.int64(part) * OUTPUTS
-            several, sums_of_row = np.empty((1, EIGHT), np.int32), np.empty((1, EIGHT), np.float32)
-            for some in range(first, min(F, first + OUTPUTS), EIGHT):
-                f = min(some, F - EIGHT)  # the last eight overlap others, which get the same sums once more
+            totals, values = np.empty((1, ALONE), np.int32), np.empty((1, ALONE), np.float32)
+            for some in range(first, min(F, first + OUTPUTS), ALONE):
+                f = min(some, F - ALONE)  # the last ones overlap others, which get the same sums once more
                 for r in range(R):
-                    sums_of_row[:] = np.float32(0)
+                    values[:] = np.float32(0)
                     for start in range(0, D, EXACT):
-                        multiply(no_sums_of_eight(codes), levels, r, codes, f, start, min(D, start + EXACT), several)
-                        for k in range(EIGHT):
-                            sums_of_row[0, k] += np.float32(several[0, k])
-                    for k in range(EIGHT):
-                        out[r, f + k] = sums_of_row[0, k] * (scales[0, f + k] * steps[r]) + bias[f + k]
+                        multiply(no_sums_alone(codes), levels, r, codes, f, start, min(D, start + EXACT), totals)
+                        for k in range(ALONE):
+                            values[0, k] += np.float32(totals[0, k])
+                    for k in range(ALONE):
+                        out[r, f + k] = values[0, k] * (scales[0, f + k] * steps[r]) + bias[f + k]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first = np.int64(part) * OUTPUTS
@@ -90,7 +90,7 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
                 for start in range(0, D, EXACT):
                     end = min(D, start + EXACT)
                     if r + TOGETHER <= R:
-                        multiply(no_sums_of_rows(codes), levels, r, codes, f, start, end, mine)
+                        multiply(no_valuess(codes), levels, r, codes, f, start, end, mine)
                     else:
                         multiply(no_sums(codes), levels, r, codes, f, start, end, mine)
                     for row in range(len(mine)):

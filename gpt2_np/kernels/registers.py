@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -111,3 +112,14 @@ def _ask_for_line(builder: Any, where: Any) -> None:
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
     to_read, to_the_second_level, data = (ir.Constant(flag, value) for value in (0, 2, 1))
     builder.call(function, [where, to_read, to_the_second_level, data])
+
+
+def ask(rows: np.ndarray, s: int, d: int) -> None:
+    """Ask memory for the line of the processor's cache that ``rows[s, d]`` lies in. It need not lie in the array."""
+
+
+@emits(ask, lambda rows, s, d: types.void)
+def _ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    rows, s, d = arguments
+    ask_for(builder, address(context, builder, signature.args[0], rows, s, d))
+    return context.get_dummy_value()

@@ -16,10 +16,26 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from .arithmetic import ORDERED, ORDERED_PARALLEL, SERIAL, matrix, out2, out3, vector
-from .registers import LANES, WIDE, Registers, address, ask_for, emits, further, load, multiply_add, repeat, store
+from .registers import (
+    LANES,
+    LINE,
+    WIDE,
+    Registers,
+    address,
+    ask,
+    ask_for,
+    emits,
+    further,
+    load,
+    multiply_add,
+    repeat,
+    store,
+)
 
 Array = np.ndarray
 BLOCKS = 8
+PIECE, NEAR = 128, 1024  # so many weights at a time, and so many ahead memory is asked for some of them
+
 SINGLY = 8  # up to so many rows go one by one past weights in registers; more of them in tiles
 
 INPUTS, SHARE = 4, 4 * LANES if WIDE else 2 * LANES  # so many inputs' weights for so many outputs are in registers
@@ -37,6 +53,29 @@ TILE = Registers(types.float32, ROWS * VECTORS)
 def rows_with_room(R: int) -> int:
     """The rows of sums that `stream_rows` needs room for: whole tiles, where it works in tiles."""
     return R if R <= SINGLY else -(-R // ROWS) * ROWS
+
+
+# ---- one row: weights as they lie -----------------------------------------------------------------------------------
+
+
+@numba.njit(void(matrix, matrix, types.int64, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
+def add_to_one(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
+    """The products of the inputs from `start` to `end`, added up, for a single row: (1, D), (D, F) → (1, F …).
+
+    Each weight is used once, so all depends on memory: it is fastest where the processor sees one piece go by from end
+    to end. It finds out by itself what comes next; being asked for a line of four, not far ahead, it doesn't fall back.
+    """
+    F, mine = weight.shape[1], sums[0]
+    whole = F // PIECE * PIECE
+    mine[:F] = np.float32(0)
+    for i in range(start, end):
+        for f in range(0, whole, PIECE):
+            for d in range(f, f + PIECE, 4 * LINE):
+                ask(weight, i, d + NEAR)
+            for d in range(f, f + PIECE):
+                mine[d] += x[0, i] * weight[i, d]
+        for d in range(whole, F):
+            mine[d] += x[0, i] * weight[i, d]
 
 
 # ---- few rows: weights in registers, rows one by one ----------------------------------------------------------------
@@ -92,9 +131,9 @@ def _ask_ahead(context: Any, builder: Any, signature: Any, arguments: Any) -> An
 
 @numba.njit(void(matrix, matrix, types.int64, types.int64, out2), **SERIAL | {"fastmath": ORDERED})
 def add_to_few(x: Array, weight: Array, start: int, end: int, sums: Array) -> None:
-    """The products of the inputs from `start` to `end`, added up: (R, D), (D, F) → (R, F …).
+    """As `add_to_one`, for several rows: (R, D), (D, F) → (R, F …).
 
-    The weights are read once, in the order that they lie in; the sums stay in the processor's cache.
+    The weights are read once, in about the order that they lie in; the sums stay in the processor's cache.
     """
     R, F = len(x), weight.shape[1]
     for r in range(R):
@@ -268,7 +307,9 @@ def stream_rows(x: Array, weight: Array, bias: Array, sums: Array, out: Array) -
     several = x if R <= SINGLY else padded(x)
     for block in prange(blocks):
         start = np.int64(block) * size
-        if R <= SINGLY:
+        if R == 1:
+            add_to_one(x, weight, start, min(D, start + size), sums[block])
+        elif R <= SINGLY:
             add_to_few(x, weight, start, min(D, start + size), sums[block])
         else:
             add_to_many(several, weight, start, min(D, start + size), sums[block])

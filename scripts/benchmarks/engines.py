@@ -1,9 +1,10 @@
-"""The engines that are compared, each behind the same four questions, each in a process of its own.
+"""The engines that are compared, each behind the same questions, each in a process of its own.
 
     python scripts/benchmarks/engines.py ENGINE PRECISION FOLDER
 
-reads one question a line from stdin, as JSON, and answers with the seconds it took. A process of its own, because two
-thread pools in one would steal the cores from each other; while another engine has its turn, this one sleeps.
+reads one question a line from stdin, as JSON, and answers with the seconds it took, or with many of them. A process of
+its own, because two thread pools in one would steal the cores from each other; while another engine has its turn, this
+one sleeps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +104,13 @@ class Torch:
 
 
 class Bound:
-    """No engine: what no engine can be faster than. Reading the weights; multiplying the matrices and nothing else."""
+    """No engine: what no engine can be faster than, multiplying the matrices and nothing else."""
 
     def __init__(self, folder: Path, precision: str) -> None:
         from gpt2_np.weights import open_safetensors
 
         tensors = {name: tensor for name, (_, tensor) in open_safetensors(folder / "model.safetensors").items()}
         self.matrices = [tensor for name, tensor in tensors.items() if name.startswith("h.") and tensor.ndim == 2]
-        self.floats = sum(matrix.size for matrix in self.matrices) + tensors["wte.weight"].size
-        self.memory = np.ones((min(self.floats, 1 << 27) // 1024, 1024), np.float32)
-        self.sums = np.empty(8 * THREADS, np.float32)
-
-    def decode(self, position: int, tokens: int) -> float:
-        from machine import read_all
-
-        read_all(self.memory, self.sums)
-        start = time.perf_counter()
-        for _ in range(tokens):
-            read_all(self.memory, self.sums)
-        return (time.perf_counter() - start) * self.floats / self.memory.size
 
     def prefill(self, tokens: int) -> float:
         inputs = {matrix.shape[0]: np.ones((tokens, matrix.shape[0]), np.float32) for matrix in self.matrices}
@@ -128,6 +118,52 @@ class Bound:
         for matrix in self.matrices:
             inputs[matrix.shape[0]] @ matrix
         return time.perf_counter() - start
+
+
+class SideBySide:
+    """gpt2_np at several precisions, PRECISION names them, and what none can be faster than: reading memory.
+
+    All in one process and on one pool of threads, each for one token in turn. Where other machines share the memory,
+    its speed changes within seconds: what is a share of it must be measured at the same time.
+    """
+
+    def __init__(self, folder: Path, precision: str) -> None:
+        from gpt2_np import GPT2
+
+        self.models = {dtype: GPT2.from_pretrained(folder, dtype=dtype) for dtype in precision.split()}
+        self.memory, self.sums = np.ones((1 << 13, 1 << 14), np.float32), np.empty(THREADS, np.float32)
+
+    def decode(self, positions: list[int], tokens: int) -> dict[str, list[float]]:
+        """The seconds of each token, by precision and position; and of each time that a gigabyte was read."""
+        taken: dict[str, list[float]] = {"a gigabyte": []}
+        turns = {"a gigabyte": self._reading()}
+        for dtype, model in self.models.items():
+            for position in positions:
+                name = f"{dtype} at {position}"
+                turns[name], taken[name] = self._decoding(model, position, tokens + 1), []
+        order = np.random.default_rng(0)
+        for token in range(tokens + 1):
+            for name in order.permutation(list(turns)):
+                seconds = next(turns[name])
+                if token:
+                    taken[name].append(seconds)
+        return taken
+
+    def _reading(self) -> Iterator[float]:
+        from machine import read_all
+
+        while True:
+            start = time.perf_counter()
+            read_all(self.memory, self.sums)
+            yield (time.perf_counter() - start) / self.memory.nbytes * 1e9
+
+    def _decoding(self, model: Any, position: int, tokens: int) -> Iterator[float]:
+        session = model.start(capacity=min(model.config.n_positions, position + tokens + 1))
+        logits = session.feed(prompt(position, 1, model.config.vocab_size))
+        while True:
+            start = time.perf_counter()
+            logits = session.feed(logits.argmax(-1)[:, None])
+            yield time.perf_counter() - start
 
 
 class LlamaCpp:
@@ -186,7 +222,8 @@ class CTranslate2:
         return time.perf_counter() - start
 
 
-ENGINES = {"bound": Bound, "gpt2_np": Ours, "torch": Torch, "llama.cpp": LlamaCpp, "ctranslate2": CTranslate2}
+ENGINES = {"bound": Bound, "side by side": SideBySide, "gpt2_np": Ours, "torch": Torch, "llama.cpp": LlamaCpp,
+           "ctranslate2": CTranslate2}  # fmt: skip
 
 
 # ---- the same weights in the other engines' files -------------------------------------------------------------------
@@ -267,8 +304,8 @@ def main(engine: str, precision: str, folder: str) -> None:
     print(json.dumps("ready"), file=answers, flush=True)
     for line in sys.stdin:
         question = json.loads(line)
-        seconds = getattr(model, question.pop("work"))(**question)
-        print(json.dumps(seconds), file=answers, flush=True)
+        answer = getattr(model, question.pop("work"))(**question)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def forget(folder: Path) -> None:
 
 @numba.njit(parallel=True, fastmath=True)
 def read_all(x: np.ndarray, out: np.ndarray) -> None:
-    """Read all of a matrix, as fast as all threads can, and add it up so that nobody can skip it."""
+    """Read all of a matrix, as fast as all threads can, and add it up so that nobody can skip it.
+
+    Each thread reads one piece of memory from end to end. (Several rows at once were up to a fifth slower.)
+    """
     for part in prange(len(out)):
-        s0 = s1 = s2 = s3 = np.float32(0)
-        for row in range(part * len(x) // len(out), (part + 1) * len(x) // len(out) - 3, 4):
+        total = np.float32(0)
+        for row in range(part * len(x) // len(out), (part + 1) * len(x) // len(out)):
             for i in range(x.shape[1]):
-                s0 += x[row, i]
-                s1 += x[row + 1, i]
-                s2 += x[row + 2, i]
-                s3 += x[row + 3, i]
-        out[part] = s0 + s1 + s2 + s3
+                total += x[row, i]
+        out[part] = total

@@ -73,43 +73,40 @@ def weight_bytes(model: GPT2) -> int:
     return blocks + model.params.lm_head.nbytes
 
 
-def decoding(size: str, folder: Path, rounds: int, tokens: int, *, alone: bool = False) -> list[Row]:
-    """Greedy decoding at every precision beside the engine that has it too, and its share of the memory's speed.
+PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+PEERS = {"float32": [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")],
+         "bfloat16": [("llama.cpp", "f16")],
+         "int8": [("llama.cpp", "q8_0"), ("ctranslate2", "int8")],
+         "int4": [("llama.cpp", "q4_0")]}  # fmt: skip
 
-    `alone` leaves the others out, and the precisions between float32 and int8.
-    """
-    ours = ("float32", "int8") if alone else ("float32", "bfloat16", "int8", "int4")
-    others = [("torch", ""), *(("llama.cpp", kind) for kind in ("f32", "f16", "q8_0", "q4_0")),
-              ("ctranslate2", "float32"), ("ctranslate2", "int8")]  # fmt: skip
-    engines = [("bound", ""), *(("gpt2_np", dtype) for dtype in ours), *([] if alone else others)]
+
+def decoding(size: str, folder: Path, rounds: int, tokens: int) -> list[Row]:
+    """Greedy decoding at every precision beside the engines that have it too, whose turns come right after."""
+    engines = [engine for dtype in PRECISIONS for engine in (("gpt2_np", dtype), *PEERS[dtype])]
     seconds = together(folder, engines, rounds, "decode", position=64, tokens=tokens)
-    read = {dtype: weight_bytes(GPT2.from_pretrained(folder, dtype=dtype)) for dtype in ours}
-    memory = read["float32"] * tokens / seconds["bound"] / 1e9
-    peers = {"float32": ("torch", "llama.cpp f32", "ctranslate2 float32"), "bfloat16": ("llama.cpp f16",),
-             "int8": ("llama.cpp q8_0", "ctranslate2 int8"), "int4": ("llama.cpp q4_0",)}  # fmt: skip
-    rows = [Row(f"{size}: memory, read by all cores", memory, "GB/s")]
-    for dtype in ours:
-        mine = seconds[f"gpt2_np {dtype}"]
-        gbs = read[dtype] * tokens / mine / 1e9
-        note = "" if dtype == "float32" else f"{seconds['gpt2_np float32'] / mine:.2f} × our float32"
-        others = {name: tokens / seconds[name] for name in peers[dtype] if name in seconds}
-        work = f"{size}: greedy decoding, {dtype}"
-        rows.append(Row(work, tokens / mine, "tokens/s", others, gbs, gbs / memory, note))
+    rows = []
+    for dtype in PRECISIONS:
+        names = [f"{engine} {precision}".rstrip() for engine, precision in PEERS[dtype]]
+        others = {name: tokens / seconds[name] for name in names if name in seconds}
+        rows.append(Row(f"{size}: greedy decoding, {dtype}", tokens / seconds[f"gpt2_np {dtype}"], "tokens/s", others))
     return rows
 
 
-def late(size: str, folder: Path, rounds: int, tokens: int) -> Row:
-    """Decoding far into the context, against the start of it, turn by turn."""
-    with Process("gpt2_np", "float32", folder) as ours:
-        taken: list[list[float]] = [[], []]
-        for round_ in range(rounds + 1):
-            for kept, position in zip(taken, (64, 900), strict=True):
-                seconds = ours.ask("decode", position=position, tokens=tokens)
-                if round_:
-                    kept.append(seconds)
-    early, at_900 = (float(np.median(one)) for one in taken)
-    return Row(f"{size}: greedy decoding at position 900", tokens / at_900, "tokens/s",
-               note=f"{early / at_900:.2f} × the rate at 64")  # fmt: skip
+def side_by_side(size: str, folder: Path, rounds: int, tokens: int, precisions: Sequence[str]) -> list[Row]:
+    """Greedy decoding at several precisions, and far into the context, each token in turn with reading memory."""
+    positions = [64, 900]
+    with Process("side by side", " ".join(precisions), folder) as process:
+        answers = [process.ask("decode", positions=positions, tokens=tokens) for _ in range(rounds)]
+    taken = {name: float(np.median([answer[name] for answer in answers])) for name in answers[0]}
+    memory = 1 / taken["a gigabyte"]
+    rows = [Row(f"{size}: memory, read by all cores", memory, "GB/s")]
+    for dtype in precisions:
+        early, late = (taken[f"{dtype} at {position}"] for position in positions)
+        gbs = weight_bytes(GPT2.from_pretrained(folder, dtype=dtype)) / early / 1e9
+        note = "" if dtype == "float32" else f"{taken['float32 at 64'] / early:.2f} × our float32; "
+        note += f"at position 900: {early / late:.2f} × this rate"
+        rows.append(Row(f"{size}: token by token, {dtype}", 1 / early, "tokens/s", {}, gbs, gbs / memory, note))
+    return rows
 
 
 def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: bool = False) -> Row:

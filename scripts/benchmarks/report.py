@@ -43,10 +43,10 @@ def write_between(path: Path, mark: str, text: str) -> None:
 
 
 def growth(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
-    """Of the rows of greedy decoding: GB of weights and ms a token, by dtype, the smallest first."""
+    """Of the rows of decoding token by token: GB of weights and ms a token, by dtype, the smallest first."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        _, found, dtype = row.work.partition(": greedy decoding, ")
+        _, found, dtype = row.work.partition(": token by token, ")
         if found and row.gbs is not None:
             points.setdefault(dtype, []).append((row.gbs / row.value, 1000 / row.value))
     return {dtype: sorted(some) for dtype, some in points.items() if len(some) > 1}

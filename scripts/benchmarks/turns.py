@@ -25,13 +25,16 @@ class Process:
                                         stderr=subprocess.DEVNULL, text=True)  # fmt: skip
         self._answer()
 
-    def ask(self, work: str, **question: Any) -> float:
-        """Seconds that this work took, asked for once the threads of whoever had the last turn have gone to sleep."""
+    def ask(self, work: str, **question: Any) -> Any:
+        """Seconds that this work took, asked for once the threads of whoever had the last turn have gone to sleep.
+
+        One number, but for an engine that has several to tell.
+        """
         time.sleep(PAUSE)
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps({"work": work, **question}) + "\n")
         self.process.stdin.flush()
-        return float(self._answer())
+        return self._answer()
 
     def _answer(self) -> Any:
         assert self.process.stdout is not None
