@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpt2_np import kernels
-from gpt2_np.kernels import dots, int4, streaming
+from gpt2_np.kernels import dots, fused, int4, streaming
 from gpt2_np.kernels.product import kernel
 from gpt2_np.quantize import REDUCED, quantize_matrix
 
@@ -140,6 +140,21 @@ def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> 
     for rows in (2, 3, 4, 5, 6, 7, 8, 13, kernels.FEW):
         np.testing.assert_array_equal(kernels.linear(x[:rows], matrix, bias), alone[:rows])
         np.testing.assert_array_equal(kernels.unembed(x[-rows:], head), last[-rows:])
+
+
+def layers(first, addresses, out):
+    for layer in range(len(addresses)):
+        vector, matrix = fused.of_layer(first, addresses, layer)
+        out[layer, 0] = vector.sum()
+        out[layer, 1] = matrix[1, 2]
+
+
+def test_arrays_like_those_of_the_first_layer() -> None:
+    vectors = [normal(5, seed=seed) for seed in range(3)]
+    matrices = [normal(2, 3, seed=seed) for seed in range(3)]
+    addresses = np.array([[a.ctypes.data, b.ctypes.data] for a, b in zip(vectors, matrices, strict=True)], np.int64)
+    for result in both_ways(layers, (vectors[0], matrices[0]), addresses, np.zeros((3, 2), np.float32)):
+        np.testing.assert_allclose(result, [[a.sum(), b[1, 2]] for a, b in zip(vectors, matrices, strict=True)], 1e-6)
 
 
 def test_a_kernel_is_found_by_the_dtype_of_the_codes() -> None:

@@ -73,3 +73,28 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     transposed = params.h[0].attn.c_attn._replace(weight=np.asfortranarray(params.h[0].attn.c_attn.weight))
     block = params.h[0]._replace(attn=params.h[0].attn._replace(c_attn=transposed))
     assert not step.suits(params._replace(h=(block, *params.h[1:])), config)
+    assert not step.suits(params._replace(wte=np.asfortranarray(params.wte)), config)
+    # Every layer is read as the first is, wherever it lies.
+    reduced = Model.from_pretrained(small, dtype="bfloat16").params
+    for last in (reduced.h[1], params.h[1]._replace(ln_1=params.h[1].ln_1._replace(bias=np.zeros(1, np.float32)))):
+        assert not step.suits(params._replace(h=(params.h[0], last)), config)
+    assert step.suits(params._replace(lm_head=reduced.lm_head), config)
+
+
+def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:
+    loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
+    head = Model.from_pretrained(small, dtype="int8").params.lm_head
+    params, config = loaded.params._replace(lm_head=head), loaded.config
+    for last_only in (False, True):
+        one = step.forward(params, config, ids, cache=KVCache(config, 2, 5), last_only=last_only)
+        other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, last_only=last_only)
+        np.testing.assert_array_equal(one, other)
+
+
+def test_token_types_are_added(small: Path) -> None:
+    loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
+    params, config, kinds = loaded.params, loaded.config, random_ids(2, 5)[::-1]
+    one = step.forward(params, config, ids, cache=KVCache(config, 2, 5), token_type_ids=kinds)
+    other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, token_type_ids=kinds)
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one, step.forward(params, config, ids, cache=KVCache(config, 2, 5)))

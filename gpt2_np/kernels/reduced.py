@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
 from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
-from .dots import ALONE, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_alone, no_valuess
+from .dots import ALONE, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_alone, no_sums_of_rows
 
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
@@ -90,7 +90,7 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, o
                 for start in range(0, D, EXACT):
                     end = min(D, start + EXACT)
                     if r + TOGETHER <= R:
-                        multiply(no_valuess(codes), levels, r, codes, f, start, end, mine)
+                        multiply(no_sums_of_rows(codes), levels, r, codes, f, start, end, mine)
                     else:
                         multiply(no_sums(codes), levels, r, codes, f, start, end, mine)
                     for row in range(len(mine)):

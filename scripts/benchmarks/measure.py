@@ -66,11 +66,11 @@ def start(engine: str, precision: str, folder: Path) -> Process | None:
         return None
 
 
-def weight_bytes(model: GPT2) -> int:
-    """Bytes of weights that one decoding step reads: all but the embeddings that are looked up."""
+def bytes_read(model: GPT2, position: float) -> float:
+    """Bytes that a step of decoding reads there: weights, but for embeddings that are looked up, keys and values."""
     looked_up = ("wte.weight", "wpe.weight", "lm_head.weight")
     blocks = sum(array.nbytes for key, array in flatten(model.params) if key not in looked_up)
-    return blocks + model.params.lm_head.nbytes
+    return blocks + model.params.lm_head.nbytes + 2 * 4 * model.config.n_layer * model.config.n_embd * position
 
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int4")
@@ -102,7 +102,7 @@ def side_by_side(size: str, folder: Path, rounds: int, tokens: int, precisions: 
     rows = [Row(f"{size}: memory, read by all cores", memory, "GB/s")]
     for dtype in precisions:
         early, late = (taken[f"{dtype} at {position}"] for position in positions)
-        gbs = weight_bytes(GPT2.from_pretrained(folder, dtype=dtype)) / early / 1e9
+        gbs = bytes_read(GPT2.from_pretrained(folder, dtype=dtype), positions[0] + tokens / 2) / early / 1e9
         note = "" if dtype == "float32" else f"{taken['float32 at 64'] / early:.2f} × our float32; "
         note += f"at position 900: {early / late:.2f} × this rate"
         rows.append(Row(f"{size}: token by token, {dtype}", 1 / early, "tokens/s", {}, gbs, gbs / memory, note))
