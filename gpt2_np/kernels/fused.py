@@ -136,4 +136,5 @@ def forward(code: str, head: str) -> Any:
     working = types.Tuple((out2, out2, out3, out3, out2, out2, out3))
     signature = void(ids2, ids2, lengths1, types.boolean, out2, matrix, matrix, layer, types.int64[:, ::1], final,
                      types.float32, vector, out2, types.int64[::1], working)  # fmt: skip
-    return numba.njit(signature, **SERIAL)(_forward)
+    # Python's lock stays held: not every pool of threads that Numba may have can serve two steps at once.
+    return numba.njit(signature, **SERIAL | {"nogil": False})(_forward)
