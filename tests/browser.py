@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -38,7 +39,13 @@ class Browser:
             return json.load(response)["value"]
 
     def open(self, path: Path) -> None:
+        """Go there, and wait until keys reach the page: on a busy machine the first came before it had the focus."""
+        self.devtools("Emulation.setFocusEmulationEnabled", {"enabled": True})
         self.call("POST", "/url", {"url": path.as_uri()})
+        deadline = time.monotonic() + 10
+        while not self.run("return document.readyState === 'complete' && document.hasFocus()"):
+            assert time.monotonic() < deadline, "the page must get the focus within 10 seconds"
+            time.sleep(0.05)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns; `arguments` are its ``arguments``."""
