@@ -27,6 +27,11 @@ def suits(params: Params, config: Config) -> bool:
     """Whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in rows."""
     if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
         return False
+    p = params.h[0]
+    matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
+    precisions = {parts(linear.weight)[0].dtype.char for linear in matrices}
+    if len(precisions) > 1 or not {*precisions, parts(params.lm_head)[0].dtype.char} <= fused.WEIGHTS.keys():
+        return False
     layers = [arrays(p) for p in params.h]
     rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *parts(params.lm_head)]
     kinds = [[(array.shape, array.dtype) for array in layer] for layer in layers]

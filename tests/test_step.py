@@ -79,6 +79,10 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     for last in (reduced.h[1], params.h[1]._replace(ln_1=params.h[1].ln_1._replace(bias=np.zeros(1, np.float32)))):
         assert not step.suits(params._replace(h=(params.h[0], last)), config)
     assert step.suits(params._replace(lm_head=reduced.lm_head), config)
+    for other in (oracle.params, params._replace(lm_head=oracle.params.lm_head), params._replace(h=oracle.params.h)):
+        assert not step.suits(other, config)
+    mixed = params.h[0]._replace(mlp=reduced.h[0].mlp)
+    assert not step.suits(params._replace(h=(mixed, mixed)), config)
 
 
 def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:

@@ -16,7 +16,6 @@ from .streaming import stream_rows
 
 Array = np.ndarray
 
-
 float32_dots = numba.njit(void(matrix, matrix, vector, out2), **ORDERED_PARALLEL)(dot_rows)
 
 

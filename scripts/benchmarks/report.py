@@ -43,7 +43,7 @@ def write_between(path: Path, mark: str, text: str) -> None:
 
 
 def growth(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
-    """Of the rows of decoding token by token: GB of weights and ms a token, by dtype, the smallest first."""
+    """Of the rows of decoding token by token: GB read and ms a token, by dtype, the smallest first."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         _, found, dtype = row.work.partition(": token by token, ")
@@ -70,7 +70,7 @@ def plot(curves: Curves, rows: Sequence[Row], path: Path) -> None:
     if sizes:
         for dtype, points in sizes.items():
             panels[-1].plot(*zip(*points, strict=True), marker="o", markersize=4, label=dtype)
-        panels[-1].set(xlabel="GB of weights", ylabel="ms a token", xlim=(0, None), ylim=(0, None))
+        panels[-1].set(xlabel="GB read a token", ylabel="ms a token", xlim=(0, None), ylim=(0, None))
         panels[-1].legend(frameon=False, loc="upper left")
     for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
