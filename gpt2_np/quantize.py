@@ -31,10 +31,10 @@ class Matrix:
     """A matrix of (inputs, outputs) in reduced precision.
 
     For bfloat16 and int8 ``codes`` is (outputs, inputs): uint16, the bits, or int8; ``scales`` is float32, (0, 0) or
-    (1, outputs). For int4 ``codes`` is uint8, (tiles, groups, 16, TILE): the group's inputs two in a byte, the even one
-    in the lower half, for TILE outputs side by side; ``scales`` is (tiles, groups, 2, TILE) uint16, the bfloat16 bits
-    of each group's scale and middle, the value of code 8. The last output and input are repeated up to a whole tile
-    and group.
+    (2, outputs), each output's scale and the sum of its codes, which a kernel needs. For int4 ``codes`` is uint8,
+    (tiles, groups, 16, TILE): the group's inputs two in a byte, the even one in the lower half, for TILE outputs side
+    by side; ``scales`` is (tiles, groups, 2, TILE) uint16, the bfloat16 bits of each group's scale and middle, the
+    value of code 8. The last output and input are repeated up to a whole tile and group.
     """
 
     codes: Array
@@ -104,11 +104,12 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
             codes[some] = to_bits(weight[:, some].T)
         return Matrix(codes, np.empty((0, 0), np.float32), shape)
     if dtype == "int8":
-        whole, scales = empty((outputs, inputs), np.int8), np.empty((1, outputs), np.float32)
+        whole, scales = empty((outputs, inputs), np.int8), np.empty((2, outputs), np.float32)
         for some in pieces(outputs):
             largest = np.abs(weight[:, some]).max(axis=0, keepdims=True, initial=0).astype(np.float32)
-            scales[:, some] = largest / np.float32(127)
-            whole[some] = np.rint(weight[:, some] / np.where(largest > 0, scales[:, some], np.float32(1))).T
+            scales[0, some] = largest[0] / np.float32(127)
+            whole[some] = np.rint(weight[:, some] / np.where(largest > 0, scales[:1, some], np.float32(1))).T
+            scales[1, some] = whole[some].sum(axis=1, dtype=np.int32)
         return Matrix(whole, scales, shape)
     if dtype != "int4":
         raise ValueError(f"dtype must be one of {', '.join(REDUCED)}, got {dtype!r}")

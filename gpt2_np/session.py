@@ -89,10 +89,12 @@ class Model:
         """`model.forward` in the implementation that suits the call; see there."""
         tap = both(self.tap, tap)
         if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
-            return self._step.forward(self.params, self.config, ids, cache=cache, token_type_ids=token_type_ids,
+            return self._step.forward(self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids,
                                       last_only=last_only)  # fmt: skip
-        return model.forward(self.params, self.config, ids, cache=cache, ops=self._operations(tap), tap=tap,
-                             token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
+        compiled = tap is no_tap and self.backend == "numba"
+        return model.forward(self._laid_out if compiled else self.params, self.config, ids, cache=cache,
+                             ops=self._operations(tap), tap=tap, token_type_ids=token_type_ids,
+                             last_only=last_only)  # fmt: skip
 
     @cached_property
     def _step(self) -> Any:
@@ -101,7 +103,14 @@ class Model:
             return None
         from . import step
 
-        return step if step.suits(self.params, self.config) else None
+        return step if step.suits(self._laid_out, self.config) else None
+
+    @cached_property
+    def _laid_out(self) -> Params:
+        """The parameters as the kernels read them; copied when first needed, and never where all runs are observed."""
+        from . import layout
+
+        return layout.outputs_down(self.params)
 
     def _operations(self, tap: Tap) -> Any:
         if tap is not no_tap or self.backend == "numpy":

@@ -12,8 +12,8 @@ import numpy as np
 
 from .cache import KVCache
 from .config import Config
-from .kernels import FEW, GELU_NEW, fused, streams
-from .kernels.matrices import zeros
+from .kernels import FEW, GELU_NEW, fused
+from .kernels.matrices import NO_SCALES, zeros
 from .model import attention_scale
 from .params import Block, Linear, Params
 from .quantize import Matrix
@@ -24,19 +24,19 @@ __all__ = ["FEW", "forward", "suits"]
 
 
 def suits(params: Params, config: Config) -> bool:
-    """Whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in rows."""
+    """Whether `forward` can run this model: GPT-2's own activation, all layers alike, outputs down (see `layout`)."""
     if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
         return False
     p = params.h[0]
     matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
     precisions = {parts(linear.weight)[0].dtype.char for linear in matrices}
-    if len(precisions) > 1 or not {*precisions, parts(params.lm_head)[0].dtype.char} <= fused.WEIGHTS.keys():
+    if len(precisions) > 1 or not {*precisions, head(params)[0].dtype.char} <= fused.WEIGHTS.keys():
         return False
     layers = [arrays(p) for p in params.h]
-    rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *parts(params.lm_head)]
+    rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *head(params)]
     kinds = [[(array.shape, array.dtype) for array in layer] for layer in layers]
     return (all(array.flags.c_contiguous for array in rows) and all(kind == kinds[0] for kind in kinds)
-            and streams(params.wte) and streams(params.wpe))  # fmt: skip
+            and params.wte.dtype == params.wpe.dtype == np.float32)  # fmt: skip
 
 
 def forward(
@@ -81,7 +81,7 @@ def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> R
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
     addresses = np.array([[array.ctypes.data for array in layer] for layer in layers], np.int64)
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
-    final = (*params.ln_f, *parts(params.lm_head), zeros(config.vocab_size))
+    final = (*params.ln_f, *head(params), zeros(config.vocab_size))
     working = fused.room(B * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
     x, positions = np.empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
     run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, final[2].dtype.char)
@@ -101,9 +101,14 @@ def affine(linear: Linear) -> tuple[Array, ...]:
     return (*parts(linear.weight), linear.bias)
 
 
-NO_SCALES, NO_TYPES = np.empty((0, 0), np.float32), np.empty((0, 0), np.int64)
+NO_TYPES = np.empty((0, 0), np.int64)
 
 
 def parts(weight: Array | Matrix) -> tuple[Array, Array]:
-    """A matrix as the kernels take it: codes and scales."""
-    return (weight.codes, weight.scales) if isinstance(weight, Matrix) else (weight, NO_SCALES)
+    """A matrix as the kernels take it: codes, outputs down, and scales."""
+    return (weight.codes, weight.scales) if isinstance(weight, Matrix) else (weight.T, NO_SCALES)
+
+
+def head(params: Params) -> tuple[Array, Array]:
+    """The vocabulary's matrix as the kernels take it; of float32 the outputs lie down in the checkpoint already."""
+    return parts(params.lm_head.T if isinstance(params.lm_head, np.ndarray) else params.lm_head)

@@ -21,7 +21,7 @@ LEVELS = [
     {"kernels", "threaded"},
     {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
-    {"activations", "step"},
+    {"activations", "layout", "step"},
     {"session", "torch_reference"},
     {"scoring"},
     {"text", "internals", "parity", "notebook"},

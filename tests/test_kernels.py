@@ -13,7 +13,7 @@ import pytest
 from reference import random_ids
 
 from gpt2_np import kernels, ops
-from gpt2_np.kernels import arithmetic, matrices, streaming
+from gpt2_np.kernels import arithmetic, matrices, product
 from gpt2_np.session import Model
 
 TWINS = [ops, kernels]
@@ -102,12 +102,13 @@ def test_exponential_is_good_to_the_last_bits() -> None:
     np.testing.assert_allclose(values, np.exp(x.astype(np.float64)), rtol=2.5e-7)
 
 
-def test_compiled_and_plain_bodies_agree() -> None:
-    x, weight, bias = normal(2, 19), normal(19, 5, seed=1), normal(5, seed=2)
+@pytest.mark.parametrize("rows", [2, 5])
+def test_compiled_and_plain_bodies_agree(rows: int) -> None:
+    x, weights, bias = normal(rows, 75), normal(5, 75, seed=1), normal(5, seed=2)
     results = []
-    for run in (streaming.stream_rows, getattr(streaming.stream_rows, "py_func", streaming.stream_rows)):
-        out = np.zeros((2, 5), np.float32)
-        run(x, weight, bias, matrices.room(out), out)
+    for run in (product.float32_dots, getattr(product.float32_dots, "py_func", product.float32_dots)):
+        out = np.zeros((rows, 5), np.float32)
+        run(x, weights, bias, out)
         results.append(out)
     np.testing.assert_allclose(*results, atol=1e-5)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from reference import random_ids, reference_model, save
 
-from gpt2_np import kernels, model, step
+from gpt2_np import kernels, layout, model, step
 from gpt2_np.cache import KVCache
 from gpt2_np.session import DTYPES, Model
 
@@ -30,7 +30,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])
 def test_fused_and_single_operations_give_the_same_bits(wide: Path, dtype: str) -> None:
     loaded = Model.from_pretrained(wide, dtype=dtype)
-    params, config, ids = loaded.params, loaded.config, random_ids(2, 12)
+    params, config, ids = layout.outputs_down(loaded.params), loaded.config, random_ids(2, 12)
     assert step.suits(params, config)
     fused = logits(lambda part, cache: step.forward(params, config, part, cache=cache), loaded, ids)
     single = logits(lambda part, cache: model.forward(params, config, part, cache=cache, ops=kernels), loaded, ids)
@@ -50,7 +50,7 @@ def test_several_ids_at_once_give_the_bits_of_one_by_one(small: Path) -> None:
 
 def test_what_was_prepared_is_prepared_anew_for_other_rows_and_other_parameters(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(3, 12)
-    params, config = loaded.params, loaded.config
+    params, config = layout.outputs_down(loaded.params), loaded.config
     other = params._replace(h=params.h[::-1])
     caches = [KVCache(config, 1, 12) for _ in range(2)]
     fused = [step.forward(params, config, ids[:1, :4], cache=caches[0])]
@@ -67,12 +67,10 @@ def test_what_was_prepared_is_prepared_anew_for_other_rows_and_other_parameters(
 
 def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     loaded = Model.from_pretrained(small)
-    params, config = loaded.params, loaded.config
+    params, config = layout.outputs_down(loaded.params), loaded.config
     oracle = Model.from_pretrained(small, dtype="float64")
     assert not step.suits(oracle.params, config)
-    transposed = params.h[0].attn.c_attn._replace(weight=np.asfortranarray(params.h[0].attn.c_attn.weight))
-    block = params.h[0]._replace(attn=params.h[0].attn._replace(c_attn=transposed))
-    assert not step.suits(params._replace(h=(block, *params.h[1:])), config)
+    assert not step.suits(params._replace(h=(loaded.params.h[0], *params.h[1:])), config)
     assert not step.suits(params._replace(wte=np.asfortranarray(params.wte)), config)
     # Every layer is read as the first is, wherever it lies.
     reduced = Model.from_pretrained(small, dtype="bfloat16").params
@@ -88,7 +86,7 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
 def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
     head = Model.from_pretrained(small, dtype="int8").params.lm_head
-    params, config = loaded.params._replace(lm_head=head), loaded.config
+    params, config = layout.outputs_down(loaded.params)._replace(lm_head=head), loaded.config
     for last_only in (False, True):
         one = step.forward(params, config, ids, cache=KVCache(config, 2, 5), last_only=last_only)
         other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, last_only=last_only)
@@ -97,7 +95,7 @@ def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:
 
 def test_token_types_are_added(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
-    params, config, kinds = loaded.params, loaded.config, random_ids(2, 5)[::-1]
+    params, config, kinds = layout.outputs_down(loaded.params), loaded.config, random_ids(2, 5)[::-1]
     one = step.forward(params, config, ids, cache=KVCache(config, 2, 5), token_type_ids=kinds)
     other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, token_type_ids=kinds)
     np.testing.assert_array_equal(one, other)

@@ -15,9 +15,9 @@ from ..ops import attention_scores, centred, layer_norm_scale, mix_values, scale
 
 with uncollected():
     from .causal import attention
-    from .matrices import FEW, linear, streams, unembed
+    from .matrices import FEW, linear, unembed
     from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
 
 __all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "centred", "gelu_new", "layer_norm",
-           "layer_norm_scale", "linear", "mix_values", "scaled_and_shifted", "softmax", "split_heads", "streams",
+           "layer_norm_scale", "linear", "mix_values", "scaled_and_shifted", "softmax", "split_heads",
            "unembed"]  # fmt: skip

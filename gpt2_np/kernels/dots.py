@@ -1,25 +1,27 @@
-"""Matrices whose outputs lie down, one in each row of memory: dot products, some outputs at a time.
+"""Matrices whose outputs lie down, one in each row of memory: dot products.
 
 The weights may be float32, bfloat16 (its bits), or whole numbers of 8 bits, which are multiplied with whole numbers of
-16. Some outputs share each vector of inputs that is loaded, some rows of inputs share each vector of weights, and
-memory is asked for the outputs further on. A row that is alone passes the weights as they lie, output by output:
-the processor finds out by itself what comes next. A row's sums are added up in the same order in any company.
+16. A row of inputs that is alone passes the weights as they lie, output by output. Several rows share the weights: a
+few rows and outputs at a time have their sums in registers. Each product is one step, loops and all, in instructions:
+what little there is to do between two outputs' weights decides how far the processor runs ahead of those that it waits
+for, and so how fast memory is read. A row's sums are added up in the same order in any company.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.extending import register_jitable
 
 from .arithmetic import widen
 from .registers import (
     LANES,
     WIDE,
-    Registers,
+    across,
+    adding,
     address,
     ask_for,
     choose,
@@ -28,21 +30,25 @@ from .registers import (
     load,
     load_upper_halves,
     multiply_add,
-    store,
+    summing,
 )
 
 Array = np.ndarray
-FOUR = 4
-TOGETHER = 4 if WIDE else 2  # rows whose sums find room in registers, four outputs of each
-ALONE = 1 if WIDE else 4  # outputs of a row that has them to itself: one's sum would be waited for in short vectors
-AHEAD = 4 * FOUR  # outputs ahead that memory is asked for
-OUTPUTS = 32  # that a thread takes at a time
+PAIR = 2  # vectors of an output's weights at a time, each into sums of its own: they needn't wait for each other
+ROWS, SOME = 4 if WIDE else 2, 3  # of so many rows and outputs the sums find room in registers
+FURTHER = 1 << 13  # how many bytes ahead a row alone asks memory for weights
+AHEAD = 5 * SOME  # how many outputs ahead several rows do
+OUTPUTS = 30  # that a thread takes at a time
 
-SHAPES = {rows * outputs: (rows, outputs) for rows, outputs in ((1, ALONE), (1, FOUR), (TOGETHER, FOUR))}
-SUMS = {(dtype, *shape): Registers(dtype, count) for dtype in (types.float32, types.int32)
-        for count, shape in SHAPES.items()}  # fmt: skip
 INDEX = ir.IntType(64)
-HALVES, BYTES = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(8), 2 * LANES)
+FLOATS = ir.VectorType(ir.FloatType(), LANES)
+WORDS = ir.VectorType(ir.IntType(32), LANES)
+HALVES, QUARTERS = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(8), 2 * LANES)
+
+
+def inputs(codes: Any) -> int:
+    """How many inputs a vector of sums takes at a time: two a lane where weights are whole numbers."""
+    return 2 * LANES if codes.dtype in (types.int8, np.int8) else LANES
 
 
 def dtype_of_sums(codes: Any) -> Any:
@@ -50,187 +56,167 @@ def dtype_of_sums(codes: Any) -> Any:
     return types.int32 if codes.dtype == types.int8 else types.float32
 
 
-def step(codes: Array) -> int:
-    """How many inputs `add_products` takes at a time: two a lane where weights are whole numbers."""
-    return 2 * LANES if codes.dtype == np.int8 else LANES
+def dot(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+    """One row of inputs times one output, ``codes[f]``: the sum over the inputs from `start` to `end`."""
+    return products(x[r : r + 1], codes[f : f + 1], start, end)[0, 0]
 
 
-@emits(step, lambda codes: types.int64)
-def _step(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return INDEX(2 * LANES if signature.args[0].dtype == types.int8 else LANES)
+def dots_of_row(x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
+    """One row of inputs times SOME outputs, from the f-th on, into ``totals`` (1, SOME)."""
+    totals[:] = products(x[r : r + 1], codes[f : f + SOME], start, end)
 
 
-def no_sums(codes: Array) -> Any:
-    """Sums of four outputs for one row of inputs, each LANES of them: zeros."""
-    return np.zeros((1, FOUR, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
+def dots_of_rows(x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
+    """ROWS rows, from the r-th on, times SOME outputs, into ``totals`` (ROWS, SOME)."""
+    totals[:] = products(x[r : r + ROWS], codes[f : f + SOME], start, end)
 
 
-def no_sums_of_rows(codes: Array) -> Any:
-    """Such sums for TOGETHER rows."""
-    return np.zeros((TOGETHER, FOUR, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
-
-
-def no_sums_alone(codes: Array) -> Any:
-    """Such sums of ALONE outputs for one row."""
-    return np.zeros((1, ALONE, LANES), np.int32 if codes.dtype == np.int8 else np.float32)
-
-
-@emits(no_sums, lambda codes: SUMS[dtype_of_sums(codes), 1, FOUR])
-@emits(no_sums_of_rows, lambda codes: SUMS[dtype_of_sums(codes), TOGETHER, FOUR])
-@emits(no_sums_alone, lambda codes: SUMS[dtype_of_sums(codes), 1, ALONE])
-def _no_sums(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    return signature.return_type.array(None)
-
-
-def add_products(sums: Any, x: Array, r: int, codes: Array, f: int, d: int) -> Any:
-    """Add the next inputs of each row, ``x[r:, d:]``, times those of some outputs, ``codes[f:, d:]``, lane by lane."""
-    inputs = x[r : r + len(sums), None, d : d + step(codes)]
-    weights = widen(codes[f : f + sums.shape[1], d : d + step(codes)])
+def products(x: Array, codes: Array, start: int, end: int) -> Array:
+    """The sums over the inputs from `start` to `end`, by lanes: of every PAIR vectors, and of what is left over."""
+    whole = end - (end - start) % (PAIR * inputs(codes))
+    x, weights = x[:, None], widen(codes)[None]
     if codes.dtype == np.int8:
-        return sums + (weights * inputs.astype(np.int32)).reshape(*sums.shape, 2).sum(axis=-1, dtype=np.int32)
-    return sums + inputs * weights
+        return (x[..., start:end].astype(np.int32) * weights[..., start:end]).sum(axis=-1, dtype=np.int32)
+    lanes = (x[..., start:whole] * weights[..., start:whole]).reshape(len(x), len(codes), -1, PAIR, LANES)
+    return lanes.sum(axis=2).sum(axis=(2, 3)) + (x[..., whole:end] * weights[..., whole:end]).sum(axis=-1)
 
 
-@emits(add_products, lambda sums, x, r, codes, f, d: sums)
-def _add_products(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    sums, x, r, codes, f, d = arguments
-    prepare = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}
-    rows, outputs = SHAPES[sums.type.count]
-    weights = [prepare[signature.args[3].dtype](
-                   builder, address(context, builder, signature.args[3], codes, further(builder, f, k), d)
-               ) for k in range(outputs)]  # fmt: skip
-    for row in range(rows):
-        where = address(context, builder, signature.args[1], x, further(builder, r, row), d)
-        inputs = load(builder, where, weights[0].type)
-        for k in range(outputs):
-            mine = builder.extract_value(sums, row * outputs + k)
-            add = _add_pairs if weights[0].type == HALVES else multiply_add
-            sums = builder.insert_value(sums, add(builder, inputs, weights[k], mine), row * outputs + k)
-    return sums
+@emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))
+def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    *place, start, end = arguments
+
+    def ask(d: Any) -> None:
+        bytes_each = signature.args[2].dtype.bitwidth // 8
+        ahead = further(builder, d, FURTHER // bytes_each)
+        ask_for(builder, address(context, builder, signature.args[2], place[2], place[3], ahead))
+
+    return _products(context, builder, signature.args[:4], place, start, end, 1, 1, ask)[0]
+
+
+def _into_totals(rows: int) -> Callable[..., Any]:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        x, r, codes, f, start, end, totals = arguments
+        of_x, _, of_codes, *_, of_totals = signature.args
+        count = [builder.extract_value(context.make_array(kind)(context, builder, array).shape, 0)
+                 for kind, array in ((of_x, x), (of_codes, codes))]  # fmt: skip
+        last = builder.sub(count[1], INDEX(SOME))
+        ahead = further(builder, f, AHEAD)
+        ahead = builder.select(builder.icmp_signed("<", ahead, last), ahead, last)
+        # Each rows' turn asks for its share of weights, so that memory is busy while they compute.
+        turns = [builder.add(start, builder.sdiv(builder.mul(builder.sub(end, start), row), count[0]))
+                 for row in (r, further(builder, r, rows))]  # fmt: skip
+
+        def ask(d: Any) -> None:
+            mine = builder.and_(builder.icmp_signed(">=", d, turns[0]), builder.icmp_signed("<", d, turns[1]))
+            with builder.if_then(mine):
+                for k in range(SOME):
+                    where = address(context, builder, of_codes, codes, further(builder, ahead, k), d)
+                    ask_for(builder, where, PAIR * inputs(of_codes) * of_codes.dtype.bitwidth // 32)
+
+        sums = _products(context, builder, signature.args[:4], (x, r, codes, f), start, end, rows, SOME, ask)
+        for n, one in enumerate(sums):
+            where = address(context, builder, of_totals, totals, INDEX(n // SOME), INDEX(n % SOME))
+            builder.store(one, where)
+        return context.get_dummy_value()
+
+    return emit
+
+
+emits(dots_of_row, lambda x, r, codes, f, start, end, totals: types.void)(_into_totals(1))
+emits(dots_of_rows, lambda x, r, codes, f, start, end, totals: types.void)(_into_totals(ROWS))
+
+
+def _products(
+    context: Any, builder: Any, kinds: Any, place: Any, start: Any, end: Any, rows: int, outputs: int, ask: Any
+) -> list[Any]:
+    """The instructions of `products`; `ask` emits what memory is asked for meanwhile."""
+    (of_x, _, of_codes, _), (x, r, codes, f) = kinds, place
+    prepare = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}[of_codes.dtype]
+    add, vector = (_add_neighbours, WORDS) if of_codes.dtype == types.int8 else (multiply_add, FLOATS)
+
+    def at(of: Any, array: Any, first: Any, n: int, d: Any) -> Any:
+        return address(context, builder, of, array, further(builder, first, n), d)
+
+    def add_pair(d: Any, sums: list[Any]) -> list[Any]:
+        ask(d)
+        sums = list(sums)
+        for v in range(PAIR):
+            here = further(builder, d, v * inputs(of_codes))
+            weights = [prepare(builder, at(of_codes, codes, f, k, here)) for k in range(outputs)]
+            for row in range(rows):
+                mine = load(builder, at(of_x, x, r, row, here), weights[0].type)
+                for k, weight in enumerate(weights):
+                    n = (row * outputs + k) * PAIR + v
+                    sums[n] = add(builder, mine, weight, sums[n])
+        return sums
+
+    def add_one(d: Any, sums: list[Any]) -> list[Any]:
+        weights = [_number(builder, of_codes, builder.load(at(of_codes, codes, f, k, d))) for k in range(outputs)]
+        numbers = [_number(builder, of_codes, builder.load(at(of_x, x, r, row, d))) for row in range(rows)]
+        add = _add_number if of_codes.dtype == types.int8 else multiply_add
+        return [add(builder, numbers[n // outputs], weights[n % outputs], one) for n, one in enumerate(sums)]
+
+    width = end.type(PAIR * inputs(of_codes))
+    whole = builder.sub(end, builder.srem(builder.sub(end, start), width))
+    sums = summing(builder, [ir.Constant(vector, None)] * (rows * outputs * PAIR), start, whole, width, add_pair)
+    both = [adding(builder, vector)(a, b) for a, b in zip(sums[::PAIR], sums[1::PAIR], strict=True)]
+    return summing(builder, across(builder, both), whole, end, end.type(1), add_one)
 
 
 def _floats(builder: Any, where: Any) -> Any:
-    return load(builder, where, ir.VectorType(ir.FloatType(), LANES))
+    return load(builder, where, FLOATS)
 
 
 def _whole_numbers(builder: Any, where: Any) -> Any:
-    return builder.sext(load(builder, where, BYTES), HALVES)
+    return builder.sext(load(builder, where, QUARTERS), HALVES)
 
 
-def _add_pairs(builder: Any, a: Any, b: Any, sums: Any) -> Any:
+def _add_neighbours(builder: Any, a: Any, b: Any, sums: Any) -> Any:
     """As the processor has it in one instruction: products of 16 bits, of which neighbours are added, in 32 bits."""
     wide = ir.VectorType(ir.IntType(32), 2 * LANES)
-    products = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
-    even, odd = (choose(builder, products, list(range(first, 2 * LANES, 2))) for first in (0, 1))
+    both = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
+    even, odd = (choose(builder, both, list(range(first, 2 * LANES, 2))) for first in (0, 1))
     return builder.add(sums, builder.add(even, odd))
 
 
-def fetch(sums: Any, codes: Array, f: int, d: int) -> None:
-    """Ask memory for some weights of as many outputs, from f on: all of them, when d has gone through all inputs.
-
-    float32 is asked for in the order that it lies in; the others, whose rows are shorter, from all at once. A single
-    output's aren't asked for: they come one behind the other.
-    """
+def _add_number(builder: Any, a: Any, b: Any, total: Any) -> Any:
+    return builder.add(total, builder.mul(a, b))
 
 
-@emits(fetch, lambda sums, codes, f, d: types.void)
-def _fetch(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    sums, codes, f, d = arguments
-    of_codes, outputs = signature.args[1], SHAPES[sums.type.count][1]
-    if outputs == 1:
-        pass
-    elif of_codes.dtype != types.float32:
-        for k in range(outputs):
-            ask_for(builder, address(context, builder, of_codes, codes, further(builder, f, k), d))
-    else:
-        where = address(context, builder, of_codes, codes, f, builder.mul(d, d.type(outputs)))
-        ask_for(builder, where, outputs * LANES)
-    return context.get_dummy_value()
-
-
-def store_totals(sums: Any, totals: Array) -> None:
-    """The sums over all lanes: (rows, outputs)."""
-    totals[:] = sums.sum(axis=2, dtype=sums.dtype)
-
-
-@emits(store_totals, lambda sums, totals: types.void)
-def _store_totals(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Each sum's upper half of lanes is added to its lower, again and again; two sums share lanes that get free."""
-    sums, totals = arguments
-    add = builder.add if signature.args[0].vector.element == ir.IntType(32) else builder.fadd
-    rows, outputs = SHAPES[sums.type.count]
-    for row in range(rows):
-        vectors, width = [builder.extract_value(sums, row * outputs + k) for k in range(outputs)], LANES
-        while width > 1:
-            lower = [first + i for first in range(0, vectors[0].type.count, width) for i in range(width // 2)]
-            upper = [lane + width // 2 for lane in lower]
-            if len(vectors) > 1:
-                second = vectors[0].type.count
-                lower, upper = (half + [second + lane for lane in half] for half in (lower, upper))
-                vectors = [add(choose(builder, a, lower, b), choose(builder, a, upper, b))
-                           for a, b in zip(vectors[::2], vectors[1::2], strict=True)]  # fmt: skip
-            else:
-                vectors = [add(choose(builder, vectors[0], lower), choose(builder, vectors[0], upper))]
-            width //= 2
-        store(builder, vectors[0], address(context, builder, signature.args[1], totals, INDEX(row), INDEX(0)))
-    return context.get_dummy_value()
-
-
-@register_jitable
-def multiply(sums: Any, x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
-    """Some rows of x, from the r-th on, times some outputs, from the f-th on, into ``totals`` (rows, outputs).
-
-    Only the inputs from `start` to `end` count; ``sums`` are what `no_sums` and its like give, for as many of both.
-    """
-    whole = end - (end - start) % step(codes)
-    # Each rows' turn asks for its share of weights, so that memory is busy while they compute.
-    ahead = min(f + AHEAD, len(codes) - totals.shape[1])
-    first, last = start + r * (end - start) // len(x), start + (r + len(totals)) * (end - start) // len(x)
-    for d in range(start, whole, step(codes)):
-        if first <= d < last:
-            fetch(sums, codes, ahead, d)
-        sums = add_products(sums, x, r, codes, f, d)
-    store_totals(sums, totals)
-    for d in range(whole, end):
-        for row in range(len(totals)):
-            for k in range(totals.shape[1]):
-                totals[row, k] += x[r + row, d] * widen(codes[f + k, d])
+def _number(builder: Any, of_codes: Any, one: Any) -> Any:
+    """A weight, or an input, as what it is multiplied as."""
+    if of_codes.dtype == types.int8:
+        return builder.sext(one, ir.IntType(32))
+    if isinstance(one.type, ir.IntType):
+        bits = builder.zext(one, ir.IntType(32))
+        return builder.bitcast(builder.shl(bits, bits.type(16)), ir.FloatType())
+    return one
 
 
 def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
     R, D = x.shape
     F = len(codes)
-    if F < FOUR:
-        for r in range(R):
-            for f in range(F):
-                out[r, f] = bias[f]
-                for d in range(D):
-                    out[r, f] += x[r, d] * widen(codes[f, d])
-        return
-    if R < TOGETHER:
+    if R < ROWS or F < SOME:
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first, totals = np.int64(part) * OUTPUTS, np.empty((1, ALONE), np.float32)
-            for some in range(first, min(F, first + OUTPUTS), ALONE):
-                f = min(some, F - ALONE)  # the last ones overlap others, which get the same sums once more
+            first = np.int64(part) * OUTPUTS
+            for f in range(first, min(F, first + OUTPUTS)):
                 for r in range(R):
-                    multiply(no_sums_alone(codes), x, r, codes, f, 0, D, totals)
-                    for k in range(ALONE):
-                        out[r, f + k] = totals[0, k] + bias[f + k]
+                    out[r, f] = dot(x, r, codes, f, 0, D) + bias[f]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-        first, totals = np.int64(part) * OUTPUTS, np.empty((TOGETHER, FOUR), np.float32)
-        for some in range(first, min(F, first + OUTPUTS), FOUR):
-            f = min(some, F - FOUR)
+        first, totals = np.int64(part) * OUTPUTS, np.empty((ROWS, SOME), np.float32)
+        for some in range(first, min(F, first + OUTPUTS), SOME):
+            f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
             r = 0
             while r < R:
-                if r + TOGETHER <= R:
-                    mine = totals
-                    multiply(no_sums_of_rows(codes), x, r, codes, f, 0, D, mine)
+                mine = totals
+                if r + ROWS <= R:
+                    dots_of_rows(x, r, codes, f, 0, D, mine)
                 else:
                     mine = totals[:1]
-                    multiply(no_sums(codes), x, r, codes, f, 0, D, mine)
+                    dots_of_row(x, r, codes, f, 0, D, mine)
                 for row in range(len(mine)):
-                    for k in range(FOUR):
+                    for k in range(SOME):
                         out[r + row, f + k] = mine[row, k] + bias[f + k]
                 r += len(mine)

@@ -20,9 +20,8 @@ from numba.extending import register_jitable
 from .arithmetic import SERIAL, codes4, codes8, codes16, grids, lengths1, matrix, out2, out3, out4, vector
 from .causal import attend
 from .pointwise import gelu_rows, layer_norm_rows
-from .product import product, unembed_rows
+from .product import product
 from .registers import address, emits
-from .streaming import BLOCKS, rows_with_room
 
 Array = np.ndarray
 
@@ -70,17 +69,17 @@ def block(
     """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`."""
     (k, v, ln_1_weight, ln_1_bias, attn, attn_scales, attn_bias, proj, proj_scales, proj_bias,
      ln_2_weight, ln_2_bias, fc, fc_scales, fc_bias, out, out_scales, out_bias) = layer  # fmt: skip
-    normalized, qkv, pattern, z, hidden, activated, sums = room
+    normalized, qkv, pattern, z, hidden, activated = room
     layer_norm_rows(x, ln_1_weight, ln_1_bias, epsilon, normalized)
-    product(normalized, attn, attn_scales, attn_bias, sums, qkv)
+    product(normalized, attn, attn_scales, attn_bias, qkv)
     attend(qkv, k, v, positions, scale, pattern, z)
-    product(z.reshape(x.shape), proj, proj_scales, proj_bias, sums, normalized)
+    product(z.reshape(x.shape), proj, proj_scales, proj_bias, normalized)
     add(x, normalized)
 
     layer_norm_rows(x, ln_2_weight, ln_2_bias, epsilon, normalized)
-    product(normalized, fc, fc_scales, fc_bias, sums, hidden)
+    product(normalized, fc, fc_scales, fc_bias, hidden)
     gelu_rows(hidden, activated)
-    product(activated, out, out_scales, out_bias, sums, normalized)
+    product(activated, out, out_scales, out_bias, normalized)
     add(x, normalized)
 
 
@@ -103,19 +102,18 @@ def _forward(
     for layer in range(len(scales)):
         block(x, positions, epsilon, scales[layer], of_layer(first, addresses, layer), room)
     ln_f_weight, ln_f_bias, head, head_scales, head_bias = final
-    normalized, sums = room[0][: len(logits)], room[-1]
+    normalized = room[0][: len(logits)]
     if last_only:
         for b in range(B):
             for d in range(x.shape[1]):
                 x[b, d] = x[b * T + T - 1, d]
     layer_norm_rows(x[: len(logits)], ln_f_weight, ln_f_bias, epsilon, normalized)
-    unembed_rows(normalized, head, head_scales, head_bias, sums, logits)
+    product(normalized, head, head_scales, head_bias, logits)
 
 
 def room(R: int, D: int, F: int, H: int, longest: int) -> tuple[Array, ...]:
     """What a block needs to work in, for R positions that see up to `longest` keys."""
-    sums = (BLOCKS, rows_with_room(R), max(3 * D, F))
-    shapes = ((R, D), (R, 3 * D), (R, H, longest), (R, H, D // H), (R, F), (R, F), sums)
+    shapes = ((R, D), (R, 3 * D), (R, H, longest), (R, H, D // H), (R, F), (R, F))
     return tuple(np.empty(shape, np.float32) for shape in shapes)
 
 
@@ -133,7 +131,7 @@ def forward(code: str, head: str) -> Any:
     linear, norm = (*WEIGHTS[code], vector), (vector, vector)
     layer = types.Tuple((out4, out4, *norm, *linear, *linear, *norm, *linear, *linear))
     final = types.Tuple((*norm, *WEIGHTS[head], vector))
-    working = types.Tuple((out2, out2, out3, out3, out2, out2, out3))
+    working = types.Tuple((out2, out2, out3, out3, out2, out2))
     signature = void(ids2, ids2, lengths1, types.boolean, out2, matrix, matrix, layer, types.int64[:, ::1], final,
                      types.float32, vector, out2, types.int64[::1], working)  # fmt: skip
     # Python's lock stays held: not every pool of threads that Numba may have can serve two steps at once.

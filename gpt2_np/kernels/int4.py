@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import prange, types, void
 
 from ..quantize import GROUP, INT4_STEP, TILE
-from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, out3, vector, widen
+from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, vector, widen
 from .reduced import round_group
 from .registers import (
     LANES,
@@ -31,7 +31,7 @@ from .registers import (
 )
 
 Array = np.ndarray
-WHOLE = Registers(types.int16, TILE // (2 * LANES), 2 * LANES)  # a group's sums of whole numbers
+WHOLE = Registers(types.int16, TILE // (2 * LANES), lanes=2 * LANES)  # a group's sums of whole numbers
 TOTALS = Registers(types.float32, TILE // LANES)
 
 
@@ -138,8 +138,8 @@ def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Arr
             start[r, g], level[r, g] = np.int16(-8 * total), np.float32(total) * steps[r, g]
 
 
-@numba.njit(void(matrix, codes4, grids, vector, out3, out2), **PARALLEL)
-def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
+@numba.njit(void(matrix, codes4, grids, vector, out2), **PARALLEL)
+def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `quantize.Matrix` → (R, F).
 
     A group's sum of (code − 8) · level fits into 16 bits: 8 · 127 · 32 is less than 2¹⁵. So it starts from −8 times the

@@ -1,4 +1,4 @@
-"""The two products of the model, each by the means that suits its size: streaming for few positions, BLAS for many."""
+"""The two products of the model, by what suits their size: dot products for few positions, BLAS for many."""
 
 from __future__ import annotations
 
@@ -8,31 +8,23 @@ from typing import Any
 import numpy as np
 
 from ..pages import empty
-from .product import float32_dots, product
-from .streaming import BLOCKS, rows_with_room, stream_rows
+from .product import product
 from .threads import in_threads, portions
 
 Array = np.ndarray
-FEW = 96  # up to so many positions by streaming, which gives each the same bits in any company; BLAS from there on
-NOTHING = np.empty((0, 0, 0), np.float32)
-
-
-def streams(weight: Any) -> bool:
-    """Whether the kernels can read this matrix: float32, row behind row."""
-    return bool(weight.dtype == np.float32 and weight.flags.c_contiguous)
-
-
-def room(out: Array) -> Array:
-    """What a streamed product with this result needs to work in."""
-    return np.empty((BLOCKS, rows_with_room(len(out)), out.shape[1]), np.float32)
+FEW = 96  # up to so many positions by dot products, which give each the same bits in any company; BLAS from there on
+NO_SCALES = np.empty((0, 0), np.float32)
 
 
 def linear(x: Array, weight: Any, bias: Array) -> Array:
-    """As `ops.linear`: streamed for few positions, BLAS for many; `weight` may be a reduced-precision matrix."""
+    """As `ops.linear`: dot products for few positions, BLAS for many; `weight` may be a reduced-precision matrix.
+
+    A float32 matrix whose outputs don't lie down (see `layout`) is copied first, at every call.
+    """
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     if not isinstance(weight, np.ndarray):
         out = _reduced(flat, weight, bias)
-    elif len(flat) > FEW or x.dtype != np.float32 or not streams(weight):
+    elif len(flat) > FEW or x.dtype != np.float32 or weight.dtype != np.float32:
         out = empty((len(flat), weight.shape[1]), x.dtype)
 
         def part(some: slice) -> None:
@@ -42,7 +34,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
         in_threads(part, portions(weight.shape[1], 768))
     else:
         out = np.empty((len(flat), weight.shape[1]), np.float32)
-        stream_rows(flat, weight, bias, room(out), out)
+        product(flat, np.ascontiguousarray(weight.T), NO_SCALES, bias, out)
     return out.reshape(*x.shape[:-1], -1)
 
 
@@ -51,12 +43,12 @@ def unembed(x: Array, lm_head: Any) -> Array:
     flat = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     if not isinstance(lm_head, np.ndarray):
         out = _reduced(flat, lm_head, zeros(lm_head.shape[1]))
-    elif len(flat) > FEW or x.dtype != np.float32 or not streams(lm_head):
+    elif len(flat) > FEW or x.dtype != np.float32 or lm_head.dtype != np.float32:
         out = empty((len(flat), len(lm_head)), x.dtype)
         in_threads(lambda some: np.matmul(flat, lm_head[some].T, out=out[:, some]), portions(len(lm_head), 4096))
     else:
         out = np.empty((len(flat), lm_head.shape[0]), np.float32)
-        float32_dots(flat, lm_head, zeros(len(lm_head)), out)
+        product(flat, np.ascontiguousarray(lm_head), NO_SCALES, zeros(len(lm_head)), out)
     return out.reshape(*x.shape[:-1], -1)
 
 
@@ -78,5 +70,5 @@ def _reduced(x: Array, weight: Any, bias: Array) -> Array:
         out += bias
         return out
     out = np.empty((len(x), outputs), np.float32)
-    product(x, weight.codes, weight.scales, bias, NOTHING, out)
+    product(x, weight.codes, weight.scales, bias, out)
     return out

@@ -13,8 +13,11 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
-from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, out3, vector
-from .dots import ALONE, FOUR, OUTPUTS, TOGETHER, dot_rows, multiply, no_sums, no_sums_alone, no_sums_of_rows
+from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
+from .digits import LONGEST, OFFSET, split
+from .digits import dot as dot_of_digits
+from .dots import OUTPUTS, ROWS, SOME, dot, dot_rows, dots_of_row, dots_of_rows
+from .registers import BYTES
 
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
@@ -23,7 +26,7 @@ _bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **ORDERED_PARALLEL)(
 
 
 @register_jitable
-def bfloat16_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
+def bfloat16_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """`dots.dot_rows` for bfloat16, with the arguments of the others."""
     _bfloat16(x, codes, bias, out)
 
@@ -48,55 +51,62 @@ def round_rows(x: Array, levels: Array, steps: Array) -> None:
         steps[r] = round_group(x[r], INT8_STEP, levels[r])
 
 
-@numba.njit(void(matrix, codes8, matrix, vector, out3, out2), **ORDERED_PARALLEL)
-def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, sums: Array, out: Array) -> None:
-    """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (1, F), (F,) → (R, F)."""
+@numba.njit(void(types.int16[:, ::1], types.uint8[:, :, ::1]), **SERIAL)
+def split_rows(levels: Array, digits: Array) -> None:
+    """`digits.split`, for the same reason."""
+    split(levels, digits)
+
+
+@numba.njit(void(matrix, codes8, matrix, vector, out2), **ORDERED_PARALLEL)
+def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
+    """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (2, F) as in `quantize.Matrix`, (F,) → (R, F).
+
+    Sums are exact, however many inputs there are.
+    """
     R, D = x.shape
     F = len(codes)
     levels, steps = np.empty((R, D), np.int16), np.empty(R, np.float32)
     round_rows(x, levels, steps)
-    if F < FOUR:
-        for r in range(R):
-            for f in range(F):
-                out[r, f] = np.float32(0)
-                for d in range(D):
-                    out[r, f] += np.float32(levels[r, d]) * np.float32(codes[f, d])
-                out[r, f] = out[r, f] * (scales[0, f] * steps[r]) + bias[f]
-        return
-    if R < TOGETHER:
+    if R < ROWS or F < SOME:
+        if BYTES and D <= LONGEST:
+            digits = np.empty((R, 2, D), np.uint8)
+            split_rows(levels, digits)
+            for part in prange((F + OUTPUTS - 1) // OUTPUTS):
+                first = np.int64(part) * OUTPUTS
+                for f in range(first, min(F, first + OUTPUTS)):
+                    for r in range(R):
+                        total = dot_of_digits(digits, r, codes, f) - OFFSET * np.int64(scales[1, f])
+                        out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
+            return
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
             first = np.int64(part) * OUTPUTS
-            totals, values = np.empty((1, ALONE), np.int32), np.empty((1, ALONE), np.float32)
-            for some in range(first, min(F, first + OUTPUTS), ALONE):
-                f = min(some, F - ALONE)  # the last ones overlap others, which get the same sums once more
+            for f in range(first, min(F, first + OUTPUTS)):
                 for r in range(R):
-                    values[:] = np.float32(0)
+                    total = np.int64(0)
                     for start in range(0, D, EXACT):
-                        multiply(no_sums_alone(codes), levels, r, codes, f, start, min(D, start + EXACT), totals)
-                        for k in range(ALONE):
-                            values[0, k] += np.float32(totals[0, k])
-                    for k in range(ALONE):
-                        out[r, f + k] = values[0, k] * (scales[0, f + k] * steps[r]) + bias[f + k]
+                        total += dot(levels, r, codes, f, start, min(D, start + EXACT))
+                    out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first = np.int64(part) * OUTPUTS
-        totals, values = np.empty((TOGETHER, FOUR), np.int32), np.empty((TOGETHER, FOUR), np.float32)
-        for some in range(first, min(F, first + OUTPUTS), FOUR):
-            f = min(some, F - FOUR)
+        totals, exact = np.empty((ROWS, SOME), np.int64), np.empty((ROWS, SOME), np.int32)
+        for some in range(first, min(F, first + OUTPUTS), SOME):
+            f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
             r = 0
             while r < R:
-                mine = totals if r + TOGETHER <= R else totals[:1]
-                values[:] = np.float32(0)
+                mine = exact if r + ROWS <= R else exact[:1]
+                totals[:] = 0
                 for start in range(0, D, EXACT):
                     end = min(D, start + EXACT)
-                    if r + TOGETHER <= R:
-                        multiply(no_sums_of_rows(codes), levels, r, codes, f, start, end, mine)
+                    if r + ROWS <= R:
+                        dots_of_rows(levels, r, codes, f, start, end, mine)
                     else:
-                        multiply(no_sums(codes), levels, r, codes, f, start, end, mine)
+                        dots_of_row(levels, r, codes, f, start, end, mine)
                     for row in range(len(mine)):
-                        for k in range(FOUR):
-                            values[row, k] += np.float32(mine[row, k])
+                        for k in range(SOME):
+                            totals[row, k] += mine[row, k]
                 for row in range(len(mine)):
-                    for k in range(FOUR):
-                        out[r + row, f + k] = values[row, k] * (scales[0, f + k] * steps[r + row]) + bias[f + k]
+                    for k in range(SOME):
+                        scale = scales[0, f + k] * steps[r + row]
+                        out[r + row, f + k] = np.float32(totals[row, k]) * scale + bias[f + k]
                 r += len(mine)

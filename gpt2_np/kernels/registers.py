@@ -8,6 +8,7 @@ says what the step computes and runs where compiling is switched off, and its in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-WIDE = bool(llvmlite.binding.get_host_cpu_features().get("avx512f"))  # 32 registers of 512 bits, or 16 of 256
+FEATURES = llvmlite.binding.get_host_cpu_features()
+WIDE = bool(FEATURES.get("avx512f"))  # 32 registers of 512 bits, or 16 of 256
+BYTES = WIDE and bool(FEATURES.get("avx512vnni"))  # whether one instruction multiplies and adds up bytes
 LANES = 16 if WIDE else 8  # float32 numbers in a vector
 LINE = 16  # float32 numbers in a line of the processor's cache
 
@@ -26,12 +29,13 @@ IR = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: i
 
 
 class Registers(types.Type):
-    """So many vectors of so many numbers each, as one value. To NumPy it is an array."""
+    """So many vectors of so many numbers each, as one value. To NumPy it is an array; `shape` counts vectors."""
 
-    def __init__(self, dtype: Any, vectors: int, lanes: int = LANES) -> None:
+    def __init__(self, dtype: Any, *shape: int, lanes: int = LANES) -> None:
+        self.shape = shape
         self.vector = ir.VectorType(IR[dtype], lanes)
-        self.array = ir.ArrayType(self.vector, vectors)
-        super().__init__(name=f"Registers({dtype}, {vectors}, {lanes})")
+        self.array = ir.ArrayType(self.vector, math.prod(shape))
+        super().__init__(name=f"Registers({dtype}, {shape}, {lanes})")
 
 
 @register_model(Registers)
@@ -93,10 +97,53 @@ def choose(builder: Any, vector: Any, lanes: list[int], other: Any = None) -> An
     return builder.shuffle_vector(vector, vector.type(ir.Undefined) if other is None else other, mask)
 
 
+def adding(builder: Any, vector: Any) -> Any:
+    """The instruction that adds vectors of this type."""
+    return builder.add if isinstance(vector.element, ir.IntType) else builder.fadd
+
+
+def across(builder: Any, vectors: list[Any]) -> list[Any]:
+    """The sum over the lanes of each vector of LANES numbers.
+
+    Each one's upper half of lanes is added to its lower, again and again; two share lanes that get free.
+    """
+    totals = []
+    for first in range(0, len(vectors), LANES):
+        some = vectors[first : first + LANES]
+        count, width = len(some), LANES
+        while width > 1:
+            some = some + some[-1:] * (len(some) % 2 if len(some) > 1 else 0)
+            some, width = _halved(builder, some, width), width // 2
+        totals += [builder.extract_element(some[0], ir.IntType(32)(lane)) for lane in range(count)]
+    return totals
+
+
+def _halved(builder: Any, vectors: list[Any], width: int) -> list[Any]:
+    """Sums that take up `width` lanes each, in half as many; two vectors become one where there are two."""
+    add, count = adding(builder, vectors[0].type), vectors[0].type.count
+    lower = [first + i for first in range(0, count, width) for i in range(width // 2)]
+    upper = [lane + width // 2 for lane in lower]
+    if len(vectors) == 1:
+        return [add(choose(builder, vectors[0], lower), choose(builder, vectors[0], upper))]
+    lower, upper = (half + [count + lane for lane in half] for half in (lower, upper))
+    return [add(choose(builder, a, lower, b), choose(builder, a, upper, b))
+            for a, b in zip(vectors[::2], vectors[1::2], strict=True)]  # fmt: skip
+
+
+def summing(builder: Any, sums: list[Any], start: Any, end: Any, step: Any, add: Any) -> list[Any]:
+    """The loop ``for d in range(start, end, step): sums = add(d, sums)``, for some numbers or vectors."""
+    places = [cgutils.alloca_once_value(builder, one) for one in sums]
+    with cgutils.for_range_slice(builder, start, end, step, inc=True) as (d, _):
+        for place, one in zip(places, add(d, [builder.load(place) for place in places]), strict=True):
+            builder.store(one, place)
+    return [builder.load(place) for place in places]
+
+
 def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a · b + c for vectors of float32, rounded once where the processor can."""
+    """a · b + c for float32, numbers or vectors, rounded once where the processor can."""
     kind = ir.FunctionType(a.type, [a.type] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{a.type.count}f32")
+    lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
+    function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.{lanes}f32")
     return builder.call(function, [a, b, c])
 
 

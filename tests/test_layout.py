@@ -1,0 +1,72 @@
+"""Matrices with their outputs down: the same values, each output in one piece, nothing copied that lies so already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference import random_ids
+
+from gpt2_np.layout import lies_down, outputs_down
+from gpt2_np.params import flatten
+from gpt2_np.session import Model
+
+MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
+def test_values_stay_and_outputs_lie_in_one_piece(small: Path) -> None:
+    params = Model.from_pretrained(small).params
+    down = outputs_down(params)
+    for (name, array), (_, other) in zip(flatten(params), flatten(down), strict=True):
+        np.testing.assert_array_equal(array, other)
+        assert not other.flags.writeable
+        if name.endswith(MATRICES):
+            assert lies_down(other)
+            assert not lies_down(array)
+        else:
+            assert other is array
+    again = outputs_down(down)
+    assert all(a is b for (_, a), (_, b) in zip(flatten(down), flatten(again), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "int8", "int4"])
+def test_other_precisions_stay_as_they_are(dtype: str, small: Path) -> None:
+    params = Model.from_pretrained(small, dtype=dtype).params
+    down = outputs_down(params)
+    assert all(a is b for (_, a), (_, b) in zip(flatten(params), flatten(down), strict=True))
+
+
+def test_who_only_observes_keeps_the_file_s_own_memory(small: Path) -> None:
+    model = Model.from_pretrained(small)
+    model.run_with_cache(random_ids(1, 4))
+    assert "_laid_out" not in vars(model)
+    model(random_ids(1, 4))
+    assert "_laid_out" in vars(model)
+
+
+def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:
+    """The process lets go of the mapped matrices that it has copied: at its peak it holds the weights once."""
+    from safetensors.numpy import save_file
+
+    from gpt2_np.config import Config
+    from gpt2_np.params import shapes
+
+    if not Path("/proc/self/status").exists():
+        pytest.skip("resident memory is read from /proc, which this system lacks")
+    size = {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 5000}
+    tensors = {name: np.ones(shape, np.float32) for name, shape in shapes(Config(**size)).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(size))
+    code = (
+        "import sys; from gpt2_np import GPT2\n"
+        "def mb(what): return [int(s.split()[1]) for s in open('/proc/self/status') if s.startswith(what)][0] / 1e3\n"
+        "model = GPT2.from_pretrained(); model.generate([1], max_new_tokens=2); before = mb('VmRSS')\n"
+        "model = GPT2.from_pretrained(sys.argv[1]); model.generate([1], max_new_tokens=2); print(mb('VmHWM') - before)"
+    )
+    weights = (tmp_path / "model.safetensors").stat().st_size / 1e6
+    taken = float(subprocess.check_output([sys.executable, "-c", code, str(tmp_path)]))
+    assert taken < 1.25 * weights, f"{taken:.0f} MB more at the peak for {weights:.0f} MB of weights"
