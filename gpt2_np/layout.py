@@ -8,11 +8,12 @@ grow keep the processor from running ahead.
 from __future__ import annotations
 
 import numpy as np
+from numba import get_num_threads
 
 from .files import let_go
-from .kernels.threads import in_threads
 from .pages import empty
 from .params import MLP, Attention, Block, Linear, Params
+from .pool import on_threads
 
 Array = np.ndarray
 ROWS = 128  # outputs that a thread copies at a time
@@ -50,11 +51,12 @@ def _block(block: Block) -> Block:
 def _turned(weights: list[Array]) -> list[Array]:
     """Copies in one piece of memory, in large pages where the system grants them."""
     ends = np.cumsum([weight.size for weight in weights]).tolist()
-    whole, turned = empty((ends[-1],), np.float32), []
-    for weight, end in zip(weights, ends, strict=True):
-        down = whole[end - weight.size : end].reshape(weight.shape[::-1])
-        pieces = [(down[first : first + ROWS], weight[:, first : first + ROWS]) for first in range(0, len(down), ROWS)]
-        in_threads(lambda piece: np.copyto(piece[0], piece[1].T), pieces)
+    whole = empty((ends[-1],), np.float32)
+    turned = [whole[end - weight.size : end].reshape(weight.shape[::-1])
+              for weight, end in zip(weights, ends, strict=True)]  # fmt: skip
+    pieces = [(down[first : first + ROWS], weight[:, first : first + ROWS].T)
+              for down, weight in zip(turned, weights, strict=True) for first in range(0, len(down), ROWS)]  # fmt: skip
+    on_threads(lambda piece: np.copyto(*piece), pieces, get_num_threads())
+    for down in turned:
         down.flags.writeable = False
-        turned.append(down.T)
-    return turned
+    return [down.T for down in turned]
