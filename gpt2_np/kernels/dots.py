@@ -19,6 +19,7 @@ from numba import prange, types
 from .arithmetic import widen
 from .registers import (
     LANES,
+    LINE,
     WIDE,
     across,
     adding,
@@ -61,6 +62,14 @@ def dot(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
     return products(x[r : r + 1], codes[f : f + 1], start, end)[0, 0]
 
 
+def dot_in_turn(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+    """As `dot`, where other rows take their turn with the same output: memory is asked for all of its lines.
+
+    A row alone asks for a line of two at most: the processor, running ahead, brings the other by itself.
+    """
+    return dot(x, r, codes, f, start, end)
+
+
 def dots_of_row(x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
     """One row of inputs times SOME outputs, from the f-th on, into ``totals`` (1, SOME)."""
     totals[:] = products(x[r : r + 1], codes[f : f + SOME], start, end)
@@ -81,16 +90,23 @@ def products(x: Array, codes: Array, start: int, end: int) -> Array:
     return lanes.sum(axis=2).sum(axis=(2, 3)) + (x[..., whole:end] * weights[..., whole:end]).sum(axis=-1)
 
 
-@emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))
-def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    *place, start, end = arguments
+def _alone(lines: int) -> Callable[..., Any]:
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        *place, start, end = arguments
+        of_codes, (_, _, codes, f) = signature.args[2], place
+        bits = of_codes.dtype.bitwidth
 
-    def ask(d: Any) -> None:
-        bytes_each = signature.args[2].dtype.bitwidth // 8
-        ahead = further(builder, d, FURTHER // bytes_each)
-        ask_for(builder, address(context, builder, signature.args[2], place[2], place[3], ahead))
+        def ask(d: Any) -> None:
+            ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * FURTHER // bits))
+            ask_for(builder, ahead, min(lines * LINE, PAIR * inputs(of_codes) * bits // 32))
 
-    return _products(context, builder, signature.args[:4], place, start, end, 1, 1, ask)[0]
+        return _products(context, builder, signature.args[:4], place, start, end, 1, 1, ask)[0]
+
+    return emit
+
+
+emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(1))
+emits(dot_in_turn, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(PAIR))
 
 
 def _into_totals(rows: int) -> Callable[..., Any]:
@@ -201,8 +217,11 @@ def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
             first = np.int64(part) * OUTPUTS
             for f in range(first, min(F, first + OUTPUTS)):
+                if R == 1:
+                    out[0, f] = dot(x, 0, codes, f, 0, D) + bias[f]
+                    continue
                 for r in range(R):
-                    out[r, f] = dot(x, r, codes, f, 0, D) + bias[f]
+                    out[r, f] = dot_in_turn(x, r, codes, f, 0, D) + bias[f]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
         first, totals = np.int64(part) * OUTPUTS, np.empty((ROWS, SOME), np.float32)
