@@ -15,7 +15,7 @@ from .registers import LINE, ask
 from .threads import in_threads
 
 Array = np.ndarray
-NEAR = 256  # so many positions' keys, and values, memory is asked for at once
+NEAR = 32  # how many positions ahead memory is asked for keys, and values
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 
 
@@ -54,6 +54,9 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
             q, w, S = qkv[r, h * K : h * K + K], weights[r, h], positions[r] + 1
             whole = S // 4 * 4
             for s in range(0, whole, 4):
+                for further in range(s + NEAR, s + NEAR + 4):
+                    for d in range(0, K, LINE):
+                        ask(keys, further, d)
                 w0 = w1 = w2 = w3 = np.float32(0)
                 for d in range(K):
                     w0 += q[d] * keys[s, d]
@@ -76,6 +79,9 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
             for d in range(K):
                 out[r, h, d] = np.float32(0)
             for s in range(0, whole, 4):
+                for further in range(s + NEAR, s + NEAR + 4):
+                    for d in range(0, K, LINE):
+                        ask(values, further, d)
                 w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
                 for d in range(K):
                     out[r, h, d] += (w0 * values[s, d] + w1 * values[s + 1, d]
