@@ -1,7 +1,7 @@
 """int4 matrices times few vectors: tiles of outputs, two inputs a byte, whole numbers of 16 bits.
 
 A tile's outputs lie side by side, so that one instruction adds an input to many of them; a tile lies in one piece of
-memory, which a thread reads from end to end.
+memory, which a thread reads from end to end, asking for what lies further on.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from numba import prange, types, void
 
 from ..quantize import GROUP, INT4_STEP, TILE
 from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, vector, widen
+from .dots import FURTHER
 from .reduced import round_group
 from .registers import (
     LANES,
     Registers,
     address,
+    ask_for,
     choose,
     emits,
     further,
@@ -71,6 +73,7 @@ def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     pair = [address(context, builder, signature.args[1], levels, r, further(builder, d, k)) for k in (0, 1)]
     inputs = [repeat(builder, builder.load(one), WHOLE.vector) for one in pair]
     where = address(context, builder, signature.args[4], codes, tile, g, j, j.type(0))
+    ask_for(builder, builder.gep(where, [ir.Constant(ir.IntType(64), FURTHER)]), TILE // 4)
     for v in range(WHOLE.array.count):
         pairs = load(builder, where, ir.VectorType(ir.IntType(8), 2 * LANES), v * 2 * LANES)
         pairs = builder.zext(pairs, WHOLE.vector)
