@@ -7,12 +7,14 @@ grow keep the processor from running ahead.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import get_num_threads
 
 from .files import let_go
 from .pages import empty
-from .params import MLP, Attention, Block, Linear, Params
+from .params import MLP, Attention, Block, Linear, Norm, Params
 from .pool import on_threads
 
 Array = np.ndarray
@@ -23,9 +25,14 @@ def outputs_down(params: Params) -> Params:
     """The same parameters, float32 matrices of the blocks being copied where they lie the other way; equal in value.
 
     Others (float64, reduced precision) stay as they are, and so does what lies so already. The process no longer holds
-    on to the mapped memory of what was copied.
+    on to the mapped memory of what was copied, and doesn't read it again.
     """
-    return params._replace(h=tuple(_block(block) for block in params.h))
+    down = params._replace(h=tuple(_block(block) for block in params.h))
+    for block, other in zip(params.h, down.h, strict=True):
+        if other is not block:
+            for weight in _weights(block):  # once more: large pages came back when a neighbour was read
+                let_go(weight)
+    return down
 
 
 def lies_down(weight: Array) -> bool:
@@ -34,18 +41,32 @@ def lies_down(weight: Array) -> bool:
 
 
 def _block(block: Block) -> Block:
-    parts = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-    weights = [part.weight for part in parts]
+    weights = _weights(block)
     if not all(isinstance(weight, np.ndarray) and weight.dtype == np.float32 for weight in weights):
         return block
     if all(lies_down(weight) for weight in weights):
         return block
-    c_attn, attn_proj, c_fc, mlp_proj = (
-        Linear(weight, part.bias) for weight, part in zip(_turned(weights), parts, strict=True)
-    )
+    c_attn, attn_proj, c_fc, mlp_proj = _turned(weights)
     for weight in weights:
         let_go(weight)
-    return block._replace(attn=Attention(c_attn, attn_proj), mlp=MLP(c_fc, mlp_proj, block.mlp.act))
+    attn, mlp = block.attn, block.mlp
+    return Block(
+        Norm(*map(_kept, block.ln_1)),
+        Attention(Linear(c_attn, _kept(attn.c_attn.bias)), Linear(attn_proj, _kept(attn.c_proj.bias))),
+        Norm(*map(_kept, block.ln_2)),
+        MLP(Linear(c_fc, _kept(mlp.c_fc.bias)), Linear(mlp_proj, _kept(mlp.c_proj.bias)), mlp.act),
+    )
+
+
+def _kept(vector: Array) -> Array:
+    """A copy: to read a vector in a mapped file brings back the large page that it shares with a matrix."""
+    copy = vector.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def _weights(block: Block) -> list[Any]:
+    return [part.weight for part in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)]
 
 
 def _turned(weights: list[Array]) -> list[Array]:

@@ -27,7 +27,7 @@ def test_values_stay_and_outputs_lie_in_one_piece(small: Path) -> None:
         if name.endswith(MATRICES):
             assert lies_down(other)
             assert not lies_down(array)
-        else:
+        elif not name.startswith("h."):
             assert other is array
     again = outputs_down(down)
     assert all(a is b for (_, a), (_, b) in zip(flatten(down), flatten(again), strict=True))
