@@ -7,14 +7,12 @@ grow keep the processor from running ahead.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import get_num_threads
 
 from .files import let_go
-from .pages import empty
-from .params import MLP, Attention, Block, Linear, Norm, Params
+from .pages import in_one_piece
+from .params import MLP, Attention, Block, Norm, Params, matrices, with_weights
 from .pool import on_threads
 
 Array = np.ndarray
@@ -30,8 +28,8 @@ def outputs_down(params: Params) -> Params:
     down = params._replace(h=tuple(_block(block) for block in params.h))
     for block, other in zip(params.h, down.h, strict=True):
         if other is not block:
-            for weight in _weights(block):  # once more: large pages came back when a neighbour was read
-                let_go(weight)
+            for part in matrices(block):  # once more: large pages came back when a neighbour was read
+                let_go(part.weight)
     return down
 
 
@@ -41,21 +39,17 @@ def lies_down(weight: Array) -> bool:
 
 
 def _block(block: Block) -> Block:
-    weights = _weights(block)
+    weights = [part.weight for part in matrices(block)]
     if not all(isinstance(weight, np.ndarray) and weight.dtype == np.float32 for weight in weights):
         return block
     if all(lies_down(weight) for weight in weights):
         return block
-    c_attn, attn_proj, c_fc, mlp_proj = _turned(weights)
+    down = with_weights(block, _turned(weights))
     for weight in weights:
         let_go(weight)
-    attn, mlp = block.attn, block.mlp
-    return Block(
-        Norm(*map(_kept, block.ln_1)),
-        Attention(Linear(c_attn, _kept(attn.c_attn.bias)), Linear(attn_proj, _kept(attn.c_proj.bias))),
-        Norm(*map(_kept, block.ln_2)),
-        MLP(Linear(c_fc, _kept(mlp.c_fc.bias)), Linear(mlp_proj, _kept(mlp.c_proj.bias)), mlp.act),
-    )
+    c_attn, attn_proj, c_fc, mlp_proj = (part._replace(bias=_kept(part.bias)) for part in matrices(down))
+    return Block(Norm(*map(_kept, block.ln_1)), Attention(c_attn, attn_proj),
+                 Norm(*map(_kept, block.ln_2)), MLP(c_fc, mlp_proj, block.mlp.act))  # fmt: skip
 
 
 def _kept(vector: Array) -> Array:
@@ -65,16 +59,9 @@ def _kept(vector: Array) -> Array:
     return copy
 
 
-def _weights(block: Block) -> list[Any]:
-    return [part.weight for part in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)]
-
-
 def _turned(weights: list[Array]) -> list[Array]:
     """Copies in one piece of memory, in large pages where the system grants them."""
-    ends = np.cumsum([weight.size for weight in weights]).tolist()
-    whole = empty((ends[-1],), np.float32)
-    turned = [whole[end - weight.size : end].reshape(weight.shape[::-1])
-              for weight, end in zip(weights, ends, strict=True)]  # fmt: skip
+    turned = in_one_piece([weight.shape[::-1] for weight in weights], np.float32)
     pieces = [(down[first : first + ROWS], weight[:, first : first + ROWS].T)
               for down, weight in zip(turned, weights, strict=True) for first in range(0, len(down), ROWS)]  # fmt: skip
     on_threads(lambda piece: np.copyto(*piece), pieces, get_num_threads())

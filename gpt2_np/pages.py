@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import accumulate
 from threading import Lock
 from typing import Any
 
@@ -21,6 +23,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     one before has just dropped: memory in which no array lies any more is given out again, its pages being there.
     """
     return _array(shape, dtype, zeros=False)
+
+
+def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
+    """As `empty`, for several arrays that lie one behind the other."""
+    ends = list(accumulate(math.prod(shape) for shape in shapes))
+    whole = empty((ends[-1],), dtype)
+    return [whole[end - math.prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True)]
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:

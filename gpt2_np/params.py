@@ -6,7 +6,7 @@ by accident: to try an altered model, build a new tuple with ``._replace``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +72,19 @@ def as_array(weight: Any) -> Array:
 def unembedding(params: Params) -> Array:
     """``lm_head`` as a (V, D) array, whatever precision it is kept in."""
     return params.lm_head if isinstance(params.lm_head, np.ndarray) else params.lm_head.dequantize().T
+
+
+def matrices(block: Block) -> tuple[Linear, ...]:
+    """A block's four affine maps, in the order in which they are applied."""
+    return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
+
+
+def with_weights(block: Block, weights: Iterable[Any]) -> Block:
+    """The same block with these weights in its four affine maps, in the order of `matrices`."""
+    c_attn, attn_proj, c_fc, mlp_proj = (
+        part._replace(weight=weight) for part, weight in zip(matrices(block), weights, strict=True)
+    )
+    return block._replace(attn=Attention(c_attn, attn_proj), mlp=MLP(c_fc, mlp_proj, block.mlp.act))
 
 
 # The learned parameters of the two activations that have some.

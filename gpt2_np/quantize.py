@@ -14,8 +14,8 @@ import numpy as np
 
 from .files import let_go
 from .ops import to_bfloat16
-from .pages import empty
-from .params import Block, Linear, Params
+from .pages import empty, in_one_piece
+from .params import Block, Params, matrices, with_weights
 
 Array = np.ndarray
 
@@ -160,27 +160,19 @@ def quantize(params: Params, dtype: str) -> Params:
 
 def quantize_block(block: Block, dtype: str) -> Block:
     """A block with its four matrices in reduced precision, in one piece of memory."""
-    parts = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
-    matrices = side_by_side([quantize_matrix(part.weight, dtype) for part in parts])
-    c_attn, attn_proj, c_fc, mlp_proj = (
-        Linear(matrix, part.bias) for matrix, part in zip(matrices, parts, strict=True)
-    )
+    parts = matrices(block)
+    reduced = with_weights(block, side_by_side([quantize_matrix(part.weight, dtype) for part in parts]))
     for part in parts:
         let_go(part.weight)
-    return block._replace(attn=block.attn._replace(c_attn=c_attn, c_proj=attn_proj),
-                          mlp=block.mlp._replace(c_fc=c_fc, c_proj=mlp_proj))  # fmt: skip
+    return reduced
 
 
-def side_by_side(matrices: list[Matrix]) -> list[Matrix]:
+def side_by_side(several: list[Matrix]) -> list[Matrix]:
     """The same matrices with their codes in one piece of memory.
 
     It lies in large pages where the system grants them, and the processor finds its way faster.
     """
-    ends = np.cumsum([matrix.codes.size for matrix in matrices])
-    whole = empty((int(ends[-1]),), matrices[0].codes.dtype)
-    out = []
-    for matrix, end in zip(matrices, ends.tolist(), strict=True):
-        codes = whole[end - matrix.codes.size : end].reshape(matrix.codes.shape)
-        codes[...] = matrix.codes
-        out.append(replace(matrix, codes=codes))
-    return out
+    places = in_one_piece([matrix.codes.shape for matrix in several], several[0].codes.dtype)
+    for place, matrix in zip(places, several, strict=True):
+        place[...] = matrix.codes
+    return [replace(matrix, codes=place) for matrix, place in zip(several, places, strict=True)]

@@ -91,10 +91,9 @@ class Model:
         if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
             return self._step.forward(self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids,
                                       last_only=last_only)  # fmt: skip
-        compiled = tap is no_tap and self.backend == "numba"
-        return model.forward(self._laid_out if compiled else self.params, self.config, ids, cache=cache,
-                             ops=self._operations(tap), tap=tap, token_type_ids=token_type_ids,
-                             last_only=last_only)  # fmt: skip
+        operations, params = self._means(tap)
+        return model.forward(params, self.config, ids, cache=cache, ops=operations, tap=tap,
+                             token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
 
     @cached_property
     def _step(self) -> Any:
@@ -112,14 +111,15 @@ class Model:
 
         return layout.outputs_down(self.params)
 
-    def _operations(self, tap: Tap) -> Any:
+    def _means(self, tap: Tap) -> tuple[Any, Params]:
+        """The operations that a run takes, and the parameters as they read them."""
         if tap is not no_tap or self.backend == "numpy":
             from . import threaded
 
-            return threaded
+            return threaded, self.params
         from . import kernels
 
-        return kernels
+        return kernels, self._laid_out
 
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
         """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""

@@ -15,7 +15,7 @@ from .config import Config
 from .kernels import FEW, GELU_NEW, fused
 from .kernels.matrices import NO_SCALES, zeros
 from .model import attention_scale
-from .params import Block, Linear, Params
+from .params import Block, Linear, Params, matrices
 from .quantize import Matrix
 
 Array = np.ndarray
@@ -28,8 +28,7 @@ def suits(params: Params, config: Config) -> bool:
     if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
         return False
     p = params.h[0]
-    matrices = (p.attn.c_attn, p.attn.c_proj, p.mlp.c_fc, p.mlp.c_proj)
-    precisions = {parts(linear.weight)[0].dtype.char for linear in matrices}
+    precisions = {parts(linear.weight)[0].dtype.char for linear in matrices(p)}
     if len(precisions) > 1 or not {*precisions, head(params)[0].dtype.char} <= fused.WEIGHTS.keys():
         return False
     layers = [arrays(p) for p in params.h]

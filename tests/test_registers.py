@@ -37,6 +37,10 @@ def alone(x, codes, totals):
     totals[0, 0] = dots.dot(x, 1, codes, 1, 3, codes.shape[1])
 
 
+def in_turn(x, codes, totals):
+    totals[0, 0] = dots.dot_in_turn(x, 1, codes, 1, 3, codes.shape[1])
+
+
 def some_outputs(x, codes, totals):
     dots.dots_of_row(x, 1, codes, 1, 3, codes.shape[1], totals)
 
@@ -48,7 +52,8 @@ def some_rows(x, codes, totals):
 @pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(
-    ("body", "rows", "outputs"), [(alone, 1, 1), (some_outputs, 1, dots.SOME), (some_rows, dots.ROWS, dots.SOME)]
+    ("body", "rows", "outputs"),
+    [(alone, 1, 1), (in_turn, 1, 1), (some_outputs, 1, dots.SOME), (some_rows, dots.ROWS, dots.SOME)],
 )
 def test_dot_products(dtype: str, body: Callable[..., None], rows: int, outputs: int, D: int) -> None:
     x, weights = normal(rows + 1, D), normal(outputs + 1, D, seed=1)

@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from gpt2_np import weights
 from gpt2_np.config import Config
-from gpt2_np.params import assemble, flatten, shapes
+from gpt2_np.layout import lies_down
+from gpt2_np.params import assemble, flatten, matrices, shapes
 from gpt2_np.session import Model
 
 IDS = random_ids(1, 12)
@@ -75,6 +76,7 @@ def test_other_dtypes_become_float32(dtype: torch.dtype, small: Path, tmp_path: 
     reference = type(reference_model()).from_pretrained(folder, dtype=torch.float32).eval()
     model = Model.from_pretrained(folder)
     assert {array.dtype for _, array in flatten(model.params)} == {np.dtype(np.float32)}
+    assert all(lies_down(part.weight) for block in model.params.h for part in matrices(block)), "copied once only"
     np.testing.assert_allclose(model(IDS), reference_logits(reference, IDS), atol=1e-4)
 
 
