@@ -1,4 +1,4 @@
-"""Arrays that begin where a large page of memory does, in memory that is used again."""
+"""Arrays that begin where a large page of memory does, or a line of the processor's cache; memory is used again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import numpy as np
 
 Array = np.ndarray
 LARGE = 1 << 21  # bytes, where processors are x86
+LINE = 64  # bytes
 KEPT = 1 << 27  # bytes of memory at most that wait for the next array
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     """As ``numpy.empty``; what is larger than half a large page begins with one, and may fill its last one.
 
+    What is smaller begins with a line of the cache: a vector that lies in two lines is loaded twice.
     NumPy asks the system for large pages from 4 MB on, but an array that begins anywhere begins and ends with hundreds
     of small ones, each of which costs microseconds when it is first written to. And a layer needs the arrays that the
     one before has just dropped: memory in which no array lies any more is given out again, its pages being there.
@@ -26,10 +28,12 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
-    """As `empty`, for several arrays that lie one behind the other."""
-    ends = list(accumulate(math.prod(shape) for shape in shapes))
-    whole = empty((ends[-1],), dtype)
-    return [whole[end - math.prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True)]
+    """As `empty`, for several arrays that lie one behind the other, each beginning with a line of the cache."""
+    line = LINE // np.dtype(dtype).itemsize
+    starts = [0, *accumulate(-(-math.prod(shape) // line) * line for shape in shapes)]
+    whole = empty((starts[-1],), dtype)
+    return [whole[first : first + math.prod(shape)].reshape(shape)
+            for shape, first in zip(shapes, starts[:-1], strict=True)]  # fmt: skip
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
@@ -41,7 +45,9 @@ def _array(shape: tuple[int, ...], dtype: Any, *, zeros: bool) -> Array:
     dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE // 2:
-        return fresh(shape, dtype)
+        memory = fresh(size + LINE, np.uint8)
+        first = -memory.ctypes.data % LINE
+        return memory[first : first + size].view(dtype).reshape(shape)
     ample = -(-size // LARGE) * LARGE
     total = (ample if ample - size <= LARGE // 4 else size) + LARGE
     again = _take(total)

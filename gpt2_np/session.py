@@ -23,6 +23,7 @@ AnyModel = TypeVar("AnyModel", bound="Model")
 
 BACKENDS = ("numba", "numpy")
 DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
+INT64 = np.dtype(np.int64)
 
 
 class Model:
@@ -192,8 +193,8 @@ class Session:
 
     def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
         """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
-        logits = [part[:, -1] for part in self._advance(ids, last_only=True)]
-        return logits[0] if len(logits) == 1 else np.concatenate(logits)
+        logits = self._advance(ids, last_only=True)
+        return logits[0][:, -1] if len(logits) == 1 else np.concatenate([part[:, -1] for part in logits])
 
     def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
         """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
@@ -233,22 +234,34 @@ class Session:
 
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         tap = both(self.tap, watch)
-        rows = [np.asarray(row, np.int64) for row in ids]
+        return [self.model.forward(part, cache=cache, tap=tap, last_only=last_only) for part, cache in self._parts(ids)]
+
+    def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, KVCache]]:
+        """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
+
+        ``ValueError``, before any of them is run, for ids that are not in the vocabulary or find no room.
+        """
         if self.cache is None:
-            self.cache = KVCache(self.model.config, len(rows), self.capacity, self.model.dtype)
-        if len(rows) != self.cache.rows or any(row.ndim != 1 or not row.size for row in rows):
-            counts = [row.size for row in rows]
+            self.cache = KVCache(self.model.config, len(ids), self.capacity, self.model.dtype)
+        if isinstance(ids, np.ndarray) and ids.dtype is INT64:
+            parts = [(ids, self.cache)]
+        else:
+            rows = [np.asarray(row, np.int64) for row in ids]
+            alike = len({row.shape for row in rows}) == 1
+            parts = [(np.array(rows), self.cache)] if alike else [(row[None], self.cache) for row in rows]
+        wrong = len(ids) != self.cache.rows
+        for part, _ in parts:
+            wrong = wrong or part.ndim != 2 or not part.size
+        if wrong:
+            counts = [np.size(row) for row in ids]
             raise ValueError(f"each of the {self.cache.rows} rows must get at least one new id, got {counts}")
-        for row in rows:
-            check_vocabulary(row, self.model.config)
-        if len({len(row) for row in rows}) == 1:
-            self.cache.check_room(len(rows[0]))
-            return [self.model.forward(np.array(rows), cache=self.cache, tap=tap, last_only=last_only)]
-        views = [self.cache.row(number) for number in range(len(rows))]
-        for row, view in zip(rows, views, strict=True):
-            view.check_room(len(row))
-        return [self.model.forward(row[None], cache=view, tap=tap, last_only=last_only)
-                for row, view in zip(rows, views, strict=True)]  # fmt: skip
+        for part, _ in parts:
+            check_vocabulary(part, self.model.config)
+        if len(parts) > 1:
+            parts = [(part, self.cache.row(number)) for number, (part, _) in enumerate(parts)]
+        for part, cache in parts:
+            cache.check_room(part.shape[1])
+        return parts
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``."""

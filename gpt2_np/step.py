@@ -14,7 +14,9 @@ from .cache import KVCache
 from .config import Config
 from .kernels import FEW, GELU_NEW, fused
 from .kernels.matrices import NO_SCALES, zeros
+from .kernels.tables import WEIGHTS, table
 from .model import attention_scale
+from .pages import empty
 from .params import Block, Linear, Params, matrices
 from .quantize import Matrix
 
@@ -29,7 +31,7 @@ def suits(params: Params, config: Config) -> bool:
         return False
     p = params.h[0]
     precisions = {parts(linear.weight)[0].dtype.char for linear in matrices(p)}
-    if len(precisions) > 1 or not {*precisions, head(params)[0].dtype.char} <= fused.WEIGHTS.keys():
+    if len(precisions) > 1 or not {*precisions, head(params)[0].dtype.char} <= WEIGHTS.keys():
         return False
     layers = [arrays(p) for p in params.h]
     rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *head(params)]
@@ -54,21 +56,25 @@ def forward(
     ready = cache.ready
     if ready is None or ready.params is not params or ready.k is not cache.k or ready.shape != ids.shape:
         ready = cache.ready = prepare(params, config, cache, *ids.shape)
+    logits = np.empty((len(ids), 1 if last_only else ids.shape[1], config.vocab_size), np.float32)
     kinds = NO_TYPES if token_type_ids is None else np.ascontiguousarray(token_type_ids)
-    logits = np.empty((len(ids) if last_only else ids.size, config.vocab_size), np.float32)
-    ready.run(np.ascontiguousarray(ids), kinds, cache.lengths, last_only, logits, *ready.arguments)
-    cache.advance(ids.shape[1])
-    return logits.reshape(len(ids), -1, config.vocab_size)
+    ids = np.ascontiguousarray(ids)
+    ready.run(ids, kinds, cache.lengths, logits, config.layer_norm_epsilon, *ready.tables)
+    return logits
 
 
 class Ready(NamedTuple):
-    """What `forward` calls for these parameters, a cache with these keys, and ids of this shape, and what with."""
+    """What `forward` calls for these parameters, a cache with these keys, and ids of this shape, and what with.
+
+    The tables tell where arrays lie, so the `arrays` are held on to here.
+    """
 
     params: Params
     k: Array
     shape: tuple[int, int]
     run: Any
-    arguments: tuple[Any, ...]
+    tables: tuple[Array, Array]
+    arrays: Any
 
 
 def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> Ready:
@@ -78,15 +84,13 @@ def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> R
     the weights have just gone through, and every array that it looks up meanwhile costs a visit to memory.
     """
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
-    addresses = np.array([[array.ctypes.data for array in layer] for layer in layers], np.int64)
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
-    final = (*params.ln_f, *head(params), zeros(config.vocab_size))
+    x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
     working = fused.room(B * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
-    x, positions = np.empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
-    run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, final[2].dtype.char)
-    arguments = (params.wte, params.wpe, layers[0], addresses, final, config.layer_norm_epsilon, scales, x, positions,
-                 working)  # fmt: skip
-    return Ready(params, cache.k, (B, T), run, arguments)
+    others = (params.wte, params.wpe, *params.ln_f, *head(params), zeros(config.vocab_size), scales, x, positions,
+              *working)  # fmt: skip
+    run = fused.forward(layers[0][4].dtype.char, others[4].dtype.char)
+    return Ready(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
 
 
 def arrays(p: Block) -> tuple[Array, ...]:

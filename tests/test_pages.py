@@ -23,6 +23,24 @@ def test_large_arrays_begin_where_a_large_page_does(share: float, dtype: type) -
     array[...] = 1
 
 
+@pytest.mark.parametrize("make", [pages.empty, pages.zeros])
+def test_small_arrays_begin_with_a_line_of_the_cache(make) -> None:
+    arrays = [make((3, n), np.float32) for n in range(1, 60)]
+    assert {array.ctypes.data % pages.LINE for array in arrays} == {0}
+    for n, array in enumerate(arrays):
+        array[...] = n
+    assert all((array == n).all() and array.shape == (3, n + 1) for n, array in enumerate(arrays))
+
+
+def test_arrays_in_one_piece_each_begin_with_a_line() -> None:
+    shapes = [(3, 5), (1,), (64,), (2, 3, 4), (17,)]
+    arrays = pages.in_one_piece(shapes, np.float32)
+    for n, array in enumerate(arrays):
+        array[...] = n
+    assert [array.shape for array in arrays] == shapes
+    assert all((array == n).all() and array.ctypes.data % pages.LINE == 0 for n, array in enumerate(arrays))
+
+
 @pytest.fixture
 def none_waiting(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     waiting: list[np.ndarray] = []

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
 from gpt2_np import kernels
-from gpt2_np.kernels import digits, dots, fused, int4
+from gpt2_np.kernels import causal, digits, dots, int4, tables
 from gpt2_np.kernels.product import kernel
 from gpt2_np.kernels.registers import BYTES
 from gpt2_np.quantize import REDUCED, quantize_matrix
@@ -41,6 +45,10 @@ def in_turn(x, codes, totals):
     totals[0, 0] = dots.dot_in_turn(x, 1, codes, 1, 3, codes.shape[1])
 
 
+def near(x, codes, totals):
+    totals[0, 0] = dots.dot_near(x, 1, codes, 1, 3, codes.shape[1])
+
+
 def some_outputs(x, codes, totals):
     dots.dots_of_row(x, 1, codes, 1, 3, codes.shape[1], totals)
 
@@ -53,7 +61,7 @@ def some_rows(x, codes, totals):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 @pytest.mark.parametrize(
     ("body", "rows", "outputs"),
-    [(alone, 1, 1), (in_turn, 1, 1), (some_outputs, 1, dots.SOME), (some_rows, dots.ROWS, dots.SOME)],
+    [(alone, 1, 1), (in_turn, 1, 1), (near, 1, 1), (some_outputs, 1, dots.SOME), (some_rows, dots.ROWS, dots.SOME)],
 )
 def test_dot_products(dtype: str, body: Callable[..., None], rows: int, outputs: int, D: int) -> None:
     x, weights = normal(rows + 1, D), normal(outputs + 1, D, seed=1)
@@ -67,6 +75,44 @@ def test_dot_products(dtype: str, body: Callable[..., None], rows: int, outputs:
     totals = np.ones((rows, outputs), np.int32 if dtype == "int8" else np.float32)
     for result in both_ways(body, x, weights, totals):
         np.testing.assert_allclose(result, truth, atol=0 if dtype == "int8" else 2e-5)
+
+
+def a_long_row(x, codes, totals):
+    dots.dots_together(x, 1, codes, 1, 3, codes.shape[1], totals)
+
+
+@pytest.mark.parametrize("D", [3, 4, 40, 67, 131])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dot_products_of_a_long_row(dtype: str, D: int) -> None:
+    x, weights = normal(2, D), normal(7, D, seed=1)
+    codes = weights if dtype == "float32" else quantize_matrix(weights.T, dtype).codes
+    outputs = dots.together(codes)
+    alone = np.array([dots.dot(x, 1, codes, 1 + f, 3, D) for f in range(outputs)])
+    for result in both_ways(a_long_row, x, codes, np.ones(outputs, np.float32)):
+        np.testing.assert_allclose(result, alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_long_row_gets_the_same_bits_in_any_company(dtype: str) -> None:
+    D, F = dots.LONG // (4 if dtype == "float32" else 2), 67
+    x, weight, bias = normal(kernels.FEW, D), normal(D, F, seed=1), normal(F, seed=2)
+    matrix = weight if dtype == "float32" else quantize_matrix(weight, dtype)
+    alone = kernels.linear(x[:1], matrix, bias)[0]
+    np.testing.assert_allclose(alone, x[0] @ (weight if dtype == "float32" else matrix.dequantize()) + bias, atol=1e-3)
+    for rows in (2, 3, 4, 7, kernels.FEW):
+        np.testing.assert_array_equal(kernels.linear(x[:rows], matrix, bias)[0], alone)
+
+
+def a_mean(w, values, following, out):
+    causal.weighted_mean(w, values, len(w), following, out)
+
+
+@pytest.mark.parametrize("K", [1, 8, 16, 40, 64, 80, 131])
+@pytest.mark.parametrize("S", [1, 3, 100])
+def test_weighted_means(S: int, K: int) -> None:
+    w, values = np.exp(normal(S)), normal(S + 2, K, seed=1)
+    for result in both_ways(a_mean, w, values, values, np.zeros(K, np.float32)):
+        np.testing.assert_allclose(result, np.average(values[:S].astype(np.float64), axis=0, weights=w), atol=2e-6)
 
 
 def in_digits(levels, codes, split_up, totals):
@@ -119,20 +165,58 @@ def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> 
         np.testing.assert_array_equal(kernels.unembed(x[-rows:], head), last[-rows:])
 
 
-def layers(first, addresses, out):
-    for layer in range(len(addresses)):
-        vector, matrix = fused.of_layer(first, addresses, layer)
-        out[layer, 0] = vector.sum()
-        out[layer, 1] = matrix[1, 2]
+def norms(table, out):
+    for n in range(len(table)):
+        arrays = tables.layer("H", table, n)
+        out[n, 0], out[n, 1], out[n, 2] = arrays[0][1, 0, 2, 1], arrays[2].sum(), arrays[4][1, 2]
 
 
-def test_arrays_like_those_of_the_first_layer() -> None:
-    vectors = [normal(5, seed=seed) for seed in range(3)]
-    matrices = [normal(2, 3, seed=seed) for seed in range(3)]
-    addresses = np.array([[a.ctypes.data, b.ctypes.data] for a, b in zip(vectors, matrices, strict=True)], np.int64)
-    for result in both_ways(layers, (vectors[0], matrices[0]), addresses, np.zeros((3, 2), np.float32)):
-        np.testing.assert_allclose(result, [[a.sum(), b[1, 2]] for a, b in zip(vectors, matrices, strict=True)], 1e-6)
+def beside(table, out):
+    arrays = tables.others("b", table, 0)
+    out[0, 0], out[0, 1], out[0, 2] = arrays[1][1, 2], arrays[4][1, 2], arrays[9][1]
+
+
+def like(kind, seed: int) -> np.ndarray:
+    """An array of this kind, of 2, 3, 4 … numbers along its axes."""
+    return whole(0, 100, np.dtype(str(kind.dtype)).type, *range(2, 2 + kind.ndim), seed=seed)
+
+
+def test_arrays_found_by_a_table() -> None:
+    layers = [tuple(like(kind, seed) for kind in tables.layer_arrays("H")) for seed in range(3)]
+    expected = [[k[1, 0, 2, 1], weight.sum(), codes[1, 2]] for k, _, weight, _, codes, *_ in layers]
+    for result in both_ways(norms, tables.table(layers), np.zeros((3, 3), np.float32)):
+        np.testing.assert_array_equal(result, expected)
+    others = tuple(like(kind, 0) for kind in tables.other_arrays("b"))
+    for result in both_ways(beside, tables.table([others]), np.zeros((1, 3), np.float32)):
+        np.testing.assert_array_equal(result, [[others[1][1, 2], others[4][1, 2], others[9][1]]])
 
 
 def test_a_kernel_is_found_by_the_dtype_of_the_codes() -> None:
     assert {kernel(code).__name__ for code in "fHbB"} == {"float32_rows", "bfloat16_rows", "int8_rows", "int4_tiles"}
+
+
+SAME = """
+import hashlib
+
+import numpy as np
+
+from gpt2_np import kernels
+from gpt2_np.quantize import quantize_matrix
+
+normal = np.random.default_rng(0).standard_normal
+q, k, v = (normal((1, *shape), np.float32) for shape in ((64, 2, 64), (2, 200, 64), (2, 200, 64)))
+results = [kernels.attention(q, k, v, np.array([100]), 0.125)]
+for rows in (1, 7):
+    x, weight, bias = normal((rows, 768), np.float32), normal((768, 100), np.float32), np.zeros(100, np.float32)
+    for matrix in (weight, *(quantize_matrix(weight, dtype) for dtype in ("bfloat16", "int8", "int4"))):
+        results.append(kernels.linear(x, matrix, bias))
+print([hashlib.sha256(result.tobytes()).hexdigest() for result in results])
+"""
+
+
+def test_whoever_compiles_gets_the_bits_of_those_who_find_it_compiled(tmp_path: Path) -> None:
+    # Numba compiles a parallel loop once for the process that asks, and once more for the file that others load.
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    first, second = (subprocess.run([sys.executable, "-c", SAME], env=environment, capture_output=True, text=True,
+                                    check=True).stdout for _ in range(2))  # fmt: skip
+    assert first == second

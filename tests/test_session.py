@@ -70,3 +70,37 @@ def test_the_last_logits_alone_are_those_of_all(small: Path, backend: str, lengt
     logits, (stream,) = watched._observe(ids, ["blocks.2.resid_post"], last_only=True)
     assert [row.shape for row in stream] == [(length, 48)] * 2
     np.testing.assert_allclose(logits, [row[-1] for row in all_logits], atol=2e-5)
+
+
+FORMS = [TEXTS, np.array(TEXTS), np.array(TEXTS, np.int32), [np.array(text) for text in TEXTS], RAGGED]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=["lists", "int64", "int32", "arrays", "ragged"])
+def test_ids_may_come_in_any_form(small: Path, form) -> None:
+    model = Model.from_pretrained(small)
+    logits, singly = model.start().feed(form), [model.start().feed([list(row)])[0] for row in form]
+    assert logits.shape == (3, model.config.vocab_size)
+    np.testing.assert_allclose(logits, singly, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([], r"each of the 2 rows must get at least one new id, got \[\]"),
+        ([[1]], r"each of the 2 rows must get at least one new id, got \[1\]"),
+        ([[1], []], r"each of the 2 rows must get at least one new id, got \[1, 0\]"),
+        (np.zeros((2, 0), np.int64), r"each of the 2 rows must get at least one new id, got \[0, 0\]"),
+        (np.zeros((2, 1, 1), np.int64), "each of the 2 rows must get at least one new id"),
+        ([[1], [1000]], "ids must be between 0 and 96, got 1000"),
+        ([[1, 2], [-1]], "ids must be between 0 and 96, got -1"),
+        ([[1] * 6, [1] * 7], r"the cache holds 8 positions, got 2 \+ 7"),
+        (np.full((2, 7), 1), r"the cache holds 8 positions, got 2 \+ 7"),
+    ],
+)
+def test_ids_that_cannot_be_fed_change_nothing(small: Path, ids, message: str) -> None:
+    session = Model.from_pretrained(small).start(capacity=8)
+    session.feed([[1, 2], [3, 4]])
+    with pytest.raises(ValueError, match=message):
+        session.feed(ids)
+    assert session.cache is not None
+    assert session.cache.lengths.tolist() == [2, 2]

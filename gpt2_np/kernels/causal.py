@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import prange, types, void
+from numba.core import cgutils
 
 from .. import ops
 from ..pages import empty
-from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
+from .arithmetic import ORDERED_PARALLEL, exp, lengths1, matrix, out3, out4
+from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
 from .pointwise import softmax_causal
-from .registers import LINE, ask
+from .registers import (
+    LANES,
+    LINE,
+    address,
+    ask,
+    ask_for,
+    emits,
+    further,
+    load,
+    multiply_add,
+    repeat,
+    store,
+    summing,
+)
 from .threads import in_threads
 
 Array = np.ndarray
@@ -19,7 +37,55 @@ NEAR = 32  # how many positions ahead memory is asked for keys, and values
 QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
 
 
-@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
+def weighted_mean(w: Array, values: Array, S: int, following: Array, out: Array) -> None:
+    """The mean of the first S rows of ``values``, each weighing as much as ``w`` says, into ``out``: (N, K) → (K,).
+
+    Memory is asked for values NEAR rows ahead, and behind the last one for the rows of ``following``.
+    """
+    out[:] = w[:S] @ values[:S] / w[:S].sum()
+
+
+@emits(weighted_mean, lambda w, values, S, following, out: types.void)
+def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    w, values, S, following, out = arguments
+    of_w, of_values, _, of_following, of_out = signature.args
+    number = ir.FloatType()
+
+    def columns(d: Any, vectors: int) -> None:
+        kind = FLOATS if vectors else number
+
+        def add_row(s: Any, sums: list[Any]) -> list[Any]:
+            weight = builder.load(address(context, builder, of_w, w, s))
+            ahead = further(builder, s, NEAR)
+            beyond = builder.sub(ahead, S)
+            asked = builder.select(builder.icmp_signed("<", beyond, S.type(0)),
+                                   address(context, builder, of_values, values, ahead, d),
+                                   address(context, builder, of_following, following, beyond, d))  # fmt: skip
+            ask_for(builder, asked, vectors * LANES)
+            here = address(context, builder, of_values, values, s, d)
+            each = repeat(builder, weight, FLOATS) if vectors else weight
+            rows = [load(builder, here, kind, v * LANES) for v in range(max(vectors, 1))]
+            total, *sums = sums
+            return [builder.fadd(total, weight),
+                    *(multiply_add(builder, each, row, one) for row, one in zip(rows, sums, strict=True))]  # fmt: skip
+
+        zeros = [number(0), *[ir.Constant(kind, None if vectors else 0)] * max(vectors, 1)]
+        total, *sums = summing(builder, zeros, S.type(0), S, S.type(1), add_row)
+        whole = repeat(builder, total, FLOATS) if vectors else total
+        for v, one in enumerate(sums):
+            store(builder, builder.fdiv(one, whole), address(context, builder, of_out, out, d), v * LANES)
+
+    first, K = INDEX(0), builder.extract_value(context.make_array(of_out)(context, builder, out).shape, 0)
+    for vectors in (4, 2, 1, 0):
+        width = INDEX(vectors * LANES or 1)
+        end = builder.sub(K, builder.srem(builder.sub(K, first), width))
+        with cgutils.for_range_slice(builder, first, end, width, inc=True) as (d, _):
+            columns(d, vectors)
+        first = end
+    return context.get_dummy_value()
+
+
+@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **ORDERED_PARALLEL)
 def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
     """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
 
@@ -32,65 +98,37 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
     T, D = len(qkv) // B, H * K
     for task in prange(B * H):
         b, h = task // H, task % H
-        keys, values, of_row = k[b, h], v[b, h], range(b * T, b * T + T)
+        # The weights of the layers before have pushed all of it out of the processor's cache. What is asked for, in
+        # the order of its use: keys, values, the next head's keys.
+        keys, values, following, of_row = k[b, h], v[b, h], k[b, min(h + 1, H - 1)], range(b * T, b * T + T)
         if qkv.shape[1] > D:
             for r in of_row:
                 for d in range(0, K, LINE):
                     ask(keys, positions[r], d)
                     ask(values, positions[r], d)
-        # The weights of the layers before have pushed them out of the processor's cache.
         for s in range(min(positions[b * T] + 1, NEAR)):
             for d in range(0, K, LINE):
                 ask(keys, s, d)
-        for s in range(min(positions[b * T] + 1, NEAR)):
-            for d in range(0, K, LINE):
-                ask(values, s, d)
         if qkv.shape[1] > D:
             for r in of_row:
                 for d in range(K):
                     keys[positions[r], d] = qkv[r, D + h * K + d]
                     values[positions[r], d] = qkv[r, 2 * D + h * K + d]
         for r in of_row:
-            q, w, S = qkv[r, h * K : h * K + K], weights[r, h], positions[r] + 1
-            whole = S // 4 * 4
-            for s in range(0, whole, 4):
-                for further in range(s + NEAR, s + NEAR + 4):
-                    for d in range(0, K, LINE):
-                        ask(keys, further, d)
-                w0 = w1 = w2 = w3 = np.float32(0)
-                for d in range(K):
-                    w0 += q[d] * keys[s, d]
-                    w1 += q[d] * keys[s + 1, d]
-                    w2 += q[d] * keys[s + 2, d]
-                    w3 += q[d] * keys[s + 3, d]
-                w[s], w[s + 1], w[s + 2], w[s + 3] = w0 * scale, w1 * scale, w2 * scale, w3 * scale
-            for s in range(whole, S):
-                w0 = np.float32(0)
-                for d in range(K):
-                    w0 += q[d] * keys[s, d]
-                w[s] = w0 * scale
+            q, w, S = qkv[r : r + 1, h * K : h * K + K], weights[r, h], positions[r] + 1
             best = np.float32(-np.inf)
             for s in range(S):
+                ahead = s + NEAR
+                for d in range(0, K, LINE):
+                    if ahead < S:
+                        ask(keys, ahead, d)
+                    else:
+                        ask(values, ahead - S, d)
+                w[s] = dot_near(q, 0, keys, s, 0, K) * scale
                 best = max(best, w[s])
-            total = np.float32(0)
             for s in range(S):
                 w[s] = exp(w[s] - best)
-                total += w[s]
-            for d in range(K):
-                out[r, h, d] = np.float32(0)
-            for s in range(0, whole, 4):
-                for further in range(s + NEAR, s + NEAR + 4):
-                    for d in range(0, K, LINE):
-                        ask(values, further, d)
-                w0, w1, w2, w3 = w[s], w[s + 1], w[s + 2], w[s + 3]
-                for d in range(K):
-                    out[r, h, d] += (w0 * values[s, d] + w1 * values[s + 1, d]
-                                     + w2 * values[s + 2, d] + w3 * values[s + 3, d])  # fmt: skip
-            for s in range(whole, S):
-                for d in range(K):
-                    out[r, h, d] += w[s] * values[s, d]
-            for d in range(K):
-                out[r, h, d] /= total
+            weighted_mean(w, values, S, following, out[r, h])
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:

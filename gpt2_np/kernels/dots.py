@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
+from numba.extending import register_jitable
 
 from .arithmetic import widen
 from .registers import (
@@ -37,8 +38,10 @@ from .registers import (
 Array = np.ndarray
 PAIR = 2  # vectors of an output's weights at a time, each into sums of its own: they needn't wait for each other
 ROWS, SOME = 4 if WIDE else 2, 3  # of so many rows and outputs the sums find room in registers
-FURTHER = 1 << 13  # how many bytes ahead a row alone asks memory for weights
+FURTHER = {32: 4 << 10, 16: 6 << 10, 8: 6 << 10}  # how many bytes ahead a row alone asks memory, by a weight's bits
 AHEAD = 5 * SOME  # how many outputs ahead several rows do
+LONG = 10 << 10  # from so many bytes of an output's weights on, a row's inputs are pushed out of the first-level cache
+NEAR = 2 << 10  # how many bytes ahead memory is asked for the outputs that share the inputs of such a row
 OUTPUTS = 30  # that a thread takes at a time
 
 INDEX = ir.IntType(64)
@@ -70,6 +73,22 @@ def dot_in_turn(x: Array, r: int, codes: Array, f: int, start: int, end: int) ->
     return dot(x, r, codes, f, start, end)
 
 
+def dot_near(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+    """As `dot`, where the weights are near already, or someone else asks for them."""
+    return dot(x, r, codes, f, start, end)
+
+
+@register_jitable
+def together(codes: Any) -> int:
+    """How many outputs of a long row are computed together, each input being loaded once for all of them."""
+    return 4 if codes.itemsize == 4 else 6
+
+
+def dots_together(x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
+    """One row of inputs times `together` outputs, from the f-th on, into ``totals``."""
+    totals[:] = products(x[r : r + 1], codes[f : f + together(codes)], start, end)[0]
+
+
 def dots_of_row(x: Array, r: int, codes: Array, f: int, start: int, end: int, totals: Array) -> None:
     """One row of inputs times SOME outputs, from the f-th on, into ``totals`` (1, SOME)."""
     totals[:] = products(x[r : r + 1], codes[f : f + SOME], start, end)
@@ -97,7 +116,7 @@ def _alone(lines: int) -> Callable[..., Any]:
         bits = of_codes.dtype.bitwidth
 
         def ask(d: Any) -> None:
-            ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * FURTHER // bits))
+            ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * FURTHER[bits] // bits))
             ask_for(builder, ahead, min(lines * LINE, PAIR * inputs(of_codes) * bits // 32))
 
         return _products(context, builder, signature.args[:4], place, start, end, 1, 1, ask)[0]
@@ -107,6 +126,24 @@ def _alone(lines: int) -> Callable[..., Any]:
 
 emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(1))
 emits(dot_in_turn, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(PAIR))
+emits(dot_near, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(0))
+
+
+@emits(dots_together, lambda x, r, codes, f, start, end, totals: types.void)
+def _dots_together(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    *place, start, end, totals = arguments
+    of_codes, (_, _, codes, f) = signature.args[2], place
+    bits, outputs = of_codes.dtype.bitwidth, together(np.dtype(str(of_codes.dtype)))
+
+    def ask(d: Any) -> None:
+        for k in range(outputs):
+            ahead = further(builder, d, 8 * NEAR // bits)
+            where = address(context, builder, of_codes, codes, further(builder, f, k), ahead)
+            ask_for(builder, where, PAIR * inputs(of_codes) * bits // 32)
+
+    for n, one in enumerate(_products(context, builder, signature.args[:4], place, start, end, 1, outputs, ask)):
+        builder.store(one, address(context, builder, signature.args[-1], totals, INDEX(n)))
+    return context.get_dummy_value()
 
 
 def _into_totals(rows: int) -> Callable[..., Any]:
@@ -209,14 +246,26 @@ def _number(builder: Any, of_codes: Any, one: Any) -> Any:
     return one
 
 
+@register_jitable
+def share(part: int, F: int) -> tuple[int, int]:
+    """From which of F outputs to which one part goes."""
+    return part * OUTPUTS, min(F, (part + 1) * OUTPUTS)
+
+
 def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
     R, D = x.shape
     F = len(codes)
     if R < ROWS or F < SOME:
+        group = together(codes) if R == 1 and D * codes.itemsize >= LONG else 1
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first = np.int64(part) * OUTPUTS
-            for f in range(first, min(F, first + OUTPUTS)):
+            first, last = share(np.int64(part), F)
+            grouped = last - (last - first) % group if group > 1 else first
+            for f in range(first, grouped, group):
+                dots_together(x, 0, codes, f, 0, D, out[0, f : f + group])
+                for k in range(f, f + group):
+                    out[0, k] += bias[k]
+            for f in range(grouped, last):
                 if R == 1:
                     out[0, f] = dot(x, 0, codes, f, 0, D) + bias[f]
                     continue
@@ -224,8 +273,9 @@ def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
                     out[r, f] = dot_in_turn(x, r, codes, f, 0, D) + bias[f]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-        first, totals = np.int64(part) * OUTPUTS, np.empty((ROWS, SOME), np.float32)
-        for some in range(first, min(F, first + OUTPUTS), SOME):
+        first, last = share(np.int64(part), F)
+        totals = np.empty((ROWS, SOME), np.float32)
+        for some in range(first, last, SOME):
             f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
             r = 0
             while r < R:

@@ -16,7 +16,7 @@ from ..quantize import INT8_STEP
 from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
 from .digits import LONGEST, OFFSET, split
 from .digits import dot as dot_of_digits
-from .dots import OUTPUTS, ROWS, SOME, dot, dot_rows, dots_of_row, dots_of_rows
+from .dots import OUTPUTS, ROWS, SOME, dot, dot_rows, dots_of_row, dots_of_rows, share
 from .registers import BYTES
 
 Array = np.ndarray
@@ -72,15 +72,15 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) ->
             digits = np.empty((R, 2, D), np.uint8)
             split_rows(levels, digits)
             for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-                first = np.int64(part) * OUTPUTS
-                for f in range(first, min(F, first + OUTPUTS)):
+                first, last = share(np.int64(part), F)
+                for f in range(first, last):
                     for r in range(R):
                         total = dot_of_digits(digits, r, codes, f) - OFFSET * np.int64(scales[1, f])
                         out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
             return
         for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first = np.int64(part) * OUTPUTS
-            for f in range(first, min(F, first + OUTPUTS)):
+            first, last = share(np.int64(part), F)
+            for f in range(first, last):
                 for r in range(R):
                     total = np.int64(0)
                     for start in range(0, D, EXACT):
@@ -88,9 +88,9 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) ->
                     out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
         return
     for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-        first = np.int64(part) * OUTPUTS
+        first, last = share(np.int64(part), F)
         totals, exact = np.empty((ROWS, SOME), np.int64), np.empty((ROWS, SOME), np.int32)
-        for some in range(first, min(F, first + OUTPUTS), SOME):
+        for some in range(first, last, SOME):
             f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
             r = 0
             while r < R:
