@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -212,18 +212,20 @@ def quality(text: str) -> list[Row]:
     return rows
 
 
-def curves(folder: Path, measures: int = 3) -> dict[str, list[tuple[int, float]]]:
-    """ms a step against position and against rows, and ms a prompt against its length."""
+def curves(folder: Path, rounds: int = 5) -> dict[str, list[tuple[int, float]]]:
+    """ms a step against position and against rows, and ms a prompt against its length: medians, points in turn."""
+    points = {
+        ("position", p): (100, {"work": "decode", "position": p, "tokens": 10})
+        for p in (16, 64, 128, 256, 512, 768, 1000)
+    } | {
+        ("rows", r): (250, {"work": "decode", "position": 64, "tokens": 4, "rows": r}) for r in (1, 2, 4, 8, 16, 32, 64)
+    } | {
+        ("prompt", n): (1000, {"work": "prefill", "tokens": n}) for n in (64, 128, 256, 512, 1024)
+    }  # fmt: skip
+    taken: dict[tuple[str, int], list[float]] = {point: [] for point in points}
     with Process("gpt2_np", "float32", folder) as ours:
-
-        def middle(ask: Callable[[], float]) -> float:
-            return float(np.median([ask() for _ in range(measures)]))
-
-        return {
-            "position": [(p, 100 * middle(lambda p=p: ours.ask("decode", position=p, tokens=10)))
-                         for p in (16, 64, 128, 256, 512, 768, 1000)],
-            "rows": [(r, 250 * middle(lambda r=r: ours.ask("decode", position=64, tokens=4, rows=r)))
-                     for r in (1, 2, 4, 8, 16, 32, 64)],
-            "prompt": [(n, 1000 * middle(lambda n=n: ours.ask("prefill", tokens=n)))
-                       for n in (64, 128, 256, 512, 1024)],
-        }  # fmt: skip
+        for _ in range(rounds):
+            for point, (per_step, question) in points.items():
+                taken[point].append(per_step * ours.ask(**question))
+    return {axis: [(at, float(np.median(ms))) for (of, at), ms in taken.items() if of == axis]
+            for axis in ("position", "rows", "prompt")}  # fmt: skip
