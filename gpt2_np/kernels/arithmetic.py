@@ -13,14 +13,13 @@ from numba.extending import intrinsic, overload
 # Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
-# May reorder sums, so that they run in vector lanes; never assumes that infinities and NaN don't exist.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
-# Sums in the order they are written in, each step one fused multiply-add: the same bits whatever else is computed.
+# Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles them, and when.
+# (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
+# So what adds up many numbers quickly says in which order itself: `dots`.
 ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
-SERIAL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "nogil": True}
-PARALLEL: dict[str, Any] = {"fastmath": FAST, "error_model": "numpy", "cache": True, "parallel": True}
-ORDERED_PARALLEL: dict[str, Any] = PARALLEL | {"fastmath": ORDERED}
+SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "nogil": True}
+PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "parallel": True}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
@@ -69,7 +68,7 @@ if PLAIN:
         return np.exp(np.float32(x))
 
 else:
-    # Cephes' expf (Moshier 1992): within 2 units in the last place. Not FAST: to reorder would undo its rounding.
+    # Cephes' expf (Moshier 1992): within 2 units in the last place.
     exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, error_model="numpy", cache=True)(_exp)
 
 

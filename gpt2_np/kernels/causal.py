@@ -12,7 +12,7 @@ from numba.core import cgutils
 
 from .. import ops
 from ..pages import empty
-from .arithmetic import ORDERED_PARALLEL, exp, lengths1, matrix, out3, out4
+from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
 from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
 from .pointwise import softmax_causal
@@ -85,7 +85,7 @@ def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -
     return context.get_dummy_value()
 
 
-@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **ORDERED_PARALLEL)
+@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
 def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
     """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
 

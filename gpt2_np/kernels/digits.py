@@ -41,7 +41,7 @@ def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return [address(context, builder, of_digits, digits, r, INDEX(digit), d) for digit in (0, 1)]
 
     def add_vector(d: Any, sums: list[Any]) -> list[Any]:
-        ask_for(builder, address(context, builder, of_codes, codes, f, further(builder, d, FURTHER[8])))
+        ask_for(builder, address(context, builder, of_codes, codes, f, further(builder, d, FURTHER)))
         weights = load(builder, address(context, builder, of_codes, codes, f, d), WORDS)
         return [builder.call(multiply_add, [mine, load(builder, place, WORDS), weights])
                 for mine, place in zip(sums, of_both(d), strict=True)]  # fmt: skip

@@ -38,7 +38,8 @@ from .registers import (
 Array = np.ndarray
 PAIR = 2  # vectors of an output's weights at a time, each into sums of its own: they needn't wait for each other
 ROWS, SOME = 4 if WIDE else 2, 3  # of so many rows and outputs the sums find room in registers
-FURTHER = {32: 4 << 10, 16: 6 << 10, 8: 6 << 10}  # how many bytes ahead a row alone asks memory, by a weight's bits
+FURTHER = 6 << 10  # how many bytes ahead few rows ask memory for weights
+LESS_FAR = 4 << 10  # how many a row alone does where they are float32
 AHEAD = 5 * SOME  # how many outputs ahead several rows do
 LONG = 10 << 10  # from so many bytes of an output's weights on, a row's inputs are pushed out of the first-level cache
 NEAR = 2 << 10  # how many bytes ahead memory is asked for the outputs that share the inputs of such a row
@@ -109,14 +110,15 @@ def products(x: Array, codes: Array, start: int, end: int) -> Array:
     return lanes.sum(axis=2).sum(axis=(2, 3)) + (x[..., whole:end] * weights[..., whole:end]).sum(axis=-1)
 
 
-def _alone(lines: int) -> Callable[..., Any]:
+def _alone(lines: int, for_floats: int = FURTHER) -> Callable[..., Any]:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *place, start, end = arguments
         of_codes, (_, _, codes, f) = signature.args[2], place
         bits = of_codes.dtype.bitwidth
+        bytes_ahead = for_floats if bits == 32 else FURTHER
 
         def ask(d: Any) -> None:
-            ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * FURTHER[bits] // bits))
+            ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * bytes_ahead // bits))
             ask_for(builder, ahead, min(lines * LINE, PAIR * inputs(of_codes) * bits // 32))
 
         return _products(context, builder, signature.args[:4], place, start, end, 1, 1, ask)[0]
@@ -124,7 +126,7 @@ def _alone(lines: int) -> Callable[..., Any]:
     return emit
 
 
-emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(1))
+emits(dot, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(1, LESS_FAR))
 emits(dot_in_turn, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(PAIR))
 emits(dot_near, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(0))
 

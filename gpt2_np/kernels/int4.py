@@ -73,7 +73,7 @@ def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     pair = [address(context, builder, signature.args[1], levels, r, further(builder, d, k)) for k in (0, 1)]
     inputs = [repeat(builder, builder.load(one), WHOLE.vector) for one in pair]
     where = address(context, builder, signature.args[4], codes, tile, g, j, j.type(0))
-    ask_for(builder, builder.gep(where, [ir.Constant(ir.IntType(64), FURTHER[8])]), TILE // 4)
+    ask_for(builder, builder.gep(where, [ir.Constant(ir.IntType(64), FURTHER)]), TILE // 4)
     for v in range(WHOLE.array.count):
         pairs = load(builder, where, ir.VectorType(ir.IntType(8), 2 * LANES), v * 2 * LANES)
         pairs = builder.zext(pairs, WHOLE.vector)

@@ -11,6 +11,7 @@ from numba import types, void
 from .. import ops
 from ..pages import empty
 from .arithmetic import SERIAL, exp, lengths1, matrix, out2, out4, vector
+from .dots import dot_near
 from .threads import in_threads, slices
 
 Array = np.ndarray
@@ -19,17 +20,15 @@ Array = np.ndarray
 @numba.njit(void(matrix, vector, vector, types.float32, out2), **SERIAL)
 def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     D = x.shape[1]
+    ones = np.ones((1, D), np.float32)
     for row in range(x.shape[0]):
-        total = np.float32(0)
+        mean = dot_near(x, row, ones, 0, 0, D) / np.float32(D)
         for d in range(D):
-            total += x[row, d]
-        mean = total / np.float32(D)
-        squares = np.float32(0)
+            out[row, d] = x[row, d] - mean
+        variance = dot_near(out, row, out, row, 0, D) / np.float32(D)
+        scale = np.float32(1) / np.float32(math.sqrt(variance + epsilon))
         for d in range(D):
-            squares += (x[row, d] - mean) * (x[row, d] - mean)
-        scale = np.float32(1) / np.float32(math.sqrt(squares / np.float32(D) + epsilon))
-        for d in range(D):
-            out[row, d] = (x[row, d] - mean) * scale * weight[d] + bias[d]
+            out[row, d] = out[row, d] * scale * weight[d] + bias[d]
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
@@ -72,17 +71,16 @@ def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
 @numba.njit(void(out4, lengths1, types.float32), **SERIAL)
 def _softmax_causal(scores: Array, lengths: Array, scale: float) -> None:
     B, H, T, S = scores.shape
+    ones = np.ones((1, S), np.float32)
     for task in range(B * H * T):
         b, h, t = task // (H * T), task // T % H, task % T
         row, visible = scores[b, h, t], min(S, lengths[b] + t + 1)
         best = np.float32(-np.inf)
         for s in range(visible):
             best = max(best, row[s])
-        total = np.float32(0)
         for s in range(visible):
             row[s] = exp((row[s] - best) * scale)
-            total += row[s]
-        share = np.float32(1) / total
+        share = np.float32(1) / dot_near(scores[b, h], t, ones, 0, 0, visible)
         for s in range(visible):
             row[s] *= share
         for s in range(visible, S):

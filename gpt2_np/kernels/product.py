@@ -10,12 +10,12 @@ import numpy as np
 from numba import void
 from numba.extending import overload, register_jitable
 
-from .arithmetic import ORDERED_PARALLEL, matrix, out2, vector
+from .arithmetic import PARALLEL, matrix, out2, vector
 from .dots import dot_rows
 
 Array = np.ndarray
 
-float32_dots = numba.njit(void(matrix, matrix, vector, out2), **ORDERED_PARALLEL)(dot_rows)
+float32_dots = numba.njit(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
 
 
 @register_jitable

@@ -13,7 +13,7 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
-from .arithmetic import ORDERED_PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
+from .arithmetic import PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
 from .digits import LONGEST, OFFSET, split
 from .digits import dot as dot_of_digits
 from .dots import OUTPUTS, ROWS, SOME, dot, dot_rows, dots_of_row, dots_of_rows, share
@@ -22,7 +22,7 @@ from .registers import BYTES
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
 
-_bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **ORDERED_PARALLEL)(dot_rows)
+_bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **PARALLEL)(dot_rows)
 
 
 @register_jitable
@@ -57,7 +57,7 @@ def split_rows(levels: Array, digits: Array) -> None:
     split(levels, digits)
 
 
-@numba.njit(void(matrix, codes8, matrix, vector, out2), **ORDERED_PARALLEL)
+@numba.njit(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
 def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (2, F) as in `quantize.Matrix`, (F,) → (R, F).
 
