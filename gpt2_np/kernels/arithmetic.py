@@ -13,7 +13,7 @@ from numba.extending import intrinsic, overload
 # Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
-# Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles them, and when.
+# Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
 # (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
 # So what adds up many numbers quickly says in which order itself: `dots`.
 ORDERED = {"contract", "nsz"}
