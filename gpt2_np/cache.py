@@ -20,7 +20,7 @@ Array = np.ndarray
 class KVCache:
     """Keys and values of every layer: ``k`` and ``v`` are (L, B, H, N, K), ``lengths`` is (B,) int64.
 
-    Row b holds ``lengths[b]`` positions out of a `capacity` of N. The memory is reserved at once; what was never used
+    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; what was never used
     before, the operating system hands out only as it is written. ``shared`` is (B, B): how many first positions two
     rows are known to have in common, so that a row that becomes another's copy takes over only what differs. ``ready``
     is what `step` has prepared for this cache, kept from one step of decoding to the next.
@@ -30,7 +30,6 @@ class KVCache:
         if not 1 <= capacity <= config.n_positions:
             raise ValueError(f"a cache must hold between 1 and {config.n_positions} positions, got {capacity}")
         shape = (config.n_layer, rows, config.n_head, capacity, config.head_width)
-        self.capacity = capacity
         # Zeros, not whatever lay there: what a shorter row has not written is masked, but 0 · NaN would be NaN.
         self.k = zeros(shape, dtype)
         self.v = zeros(shape, dtype)
@@ -42,6 +41,11 @@ class KVCache:
     def rows(self) -> int:
         """B."""
         return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """N: the positions that a row can hold."""
+        return int(self.k.shape[3])
 
     def check_room(self, T: int) -> None:
         """``ValueError`` when T more positions don't fit into the longest row."""
@@ -68,7 +72,7 @@ class KVCache:
     def row(self, row: int) -> KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
         view = object.__new__(KVCache)
-        view.capacity, view.k, view.v = self.capacity, self.k[:, row : row + 1], self.v[:, row : row + 1]
+        view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
         view.lengths, view.shared, view.ready = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), None
         return view
 

@@ -45,14 +45,13 @@ def _array(shape: tuple[int, ...], dtype: Any, *, zeros: bool) -> Array:
     dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE // 2:
-        memory = fresh(size + LINE, np.uint8)
-        first = -memory.ctypes.data % LINE
-        return memory[first : first + size].view(dtype).reshape(shape)
-    ample = -(-size // LARGE) * LARGE
-    total = (ample if ample - size <= LARGE // 4 else size) + LARGE
-    again = _take(total)
-    memory = np.asarray(_Lent(fresh(total, np.uint8) if again is None else again))
-    first = -memory.ctypes.data % LARGE
+        beginning, again, memory = LINE, None, fresh(size + LINE, np.uint8)
+    else:
+        ample = -(-size // LARGE) * LARGE
+        total = (ample if ample - size <= LARGE // 4 else size) + LARGE
+        beginning, again = LARGE, _take(total)
+        memory = np.asarray(_Lent(fresh(total, np.uint8) if again is None else again))
+    first = -memory.ctypes.data % beginning
     array = memory[first : first + size].view(dtype).reshape(shape)
     if zeros and again is not None:
         array.fill(0)

@@ -247,8 +247,10 @@ class Session:
             parts = [(ids, self.cache)]
         else:
             rows = [np.asarray(row, np.int64) for row in ids]
-            alike = len({row.shape for row in rows}) == 1
-            parts = [(np.array(rows), self.cache)] if alike else [(row[None], self.cache) for row in rows]
+            if len({row.shape for row in rows}) == 1:
+                parts = [(np.array(rows), self.cache)]
+            else:
+                parts = [(row[None], self.cache.row(number)) for number, row in enumerate(rows)]
         wrong = len(ids) != self.cache.rows
         for part, _ in parts:
             wrong = wrong or part.ndim != 2 or not part.size
@@ -257,8 +259,6 @@ class Session:
             raise ValueError(f"each of the {self.cache.rows} rows must get at least one new id, got {counts}")
         for part, _ in parts:
             check_vocabulary(part, self.model.config)
-        if len(parts) > 1:
-            parts = [(part, self.cache.row(number)) for number, (part, _) in enumerate(parts)]
         for part, cache in parts:
             cache.check_room(part.shape[1])
         return parts

@@ -89,7 +89,7 @@ def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> R
     working = fused.room(B * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
     others = (params.wte, params.wpe, *params.ln_f, *head(params), zeros(config.vocab_size), scales, x, positions,
               *working)  # fmt: skip
-    run = fused.forward(layers[0][4].dtype.char, others[4].dtype.char)
+    run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head(params)[0].dtype.char)
     return Ready(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
 
 

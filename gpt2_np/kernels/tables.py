@@ -11,15 +11,14 @@ import math
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.np.arrayobj import populate_array
 
 from .arithmetic import codes4, codes8, codes16, grids, matrix, out2, out3, out4, vector
+from .dots import INDEX
 from .registers import address, emits
 
 Array = np.ndarray
-INDEX = ir.IntType(64)
 
 NUMBERS = 5  # of a table that tell of one array: where it lies, and its shape, of four dimensions at most
 WEIGHTS = {"f": (matrix, matrix), "H": (codes16, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
