@@ -3,9 +3,9 @@
 The weights may be float32, bfloat16 (its bits), or whole numbers of 8 bits, which are multiplied with whole numbers of
 16. A row of inputs that is alone passes the weights as they lie, output by output, or where it is too long for the
 first-level cache, some outputs together. Several rows share the weights: a few rows and outputs at a time have their
-sums in registers. Each product is one step, loops and all, in instructions:
-what little there is to do between two outputs' weights decides how far the processor runs ahead of those that it waits
-for, and so how fast memory is read. A row's sums are added up in the same order in any company.
+sums in registers. Each product is one step, loops and all, in instructions: what little there is to do between two
+outputs' weights decides how far the processor runs ahead of those that it waits for, and so how fast memory is read. A
+row's sums are added up in the same order in any company.
 """
 
 from __future__ import annotations
