@@ -4,5 +4,14 @@ from .generate import generate, stream
 from .interface import Completion, LogitsProcessor, RewindableStepper, Stepper, Stopping, Token
 from .options import Options
 
-__all__ = ["Completion", "LogitsProcessor", "Options", "RewindableStepper", "Stepper", "Stopping", "Token", "generate",
-           "stream"]  # fmt: skip
+__all__ = [
+    "Completion",
+    "LogitsProcessor",
+    "Options",
+    "RewindableStepper",
+    "Stepper",
+    "Stopping",
+    "Token",
+    "generate",
+    "stream",
+]

@@ -66,8 +66,11 @@ def assisted(
         reason = None
         while reason is None:
             found, drawn_from = source.propose(text, len(prompt) + space - len(text) - 1)
-            choose: Choose = (rejecting(stream, found, drawn_from) if stream is not None else
-                              lambda place, scores: int(sample(scores, [0], 1)[0]))  # fmt: skip
+            choose: Choose = (
+                rejecting(stream, found, drawn_from)
+                if stream is not None
+                else lambda place, scores: int(sample(scores, [0], 1)[0])
+            )
             start, passes = len(text), passes + 1
             for place, logits in enumerate(ahead.follow(text, found)):
                 changes: list[steps.Change] = []
@@ -81,13 +84,23 @@ def assisted(
                 reason = finish_reason(prompt, new, over, options, stopping)
                 accepted += agreed
                 if trace is not None:
-                    trace.append(steps.token_step(row, len(new), token, float(logprobs[token]), logits[0], scores[0],
-                                                  changes, reason))  # fmt: skip
+                    trace.append(
+                        steps.token_step(
+                            row, len(new), token, float(logprobs[token]), logits[0], scores[0], changes, reason
+                        )
+                    )
                 ended = None
                 if reason is not None:
                     ended = Assistance(passes, proposed + len(found), accepted, source.passes)
-                yield Token(row, token, float(logprobs[token]), reason, likeliest(logprobs, options.top_logprobs),
-                            scores[0].copy() if options.output_scores else None, ended)  # fmt: skip
+                yield Token(
+                    row,
+                    token,
+                    float(logprobs[token]),
+                    reason,
+                    likeliest(logprobs, options.top_logprobs),
+                    scores[0].copy() if options.output_scores else None,
+                    ended,
+                )
                 if reason is not None or not agreed:
                     break
             proposed += len(found)

@@ -102,8 +102,13 @@ def beam_search(
             texts = [np.array([*search.prompt, *beam.ids]) for beam in search.running]
             so_far = np.array([[beam.score] for beam in search.running])
             search.changes = [[] for _ in texts]
-            scores = pipeline.apply(search.chain, texts, own[place * beams : (place + 1) * beams], so_far,
-                                    None if trace is None else watching(search.changes))  # fmt: skip
+            scores = pipeline.apply(
+                search.chain,
+                texts,
+                own[place * beams : (place + 1) * beams],
+                so_far,
+                None if trace is None else watching(search.changes),
+            )
             with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
                 totals[place] = (scores + so_far).ravel()
         if stream is None:
@@ -119,9 +124,17 @@ def beam_search(
             search = searches[number]
             parents = advance(search, candidates[place], totals[place], own[place * beams :], options, stopping, late)
             if trace is not None:
-                trace.append(Step(number, tuple(search.grown), tuple(search.running), tuple(search.pool),
-                                  search.stopped is None, search.stopped,
-                                  changes=tuple(map(tuple, search.changes))))  # fmt: skip
+                trace.append(
+                    Step(
+                        number,
+                        tuple(search.grown),
+                        tuple(search.running),
+                        tuple(search.pool),
+                        search.stopped is None,
+                        search.stopped,
+                        changes=tuple(map(tuple, search.changes)),
+                    )
+                )
             if search.stopped is None:
                 staying.append(number)
                 rows += [place * beams + parent for parent in parents]
@@ -133,9 +146,14 @@ def beam_search(
 
 
 def advance(
-    search: Search, candidates: Array, totals: Array, own: Array, options: Options, stopping: Sequence[Stopping],
+    search: Search,
+    candidates: Array,
+    totals: Array,
+    own: Array,
+    options: Options,
+    stopping: Sequence[Stopping],
     late: bool,
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """One step of one prompt's search, from its K candidates (places in beams × V); returns the new beams' parents."""
     beams, V, length = options.num_beams, own.shape[-1], len(search.running[0].ids) + 1
     penalty = 1.0 if options.length_penalty is None else options.length_penalty
@@ -155,8 +173,11 @@ def advance(
 
     # Only what ends among the first num_beams candidates may enter the pool, where a free place scores NEVER: a beam
     # that is no better (what grew from one that may not be chosen) doesn't take it.
-    ended = [Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
-             for beam in grown[:beams] if beam.finish_reason and possible(beam, options)]  # fmt: skip
+    ended = [
+        Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
+        for beam in grown[:beams]
+        if beam.finish_reason and possible(beam, options)
+    ]
     ended = [beam for beam in ended if beam.score > NEVER]
     full = len(search.pool) == beams
     if not (full and options.early_stopping is True):
@@ -169,8 +190,9 @@ def advance(
     if all(beam.finish_reason for beam in grown) or not any(possible(beam, options) for beam in search.running):
         search.stopped = "max_time" if late else "no candidate goes on"
     elif not can_improve(search, length, penalty, options):
-        search.stopped = ("the pool is full" if options.early_stopping is True
-                          else "no growing beam can beat the worst in the pool")  # fmt: skip
+        search.stopped = (
+            "the pool is full" if options.early_stopping is True else "no growing beam can beat the worst in the pool"
+        )
     return [parents[place] for place in chosen]
 
 

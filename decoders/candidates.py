@@ -20,9 +20,20 @@ Array = np.ndarray
 # What an own second stepper or an own past ties to a text that only grows, so that a draft does without.
 GROWING = ("guidance_scale", "mirostat")
 # What may forbid a token whatever the model says, so that looking it up would be in vain.
-FORBIDDING = ("sequence_bias", "logit_bias", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
-              "prefix_allowed_tokens_fn", "forced_bos_token_id", "forced_eos_token_id", "suppress_tokens",
-              "begin_suppress_tokens", "constraint")  # fmt: skip
+FORBIDDING = (
+    "sequence_bias",
+    "logit_bias",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "min_length",
+    "min_new_tokens",
+    "prefix_allowed_tokens_fn",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "constraint",
+)
 
 
 class Candidates(Protocol):
@@ -99,9 +110,15 @@ class Draft:
     """
 
     def __init__(
-        self, options: Options, prompt: int, prompt_length: int, max_length: int, V: int, stepper: RewindableStepper,
+        self,
+        options: Options,
+        prompt: int,
+        prompt_length: int,
+        max_length: int,
+        V: int,
+        stepper: RewindableStepper,
         stream: Stream | None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.stepper, self.stream, self.V = stepper, stream, V
         self.eos, self.passes = options.eos_token_ids, 0
         self.tokens = options.num_assistant_tokens or 20

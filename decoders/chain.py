@@ -115,8 +115,10 @@ def sampling(options: Options, prompt: int, prompt_length: int) -> Iterator[Name
     if o.top_k is not None:
         yield Named("top_k", W.TopK(o.top_k, keep) if o.profile is None else L.TopK(max(o.top_k, keep)))
     if o.top_p is not None and o.top_p < 1:
-        yield Named("top_p", M.TopP(o.top_p) if o.profile == "mlx-lm" else
-                             L.TopP(o.top_p, keep) if o.profile else W.TopP(o.top_p, keep))  # fmt: skip
+        yield Named(
+            "top_p",
+            M.TopP(o.top_p) if o.profile == "mlx-lm" else L.TopP(o.top_p, keep) if o.profile else W.TopP(o.top_p, keep),
+        )
     if o.min_p is not None:
         yield Named("min_p", W.MinP(o.min_p, keep) if o.profile is None else L.MinP(o.min_p, keep))
     if o.typical_p is not None and o.typical_p < 1:

@@ -17,35 +17,78 @@ SAMPLING_ONLY = (*profiles.WARPERS, "dynatemp_range", "min_tokens_to_keep")
 BEAMS_ONLY = ("length_penalty", "early_stopping")
 
 # What must be a whole number, with the lowest that can be.
-WHOLE = {"max_new_tokens": 1, "num_beams": 1, "num_return_sequences": 1, "top_k": 1, "no_repeat_ngram_size": 1,
-         "num_beam_groups": 1, "best_of": 1, "min_new_tokens": 0, "min_length": 0, "top_logprobs": 0, "seed": 0,
-         "cuda_multiprocessors": 1, "min_tokens_to_keep": 1, "mirostat": 1, "penalty_last_n": 1,
-         "dry_allowed_length": 0, "dry_penalty_last_n": 1, "prompt_lookup_num_tokens": 1, "max_matching_ngram_size": 1,
-         "num_assistant_tokens": 1}  # fmt: skip
+WHOLE = {
+    "max_new_tokens": 1,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "top_k": 1,
+    "no_repeat_ngram_size": 1,
+    "num_beam_groups": 1,
+    "best_of": 1,
+    "min_new_tokens": 0,
+    "min_length": 0,
+    "top_logprobs": 0,
+    "seed": 0,
+    "cuda_multiprocessors": 1,
+    "min_tokens_to_keep": 1,
+    "mirostat": 1,
+    "penalty_last_n": 1,
+    "dry_allowed_length": 0,
+    "dry_penalty_last_n": 1,
+    "prompt_lookup_num_tokens": 1,
+    "max_matching_ngram_size": 1,
+    "num_assistant_tokens": 1,
+}
 
 MOST_TEXTS = 2**16  # of one prompt; more are a slip of the finger, and would fill the memory before the first token
 
 # What must be a number, above its lowest where it has one.
 NUMBERS: dict[str, float | None] = dict.fromkeys(SAMPLING_ONLY) | {
-    "length_penalty": None, "presence_penalty": None, "frequency_penalty": None, "repetition_penalty": 0, "max_time": 0,
-    "diversity_penalty": None, "penalty_alpha": None, "xtc_threshold": None, "dynatemp_exponent": 0,
-    "mirostat_tau": 0, "mirostat_eta": None, "dry_multiplier": 0, "dry_base": None, "guidance_scale": None,
+    "length_penalty": None,
+    "presence_penalty": None,
+    "frequency_penalty": None,
+    "repetition_penalty": 0,
+    "max_time": 0,
+    "diversity_penalty": None,
+    "penalty_alpha": None,
+    "xtc_threshold": None,
+    "dynatemp_exponent": 0,
+    "mirostat_tau": 0,
+    "mirostat_eta": None,
+    "dry_multiplier": 0,
+    "dry_base": None,
+    "guidance_scale": None,
     "assistant_confidence_threshold": None,
-}  # fmt: skip
+}
 
 # What min_tokens_to_keep holds back.
 TRUNCATING = ("top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "xtc_probability")
 
-NOT_EMPTY = ("bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "dry_sequence_breakers",
-             "negative_prompt_ids", "order")  # fmt: skip
+NOT_EMPTY = (
+    "bad_words_ids",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "dry_sequence_breakers",
+    "negative_prompt_ids",
+    "order",
+)
 
 # What only refines another option, which must be there; for penalty_last_n, any of three.
-REFINES = {"xtc_threshold": "xtc_probability", "dynatemp_exponent": "dynatemp_range", "mirostat_tau": "mirostat",
-           "mirostat_eta": "mirostat", "dry_base": "dry_multiplier", "dry_allowed_length": "dry_multiplier",
-           "dry_penalty_last_n": "dry_multiplier", "dry_sequence_breakers": "dry_multiplier",
-           "negative_prompt_ids": "guidance_scale", "max_matching_ngram_size": "prompt_lookup_num_tokens",
-           "num_assistant_tokens": "assistant_model", "num_assistant_tokens_schedule": "assistant_model",
-           "assistant_confidence_threshold": "assistant_model"}  # fmt: skip
+REFINES = {
+    "xtc_threshold": "xtc_probability",
+    "dynatemp_exponent": "dynatemp_range",
+    "mirostat_tau": "mirostat",
+    "mirostat_eta": "mirostat",
+    "dry_base": "dry_multiplier",
+    "dry_allowed_length": "dry_multiplier",
+    "dry_penalty_last_n": "dry_multiplier",
+    "dry_sequence_breakers": "dry_multiplier",
+    "negative_prompt_ids": "guidance_scale",
+    "max_matching_ngram_size": "prompt_lookup_num_tokens",
+    "num_assistant_tokens": "assistant_model",
+    "num_assistant_tokens_schedule": "assistant_model",
+    "assistant_confidence_threshold": "assistant_model",
+}
 
 
 def check(options: Options) -> None:
@@ -108,9 +151,14 @@ def processors(options: Options) -> None:
     from . import llama_cpp, mirostat, repetition, warpers
 
     o = options
-    for warper, value in ((warpers.Temperature, o.temperature), (warpers.TopP, o.top_p), (warpers.MinP, o.min_p),
-                          (warpers.EpsilonCutoff, o.epsilon_cutoff), (warpers.EtaCutoff, o.eta_cutoff),
-                          (warpers.TopH, o.top_h)):  # fmt: skip
+    for warper, value in (
+        (warpers.Temperature, o.temperature),
+        (warpers.TopP, o.top_p),
+        (warpers.MinP, o.min_p),
+        (warpers.EpsilonCutoff, o.epsilon_cutoff),
+        (warpers.EtaCutoff, o.eta_cutoff),
+        (warpers.TopH, o.top_h),
+    ):
         if value is not None:
             warper(value)
     if o.typical_p is not None and o.typical_p != 1:
@@ -143,15 +191,18 @@ def strategy(options: Options) -> None:
             if getattr(o, name) is not None and not (name == "top_k" and o.penalty_alpha is not None):
                 raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
         if o.num_beams == 1 and o.num_return_sequences > 1 and not o.exhaustive:
-            raise ValueError(f"greedy decoding gives one sequence, got num_return_sequences "
-                             f"{o.num_return_sequences}; give do_sample or num_beams")  # fmt: skip
+            raise ValueError(
+                f"greedy decoding gives one sequence, got num_return_sequences "
+                f"{o.num_return_sequences}; give do_sample or num_beams"
+            )
     if o.num_beams == 1:
         for name in BEAMS_ONLY:
             if getattr(o, name) is not None and not (name == "length_penalty" and o.exhaustive):
                 raise ValueError(f"{name} acts only in beam search; give num_beams above 1, or leave {name} out")
     elif o.num_return_sequences > o.num_beams:
-        raise ValueError(f"num_return_sequences must be at most num_beams ({o.num_beams}), "
-                         f"got {o.num_return_sequences}")  # fmt: skip
+        raise ValueError(
+            f"num_return_sequences must be at most num_beams ({o.num_beams}), got {o.num_return_sequences}"
+        )
     elif o.uniforms is not None:
         raise ValueError("uniforms can't drive beam sampling, which draws without replacement")
 
@@ -172,8 +223,9 @@ def vocabulary(options: Options, size: int) -> None:
         "logit_bias": o.logit_bias,
         "force_words_ids": [token for phrase in strategies.phrases(o.force_words_ids or ()) for token in phrase],
         "dry_sequence_breakers": [token for breaker in o.dry_sequence_breakers or () for token in breaker],
-        "negative_prompt_ids": [token for one in o.negative_prompt_ids or ()
-                                for token in (one if isinstance(one, Sequence) else [one])],
+        "negative_prompt_ids": [
+            token for one in o.negative_prompt_ids or () for token in (one if isinstance(one, Sequence) else [one])
+        ],
         "bad_words_ids": [token for word in o.bad_words_ids or () for token in word],
     }
     for name, tokens in named.items():

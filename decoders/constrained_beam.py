@@ -160,9 +160,17 @@ def constrained_beam_search(
             last = first + len(search.running)
             grown, parents = advance(search, own[first:last], constraints, options, stopping, late, trace is not None)
             if trace is not None:
-                trace.append(Step(number, tuple(grown), tuple(search.running), tuple(search.pool.beams),
-                                  search.stopped is None, search.stopped,
-                                  changes=tuple(map(tuple, search.changes))))  # fmt: skip
+                trace.append(
+                    Step(
+                        number,
+                        tuple(grown),
+                        tuple(search.running),
+                        tuple(search.pool.beams),
+                        search.stopped is None,
+                        search.stopped,
+                        changes=tuple(map(tuple, search.changes)),
+                    )
+                )
             if search.stopped is None:
                 rows += [first + parent for parent in parents]
             first = last
@@ -174,9 +182,14 @@ def constrained_beam_search(
 
 
 def advance(
-    search: Search, own: Array, constraints: Sequence[Choice], options: Options, stopping: Sequence[Stopping],
-    late: bool, watched: bool,
-) -> tuple[list[Beam], list[int]]:  # fmt: skip
+    search: Search,
+    own: Array,
+    constraints: Sequence[Choice],
+    options: Options,
+    stopping: Sequence[Stopping],
+    late: bool,
+    watched: bool,
+) -> tuple[list[Beam], list[int]]:
     """One step from the model's (beams, V) log-probabilities: the usual candidates, and the new beams' parents."""
 
     def ends(ids: tuple[int, ...]) -> bool:
@@ -202,8 +215,9 @@ def advance(
 
     length = len(grown[0].ids)
     if search.pool.settled(float(grown[0].score), length):
-        search.stopped = ("the pool is full" if options.early_stopping is True
-                          else "no growing beam can beat the worst in the pool")  # fmt: skip
+        search.stopped = (
+            "the pool is full" if options.early_stopping is True else "no growing beam can beat the worst in the pool"
+        )
     elif length == search.space or late or not any(possible(beam, options) for beam in search.running):
         search.stopped = "max_time" if late and length < search.space else "no candidate goes on"
         good = [beam for beam in search.running if meets(beam.ids)]
@@ -214,9 +228,16 @@ def advance(
 
 
 def share_out(
-    prompt: list[int], old: list[Beam], running: list[Beam], parents: list[int], totals: Array, own: Array,
-    constraints: Sequence[Choice], options: Options, ends: Callable[[tuple[int, ...]], bool],
-) -> tuple[list[Beam], list[int]]:  # fmt: skip
+    prompt: list[int],
+    old: list[Beam],
+    running: list[Beam],
+    parents: list[int],
+    totals: Array,
+    own: Array,
+    constraints: Sequence[Choice],
+    options: Options,
+    ends: Callable[[tuple[int, ...]], bool],
+) -> tuple[list[Beam], list[int]]:
     """The new beams and their parents: of each bank the best, the fullest bank first, then each bank's second best …
 
     Candidates are those that would run on anyway and those that take a constraint of an old beam further
@@ -240,8 +261,9 @@ def share_out(
         return running, parents
     banks = np.array([state.bank for state in states])
     # One key for both, as there: a hundred nats are worth a bank.
-    order = np.argsort(-(banks.astype(np.float32) * 100 + np.array([beam.score for beam in beams], np.float32)),
-                       kind="stable")  # fmt: skip
+    order = np.argsort(
+        -(banks.astype(np.float32) * 100 + np.array([beam.score for beam in beams], np.float32)), kind="stable"
+    )
     ranks, rank = [], -1
     for before, place in zip([order[0], *order], order, strict=False):
         rank = rank + 1 if banks[place] == banks[before] else 0

@@ -41,8 +41,10 @@ def contrastive_search(
     hidden_stepper = cast(HiddenStepper, stepper)
     k, alpha, until = options.top_k or 1, options.penalty_alpha or 0.0, deadline(options)
     rooms = [room(prompt, options, None if context is None else context - 1) for prompt in prompts]
-    chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
-              for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
+    chains = [
+        pipeline.build(options, number, len(prompt), len(prompt) + space)
+        for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))
+    ]
     texts = [list(prompt) for prompt in prompts]
 
     logits, states = hidden_stepper.feed_hidden(prompts)
@@ -52,8 +54,9 @@ def contrastive_search(
     growing = list(range(len(prompts)))
     while growing:
         changes: list[list[steps.Change]] = [[] for _ in growing]
-        scores = pipeline.side_by_side(chains, [(row, texts[row]) for row in growing], logits,
-                                       None if trace is None else steps.watching(changes))  # fmt: skip
+        scores = pipeline.side_by_side(
+            chains, [(row, texts[row]) for row in growing], logits, None if trace is None else steps.watching(changes)
+        )
         logprobs, late = log_softmax(logits), time.monotonic() > until
         probabilities = softmax(scores)
         tokens = np.argsort(-probabilities, axis=-1, kind="stable")[:, :k]
@@ -76,11 +79,26 @@ def contrastive_search(
                 kept.append(place * k + chosen)
                 staying.append(row)
             if trace is not None:
-                trace.append(steps.token_step(row, len(new), token, float(logprobs[place, token]), logits[place],
-                                              scores[place], changes[place], reason))  # fmt: skip
-            yield Token(row, token, float(logprobs[place, token]), reason,
-                        likeliest(logprobs[place], options.top_logprobs),
-                        scores[place].copy() if options.output_scores else None)  # fmt: skip
+                trace.append(
+                    steps.token_step(
+                        row,
+                        len(new),
+                        token,
+                        float(logprobs[place, token]),
+                        logits[place],
+                        scores[place],
+                        changes[place],
+                        reason,
+                    )
+                )
+            yield Token(
+                row,
+                token,
+                float(logprobs[place, token]),
+                reason,
+                likeliest(logprobs[place], options.top_logprobs),
+                scores[place].copy() if options.output_scores else None,
+            )
         growing = staying
         if growing:
             stepper.reorder(kept)

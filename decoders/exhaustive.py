@@ -36,8 +36,10 @@ def exhaustive_search(
     """
     penalty = 1.0 if options.length_penalty is None else options.length_penalty
     rooms = [room(prompt, options, context) for prompt in prompts]
-    chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
-              for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
+    chains = [
+        pipeline.build(options, number, len(prompt), len(prompt) + space)
+        for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))
+    ]
     logits = stepper.feed(prompts)
     V = logits.shape[-1]
     options.check_vocabulary(V)

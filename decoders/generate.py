@@ -70,8 +70,10 @@ def stream(
         from . import steps
     rooms = [room(prompt, options, context) for prompt in prompts]
     copies = options.num_return_sequences
-    chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
-              for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
+    chains = [
+        pipeline.build(options, number, len(prompt), len(prompt) + space)
+        for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))
+    ]
     texts = [list(prompt) for prompt in prompts for _ in range(copies)]
     choose, total, until = sampler(options), len(texts), deadline(options)
 
@@ -83,8 +85,12 @@ def stream(
     growing = list(range(total))
     while growing:
         changes: list[list[steps.Change]] = [[] for _ in growing]
-        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits,
-                                       None if trace is None else steps.watching(changes))  # fmt: skip
+        scores = pipeline.side_by_side(
+            chains,
+            [(row // copies, texts[row]) for row in growing],
+            logits,
+            None if trace is None else steps.watching(changes),
+        )
         chosen = choose(scores, growing, total)
         logprobs = log_softmax(logits if dola is None else dola.own)
         late = time.monotonic() > until
@@ -98,12 +104,26 @@ def stream(
             if reason is None:
                 staying.append(place)
             if trace is not None:
-                trace.append(steps.token_step(row, len(new), token, float(logprobs[place, token]),
-                                              (logits if dola is None else dola.own)[place],
-                                              scores[place], changes[place], reason))  # fmt: skip
-            yield Token(row, token, float(logprobs[place, token]), reason,
-                        likeliest(logprobs[place], options.top_logprobs),
-                        scores[place].copy() if options.output_scores else None)  # fmt: skip
+                trace.append(
+                    steps.token_step(
+                        row,
+                        len(new),
+                        token,
+                        float(logprobs[place, token]),
+                        (logits if dola is None else dola.own)[place],
+                        scores[place],
+                        changes[place],
+                        reason,
+                    )
+                )
+            yield Token(
+                row,
+                token,
+                float(logprobs[place, token]),
+                reason,
+                likeliest(logprobs[place], options.top_logprobs),
+                scores[place].copy() if options.output_scores else None,
+            )
         if staying and len(staying) < len(growing):
             stepper.reorder(staying)
         growing = [growing[place] for place in staying]

@@ -68,8 +68,7 @@ def group_beam_search(
     and step.
     """
     size, until = options.num_beams // options.num_beam_groups, deadline(options)
-    searches = [start(number, prompt, room(prompt, options, context), options)
-                for number, prompt in enumerate(prompts)]  # fmt: skip
+    searches = [start(number, prompt, room(prompt, options, context), options) for number, prompt in enumerate(prompts)]
     logits = np.repeat(stepper.feed(prompts), options.num_beams, axis=0)
     options.check_vocabulary(logits.shape[-1])
     stepper.reorder([search.number for search in searches for _ in search.running])
@@ -86,13 +85,23 @@ def group_beam_search(
                     search.taken += [] if pad is None else [pad] * size
                     continue
                 last = first + len(group.running)
-                grown, parents = advance(search, group, own[first:last], size, options, stopping, late,
-                                         watched=trace is not None)  # fmt: skip
+                grown, parents = advance(
+                    search, group, own[first:last], size, options, stopping, late, watched=trace is not None
+                )
                 search.taken += [beam.ids[-1] for beam in group.running]
                 if trace is not None:
-                    trace.append(Step(search.number, tuple(grown), tuple(group.running), tuple(group.pool.beams),
-                                      group.stopped is None, group.stopped, number,
-                                      tuple(map(tuple, group.changes))))  # fmt: skip
+                    trace.append(
+                        Step(
+                            search.number,
+                            tuple(grown),
+                            tuple(group.running),
+                            tuple(group.pool.beams),
+                            group.stopped is None,
+                            group.stopped,
+                            number,
+                            tuple(map(tuple, group.changes)),
+                        )
+                    )
                 if group.stopped is None:
                     rows += [first + parent for parent in parents]
                 first = last
@@ -107,17 +116,27 @@ def group_beam_search(
 def start(number: int, prompt: Sequence[int], space: int, options: Options) -> Search:
     """A prompt before the first step: in each group all beams are alike, and only the first may be chosen from."""
     size, taken = options.num_beams // options.num_beam_groups, list[int]()
-    groups = [Group([Beam((), (), np.float32(0 if rank == 0 else NEVER)) for rank in range(size)],
-                    Pool(size, space, options),
-                    pipeline.build(options, number, len(prompt), len(prompt) + space, taken))
-              for _ in range(options.num_beam_groups)]  # fmt: skip
+    groups = [
+        Group(
+            [Beam((), (), np.float32(0 if rank == 0 else NEVER)) for rank in range(size)],
+            Pool(size, space, options),
+            pipeline.build(options, number, len(prompt), len(prompt) + space, taken),
+        )
+        for _ in range(options.num_beam_groups)
+    ]
     return Search(number, list(prompt), space, groups, taken)
 
 
 def advance(
-    search: Search, group: Group, own: Array, size: int, options: Options, stopping: Sequence[Stopping], late: bool,
+    search: Search,
+    group: Group,
+    own: Array,
+    size: int,
+    options: Options,
+    stopping: Sequence[Stopping],
+    late: bool,
     watched: bool,
-) -> tuple[list[Beam], list[int]]:  # fmt: skip
+) -> tuple[list[Beam], list[int]]:
     """One step of one group, from the model's (beams, V) log-probabilities: its candidates and the parents of its
     new beams."""
 
@@ -133,8 +152,9 @@ def advance(
     group.running, parents = split(grown, parents, size, group.pool.add)
     length = len(grown[0].ids)
     if group.pool.settled(float(grown[0].score), length):
-        group.stopped = ("the pool is full" if options.early_stopping is True
-                         else "no growing beam can beat the worst in the pool")  # fmt: skip
+        group.stopped = (
+            "the pool is full" if options.early_stopping is True else "no growing beam can beat the worst in the pool"
+        )
     elif length == search.space or late or not any(possible(beam, options) for beam in group.running):
         group.stopped = "max_time" if late and length < search.space else "no candidate goes on"
         for beam in group.running:

@@ -29,8 +29,11 @@ class Guidance:
         self, scale: float, stepper: Stepper, prompt_length: int, negative_prompt_ids: Sequence[int] | None = None
     ) -> None:
         require(math.isfinite(scale), "guidance_scale must be finite", scale)
-        require(negative_prompt_ids is None or len(negative_prompt_ids) > 0,
-                "negative_prompt_ids must hold at least one id", negative_prompt_ids)  # fmt: skip
+        require(
+            negative_prompt_ids is None or len(negative_prompt_ids) > 0,
+            "negative_prompt_ids must hold at least one id",
+            negative_prompt_ids,
+        )
         self.scale, self.stepper, self.prompt_length, self.negative = scale, stepper, prompt_length, negative_prompt_ids
         self.held: list[list[int]] | None = None  # the new ids behind each of the stepper's rows
 

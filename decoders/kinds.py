@@ -61,8 +61,11 @@ def check(options: Options) -> None:
         (ONE_OR_MORE, lambda value: is_id(value) or is_ids(value), "an id or a list of ids"),
         (IDS, is_ids, "a list of ids"),
         (PHRASES, lambda value: is_list(value) and all(is_ids(one) for one in value), "a list of lists of ids"),
-        (("negative_prompt_ids",), lambda value: is_ids(value) or (is_list(value) and all(map(is_ids, value))),
-         "a list of ids, or one for each prompt"),
+        (
+            ("negative_prompt_ids",),
+            lambda value: is_ids(value) or (is_list(value) and all(map(is_ids, value))),
+            "a list of ids, or one for each prompt",
+        ),
         (CALLABLES, callable, "a callable"),
         (("uniforms",), lambda value: is_list(value) and all(map(is_number, value)), "a list of numbers"),
         (("order",), is_list, "a list of names"),
@@ -73,7 +76,7 @@ def check(options: Options) -> None:
         (("force_words_ids",), is_list, "a list of phrases (lists of ids) or of lists of phrases"),
         (("dola_layers",), lambda value: isinstance(value, str) or is_list(value), "'low', 'high' or a list of layers"),
         (("early_stopping",), lambda value: isinstance(value, (bool, str)), "True, False or 'never'"),
-    ]  # fmt: skip
+    ]
     for names, suits, kind in kinds:
         for name in names:
             value = getattr(options, name)
@@ -99,5 +102,11 @@ def is_sequence_bias(value: Any) -> bool:
 
 def is_decay(value: Any) -> bool:
     """Whether a value is a start and a factor."""
-    return bool(is_list(value) and len(value) == 2 and isinstance(value[0], int) and not isinstance(value[0], bool)
-                and is_number(value[1]) and 0 < value[1] < float("inf"))  # fmt: skip
+    return bool(
+        is_list(value)
+        and len(value) == 2
+        and isinstance(value[0], int)
+        and not isinstance(value[0], bool)
+        and is_number(value[1])
+        and 0 < value[1] < float("inf")
+    )

@@ -30,13 +30,42 @@ if TYPE_CHECKING:
     from .options import Options
 
 # By the option that asks for each, in the order in which they act: what depends on the text, …
-RULES = ("guidance_scale", "sequence_bias", "logit_bias", "diversity_penalty", "repetition_penalty", "presence_penalty",
-         "frequency_penalty", "dry_multiplier", "no_repeat_ngram_size", "bad_words_ids", "min_length", "min_new_tokens",
-         "prefix_allowed_tokens_fn", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
-         "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "constraint")  # fmt: skip
+RULES = (
+    "guidance_scale",
+    "sequence_bias",
+    "logit_bias",
+    "diversity_penalty",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "dry_multiplier",
+    "no_repeat_ngram_size",
+    "bad_words_ids",
+    "min_length",
+    "min_new_tokens",
+    "prefix_allowed_tokens_fn",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "remove_invalid_values",
+    "exponential_decay_length_penalty",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "constraint",
+)
 # … what acts when sampling ("temperature" stands for the dynamic one too), …
-WARPERS = ("temperature", "top_n_sigma", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff",
-           "eta_cutoff", "xtc_probability", "mirostat")  # fmt: skip
+WARPERS = (
+    "temperature",
+    "top_n_sigma",
+    "top_h",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "epsilon_cutoff",
+    "eta_cutoff",
+    "xtc_probability",
+    "mirostat",
+)
 # … and what comes last.
 LAST = ("watermarking_config", "renormalize_logits")
 # What puts tokens back that were forbidden before it.
@@ -56,20 +85,38 @@ class Profile:
 
 PROFILES = {
     "llama.cpp": Profile(
-        ("constraint", "logit_bias", *PENALTIES, "dry_multiplier", "top_n_sigma", "top_k", "typical_p", "top_p",
-         "min_p", "xtc_probability", "temperature", "mirostat"),
+        (
+            "constraint",
+            "logit_bias",
+            *PENALTIES,
+            "dry_multiplier",
+            "top_n_sigma",
+            "top_k",
+            "typical_p",
+            "top_p",
+            "min_p",
+            "xtc_probability",
+            "temperature",
+            "mirostat",
+        ),
         {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
         64,
     ),
     "ctranslate2": Profile(
-        ("min_new_tokens", "repetition_penalty", "no_repeat_ngram_size", "bad_words_ids", "suppress_tokens", "top_k",
-         "temperature", "top_p"),
+        (
+            "min_new_tokens",
+            "repetition_penalty",
+            "no_repeat_ngram_size",
+            "bad_words_ids",
+            "suppress_tokens",
+            "top_k",
+            "temperature",
+            "top_p",
+        ),
         {"top_k": 1},
     ),
-    "mlx-lm": Profile(
-        ("logit_bias", *PENALTIES, "top_p", "min_p", "xtc_probability", "top_k", "temperature"), {}, 20,
-    ),
-}  # fmt: skip
+    "mlx-lm": Profile(("logit_bias", *PENALTIES, "top_p", "min_p", "xtc_probability", "top_k", "temperature"), {}, 20),
+}
 
 
 def defaults(options: Options) -> dict[str, Any]:

@@ -75,8 +75,9 @@ def change(option: str, before: Array, after: Array) -> Change:
     """The change from (V,) scores to others."""
     p, q, stays = shares(before), shares(after), possible(after)
     gone = possible(before) & ~stays
-    return Change(option, int(gone.sum()), float(p[gone].sum()), float(np.abs(p - q).sum() / 2), int(stays.sum()),
-                  entropy(q))  # fmt: skip
+    return Change(
+        option, int(gone.sum()), float(p[gone].sum()), float(np.abs(p - q).sum() / 2), int(stays.sum()), entropy(q)
+    )
 
 
 def watching(changes: Sequence[list[Change]]) -> Watch:
@@ -90,9 +91,16 @@ def watching(changes: Sequence[list[Change]]) -> Watch:
 
 
 def token_step(
-    row: int, length: int, token: int, logprob: float, logits: Array, scores: Array, changes: Sequence[Change],
+    row: int,
+    length: int,
+    token: int,
+    logprob: float,
+    logits: Array,
+    scores: Array,
+    changes: Sequence[Change],
     reason: FinishReason | None,
-) -> TokenStep:  # fmt: skip
+) -> TokenStep:
     """One row's step, from the model's (V,) logits and the scores that the token was chosen by."""
-    return TokenStep(row, length, token, logprob, float(shares(scores)[token]), entropy(shares(logits)),
-                     tuple(changes), reason)  # fmt: skip
+    return TokenStep(
+        row, length, token, logprob, float(shares(scores)[token]), entropy(shares(logits)), tuple(changes), reason
+    )

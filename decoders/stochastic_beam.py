@@ -53,8 +53,10 @@ def stochastic_beam_search(
     """
     k, until, stream = options.num_beams, deadline(options), seeded(options)
     rooms = [room(prompt, options, context) for prompt in prompts]
-    chains = [pipeline.build(options, number, len(prompt), len(prompt) + space)
-              for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))]  # fmt: skip
+    chains = [
+        pipeline.build(options, number, len(prompt), len(prompt) + space)
+        for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))
+    ]
     logits = stepper.feed(prompts)
     V = logits.shape[-1]
     options.check_vocabulary(V)
@@ -72,8 +74,9 @@ def stochastic_beam_search(
         flat = slots[:, None] * V + np.arange(V)
         noise = -np.log(stream.exponential(k * len(prompts), V, flat.ravel()).astype(np.float64).reshape(-1, V))
         found: list[list[tuple[int, Draw]]] = [[(-1, draw) for draw in beam if draw.finish_reason] for beam in beams]
-        scores = pipeline.side_by_side(chains, [(number, [*prompts[number], *draw.ids]) for number, draw in growing],
-                                       logits)  # fmt: skip
+        scores = pipeline.side_by_side(
+            chains, [(number, [*prompts[number], *draw.ids]) for number, draw in growing], logits
+        )
         for place, (number, old) in enumerate(growing):
             prompt = prompts[number]
             phi = old.log_probability + log_softmax(scores[place].astype(np.float64))
@@ -95,8 +98,10 @@ def stochastic_beam_search(
     n, out = options.num_return_sequences, []
     for beam in beams:
         require(n <= len(beam), f"num_return_sequences must be at most the number of texts there are ({len(beam)})", n)
-        out += [Completion(list(one.ids), list(one.logprobs), one.finish_reason or "length", one.log_probability)
-                for one in beam[:n]]  # fmt: skip
+        out += [
+            Completion(list(one.ids), list(one.logprobs), one.finish_reason or "length", one.log_probability)
+            for one in beam[:n]
+        ]
         if trace is not None:
             trace.append(tuple(beam))
     return out

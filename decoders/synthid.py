@@ -80,8 +80,9 @@ class SynthID:
     prompt_length: int
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        return np.stack([self.row(np.asarray(text)[self.prompt_length :], row)
-                         for text, row in zip(ids, scores, strict=True)])  # fmt: skip
+        return np.stack(
+            [self.row(np.asarray(text)[self.prompt_length :], row) for text, row in zip(ids, scores, strict=True)]
+        )
 
     def row(self, new: Array, row: Array) -> Array:
         """One row: (V,) scores after the new ids."""

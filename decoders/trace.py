@@ -23,8 +23,11 @@ def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
     """
     if isinstance(entry, TokenStep):
         out = asdict(entry)
-        return {name: value for name, value in out.items() if name != "changes"} | (
-            {} if text is None else {"text": text([entry.id])}) | {"changes": out["changes"]}  # fmt: skip
+        return (
+            {name: value for name, value in out.items() if name != "changes"}
+            | ({} if text is None else {"text": text([entry.id])})
+            | {"changes": out["changes"]}
+        )
     if isinstance(entry, Step):
         return {
             "prompt": entry.prompt,

@@ -108,8 +108,9 @@ class Watermark:
             return self.config.green(text, V)
         likeliest = np.flatnonzero(best(row, CANDIDATES))
         likeliest = likeliest[descending(row[likeliest])]
-        return np.array([token for token in likeliest.tolist()
-                         if token in self.config.green(np.append(text, token), V)], np.int64)  # fmt: skip
+        return np.array(
+            [token for token in likeliest.tolist() if token in self.config.green(np.append(text, token), V)], np.int64
+        )
 
 
 @dataclass(frozen=True)

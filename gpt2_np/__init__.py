@@ -1,8 +1,8 @@
 """GPT-2 in NumPy with Numba kernels: the same tokens as torch, without torch.
 
-    from gpt2_np import GPT2
-    model = GPT2.from_pretrained()
-    print(model.generate("Once upon a time", max_new_tokens=100).text)
+from gpt2_np import GPT2
+model = GPT2.from_pretrained()
+print(model.generate("Once upon a time", max_new_tokens=100).text)
 """
 
 from importlib import import_module

@@ -64,9 +64,14 @@ class ActivationCache(Mapping[str, Array]):
     # ---- the residual stream -----------------------------------------------------------------------------------------
 
     def accumulated_resid(
-        self, layer: int | None = None, *, incl_mid: bool = False, apply_ln: bool = False, pos_slice: Positions = None,
+        self,
+        layer: int | None = None,
+        *,
+        incl_mid: bool = False,
+        apply_ln: bool = False,
+        pos_slice: Positions = None,
         mlp_input: bool = False,
-    ) -> Labelled:  # fmt: skip
+    ) -> Labelled:
         """The residual stream before each layer up to `layer` (None: to the end), stacked: (C, B, T, D), and labels.
 
         `incl_mid` adds the stream between attention and MLP; `mlp_input` that of the last layer only. With `apply_ln`
@@ -92,9 +97,15 @@ class ActivationCache(Mapping[str, Array]):
         return result, labels
 
     def decompose_resid(
-        self, layer: int | None = None, *, mlp_input: bool = False, mode: str = "all", apply_ln: bool = False,
-        pos_slice: Positions = None, incl_embeds: bool = True,
-    ) -> Labelled:  # fmt: skip
+        self,
+        layer: int | None = None,
+        *,
+        mlp_input: bool = False,
+        mode: str = "all",
+        apply_ln: bool = False,
+        pos_slice: Positions = None,
+        incl_embeds: bool = True,
+    ) -> Labelled:
         """What each part wrote into the stream that `layer` reads (None: the end): (C, B, T, D), and labels.
 
         Embeddings, then each layer's attention and MLP (`mode` "attn" or "mlp": only these), biases included. With
@@ -118,9 +129,13 @@ class ActivationCache(Mapping[str, Array]):
         return result, labels
 
     def stack_head_results(
-        self, layer: int | None = None, *, incl_remainder: bool = False, pos_slice: Positions = None,
+        self,
+        layer: int | None = None,
+        *,
+        incl_remainder: bool = False,
+        pos_slice: Positions = None,
         apply_ln: bool = False,
-    ) -> Labelled:  # fmt: skip
+    ) -> Labelled:
         """What each head below `layer` wrote, its share of the bias left out: (C, B, T, D), and labels "L0H3".
 
         `incl_remainder` adds all that the heads didn't write, so that the sum is the residual stream.
@@ -143,10 +158,16 @@ class ActivationCache(Mapping[str, Array]):
         return head_results(self["z", layer], self.params.h[layer].attn.c_proj)
 
     def stack_neuron_results(
-        self, layer: int | None = None, *, neuron_slice: Positions = None, incl_remainder: bool = False,
-        pos_slice: Positions = None, apply_ln: bool = False, project_output_onto: Array | None = None,
+        self,
+        layer: int | None = None,
+        *,
+        neuron_slice: Positions = None,
+        incl_remainder: bool = False,
+        pos_slice: Positions = None,
+        apply_ln: bool = False,
+        project_output_onto: Array | None = None,
         mlp_input: bool = False,
-    ) -> Labelled:  # fmt: skip
+    ) -> Labelled:
         """What each MLP neuron below `layer` wrote: (C, B, T, D), and labels "L0N17". Large; see the next line.
 
         `project_output_onto`, (D,) or (D, n), gives only the products with those directions, (C, B, T) or
@@ -167,8 +188,9 @@ class ActivationCache(Mapping[str, Array]):
         if incl_remainder:
             rest = self._stream(last, mlp_input)
             if apply_ln and P is not None:
-                whole = self.apply_ln_to_stack(self._stack([rest], pos_slice), last, mlp_input=mlp_input,
-                                               pos_slice=pos_slice)[0]  # fmt: skip
+                whole = self.apply_ln_to_stack(
+                    self._stack([rest], pos_slice), last, mlp_input=mlp_input, pos_slice=pos_slice
+                )[0]
                 parts.append(self._remainder(parts, whole @ P, None))
             else:
                 parts.append(self._remainder(parts, rest if P is None else rest @ P, pos_slice))
@@ -179,9 +201,13 @@ class ActivationCache(Mapping[str, Array]):
         return result, labels
 
     def get_full_resid_decomposition(
-        self, layer: int | None = None, *, expand_neurons: bool = True, apply_ln: bool = False,
+        self,
+        layer: int | None = None,
+        *,
+        expand_neurons: bool = True,
+        apply_ln: bool = False,
         pos_slice: Positions = None,
-    ) -> Labelled:  # fmt: skip
+    ) -> Labelled:
         """Heads, neurons (or MLPs), embeddings, biases: (C, B, T, D), and labels; the sum is the stream."""
         last = self._depth(layer)
         heads, labels = self.stack_head_results(last, pos_slice=pos_slice)
@@ -206,9 +232,14 @@ class ActivationCache(Mapping[str, Array]):
     # ---- from the stream to logits -----------------------------------------------------------------------------------
 
     def apply_ln_to_stack(
-        self, stack: Array, layer: int | None = None, *, mlp_input: bool = False, pos_slice: Positions = None,
+        self,
+        stack: Array,
+        layer: int | None = None,
+        *,
+        mlp_input: bool = False,
+        pos_slice: Positions = None,
         recompute_ln: bool = False,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """A stack through the layer norm that reads the stream at `layer` (None: the final one), its scale frozen.
 
         Each component is centred, divided by the scale *of the run* and multiplied by the gain: linear, so the
@@ -222,9 +253,13 @@ class ActivationCache(Mapping[str, Array]):
         return (stack - stack.mean(-1, keepdims=True)) / scale * norm.weight
 
     def logit_attrs(
-        self, stack: Array, tokens: int | Array | Sequence[int], incorrect_tokens: Any = None, *,
+        self,
+        stack: Array,
+        tokens: int | Array | Sequence[int],
+        incorrect_tokens: Any = None,
+        *,
         pos_slice: Positions = None,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """Direct logit attribution: what each component adds to the logit of a token. (C, B, T, D) → (C, B, T).
 
         `tokens` is one id, one for each row (B,), or one for each position (B, T); with `incorrect_tokens` it is
@@ -234,8 +269,10 @@ class ActivationCache(Mapping[str, Array]):
         direction = self.directions(tokens)
         if incorrect_tokens is not None:
             if np.shape(tokens) != np.shape(incorrect_tokens):
-                raise ValueError("tokens and incorrect_tokens must have the same shape, "
-                                 f"got {np.shape(tokens)} and {np.shape(incorrect_tokens)}")  # fmt: skip
+                raise ValueError(
+                    "tokens and incorrect_tokens must have the same shape, "
+                    f"got {np.shape(tokens)} and {np.shape(incorrect_tokens)}"
+                )
             direction = direction - self.directions(incorrect_tokens)
         scaled = self.apply_ln_to_stack(stack, pos_slice=pos_slice)
         if direction.ndim == 2 and scaled.ndim == 4:

@@ -89,8 +89,11 @@ class KVCache:
                 new[:, :, :, :used] = old[:, rows, :, :used]
                 setattr(self, name, new)
         else:
-            moved = [(row, old, slice(self.shared[row, old], self.lengths[old]))
-                     for row, old in enumerate(rows.tolist()) if row != old]  # fmt: skip
+            moved = [
+                (row, old, slice(self.shared[row, old], self.lengths[old]))
+                for row, old in enumerate(rows.tolist())
+                if row != old
+            ]
             for array in (self.k, self.v):
                 kept = [array[:, old, :, part].copy() for _, old, part in moved]
                 for (row, _, part), what in zip(moved, kept, strict=True):

@@ -20,10 +20,31 @@ ALIASES = {
 
 # Every entry of transformers' ACT2FN; `prelu` and `xielu` bring learned parameters of their own.
 ACTIVATIONS = (
-    "gelu", "gelu_10", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "gelu_python_tanh",
-    "gelu_accurate", "hardswish", "laplace", "leaky_relu", "linear", "mish", "quick_gelu", "relu", "relu2", "relu6",
-    "sigmoid", "silu", "sqrtsoftplus", "swish", "tanh", "prelu", "xielu",
-)  # fmt: skip
+    "gelu",
+    "gelu_10",
+    "gelu_fast",
+    "gelu_new",
+    "gelu_python",
+    "gelu_pytorch_tanh",
+    "gelu_python_tanh",
+    "gelu_accurate",
+    "hardswish",
+    "laplace",
+    "leaky_relu",
+    "linear",
+    "mish",
+    "quick_gelu",
+    "relu",
+    "relu2",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "sqrtsoftplus",
+    "swish",
+    "tanh",
+    "prelu",
+    "xielu",
+)
 
 # Fields of real config files that change nothing in a forward pass: training, bookkeeping, other heads.
 WITHOUT_EFFECT = frozenset(
@@ -91,8 +112,12 @@ class Config:
         epsilon = self.layer_norm_epsilon
         if isinstance(epsilon, bool) or not isinstance(epsilon, (int, float)) or not 0 <= epsilon <= LARGEST:
             raise ValueError(f"layer_norm_epsilon must be in [0, {LARGEST:.1e}], as float32 holds it, got {epsilon!r}")
-        for name in ("scale_attn_weights", "scale_attn_by_inverse_layer_idx", "tie_word_embeddings",
-                     "reorder_and_upcast_attn"):  # fmt: skip
+        for name in (
+            "scale_attn_weights",
+            "scale_attn_by_inverse_layer_idx",
+            "tie_word_embeddings",
+            "reorder_and_upcast_attn",
+        ):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -140,8 +165,10 @@ class Config:
             elif value and name in REFUSED:
                 raise ValueError(f"{name} is set to {value!r}: {REFUSED[name]}")
             elif value and name not in WITHOUT_EFFECT and name != "model_type" and not name.startswith("_"):
-                raise ValueError(f"{name} is not an option of GPT-2 that is known here, got {name}: {value!r}; "
-                                 "remove it from config.json if it changes nothing")  # fmt: skip
+                raise ValueError(
+                    f"{name} is not an option of GPT-2 that is known here, got {name}: {value!r}; "
+                    "remove it from config.json if it changes nothing"
+                )
         return cls(**chosen)
 
     @classmethod

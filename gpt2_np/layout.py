@@ -48,8 +48,12 @@ def _block(block: Block) -> Block:
     for weight in weights:
         let_go(weight)
     c_attn, attn_proj, c_fc, mlp_proj = (part._replace(bias=_kept(part.bias)) for part in matrices(down))
-    return Block(Norm(*map(_kept, block.ln_1)), Attention(c_attn, attn_proj),
-                 Norm(*map(_kept, block.ln_2)), MLP(c_fc, mlp_proj, block.mlp.act))  # fmt: skip
+    return Block(
+        Norm(*map(_kept, block.ln_1)),
+        Attention(c_attn, attn_proj),
+        Norm(*map(_kept, block.ln_2)),
+        MLP(c_fc, mlp_proj, block.mlp.act),
+    )
 
 
 def _kept(vector: Array) -> Array:
@@ -62,8 +66,11 @@ def _kept(vector: Array) -> Array:
 def _turned(weights: list[Array]) -> list[Array]:
     """Copies in one piece of memory, in large pages where the system grants them."""
     turned = in_one_piece([weight.shape[::-1] for weight in weights], np.float32)
-    pieces = [(down[first : first + ROWS], weight[:, first : first + ROWS].T)
-              for down, weight in zip(turned, weights, strict=True) for first in range(0, len(down), ROWS)]  # fmt: skip
+    pieces = [
+        (down[first : first + ROWS], weight[:, first : first + ROWS].T)
+        for down, weight in zip(turned, weights, strict=True)
+        for first in range(0, len(down), ROWS)
+    ]
     on_threads(lambda piece: np.copyto(*piece), pieces, get_num_threads())
     for down in turned:
         down.flags.writeable = False

@@ -54,9 +54,14 @@ def top_k_decode(
 
 
 def top_p_decode(
-    prompt: str, max_length: int = 50, p: float = 0.9, temperature: float = 1.0, *, seed: int | None = None,
+    prompt: str,
+    max_length: int = 50,
+    p: float = 0.9,
+    temperature: float = 1.0,
+    *,
+    seed: int | None = None,
     model: GPT2 | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Each token drawn from the nucleus: the likeliest tokens that together pass `p`."""
     return _decode(prompt, max_length, plain.top_p(p, temperature, _stream(seed)), model)
 

@@ -220,12 +220,31 @@ def to_bfloat16(x: Array) -> Array:
 
 
 ACTIVATIONS: dict[str, Callable[..., Array]] = {
-    "gelu": gelu, "gelu_10": gelu_10, "gelu_fast": gelu_new, "gelu_new": gelu_new, "gelu_python": gelu,
-    "gelu_pytorch_tanh": gelu_new, "gelu_python_tanh": gelu_new, "gelu_accurate": gelu_new, "hardswish": hardswish,
-    "laplace": laplace, "leaky_relu": leaky_relu, "linear": linear_activation, "mish": mish, "quick_gelu": quick_gelu,
-    "relu": relu, "relu2": relu2, "relu6": relu6, "sigmoid": sigmoid, "silu": silu, "sqrtsoftplus": sqrtsoftplus,
-    "swish": silu, "tanh": np.tanh, "prelu": prelu, "xielu": xielu,
-}  # fmt: skip
+    "gelu": gelu,
+    "gelu_10": gelu_10,
+    "gelu_fast": gelu_new,
+    "gelu_new": gelu_new,
+    "gelu_python": gelu,
+    "gelu_pytorch_tanh": gelu_new,
+    "gelu_python_tanh": gelu_new,
+    "gelu_accurate": gelu_new,
+    "hardswish": hardswish,
+    "laplace": laplace,
+    "leaky_relu": leaky_relu,
+    "linear": linear_activation,
+    "mish": mish,
+    "quick_gelu": quick_gelu,
+    "relu": relu,
+    "relu2": relu2,
+    "relu6": relu6,
+    "sigmoid": sigmoid,
+    "silu": silu,
+    "sqrtsoftplus": sqrtsoftplus,
+    "swish": silu,
+    "tanh": np.tanh,
+    "prelu": prelu,
+    "xielu": xielu,
+}
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:

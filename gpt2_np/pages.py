@@ -32,8 +32,9 @@ def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
     line = LINE // np.dtype(dtype).itemsize
     starts = [0, *accumulate(-(-math.prod(shape) // line) * line for shape in shapes)]
     whole = empty((starts[-1],), dtype)
-    return [whole[first : first + math.prod(shape)].reshape(shape)
-            for shape, first in zip(shapes, starts[:-1], strict=True)]  # fmt: skip
+    return [
+        whole[first : first + math.prod(shape)].reshape(shape) for shape, first in zip(shapes, starts[:-1], strict=True)
+    ]
 
 
 def zeros(shape: tuple[int, ...], dtype: Any) -> Array:

@@ -100,13 +100,19 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
     table: dict[str, tuple[int, ...]] = {"wte.weight": (V, D), "wpe.weight": (config.n_positions, D)}
     for layer in range(config.n_layer):
         block = {
-            "ln_1.weight": (D,), "ln_1.bias": (D,),
-            "attn.c_attn.weight": (D, 3 * D), "attn.c_attn.bias": (3 * D,),
-            "attn.c_proj.weight": (D, D), "attn.c_proj.bias": (D,),
-            "ln_2.weight": (D,), "ln_2.bias": (D,),
-            "mlp.c_fc.weight": (D, F), "mlp.c_fc.bias": (F,),
-            "mlp.c_proj.weight": (F, D), "mlp.c_proj.bias": (D,),
-        }  # fmt: skip
+            "ln_1.weight": (D,),
+            "ln_1.bias": (D,),
+            "attn.c_attn.weight": (D, 3 * D),
+            "attn.c_attn.bias": (3 * D,),
+            "attn.c_proj.weight": (D, D),
+            "attn.c_proj.bias": (D,),
+            "ln_2.weight": (D,),
+            "ln_2.bias": (D,),
+            "mlp.c_fc.weight": (D, F),
+            "mlp.c_fc.bias": (F,),
+            "mlp.c_proj.weight": (F, D),
+            "mlp.c_proj.bias": (D,),
+        }
         for name in ACTIVATION_PARAMETERS.get(config.activation_function, ()):
             block[f"mlp.act.{name}"] = (1,)
         table |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
@@ -131,9 +137,12 @@ def assemble(tensors: dict[str, Array], config: Config) -> Params:
             norm(f"{name}.ln_1"),
             Attention(linear(f"{name}.attn.c_attn"), linear(f"{name}.attn.c_proj")),
             norm(f"{name}.ln_2"),
-            MLP(linear(f"{name}.mlp.c_fc"), linear(f"{name}.mlp.c_proj"),
-                tuple(tensors[f"{name}.mlp.act.{part}"] for part in act)),
-        )  # fmt: skip
+            MLP(
+                linear(f"{name}.mlp.c_fc"),
+                linear(f"{name}.mlp.c_proj"),
+                tuple(tensors[f"{name}.mlp.act.{part}"] for part in act),
+            ),
+        )
 
     wte = tensors["wte.weight"]
     return Params(
@@ -151,9 +160,13 @@ def flatten(params: Params) -> Iterator[tuple[str, Array]]:
     yield "wpe.weight", params.wpe
     for layer, block in enumerate(params.h):
         parts: dict[str, Norm | Linear] = {
-            "ln_1": block.ln_1, "attn.c_attn": block.attn.c_attn, "attn.c_proj": block.attn.c_proj,
-            "ln_2": block.ln_2, "mlp.c_fc": block.mlp.c_fc, "mlp.c_proj": block.mlp.c_proj,
-        }  # fmt: skip
+            "ln_1": block.ln_1,
+            "attn.c_attn": block.attn.c_attn,
+            "attn.c_proj": block.attn.c_proj,
+            "ln_2": block.ln_2,
+            "mlp.c_fc": block.mlp.c_fc,
+            "mlp.c_proj": block.mlp.c_proj,
+        }
         for name, part in parts.items():
             yield f"h.{layer}.{name}.weight", part.weight
             yield f"h.{layer}.{name}.bias", part.bias

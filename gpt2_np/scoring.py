@@ -65,9 +65,12 @@ class Choice:
 
 
 def nll(
-    model: Model, ids: np.ndarray, first: int, stride: int | None = None,
+    model: Model,
+    ids: np.ndarray,
+    first: int,
+    stride: int | None = None,
     progress: Callable[[int], object] | None = None,
-) -> float:  # fmt: skip
+) -> float:
     """The summed loss (nats) of (n,) ids from place `first` on, which is at least 1; see `GPT2.score`.
 
     ``ValueError`` for a stride that can't be.
@@ -87,14 +90,20 @@ def nll(
 
 
 def rank(
-    model: Model, prefix: Sequence[int], choices: Sequence[Any], rests: Sequence[Sequence[int]],
-    lengths: Sequence[int], by: By,
-) -> list[Choice]:  # fmt: skip
+    model: Model,
+    prefix: Sequence[int],
+    choices: Sequence[Any],
+    rests: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    by: By,
+) -> list[Choice]:
     """The choices, best first, whose ids `rests` continue one prefix; the prefix is read once, `lengths` are bytes."""
     context, longest = model.config.n_positions, max(map(len, rests))
     if len(prefix) + longest > context:
-        raise ValueError(f"the prompt and a choice must have at most {context} tokens, the model's context, "
-                         f"got {len(prefix) + longest}")  # fmt: skip
+        raise ValueError(
+            f"the prompt and a choice must have at most {context} tokens, the model's context, "
+            f"got {len(prefix) + longest}"
+        )
     session = model.start(capacity=len(prefix) + longest)
     first = session.feed([list(prefix)])
     session.reorder([0] * len(rests))
@@ -108,8 +117,10 @@ def rank(
         raise ValueError("by 'byte' needs choices that stand for at least one byte of text")
     shares = np.exp(values - values.max())
     shares /= shares.sum()
-    ranked = [Choice(one.choice, one.index, one.ids, one.logprob, one.bytes, float(share))
-              for one, share in zip(found, shares, strict=True)]  # fmt: skip
+    ranked = [
+        Choice(one.choice, one.index, one.ids, one.logprob, one.bytes, float(share))
+        for one, share in zip(found, shares, strict=True)
+    ]
     return sorted(ranked, key=lambda one: -one.by(by))
 
 

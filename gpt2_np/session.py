@@ -90,11 +90,20 @@ class Model:
         """`model.forward` in the implementation that suits the call; see there."""
         tap = both(self.tap, tap)
         if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
-            return self._step.forward(self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids,
-                                      last_only=last_only)  # fmt: skip
+            return self._step.forward(
+                self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids, last_only=last_only
+            )
         operations, params = self._means(tap)
-        return model.forward(params, self.config, ids, cache=cache, ops=operations, tap=tap,
-                             token_type_ids=token_type_ids, last_only=last_only)  # fmt: skip
+        return model.forward(
+            params,
+            self.config,
+            ids,
+            cache=cache,
+            ops=operations,
+            tap=tap,
+            token_type_ids=token_type_ids,
+            last_only=last_only,
+        )
 
     @cached_property
     def _step(self) -> Any:
@@ -229,8 +238,10 @@ class Session:
         """(rows, V) logits after each row's last id, and for each name each row's (its new ids, D) activations."""
         seen = Recording(names, self.model.config)
         logits = self._advance(ids, last_only, seen)
-        return (np.concatenate([part[:, -1] for part in logits]),
-                [[row for part in seen.passes[name] for row in part] for name in names])  # fmt: skip
+        return (
+            np.concatenate([part[:, -1] for part in logits]),
+            [[row for part in seen.passes[name] for row in part] for name in names],
+        )
 
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         tap = both(self.tap, watch)

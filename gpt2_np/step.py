@@ -36,8 +36,11 @@ def suits(params: Params, config: Config) -> bool:
     layers = [arrays(p) for p in params.h]
     rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *head(params)]
     kinds = [[(array.shape, array.dtype) for array in layer] for layer in layers]
-    return (all(array.flags.c_contiguous for array in rows) and all(kind == kinds[0] for kind in kinds)
-            and params.wte.dtype == params.wpe.dtype == np.float32)  # fmt: skip
+    return (
+        all(array.flags.c_contiguous for array in rows)
+        and all(kind == kinds[0] for kind in kinds)
+        and params.wte.dtype == params.wpe.dtype == np.float32
+    )
 
 
 def forward(
@@ -87,16 +90,31 @@ def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> R
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
     x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
     working = fused.room(B * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
-    others = (params.wte, params.wpe, *params.ln_f, *head(params), zeros(config.vocab_size), scales, x, positions,
-              *working)  # fmt: skip
+    others = (
+        params.wte,
+        params.wpe,
+        *params.ln_f,
+        *head(params),
+        zeros(config.vocab_size),
+        scales,
+        x,
+        positions,
+        *working,
+    )
     run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head(params)[0].dtype.char)
     return Ready(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
 
 
 def arrays(p: Block) -> tuple[Array, ...]:
     """A block's parameters as the kernels take them."""
-    return (*p.ln_1, *affine(p.attn.c_attn), *affine(p.attn.c_proj),
-            *p.ln_2, *affine(p.mlp.c_fc), *affine(p.mlp.c_proj))  # fmt: skip
+    return (
+        *p.ln_1,
+        *affine(p.attn.c_attn),
+        *affine(p.attn.c_proj),
+        *p.ln_2,
+        *affine(p.mlp.c_fc),
+        *affine(p.mlp.c_proj),
+    )
 
 
 def affine(linear: Linear) -> tuple[Array, ...]:

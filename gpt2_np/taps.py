@@ -49,11 +49,23 @@ ON_REQUEST = ("attn.result",)
 
 # The other names that TransformerLens 4 has for the same places: of a block, and of the model.
 BLOCK_ALIASES = {
-    "in": "resid_pre", "attn.in": "ln1.out", "attn.q.out": "attn.q", "attn.k.out": "attn.k", "attn.v.out": "attn.v",
-    "attn.o.in": "attn.z", "attn.o.out": "attn_out", "attn.out": "attn_out", "attn.hidden_states": "attn_out",
-    "mlp.in": "ln2.out", "mlp.in.in": "ln2.out", "mlp.in.out": "mlp.pre", "mlp.out.in": "mlp.post",
-    "mlp.out.out": "mlp_out", "mlp.out": "mlp_out", "out": "resid_post",
-}  # fmt: skip
+    "in": "resid_pre",
+    "attn.in": "ln1.out",
+    "attn.q.out": "attn.q",
+    "attn.k.out": "attn.k",
+    "attn.v.out": "attn.v",
+    "attn.o.in": "attn.z",
+    "attn.o.out": "attn_out",
+    "attn.out": "attn_out",
+    "attn.hidden_states": "attn_out",
+    "mlp.in": "ln2.out",
+    "mlp.in.in": "ln2.out",
+    "mlp.in.out": "mlp.pre",
+    "mlp.out.in": "mlp.post",
+    "mlp.out.out": "mlp_out",
+    "mlp.out": "mlp_out",
+    "out": "resid_post",
+}
 ALIASES = {"embed.out": "embed", "pos_embed.out": "pos_embed", "unembed.in": "ln_final.out", "unembed.out": "unembed"}
 
 
@@ -68,8 +80,14 @@ def points(config: Config) -> dict[str, str]:
 
 def sizes(config: Config) -> dict[str, int]:
     """What the shape letters that a configuration settles stand for."""
-    return {"D": config.n_embd, "H": config.n_head, "K": config.head_width, "F": config.mlp_width,
-            "V": config.vocab_size, "1": 1}  # fmt: skip
+    return {
+        "D": config.n_embd,
+        "H": config.n_head,
+        "K": config.head_width,
+        "F": config.mlp_width,
+        "V": config.vocab_size,
+        "1": 1,
+    }
 
 
 def canonical(name: str) -> str:
@@ -199,8 +217,11 @@ class Recording:
     @property
     def values(self) -> dict[str, Array]:
         """Each activation over all passes, joined along T; what a position could not see yet is 0 (scores: −inf)."""
-        return {name: join_passes(parts, self.shapes[name], -np.inf if name.endswith("attn_scores") else 0.0)
-                for name, parts in self.passes.items() if parts}  # fmt: skip
+        return {
+            name: join_passes(parts, self.shapes[name], -np.inf if name.endswith("attn_scores") else 0.0)
+            for name, parts in self.passes.items()
+            if parts
+        }
 
 
 def join_passes(parts: Sequence[Array], shape: str, unseen: float) -> Array:

@@ -54,9 +54,7 @@ class GPT2(Model):
             raise ValueError("this model has no folder, so no tokenizer; give ids instead of text")
         return Tokenizer.from_folder(self.folder, self.config)
 
-    def generate(
-        self, prompt: Prompt | Sequence[Prompt], *, trace: list[Any] | None = None, **options: Any
-    ) -> Any:
+    def generate(self, prompt: Prompt | Sequence[Prompt], *, trace: list[Any] | None = None, **options: Any) -> Any:
         """Continue a prompt, or each of a list of prompts: text or ids, of any lengths.
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
@@ -80,8 +78,9 @@ class GPT2(Model):
         stop_strings, chosen = self.options(options)
         stopping += self._stopping(stop_strings)
         session = self.start(capacity=self._capacity(prompts, chosen))
-        completions = decoders.generate(session, prompts, chosen, context=self.config.n_positions,
-                                        stopping=stopping, trace=trace)  # fmt: skip
+        completions = decoders.generate(
+            session, prompts, chosen, context=self.config.n_positions, stopping=stopping, trace=trace
+        )
         copies = chosen.num_return_sequences
         written = [self._generation(prompts[number // copies], one, chosen) for number, one in enumerate(completions)]
         return written if several or copies > 1 else written[0]
@@ -98,14 +97,17 @@ class GPT2(Model):
             raise ValueError("only one sequence can be streamed; beams and several sequences are known at their end")
         prompts = [self.prompt_ids(prompt)]
         session = self.start(capacity=self._capacity(prompts, chosen))
-        tokens = decoders.stream(session, prompts, chosen, context=self.config.n_positions,
-                                 stopping=stopping)  # fmt: skip
+        tokens = decoders.stream(session, prompts, chosen, context=self.config.n_positions, stopping=stopping)
         return pieces(tokens, self.tokenizer, chosen.eos_token_ids)
 
     def score(
-        self, text: Prompt, *, prompt: Prompt | None = None, stride: int | None = None,
+        self,
+        text: Prompt,
+        *,
+        prompt: Prompt | None = None,
+        stride: int | None = None,
         progress: Callable[[int], object] | None = None,
-    ) -> Score:  # fmt: skip
+    ) -> Score:
         """How well the model predicts a text, every token of it: the first one follows the prompt, or where there is
         none ``<|endoftext|>``.
 
@@ -176,8 +178,9 @@ class GPT2(Model):
                 raise ValueError("an empty prompt needs a model with a bos_token_id or eos_token_id to start from")
             return [start]
         if len(ids) > self.config.n_positions:
-            raise ValueError(f"the prompt must have at most {self.config.n_positions} tokens, the model's context, "
-                             f"got {len(ids)}")  # fmt: skip
+            raise ValueError(
+                f"the prompt must have at most {self.config.n_positions} tokens, the model's context, got {len(ids)}"
+            )
         self.check_ids(ids)
         return ids
 
@@ -201,8 +204,10 @@ class GPT2(Model):
 
     def _texts_to_ids(self, names: dict[str, Any]) -> None:
         """What may be given as text, as ids; and what guidance, assistance and DRY need and weren't given."""
-        listed = {name: isinstance(names.get(name), (list, tuple))
-                  for name in ("force_words_ids", "negative_prompt_ids", "dry_sequence_breakers")}  # fmt: skip
+        listed = {
+            name: isinstance(names.get(name), (list, tuple))
+            for name in ("force_words_ids", "negative_prompt_ids", "dry_sequence_breakers")
+        }
         if listed["force_words_ids"]:
             names["force_words_ids"] = [self._word_ids(one) for one in names["force_words_ids"]]
         if names.get("guidance_scale") is not None:
@@ -252,8 +257,17 @@ class GPT2(Model):
         if shown and shown[-1] in options.eos_token_ids:
             shown = shown[:-1]
         before, text = (self.tokenizer.decode(ids) if self.has_tokenizer else "" for ids in (prompt, shown))
-        return Generation(before, text, completion.ids, completion.logprobs, completion.finish_reason, completion.score,
-                          tuple(completion.top), tuple(completion.scores), completion.assistance)  # fmt: skip
+        return Generation(
+            before,
+            text,
+            completion.ids,
+            completion.logprobs,
+            completion.finish_reason,
+            completion.score,
+            tuple(completion.top),
+            tuple(completion.scores),
+            completion.assistance,
+        )
 
     @cached_property
     def _vocabulary(self) -> constraints.Vocabulary:
@@ -316,12 +330,12 @@ def criteria(given: Any) -> list[decoders.Stopping]:
     several = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
     for one in several:
         if not callable(one):
-            raise ValueError(f"stopping_criteria must be a callable (prompt ids, new ids) -> bool, or a list of some, "
-                             f"got {one!r}")  # fmt: skip
+            raise ValueError(
+                f"stopping_criteria must be a callable (prompt ids, new ids) -> bool, or a list of some, got {one!r}"
+            )
     return several
 
 
 def is_batch(prompt: Any) -> bool:
     """Whether a prompt is several: a list that holds texts or lists rather than ids."""
     return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
-

@@ -75,8 +75,10 @@ class Tokenizer:
         except (UnicodeEncodeError, TypeError):
             raise ValueError("text must be valid Unicode, got a lone surrogate") from None
         if not self._lossless and b"".join(map(self.bytes_of, ids)) != text.encode():
-            raise ValueError(f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
-                             f"carry {text[:40]!r}")  # fmt: skip
+            raise ValueError(
+                f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
+                f"carry {text[:40]!r}"
+            )
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -51,16 +51,22 @@ class TorchModel(Model):
         return np.dtype(str(self.torch_model.dtype).removeprefix("torch."))
 
     def forward(
-        self, ids: Array, *, cache: Any = None, tap: Tap = no_tap, token_type_ids: Array | None = None,
+        self,
+        ids: Array,
+        *,
+        cache: Any = None,
+        tap: Tap = no_tap,
+        token_type_ids: Array | None = None,
         last_only: bool = False,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """As `Model.forward`. `cache` is a torch cache; activations can't be tapped here."""
         if tap is not no_tap:
             raise ValueError("activations are captured and edited on --backend numpy, not on torch")
         extra = {} if token_type_ids is None else {"token_type_ids": self._tensor(token_type_ids)}
         with torch.inference_mode():
-            out = self.torch_model(self._tensor(ids), cache, use_cache=cache is not None,
-                                   logits_to_keep=int(last_only), **extra)  # fmt: skip
+            out = self.torch_model(
+                self._tensor(ids), cache, use_cache=cache is not None, logits_to_keep=int(last_only), **extra
+            )
         return out.logits.cpu().numpy()
 
     def activations(self, ids: Array) -> tuple[Array, dict[str, Array]]:
@@ -106,8 +112,10 @@ class TorchModel(Model):
         if name == "beam search":
             return notebook_beam_search(self.torch_model, ids, length, **settings)
         choices: dict[str, Callable[..., Callable[[torch.Tensor], torch.Tensor]]] = {
-            "greedy": lambda: notebook_greedy, "temperature": notebook_temperature, "top-p": notebook_top_p,
-        }  # fmt: skip
+            "greedy": lambda: notebook_greedy,
+            "temperature": notebook_temperature,
+            "top-p": notebook_top_p,
+        }
         return notebook_decode(self.torch_model, ids, length, choices[name](**settings))
 
     @property
@@ -151,8 +159,10 @@ class TorchSession(Session):
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         rows = [np.asarray(row, np.int64) for row in ids]
         self._start(len(rows))
-        return [self.model.forward(row[None], cache=cache, last_only=last_only)
-                for row, cache in zip(rows, self.caches, strict=True)]  # fmt: skip
+        return [
+            self.model.forward(row[None], cache=cache, last_only=last_only)
+            for row, cache in zip(rows, self.caches, strict=True)
+        ]
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``."""
@@ -181,9 +191,12 @@ def load_torch(folder: Path, dtype: str, device: str) -> GPT2LMHeadModel:
 
 @torch.inference_mode()
 def notebook_decode(
-    model: GPT2LMHeadModel, ids: Sequence[int], max_length: int, choose: Callable[[torch.Tensor], torch.Tensor],
+    model: GPT2LMHeadModel,
+    ids: Sequence[int],
+    max_length: int,
+    choose: Callable[[torch.Tensor], torch.Tensor],
     eos: int | None = None,
-) -> list[int]:  # fmt: skip
+) -> list[int]:
     """The new ids: ``choose`` picks each from the (1, V) logits of the whole text."""
     tokens = torch.tensor([list(ids)], device=model.device)
     for _ in range(max_length):

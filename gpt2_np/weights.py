@@ -24,7 +24,7 @@ MATRICES = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 # Causal-mask buffers of old checkpoints and the constants of xIELU: no parameters.
 BUFFERS = re.compile(r"h\.\d+\.(attn\.(bias|masked_bias)|mlp\.act\.(beta|eps))")
 HOW_TO_CONVERT = (
-    "convert it where torch is installed: python -c \"from transformers import GPT2LMHeadModel as M; "
+    'convert it where torch is installed: python -c "from transformers import GPT2LMHeadModel as M; '
     "M.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
 )
 
@@ -73,8 +73,10 @@ def files(folder: Path) -> list[Path]:
         return [folder / shard for shard in names]
     pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")) + sorted(folder.glob("*.ckpt*"))
     if pickled:
-        raise FileNotFoundError(f"{folder} holds {pickled[0].name} but no model.safetensors; pickle files are never "
-                                f"opened; {HOW_TO_CONVERT}")  # fmt: skip
+        raise FileNotFoundError(
+            f"{folder} holds {pickled[0].name} but no model.safetensors; pickle files are never "
+            f"opened; {HOW_TO_CONVERT}"
+        )
     raise FileNotFoundError(f"{folder} holds no model.safetensors")
 
 
@@ -123,8 +125,10 @@ def check(found: dict[str, tuple[str, Array]], config: Config, untied: bool, fol
     """``ValueError`` with everything that is wrong, in one line."""
     layers = {name.split(".")[1] for name in found if name.startswith("h.")}
     if config.n_layer > max(1, 2 * len(layers)):  # a list of what is missing would say less, and may have no end
-        raise ValueError(f"{folder}: the weights don't fit config.json: n_layer is {config.n_layer}, but there are "
-                         f"tensors of {len(layers)} layers")  # fmt: skip
+        raise ValueError(
+            f"{folder}: the weights don't fit config.json: n_layer is {config.n_layer}, but there are "
+            f"tensors of {len(layers)} layers"
+        )
     expected = shapes(config)
     if untied:
         expected["lm_head.weight"] = (config.vocab_size, config.n_embd)

@@ -27,8 +27,19 @@ from gpt2_np.config import PUBLISHED
 from gpt2_np.params import shapes
 
 ROOT = Path(__file__).parent.parent
-GROUPS = ("decoding", "shares", "prefill", "batches", "assisted", "sampling", "start", "memory", "bundled", "quality",
-          "curves")  # fmt: skip
+GROUPS = (
+    "decoding",
+    "shares",
+    "prefill",
+    "batches",
+    "assisted",
+    "sampling",
+    "start",
+    "memory",
+    "bundled",
+    "quality",
+    "curves",
+)
 LARGER = ("shares", "prefill")  # what is measured of the shapes behind the first, without other engines
 SOME = ("float32", "int8")  # their precisions
 
@@ -71,8 +82,10 @@ def main() -> None:
 
     keep()
     if options.write:
-        about = (f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns "
-                 f"({2 * options.rounds + 1} of decoding, {max(2, options.rounds // 2)} of the batches).")  # fmt: skip
+        about = (
+            f"Measured on: {machine.name()}; medians of {options.rounds} rounds in which the engines took turns "
+            f"({2 * options.rounds + 1} of decoding, {max(2, options.rounds // 2)} of the batches)."
+        )
         table = f"{about}\n\n{report.table(rows)}"
         report.write_between(ROOT / "README.md", "speed", table)
         report.write_between(ROOT / "docs/speed.md", "speed", table)
@@ -116,8 +129,9 @@ def checkpoint(size: str, scratch: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng(0)
         config = PUBLISHED[size]
-        tensors = {key: random.standard_normal(shape, np.float32) * np.float32(0.02)
-                   for key, shape in shapes(config).items()}  # fmt: skip
+        tensors = {
+            key: random.standard_normal(shape, np.float32) * np.float32(0.02) for key, shape in shapes(config).items()
+        }
         save_file(tensors, folder / "model.safetensors")
         fields = {key: value for key, value in vars(config).items() if value is not None}
         (folder / "config.json").write_text(json.dumps(fields | {"model_type": "gpt2"}))

@@ -53,9 +53,13 @@ def repeating(model: GPT2) -> GPT2:
     def quiet(part: Linear) -> Linear:
         return Linear(part.weight * QUIET, part.bias * QUIET)
 
-    blocks = [block._replace(attn=block.attn._replace(c_proj=quiet(block.attn.c_proj)),
-                             mlp=block.mlp._replace(c_proj=quiet(block.mlp.c_proj)))
-              for block in model.params.h]  # fmt: skip
+    blocks = [
+        block._replace(
+            attn=block.attn._replace(c_proj=quiet(block.attn.c_proj)),
+            mlp=block.mlp._replace(c_proj=quiet(block.mlp.c_proj)),
+        )
+        for block in model.params.h
+    ]
     norm = Norm(np.ones_like(model.params.ln_f.weight), np.zeros_like(model.params.ln_f.bias))
     return model.with_params(model.params._replace(h=tuple(blocks), ln_f=norm))
 
@@ -74,10 +78,18 @@ def rows(folder: Path, runs: int = 5, new: int = 100) -> list[Row]:
     lookup, draft = {"prompt_lookup_num_tokens": 10}, first_layers(large, 2)
     return [
         compared("124M shape, repeating: prompt look-up", large, ids, new, runs, **lookup),
-        compared("124M shape, repeating: a draft of 2 layers in int8", large, ids, new, runs, assistant_model=draft,
-                 num_assistant_tokens=10, assistant_confidence_threshold=0.0),
+        compared(
+            "124M shape, repeating: a draft of 2 layers in int8",
+            large,
+            ids,
+            new,
+            runs,
+            assistant_model=draft,
+            num_assistant_tokens=10,
+            assistant_confidence_threshold=0.0,
+        ),
         compared("tales (bundled): prompt look-up", tales, text, new, runs, **lookup),
-    ]  # fmt: skip
+    ]
 
 
 def main() -> None:

@@ -53,13 +53,20 @@ def main() -> None:
     taken: dict[int, tuple[list[float], list[float]]] = {spins: ([], []) for spins in options.spins}
     for _ in range(options.rounds):
         for spins in options.spins:
-            done = subprocess.run([sys.executable, "-c", MEASURE, str(folder), BUSY], check=True, capture_output=True,
-                                  text=True, env=os.environ | {"GOMP_SPINCOUNT": str(spins)})  # fmt: skip
+            done = subprocess.run(
+                [sys.executable, "-c", MEASURE, str(folder), BUSY],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=os.environ | {"GOMP_SPINCOUNT": str(spins)},
+            )
             for kept, more in zip(taken[spins], json.loads(done.stdout), strict=True):
                 kept.extend(more)
     for spins, (calm, busy) in taken.items():
-        print(f"{spins:>8,} spins: {statistics.median(calm) * 1e3:.1f} ms a token (median) on a calm machine, "
-              f"{statistics.mean(busy) * 1e3:.1f} (mean) beside a busy core, at worst {max(busy) * 1e3:.0f}")
+        print(
+            f"{spins:>8,} spins: {statistics.median(calm) * 1e3:.1f} ms a token (median) on a calm machine, "
+            f"{statistics.mean(busy) * 1e3:.1f} (mean) beside a busy core, at worst {max(busy) * 1e3:.0f}"
+        )
 
 
 if __name__ == "__main__":

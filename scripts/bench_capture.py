@@ -39,8 +39,10 @@ def unused_tap(model: GPT2, tokens: int, turns: int = 200) -> str:
         plain.append(seconds[0])
         ratios.append(seconds[1] / seconds[0])
     low, middle, high = statistics.quantiles(ratios, n=4)
-    return (f"{tokens} tokens: {statistics.median(plain) * 1000:.2f} ms; with a tap that wants nothing × {middle:.3f} "
-            f"(half of the turns within {low:.3f} and {high:.3f})")  # fmt: skip
+    return (
+        f"{tokens} tokens: {statistics.median(plain) * 1000:.2f} ms; with a tap that wants nothing × {middle:.3f} "
+        f"(half of the turns within {low:.3f} and {high:.3f})"
+    )
 
 
 def peak_mib() -> float:
@@ -68,12 +70,14 @@ def to_disk(model: GPT2, folder: Path, gib: int) -> Iterator[str]:
             told += 1
             peaks.append(f"{peak_mib():.0f}")
 
-    captured = capture_corpus(model, read_corpus(corpus, model.tokenizer, length=LENGTH), NAMES, folder / "captured",
-                              progress=progress)  # fmt: skip
+    captured = capture_corpus(
+        model, read_corpus(corpus, model.tokenizer, length=LENGTH), NAMES, folder / "captured", progress=progress
+    )
     seconds, size = time.perf_counter() - start, sum(path.stat().st_size for path in captured.chunks)
-    yield (f"{size / 2**30:.1f} GiB in {len(captured.chunks)} chunks, {len(captured):,} texts, {done:,} tokens: "
-           f"{seconds:.0f} s, {size / 2**20 / seconds:.0f} MiB/s; peak memory after each GiB, in MiB: "
-           + ", ".join(peaks))  # fmt: skip
+    yield (
+        f"{size / 2**30:.1f} GiB in {len(captured.chunks)} chunks, {len(captured):,} texts, {done:,} tokens: "
+        f"{seconds:.0f} s, {size / 2**20 / seconds:.0f} MiB/s; peak memory after each GiB, in MiB: " + ", ".join(peaks)
+    )
 
 
 def main() -> None:

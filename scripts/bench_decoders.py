@@ -78,10 +78,12 @@ CASES: dict[str, dict[str, Any]] = {
 }
 PROFILES: dict[str, dict[str, Any]] = {
     f"{option} ({profile})": {option: value, "profile": profile}
-    for profile, options in {"llama.cpp": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "typical_p": 0.9},
-                             "mlx-lm": {"top_p": 0.95, "xtc_probability": 1.0}}.items()
+    for profile, options in {
+        "llama.cpp": {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "typical_p": 0.9},
+        "mlx-lm": {"top_p": 0.95, "xtc_probability": 1.0},
+    }.items()
     for option, value in options.items()
-}  # fmt: skip
+}
 # Whole steps: every processor, the draw, and the log-probability of what was drawn.
 WHOLE: dict[str, dict[str, Any]] = {
     "greedy": {},
@@ -95,18 +97,23 @@ WHOLE: dict[str, dict[str, Any]] = {
 SORTING = "where the distribution is nearly flat, all 50,257 must be sorted"
 STREAM = "torch's CPU stream takes 100,514 draws a token from its Mersenne Twister"
 REASONS = {
-    "top_p": SORTING, "top_p (llama.cpp)": SORTING, "top_p (mlx-lm)": SORTING, "typical_p (llama.cpp)": SORTING,
+    "top_p": SORTING,
+    "top_p (llama.cpp)": SORTING,
+    "top_p (mlx-lm)": SORTING,
+    "typical_p (llama.cpp)": SORTING,
     "typical_p": "entropy and distance of every token; " + SORTING,
     "min_p": "nearly flat: half of all tokens are copied one by one",
     "eta_cutoff": "nearly flat: half of all tokens are copied one by one",
-    "do_sample": STREAM, "profile llama.cpp": STREAM, "the same, 10 alternatives listed": STREAM,
+    "do_sample": STREAM,
+    "profile llama.cpp": STREAM,
+    "the same, 10 alternatives listed": STREAM,
     "temperature 0.8, top-k 50, top-p 0.95": STREAM,
     "watermarking_config": "a fresh permutation of the vocabulary for every new seeding id; ids seen before are kept",
     "watermarking_config (selfhash)": "the scheme needs a permutation of the vocabulary for each of 40 candidates",
     "watermarking_config (SynthID)": "30 keys hashed and 30 rounds played for each of 50,257 tokens; "
-                                     "after a truncation only for what is left",
+    "after a truncation only for what is left",
     "do_sample, rng cuda": "Philox's ten rounds for each of 50,257 tokens, which a GPU computes side by side",
-}  # fmt: skip
+}
 
 
 class Cost(NamedTuple):
@@ -211,8 +218,14 @@ def table(rows: list[Cost]) -> str:
     for name, *times in rows:
         reason = REASONS.get(name.removeprefix("whole step: "), "**none**") if max(times) > LIMIT else ""
         lines.append(f"| {name} | {times[0]:.2f} | {times[1]:.2f} | {reason} |")
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.processor())  # fmt: skip
+    cpu = next(
+        (
+            line.split(":")[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
     return "\n".join([*lines, "", f"One core of an {cpu}, NumPy {np.__version__}, Python {platform.python_version()}."])
 
 

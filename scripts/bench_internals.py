@@ -63,8 +63,12 @@ def save_random_model(folder: Path) -> None:
     from gpt2_np.params import shapes
 
     config, rng = PUBLISHED["gpt2"], np.random.default_rng(0)
-    tensors = {name: rng.normal(1.0 if name.split(".")[-2].startswith("ln_") and name.endswith("weight") else 0.0, 0.02,
-                                shape).astype(np.float32) for name, shape in shapes(config).items()}  # fmt: skip
+    tensors = {
+        name: rng.normal(
+            1.0 if name.split(".")[-2].startswith("ln_") and name.endswith("weight") else 0.0, 0.02, shape
+        ).astype(np.float32)
+        for name, shape in shapes(config).items()
+    }
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     about = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "bos_token_id": 50256, "eos_token_id": 50256}
     (folder / "config.json").write_text(json.dumps(about))
@@ -100,8 +104,11 @@ def main() -> None:
                 if library not in best or result["seconds"] < best[library]["seconds"]:
                     best[library] = result
         for library, result in best.items():
-            print(f"{library:<16} {result['seconds']:.2f} s   peak {result['peak_mib']:,.0f} MiB above the model, "
-                  f"{result['activations']} activations", flush=True)  # fmt: skip
+            print(
+                f"{library:<16} {result['seconds']:.2f} s   peak {result['peak_mib']:,.0f} MiB above the model, "
+                f"{result['activations']} activations",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

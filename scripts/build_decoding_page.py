@@ -33,8 +33,17 @@ FLAGS = {parameter.name: parameter.opts[-1] for parameter in command.params if p
 GREY, BLUE, RED, INK = "#c9ced6", "#4269d0", "#e4572e", "#333"
 SHOWN, LENGTH, SEED = 12, 20, 1
 STEPS = 5  # of a search, in its picture
-plt.rcParams.update({"font.size": 8.5, "axes.edgecolor": "#999", "text.color": INK, "axes.labelcolor": INK,
-                     "xtick.color": INK, "ytick.color": INK, "figure.dpi": 110})  # fmt: skip
+plt.rcParams.update(
+    {
+        "font.size": 8.5,
+        "axes.edgecolor": "#999",
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "figure.dpi": 110,
+    }
+)
 
 
 def ids_for(model: GPT2, value: Any) -> Any:
@@ -96,8 +105,13 @@ def before_and_after(model: GPT2, entry: Entry, path: Path) -> None:
     axes.set_xlabel("probability of the next token")
     axes.spines[["top", "right"]].set_visible(False)
     left = int((after[0] > np.finfo(np.float32).min * 1e-3).sum())
-    axes.legend(loc="lower right", frameon=False, title=f"{left:,} of {len(p):,} tokens left\nentropy "
-                f"{entropy(p):.2f} → {entropy(q):.2f} nats", alignment="left", title_fontsize=8.5)  # fmt: skip
+    axes.legend(
+        loc="lower right",
+        frameon=False,
+        title=f"{left:,} of {len(p):,} tokens left\nentropy {entropy(p):.2f} → {entropy(q):.2f} nats",
+        alignment="left",
+        title_fontsize=8.5,
+    )
     figure.savefig(path)
     plt.close(figure)
 
@@ -109,9 +123,11 @@ def tree(model: GPT2, entry: Entry, path: Path) -> None:
     best = model.generate(entry.prompt, max_new_tokens=STEPS, eos_token_id=None, trace=trace, **options)
     if isinstance(trace[0], Step):
         groups = options.get("num_beam_groups", 1)
-        kept = [[beam.ids for step in trace[start : start + groups] for beam in step.running if beam.score > -1e8]
-                or [beam.ids for step in trace[start : start + groups] for beam in step.pool]
-                for start in range(0, len(trace), groups)]  # fmt: skip
+        kept = [
+            [beam.ids for step in trace[start : start + groups] for beam in step.running if beam.score > -1e8]
+            or [beam.ids for step in trace[start : start + groups] for beam in step.pool]
+            for start in range(0, len(trace), groups)
+        ]
     else:
         kept = [list(dict.fromkeys(draw.ids[:length] for draw in trace[0])) for length in range(1, STEPS + 1)]
     rows = max(map(len, kept))
@@ -124,12 +140,22 @@ def tree(model: GPT2, entry: Entry, path: Path) -> None:
         chosen = tuple(best.ids[: len(ids)]) == ids
         parent = spots.get(ids[:-1])
         if ids and parent is not None:
-            axes.plot(*zip(parent, spot, strict=True), color=RED if chosen else GREY, zorder=1,
-                      linewidth=2 if chosen else 1)  # fmt: skip
+            axes.plot(
+                *zip(parent, spot, strict=True), color=RED if chosen else GREY, zorder=1, linewidth=2 if chosen else 1
+            )
         label = model.tokenizer.decode(ids[-1:]).strip() or "⏎" if ids else "… " + entry.prompt[-5:]
-        axes.text(*spot, label, ha="center", va="center", fontsize=8.5,
-                  bbox={"boxstyle": "round,pad=0.25", "facecolor": "#fdeae4" if chosen else "white",
-                        "edgecolor": RED if chosen else GREY})  # fmt: skip
+        axes.text(
+            *spot,
+            label,
+            ha="center",
+            va="center",
+            fontsize=8.5,
+            bbox={
+                "boxstyle": "round,pad=0.25",
+                "facecolor": "#fdeae4" if chosen else "white",
+                "edgecolor": RED if chosen else GREY,
+            },
+        )
     axes.set(xlim=(-0.5, STEPS + 0.45), ylim=(rows - 0.45, -0.55))
     axes.axis("off")
     figure.savefig(path)
@@ -179,17 +205,24 @@ def main() -> None:
     model = GPT2.from_pretrained()
     (PAGE.parent / "figures").mkdir(parents=True, exist_ok=True)
     old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
-    parts = [INTRO.format(count=len(WARPERS) + len(PENALTIES) + len(SEARCHES)),
-             "## Warpers: what is left to draw from\n", *(section(model, one, before_and_after) for one in WARPERS),
-             "## Processors: what the text so far forbids or favours\n",
-             *(section(model, one, before_and_after) for one in PENALTIES),
-             "## Strategies: how the text is found\n"]  # fmt: skip
+    parts = [
+        INTRO.format(count=len(WARPERS) + len(PENALTIES) + len(SEARCHES)),
+        "## Warpers: what is left to draw from\n",
+        *(section(model, one, before_and_after) for one in WARPERS),
+        "## Processors: what the text so far forbids or favours\n",
+        *(section(model, one, before_and_after) for one in PENALTIES),
+        "## Strategies: how the text is found\n",
+    ]
     for entry in SEARCHES:
         beams = "num_beams" in entry.options
         picture = tree if beams else before_and_after if entry.title == "sampling" else None
         parts.append(section(model, entry, picture))
-    parts += ["## Constraints\n", kept_section(old, "constraints"),
-              "## Speculation\n", kept_section(old, "speculation")]  # fmt: skip
+    parts += [
+        "## Constraints\n",
+        kept_section(old, "constraints"),
+        "## Speculation\n",
+        kept_section(old, "speculation"),
+    ]
     PAGE.write_text("\n".join(parts), encoding="utf-8")
     size = sum(path.stat().st_size for path in (PAGE.parent / "figures").iterdir())
     print(f"{PAGE}: {size / 1024:.0f} KiB of pictures")

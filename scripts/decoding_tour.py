@@ -58,8 +58,7 @@ def tour(model: GPT2, name: str, length: int, seed: int) -> None:
     """Everything but the pictures, printed."""
     heading("The model")
     count = sum(array.size for _, array in flatten(model.params))
-    print(f"  {name}: vocabulary {model.config.vocab_size:,}, {count:,} parameters, "
-          f"context {model.config.n_positions}")  # fmt: skip
+    print(f"  {name}: vocabulary {model.config.vocab_size:,}, {count:,} parameters, context {model.config.n_positions}")
 
     heading("What comes next")
     prompt = "The capital of France is"
@@ -97,8 +96,10 @@ def tour(model: GPT2, name: str, length: int, seed: int) -> None:
     heading("Beam search: three texts at once, beside greedy")
     prompt = "The quick brown fox"
     call(f'beam_search_decode("{prompt}", num_beams=3)')
-    for label, text in (("greedy", greedy_decode(prompt, length, model=model)),
-                        ("3 beams", beam_search_decode(prompt, length, num_beams=3, model=model))):  # fmt: skip
+    for label, text in (
+        ("greedy", greedy_decode(prompt, length, model=model)),
+        ("3 beams", beam_search_decode(prompt, length, num_beams=3, model=model)),
+    ):
         show(label, text)
         if text != prompt and len(model.tokenizer.encode(text)) <= model.config.n_positions:
             print(f"  {'':<16}  log-probability per new token: {per_token(model, prompt, text):.3f}")
@@ -135,8 +136,11 @@ def draw(model: GPT2, folder: Path) -> None:
         raise ValueError("--plots needs matplotlib: pip install 'gpt2-np[plots]'") from None
     matplotlib.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in (("temperature", temperature_figure(model)), ("nucleus", nucleus_figure(model)),
-                         ("beams", beam_figure(model))):  # fmt: skip
+    for name, figure in (
+        ("temperature", temperature_figure(model)),
+        ("nucleus", nucleus_figure(model)),
+        ("beams", beam_figure(model)),
+    ):
         figure.savefig(folder / f"{name}.png", dpi=130)
         print(f"wrote {folder / name}.png")
 
@@ -152,11 +156,19 @@ def temperature_figure(model: GPT2):
         p = softmax(logits.astype(np.float64) / value)
         panel.barh(range(12), p[best], color="#4269d0")
         panel.set(title=f"temperature {value}", xlabel="probability")
-        panel.text(0.97, 0.03, f"the other {len(p) - 12:,}: {1 - p[best].sum():.0%}", transform=panel.transAxes,
-                   ha="right", va="bottom", color="#555")  # fmt: skip
+        panel.text(
+            0.97,
+            0.03,
+            f"the other {len(p) - 12:,}: {1 - p[best].sum():.0%}",
+            transform=panel.transAxes,
+            ha="right",
+            va="bottom",
+            color="#555",
+        )
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0].set_yticks(range(12), [repr(model.tokenizer.decode([token])) for token in best],
-                         parse_math=False)  # a token may hold dollar signs
+    panels[0].set_yticks(
+        range(12), [repr(model.tokenizer.decode([token])) for token in best], parse_math=False
+    )  # a token may hold dollar signs
     panels[0].invert_yaxis()
     figure.suptitle("“The meaning of life is …”: the same scores, sharpened and flattened")
     return figure
@@ -177,11 +189,22 @@ def nucleus_figure(model: GPT2):
         axes.plot([kept, kept], [mass[kept - 1], 0], color=color, linestyle="--", linewidth=1)
         axes.plot(kept, mass[kept - 1], "o", color=color)
         below = value == 0.95  # too near to 0.99 for two lines of text between them
-        axes.annotate(f"p = {value}: {kept:,} token{'s' * (kept > 1)}", (1, value), (6, -4 if below else 4),
-                      textcoords="offset points", va="top" if below else "bottom", color=color,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
-    axes.set(xscale="log", ylim=(0, 1.08), xlabel="tokens, likeliest first", ylabel="probability of all so far",
-             title="“The secret to happiness is …”: the nucleus under each p (temperature 0.8)")  # fmt: skip
+        axes.annotate(
+            f"p = {value}: {kept:,} token{'s' * (kept > 1)}",
+            (1, value),
+            (6, -4 if below else 4),
+            textcoords="offset points",
+            va="top" if below else "bottom",
+            color=color,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+    axes.set(
+        xscale="log",
+        ylim=(0, 1.08),
+        xlabel="tokens, likeliest first",
+        ylabel="probability of all so far",
+        title="“The secret to happiness is …”: the nucleus under each p (temperature 0.8)",
+    )
     axes.set_xlim(1, len(p))
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.spines[["top", "right"]].set_visible(False)
@@ -202,14 +225,31 @@ def beam_figure(model: GPT2, steps: int = 6, beams: int = 3):
             here, parent = (float(step), float(rank)), place[tuple(path[:-1])]
             place[tuple(path)] = here
             chosen = winner[: len(path)] == path
-            axes.plot(*zip(parent, here, strict=True), color="#ff725c" if chosen else "#bbb", zorder=1,
-                      linewidth=2.5 if chosen else 1.2)  # fmt: skip
-            axes.annotate(f"{model.tokenizer.decode(path[-1:])!r}\n{score:.2f}", here, ha="center", va="center",
-                          parse_math=False,
-                          bbox={"boxstyle": "round", "facecolor": "#ffe8e3" if chosen else "white",
-                                "edgecolor": "#ff725c" if chosen else "#bbb"})  # fmt: skip
-    axes.annotate(prompt, place[()], ha="center", va="center",
-                  bbox={"boxstyle": "round", "facecolor": "#e6ecfb", "edgecolor": "#4269d0"})  # fmt: skip
+            axes.plot(
+                *zip(parent, here, strict=True),
+                color="#ff725c" if chosen else "#bbb",
+                zorder=1,
+                linewidth=2.5 if chosen else 1.2,
+            )
+            axes.annotate(
+                f"{model.tokenizer.decode(path[-1:])!r}\n{score:.2f}",
+                here,
+                ha="center",
+                va="center",
+                parse_math=False,
+                bbox={
+                    "boxstyle": "round",
+                    "facecolor": "#ffe8e3" if chosen else "white",
+                    "edgecolor": "#ff725c" if chosen else "#bbb",
+                },
+            )
+    axes.annotate(
+        prompt,
+        place[()],
+        ha="center",
+        va="center",
+        bbox={"boxstyle": "round", "facecolor": "#e6ecfb", "edgecolor": "#4269d0"},
+    )
     axes.set(xlim=(-0.6, steps + 0.6), ylim=(beams - 0.5, -0.6), yticks=[], xlabel="step")
     axes.set_title("Three beams: each token with the sum of log-probabilities so far; the winner in red")
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -38,20 +38,35 @@ def export(run: Path, folder: Path, dtype: torch.dtype) -> None:
     shutil.copytree(folder, part) if folder.is_dir() else part.mkdir(parents=True)
 
     kept = load_file(run / progress["checkpoint"]).items()
-    tensors = {name.removeprefix("model."): tensor.to(dtype).contiguous()
-               for name, tensor in kept if name.startswith("model.")}  # fmt: skip
+    tensors = {
+        name.removeprefix("model."): tensor.to(dtype).contiguous() for name, tensor in kept if name.startswith("model.")
+    }
     save_file(tensors, part / "model.safetensors", metadata={"format": "pt"})
     (part / "model.safetensors").chmod(0o644)
     shape = settings["shape"]
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     config = {
-        "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", **shape, **ends,
-        "activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
-        "attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "dtype": str(dtype).removeprefix("torch."),
-    }  # fmt: skip
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        **shape,
+        **ends,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "tie_word_embeddings": True,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
     end = "<|endoftext|>"
-    tokenizer = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": shape["n_positions"], "bos_token": end,
-                 "eos_token": end, "unk_token": end, "add_prefix_space": False}  # fmt: skip
+    tokenizer = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "model_max_length": shape["n_positions"],
+        "bos_token": end,
+        "eos_token": end,
+        "unk_token": end,
+        "add_prefix_space": False,
+    }
     settings = {"config.json": config, "generation_config.json": ends, "tokenizer_config.json": tokenizer}
     for name, content in settings.items():
         (part / name).write_text(json.dumps(content, indent=2) + "\n")

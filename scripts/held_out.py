@@ -29,8 +29,11 @@ def main() -> None:
     for kind in options.kinds:
         found = [score(path, options.model) for path in write(options.text, options.out, kind)]
         nll, size, tokens = (sum(one[name] for one in found) for name in ("nll", "bytes", "tokens"))
-        print(f"{kind}: {nll / math.log(2) / size:.3f} bits per byte, perplexity {math.exp(nll / tokens):.1f} "
-              f"({len(found)} documents, {size:,} bytes)", flush=True)  # fmt: skip
+        print(
+            f"{kind}: {nll / math.log(2) / size:.3f} bits per byte, perplexity {math.exp(nll / tokens):.1f} "
+            f"({len(found)} documents, {size:,} bytes)",
+            flush=True,
+        )
 
 
 def write(text: Path, out: Path, kind: str) -> list[Path]:

@@ -1,6 +1,6 @@
 """Make tests/golden/bundle: a golden bundle of a tiny random GPT-2, every parameter of it random.
 
-    python scripts/make_golden_bundle.py
+python scripts/make_golden_bundle.py
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from gpt2_np.params import shapes
 from gpt2_np.parity import bundle
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "bundle"
-FIELDS = {"vocab_size": 61, "n_positions": 32, "n_embd": 24, "n_layer": 2, "n_head": 3,
-          "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+FIELDS = {
+    "vocab_size": 61,
+    "n_positions": 32,
+    "n_embd": 24,
+    "n_layer": 2,
+    "n_head": 3,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 
 def main() -> None:

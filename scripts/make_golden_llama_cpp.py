@@ -141,11 +141,22 @@ def chains() -> list[dict[str, Any]]:
     cases = []
     for sigma, k, typical, p, min_p, temperature in [(-1, 40, 1, 0.95, 0.05, 0.8), (2, 10, 0.9, 0.8, 0.1, 1.5)]:
         for number, row in enumerate(rows()):
-            chain = [L.llama_sampler_init_top_n_sigma(sigma), L.llama_sampler_init_top_k(k),
-                     L.llama_sampler_init_typical(typical, 1), L.llama_sampler_init_top_p(p, 1),
-                     L.llama_sampler_init_min_p(min_p, 1), L.llama_sampler_init_temp(temperature)]  # fmt: skip
-            setting = {"top_n_sigma": sigma, "top_k": k, "typical_p": typical, "top_p": p, "min_p": min_p,
-                       "temperature": temperature}  # fmt: skip
+            chain = [
+                L.llama_sampler_init_top_n_sigma(sigma),
+                L.llama_sampler_init_top_k(k),
+                L.llama_sampler_init_typical(typical, 1),
+                L.llama_sampler_init_top_p(p, 1),
+                L.llama_sampler_init_min_p(min_p, 1),
+                L.llama_sampler_init_temp(temperature),
+            ]
+            setting = {
+                "top_n_sigma": sigma,
+                "top_k": k,
+                "typical_p": typical,
+                "top_p": p,
+                "min_p": min_p,
+                "temperature": temperature,
+            }
             cases.append({"setting": setting, "row": number, **run(row, *chain)})
     return cases
 
@@ -158,8 +169,15 @@ def main() -> None:
     settings.vocab_only = True
     model = L.llama_model_load_from_file(arguments.vocabulary.encode(), settings)
     vocabulary = L.llama_model_get_vocab(model)
-    golden = {"llama_cpp_python": L.__version__, "rows": [row.tolist() for row in rows()], "simple": simple(),
-              "penalties": penalties(), "dry": dry(vocabulary), "mirostat": mirostat(), "chains": chains()}  # fmt: skip
+    golden = {
+        "llama_cpp_python": L.__version__,
+        "rows": [row.tolist() for row in rows()],
+        "simple": simple(),
+        "penalties": penalties(),
+        "dry": dry(vocabulary),
+        "mirostat": mirostat(),
+        "chains": chains(),
+    }
     OUT.write_text(json.dumps(golden, separators=(",", ":"), default=float) + "\n")
     print(OUT, OUT.stat().st_size, "bytes")
 

@@ -44,10 +44,11 @@ def main() -> None:
     for number, row in enumerate(rows()):
         x = mx.array(row)[None]
         for name, settings, one in [
-            ("top_k", [1, 3], S.apply_top_k), ("top_p", [0.1, 0.5, 0.95], S.apply_top_p),
+            ("top_k", [1, 3], S.apply_top_k),
+            ("top_p", [0.1, 0.5, 0.95], S.apply_top_p),
             ("min_p", [0.05, 0.5, 0.9], S.apply_min_p),
             ("xtc", [0.01, 0.1, 0.3, 0.5], lambda x, t: S.apply_xtc(x, 1.0, t, [])),
-        ]:  # fmt: skip
+        ]:
             for setting in settings:
                 kept = np.flatnonzero(np.isfinite(np.array(one(x, setting))[0])).tolist()
                 cases.append({"sampler": name, "setting": setting, "row": number, "ids": kept})
@@ -62,11 +63,23 @@ def main() -> None:
             out = mx.array(row)[None]  # which the processors change in place
             for processor in S.make_logits_processors(None, repeat, 20, presence, 20, frequency, 20):
                 out = processor(mx.array(text), out)
-            penalties.append({"repetition_penalty": repeat, "presence_penalty": presence,
-                              "frequency_penalty": frequency, "text": text, "row": number,
-                              "scores": np.array(out)[0].tolist()})  # fmt: skip
-    golden = {"mlx_lm": importlib.metadata.version("mlx-lm"), "rows": [row.tolist() for row in rows()],
-              "simple": cases, "chains": chains, "penalties": penalties}  # fmt: skip
+            penalties.append(
+                {
+                    "repetition_penalty": repeat,
+                    "presence_penalty": presence,
+                    "frequency_penalty": frequency,
+                    "text": text,
+                    "row": number,
+                    "scores": np.array(out)[0].tolist(),
+                }
+            )
+    golden = {
+        "mlx_lm": importlib.metadata.version("mlx-lm"),
+        "rows": [row.tolist() for row in rows()],
+        "simple": cases,
+        "chains": chains,
+        "penalties": penalties,
+    }
     OUT.write_text(json.dumps(golden, separators=(",", ":")) + "\n")
     print(OUT, OUT.stat().st_size, "bytes")
 

@@ -37,8 +37,10 @@ def build(model: dict[str, Any]) -> transformers.GPT2LMHeadModel:
     config = transformers.GPT2Config(**fields, bos_token_id=0, eos_token_id=0)
     config._attn_implementation = "eager"
     built = transformers.GPT2LMHeadModel(config)
-    found = {name if name == "lm_head.weight" else f"transformer.{name}": torch.tensor(value)
-             for name, value in tensors(model).items()}  # fmt: skip
+    found = {
+        name if name == "lm_head.weight" else f"transformer.{name}": torch.tensor(value)
+        for name, value in tensors(model).items()
+    }
     missing, unexpected = built.load_state_dict(found, strict=False)
     assert not unexpected, unexpected
     assert set(missing) <= ({"lm_head.weight"} if model["tie_word_embeddings"] else set()), missing
@@ -73,8 +75,14 @@ def generate(model: transformers.GPT2LMHeadModel, case: dict[str, Any]) -> dict[
     torch.manual_seed(options.pop("seed", 0))
     model.generation_config.eos_token_id = None
     constrained = "force_words_ids" in options
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), return_dict_in_generate=True,
-                         output_scores=not constrained, trust_remote_code=True, **options)  # fmt: skip
+    out = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        return_dict_in_generate=True,
+        output_scores=not constrained,
+        trust_remote_code=True,
+        **options,
+    )
     eos = options["eos_token_id"]
     ends = [] if eos is None else [eos] if isinstance(eos, int) else eos
     rows = [cut(row, ends) for row in out.sequences[:, ids.shape[1] :].tolist()]
@@ -82,10 +90,14 @@ def generate(model: transformers.GPT2LMHeadModel, case: dict[str, Any]) -> dict[
         found = Scores.last if constrained else out.sequences_scores
         return {"ids": rows, "scores": [round(float(score), 6) for score in found]}
     # The score that each new id had after every processor, and how many tokens were left to choose from.
-    scores = [[round(float(out.scores[step][number, token]), 6) for step, token in enumerate(row)]
-              for number, row in enumerate(rows)]  # fmt: skip
-    left = [[int(torch.isfinite(out.scores[step][number]).sum()) for step in range(len(row))]
-            for number, row in enumerate(rows)]  # fmt: skip
+    scores = [
+        [round(float(out.scores[step][number, token]), 6) for step, token in enumerate(row)]
+        for number, row in enumerate(rows)
+    ]
+    left = [
+        [int(torch.isfinite(out.scores[step][number]).sum()) for step in range(len(row))]
+        for number, row in enumerate(rows)
+    ]
     return {"ids": rows, "scores": scores, "left": left}
 
 
@@ -189,8 +201,12 @@ def dola(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
     return {"prompts": prompts(draw, model["vocab_size"], 1), "options": options}
 
 
-SEARCHES = {"group_beams": (group_beams, 200), "constrained_beams": (constrained_beams, 240),
-            "contrastive": (contrastive, 160), "dola": (dola, 170)}  # fmt: skip
+SEARCHES = {
+    "group_beams": (group_beams, 200),
+    "constrained_beams": (constrained_beams, 240),
+    "contrastive": (contrastive, 160),
+    "dola": (dola, 170),
+}
 
 
 def on_tales(tokenizer: Any) -> dict[str, list[dict[str, Any]]]:
@@ -232,8 +248,11 @@ def main() -> None:
     built: dict[int | str, Any] = {number: build(model) for number, model in enumerate(MODELS)}
     built["tales"] = transformers.GPT2LMHeadModel.from_pretrained(BUNDLED, attn_implementation="eager").eval()
     longer = on_tales(transformers.AutoTokenizer.from_pretrained(BUNDLED))
-    golden: dict[str, Any] = {"transformers": transformers.__version__, "torch": torch.__version__,
-                              "numpy": np.__version__}  # fmt: skip
+    golden: dict[str, Any] = {
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
     for name, (settings, count) in SEARCHES.items():
         draw, cases = random.Random(name), []
         while len(cases) < count:
@@ -242,8 +261,10 @@ def main() -> None:
             cases.append(case | generate(built[number], case))
         golden[name] = cases + [case | generate(built["tales"], case) for case in longer[name]]
         print(name, len(cases))
-    lines = [f"{json.dumps(name)}: {json.dumps(value) if isinstance(value, str) else listing(value)}"
-             for name, value in golden.items()]  # fmt: skip
+    lines = [
+        f"{json.dumps(name)}: {json.dumps(value) if isinstance(value, str) else listing(value)}"
+        for name, value in golden.items()
+    ]
     TARGET.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(TARGET, TARGET.stat().st_size, "bytes")
 

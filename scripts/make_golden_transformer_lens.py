@@ -34,8 +34,9 @@ OUT = Path(__file__).parent.parent / "tests" / "golden" / "transformer_lens.safe
 def reference() -> GPT2LMHeadModel:
     """A tiny GPT-2 in which no parameter is at its neutral value."""
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=V, n_positions=16, n_embd=16, n_layer=2, n_head=2,
-                                       bos_token_id=0, eos_token_id=0))  # fmt: skip
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=V, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
@@ -57,8 +58,11 @@ def plain(tensor: torch.Tensor) -> np.ndarray:
 def activations(bridge: TransformerBridge, ids: torch.Tensor, prefix: str) -> dict[str, np.ndarray]:
     """Every activation, and the logits, under a prefix."""
     logits, cache = bridge.run_with_cache(ids)
-    kept = {f"{prefix}.{name}": plain(value) for name, value in cache.items()
-            if value.is_floating_point() and value.shape[0] == ids.shape[0]}  # fmt: skip
+    kept = {
+        f"{prefix}.{name}": plain(value)
+        for name, value in cache.items()
+        if value.is_floating_point() and value.shape[0] == ids.shape[0]
+    }
     return kept | {f"{prefix}.logits": plain(logits)}
 
 
@@ -67,42 +71,61 @@ def methods(bridge: TransformerBridge, ids: torch.Tensor) -> dict[str, np.ndarra
     _, cache = bridge.run_with_cache(ids)
     heads = cache.stack_head_results(layer=-1)
     wrong = (ids[:, 1:] + 1) % V
-    return {name: plain(value) for name, value in {
-        "accumulated": cache.accumulated_resid(incl_mid=True),
-        "accumulated_ln": cache.accumulated_resid(apply_ln=True),
-        "accumulated_layer_1": cache.accumulated_resid(layer=1, mlp_input=True, apply_ln=True),
-        "decomposed": cache.decompose_resid(),
-        "decomposed_ln_last": cache.decompose_resid(apply_ln=True, pos_slice=-1),
-        "decomposed_mlp_input": cache.decompose_resid(layer=1, mlp_input=True, apply_ln=True),
-        "decomposed_attn": cache.decompose_resid(mode="attn"),
-        "heads": heads,
-        "heads_remainder": cache.stack_head_results(incl_remainder=True, apply_ln=True),
-        "neurons": cache.stack_neuron_results(layer=-1, neuron_slice=(3, 9), incl_remainder=True),
-        "neurons_ln": cache.stack_neuron_results(layer=1, neuron_slice=(3, 9), apply_ln=True, mlp_input=True),
-        "neurons_projected": cache.stack_neuron_results(
-            layer=-1, apply_ln=True, incl_remainder=True, project_output_onto=bridge.W_U[:, 5]),
-        "full": cache.get_full_resid_decomposition(expand_neurons=True),
-        "full_mlps_ln": cache.get_full_resid_decomposition(expand_neurons=False, apply_ln=True),
-        "attrs": cache.logit_attrs(cache.decompose_resid(), 7),
-        "attrs_difference": cache.logit_attrs(
-            heads[:, :, :-1], ids[:, 1:], incorrect_tokens=wrong, pos_slice=(0, T - 1)),
-        "attrs_per_row": cache.logit_attrs(heads, ids[:, 3]),
-    }.items()}  # fmt: skip
+    return {
+        name: plain(value)
+        for name, value in {
+            "accumulated": cache.accumulated_resid(incl_mid=True),
+            "accumulated_ln": cache.accumulated_resid(apply_ln=True),
+            "accumulated_layer_1": cache.accumulated_resid(layer=1, mlp_input=True, apply_ln=True),
+            "decomposed": cache.decompose_resid(),
+            "decomposed_ln_last": cache.decompose_resid(apply_ln=True, pos_slice=-1),
+            "decomposed_mlp_input": cache.decompose_resid(layer=1, mlp_input=True, apply_ln=True),
+            "decomposed_attn": cache.decompose_resid(mode="attn"),
+            "heads": heads,
+            "heads_remainder": cache.stack_head_results(incl_remainder=True, apply_ln=True),
+            "neurons": cache.stack_neuron_results(layer=-1, neuron_slice=(3, 9), incl_remainder=True),
+            "neurons_ln": cache.stack_neuron_results(layer=1, neuron_slice=(3, 9), apply_ln=True, mlp_input=True),
+            "neurons_projected": cache.stack_neuron_results(
+                layer=-1, apply_ln=True, incl_remainder=True, project_output_onto=bridge.W_U[:, 5]
+            ),
+            "full": cache.get_full_resid_decomposition(expand_neurons=True),
+            "full_mlps_ln": cache.get_full_resid_decomposition(expand_neurons=False, apply_ln=True),
+            "attrs": cache.logit_attrs(cache.decompose_resid(), 7),
+            "attrs_difference": cache.logit_attrs(
+                heads[:, :, :-1], ids[:, 1:], incorrect_tokens=wrong, pos_slice=(0, T - 1)
+            ),
+            "attrs_per_row": cache.logit_attrs(heads, ids[:, 3]),
+        }.items()
+    }
 
 
 def head_scores(bridge: TransformerBridge, ids: torch.Tensor) -> dict[str, np.ndarray]:
     """head_detector's three scores on one text of ids."""
     _, cache = bridge.run_with_cache(ids)
-    kinds = {"previous_token": get_previous_token_head_detection_pattern, "induction":
-             get_induction_head_detection_pattern, "duplicate_token": get_duplicate_token_head_detection_pattern}
+    kinds = {
+        "previous_token": get_previous_token_head_detection_pattern,
+        "induction": get_induction_head_detection_pattern,
+        "duplicate_token": get_duplicate_token_head_detection_pattern,
+    }
     scores = {}
     for name, detection in kinds.items():
         for measure in ("mul", "abs"):
-            scores[f"{name}.{measure}"] = np.array([[
-                compute_head_attention_similarity_score(
-                    cache["pattern", layer][0, head], detection_pattern=detection(ids),
-                    exclude_bos=measure == "mul", exclude_current_token=False, error_measure=measure)
-                for head in range(2)] for layer in range(2)], np.float32)  # fmt: skip
+            scores[f"{name}.{measure}"] = np.array(
+                [
+                    [
+                        compute_head_attention_similarity_score(
+                            cache["pattern", layer][0, head],
+                            detection_pattern=detection(ids),
+                            exclude_bos=measure == "mul",
+                            exclude_current_token=False,
+                            error_measure=measure,
+                        )
+                        for head in range(2)
+                    ]
+                    for layer in range(2)
+                ],
+                np.float32,
+            )
     return scores
 
 
@@ -114,16 +137,26 @@ def patches(bridge: TransformerBridge, clean: torch.Tensor, corrupted: torch.Ten
         return (logits[:, -1, 5] - logits[:, -1, 9]).mean()
 
     sweeps = {
-        "resid_pre": patching.get_act_patch_resid_pre, "resid_mid": patching.get_act_patch_resid_mid,
-        "attn_out": patching.get_act_patch_attn_out, "mlp_out": patching.get_act_patch_mlp_out,
-        "z": patching.get_act_patch_attn_head_out_all_pos, "q": patching.get_act_patch_attn_head_q_all_pos,
-        "v": patching.get_act_patch_attn_head_v_all_pos, "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
+        "resid_pre": patching.get_act_patch_resid_pre,
+        "resid_mid": patching.get_act_patch_resid_mid,
+        "attn_out": patching.get_act_patch_attn_out,
+        "mlp_out": patching.get_act_patch_mlp_out,
+        "z": patching.get_act_patch_attn_head_out_all_pos,
+        "q": patching.get_act_patch_attn_head_q_all_pos,
+        "v": patching.get_act_patch_attn_head_v_all_pos,
+        "pattern": patching.get_act_patch_attn_head_pattern_all_pos,
         "z_by_position": patching.get_act_patch_attn_head_out_by_pos,
-    }  # fmt: skip
+    }
     results = {name: plain(torch.as_tensor(sweep(bridge, corrupted, cache, metric))) for name, sweep in sweeps.items()}
     _, before = bridge.run_with_cache(corrupted)
-    return results | {f"direct_path.{kind}": plain(patching.get_act_patch_direct_path_all_sources(
-        bridge, corrupted, cache, before, metric, kind, verbose=False)) for kind in "qkv"}  # fmt: skip
+    return results | {
+        f"direct_path.{kind}": plain(
+            patching.get_act_patch_direct_path_all_sources(
+                bridge, corrupted, cache, before, metric, kind, verbose=False
+            )
+        )
+        for kind in "qkv"
+    }
 
 
 def main() -> None:
@@ -136,8 +169,11 @@ def main() -> None:
         words = Tokenizer(models.WordLevel({f"<{number}>": number for number in range(V)}, unk_token="<0>"))
         PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<0>", bos_token="<0>").save_pretrained(folder)
         loaded, processed = boot(folder, no_processing=True), boot(folder)
-        golden = {f"params.{name.removeprefix('transformer.')}": plain(value)
-                  for name, value in model.state_dict().items() if name != "lm_head.weight"}  # fmt: skip
+        golden = {
+            f"params.{name.removeprefix('transformer.')}": plain(value)
+            for name, value in model.state_dict().items()
+            if name != "lm_head.weight"
+        }
         golden |= activations(loaded, ids, "cache") | activations(processed, ids, "processed")
         golden |= {f"method.{name}": value for name, value in methods(processed, ids).items()}
         golden |= {f"head.{name}": value for name, value in head_scores(loaded, repeated).items()}

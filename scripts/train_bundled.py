@@ -43,13 +43,21 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--tales", type=float, default=0.2, help="share of rows from the tales")
     parser.add_argument("--repeats", type=float, default=0.03, help="share of rows in which a passage repeats")
-    parser.add_argument("--schedule", type=Path, metavar="CSV",
-                        help="from which step on --tokens, --tales and --repeats are what, in place of the three")
+    parser.add_argument(
+        "--schedule",
+        type=Path,
+        metavar="CSV",
+        help="from which step on --tokens, --tales and --repeats are what, in place of the three",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--every", type=int, default=50, help="steps between lines of the loss curve")
-    parser.add_argument("--check", type=int, default=1000,
-                        help="steps between looks at the held-out text, with a sample and a checkpoint")
+    parser.add_argument(
+        "--check",
+        type=int,
+        default=1000,
+        help="steps between looks at the held-out text, with a sample and a checkpoint",
+    )
     parser.add_argument("--stop-after", type=int, help="stop at this step, as if killed (for tests)")
     train(parser.parse_args())
 
@@ -98,8 +106,11 @@ def train(options: argparse.Namespace) -> None:
             left = (steps - progress["step"]) * per_step / speed
             held_out = evaluate(model, corpora, options) if check else {}
             report(options.out, progress, mean, held_out)
-            print(f"step {progress['step']}/{steps}  loss {mean:.4f}  {speed:,.0f} tokens/s  "
-                  f"{left / 60:.1f} min left  {held_out or ''}", flush=True)  # fmt: skip
+            print(
+                f"step {progress['step']}/{steps}  loss {mean:.4f}  {speed:,.0f} tokens/s  "
+                f"{left / 60:.1f} min left  {held_out or ''}",
+                flush=True,
+            )
             total, count = torch.zeros_like(total), 0
         if check:
             sample(model, options, progress["step"])
@@ -114,15 +125,28 @@ def machine(options: argparse.Namespace) -> str:
 
 
 def batches(
-    corpora: dict[str, data.Corpus], phases: list[learning.Phase], steps: range, options: argparse.Namespace,
+    corpora: dict[str, data.Corpus],
+    phases: list[learning.Phase],
+    steps: range,
+    options: argparse.Namespace,
     shape: dict[str, int],
-) -> Iterator[tuple[int, torch.Tensor]]:  # fmt: skip
+) -> Iterator[tuple[int, torch.Tensor]]:
     """The (rows, length + 1) ids of each step, made on a thread a few steps ahead."""
 
     def make(step: int) -> torch.Tensor:
         phase = learning.phase_at(phases, step)
-        rows = torch.from_numpy(data.batch(corpora, step, options.rows, shape["n_positions"], phase.tales,
-                                           phase.repeats, shape["vocab_size"], options.seed))  # fmt: skip
+        rows = torch.from_numpy(
+            data.batch(
+                corpora,
+                step,
+                options.rows,
+                shape["n_positions"],
+                phase.tales,
+                phase.repeats,
+                shape["vocab_size"],
+                options.seed,
+            )
+        )
         return rows.pin_memory() if options.device == "cuda" else rows
 
     with ThreadPoolExecutor(1) as thread:
@@ -157,8 +181,15 @@ def sample(model: torch.nn.Module, options: argparse.Namespace, step: int) -> No
     prompt = torch.tensor([tokenizer.encode("Once upon a time").ids], device=options.device)
     model.eval()
     torch.manual_seed(options.seed)
-    ids = model.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=0.8, top_k=0,
-                         max_new_tokens=60, pad_token_id=0)  # fmt: skip
+    ids = model.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        do_sample=True,
+        temperature=0.8,
+        top_k=0,
+        max_new_tokens=60,
+        pad_token_id=0,
+    )
     model.train()
     text = tokenizer.decode(ids[0].tolist())
     print(text, flush=True)
@@ -175,8 +206,15 @@ def report(out: Path, progress: dict, loss: float, held_out: dict[str, float]) -
         if new:
             kinds = [f"{kind}_bits_per_byte" for kind in data.KINDS]
             writer.writerow(["step", "tokens", "seconds", "loss_nats", *kinds])
-        writer.writerow([progress["step"], progress["tokens"], round(progress["seconds"]), round(loss, 4),
-                         *(held_out.get(kind, "") for kind in data.KINDS)])  # fmt: skip
+        writer.writerow(
+            [
+                progress["step"],
+                progress["tokens"],
+                round(progress["seconds"]),
+                round(loss, 4),
+                *(held_out.get(kind, "") for kind in data.KINDS),
+            ]
+        )
 
 
 if __name__ == "__main__":

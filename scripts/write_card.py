@@ -23,11 +23,17 @@ from gpt2_np import GPT2
 from gpt2_np.params import flatten
 
 SAMPLES = [
-    ("Once upon a time", 1), ("The king had three daughters", 2), ("One day a little mouse", 3),
-    ("In the middle of the forest", 4), ("The old woman", 5), ("“Who are you?” said the fox.", 6),
-    ("A very long time ago, when", 7), ("The clock struck twelve", 8), ("The captain looked at the sea", 9),
+    ("Once upon a time", 1),
+    ("The king had three daughters", 2),
+    ("One day a little mouse", 3),
+    ("In the middle of the forest", 4),
+    ("The old woman", 5),
+    ("“Who are you?” said the fox.", 6),
+    ("A very long time ago, when", 7),
+    ("The clock struck twelve", 8),
+    ("The captain looked at the sea", 9),
     ("There was once a poor boy who", 10),
-]  # fmt: skip
+]
 
 
 # A small model loops where it may and rambles where it must not: these keep it between the two.
@@ -57,8 +63,12 @@ def main() -> None:
         scores = {kind: held_out(model, options.text, kind) for kind in data.KINDS}
         parameters = sum(array.size for _, array in flatten(model.params))
         device, version = json.loads((options.run / "settings-0.json").read_text())["on"].split(", ")
-        figures = {"held_out": scores, "induction": induction(model), "parameters": parameters,
-                   "trained_on": {"device": device, "torch": version}}  # fmt: skip
+        figures = {
+            "held_out": scores,
+            "induction": induction(model),
+            "parameters": parameters,
+            "trained_on": {"device": device, "torch": version},
+        }
         (options.folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     shutil.copy(options.text / "ATTRIBUTION-african-storybook.tsv", options.folder)
     (options.folder / "README.md").write_text(card(model, options.folder, options.text, figures))
@@ -72,8 +82,13 @@ def held_out(model: GPT2, text: Path, kind: str) -> dict[str, float]:
         if data.is_held_out(document):
             score = model.score(document)
             nll, size, tokens, count = nll + score.nll, size + score.bytes, tokens + score.tokens, count + 1
-    return {"documents": count, "bytes": size, "tokens": tokens, "bits_per_byte": nll / math.log(2) / size,
-            "perplexity": math.exp(nll / tokens)}  # fmt: skip
+    return {
+        "documents": count,
+        "bytes": size,
+        "tokens": tokens,
+        "bits_per_byte": nll / math.log(2) / size,
+        "perplexity": math.exp(nll / tokens),
+    }
 
 
 def induction(model: GPT2, period: int = 50, rows: int = 16, seed: int = 0) -> list[list[float]]:
@@ -82,8 +97,10 @@ def induction(model: GPT2, period: int = 50, rows: int = 16, seed: int = 0) -> l
     ids = np.concatenate([np.zeros((rows, 1), np.int64), passage, passage], axis=1)
     _, cache = model.run_with_cache(ids, "blocks.*.attn.pattern")
     here = np.arange(period + 1, 2 * period + 1)
-    return [[round(float(one), 4) for one in cache[name][:, :, here, here - period + 1].mean(axis=(0, 2))]
-            for name in sorted(cache, key=lambda name: int(name.split(".")[1]))]  # fmt: skip
+    return [
+        [round(float(one), 4) for one in cache[name][:, :, here, here - period + 1].mean(axis=(0, 2))]
+        for name in sorted(cache, key=lambda name: int(name.split(".")[1]))
+    ]
 
 
 def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
@@ -93,58 +110,93 @@ def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
     config, scores, on = model.config, figures["held_out"], figures["trained_on"]
     best = max((score, layer, head) for layer, row in enumerate(figures["induction"]) for head, score in enumerate(row))
     lines = [
-        "---", "language: en", "license: mit", "library_name: transformers", "tags: [gpt2, stories, interpretability]",
-        "---", "", "# tales", "",
+        "---",
+        "language: en",
+        "license: mit",
+        "library_name: transformers",
+        "tags: [gpt2, stories, interpretability]",
+        "---",
+        "",
+        "# tales",
+        "",
         "A small GPT-2 that tells stories, made for reading, testing and teaching: it ships with gpt2_np. "
         f"{figures['parameters']:,} parameters: {config.n_layer} layers, {config.n_head} heads, width {config.n_embd}, "
         f"context {config.n_positions}, and a byte-level BPE of its own with {config.vocab_size:,} entries. "
-        "transformers loads this folder too.", "",
-        "## How good it is", "",
-        "On documents that were not trained on, measured with `gpt2-np score` on the weights in this folder:", "",
-        "| text | documents | bytes | bits per byte | perplexity per token |", "|---|---|---|---|---|",
-        *(f"| {kind} | {one['documents']} | {one['bytes']:,} | {one['bits_per_byte']:.3f} | {one['perplexity']:.1f} |"
-          for kind, one in scores.items()), "",
+        "transformers loads this folder too.",
+        "",
+        "## How good it is",
+        "",
+        "On documents that were not trained on, measured with `gpt2-np score` on the weights in this folder:",
+        "",
+        "| text | documents | bytes | bits per byte | perplexity per token |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {kind} | {one['documents']} | {one['bytes']:,} | {one['bits_per_byte']:.3f} | {one['perplexity']:.1f} |"
+            for kind, one in scores.items()
+        ),
+        "",
         "`python scripts/held_out.py --text TEXT --out held-out` writes these documents, scores each with `gpt2-np score` "
-        "and adds up. A document is held out if its SHA-256 says so (`scripts/training/data.py`), 3 in 100.", "",
-        "![training loss and held-out bits per byte](loss.png)", "",
+        "and adds up. A document is held out if its SHA-256 says so (`scripts/training/data.py`), 3 in 100.",
+        "",
+        "![training loss and held-out bits per byte](loss.png)",
+        "",
         f"Strongest induction head: layer {best[1]}, head {best[2]}, score {best[0]:.2f} (mean attention to what followed "
-        "the same token before, on random tokens that repeat after 50). Every head's score is in `figures.json`.", "",
-        "## What it is bad at", "",
+        "the same token before, on random tokens that repeat after 50). Every head's score is in `figures.json`.",
+        "",
+        "## What it is bad at",
+        "",
         "Facts, sums, instructions, long plots. It is far too small to know anything: sentences hold together, names and "
         "places last a few of them, then the story drifts. Its English is that of fairy tales and of novels from 1839 to "
-        "1930, and so are the prejudices of its texts.", "",
-        "## Training", "",
+        "1930, and so are the prejudices of its texts.",
+        "",
+        "## Training",
+        "",
         f"{int(last['tokens']):,} tokens in {int(last['seconds']) / 60:.1f} minutes on one {on['device']} ({on['torch']}, "
         "bfloat16 products), with `scripts/train_bundled.py`, seed 0: Muon for the blocks' matrices, AdamW for the rest, "
         "linear warm-up and a cosine down, gradients clipped at 1, dropout 0.1, weight decay 0.1, 128 rows of 512 tokens a "
         "step. Some rows are from the tales, the others from the novels, so that a novel was read about 32 times and a tale "
         "about 56. In some rows a passage repeats over and over, of the text or of random tokens; it takes induction heads to "
-        "predict that.", "",
-        "| from step | planned tokens | rows from the tales | rows in which a passage repeats |", "|---|---|---|---|",
-        *(f"| {one.step:,} | {one.tokens:,} | {one.tales:.0%} | {one.repeats:.0%} |"
-          for one in learning.read_phases(SCHEDULE)), "",
+        "predict that.",
+        "",
+        "| from step | planned tokens | rows from the tales | rows in which a passage repeats |",
+        "|---|---|---|---|",
+        *(
+            f"| {one.step:,} | {one.tokens:,} | {one.tales:.0%} | {one.repeats:.0%} |"
+            for one in learning.read_phases(SCHEDULE)
+        ),
+        "",
         "The loss curve is in `loss.csv`; the weights were rounded once, to float16. One command runs the same schedule, "
         "in one sitting or as many as you like, and another makes this folder of it. On another device or with another torch "
         "the weights come out a little different; on one they are the same: 300 steps, once in one go and once stopped and "
-        "taken up again, gave the same bits.", "",
-        "```sh", "python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv \\",
+        "taken up again, gave the same bits.",
+        "",
+        "```sh",
+        "python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv \\",
         "    --device cuda --every 100 --check 2000",
-        "python scripts/export_bundled.py runs/tales runs/model", "```", "",
-        "## Where the text came from", "", sources(text), "",
-        "## Ten stories", "",
+        "python scripts/export_bundled.py runs/tales runs/model",
+        "```",
+        "",
+        "## Where the text came from",
+        "",
+        sources(text),
+        "",
+        "## Ten stories",
+        "",
         f"Unedited, and none drawn twice: prompt number N with seed N, `{command(STORY)} --seed N`. The settings were "
-        "chosen by reading the first five prompts under four settings.", "",
+        "chosen by reading the first five prompts under four settings.",
+        "",
         *samples(model),
-        "## The same beginning, by strategy", "", *strategies(model),
-    ]  # fmt: skip
+        "## The same beginning, by strategy",
+        "",
+        *strategies(model),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def sources(text: Path) -> str:
     """The table of parts, origins and licences from the text's own SOURCES.md."""
     table = (text / "SOURCES.md").read_text()
-    return table[table.index("| part | origin |") :].strip().replace(
-        "keep it with the model card", "in this folder")  # fmt: skip
+    return table[table.index("| part | origin |") :].strip().replace("keep it with the model card", "in this folder")
 
 
 def quoted(text: str) -> list[str]:
@@ -164,7 +216,8 @@ def strategies(model: GPT2) -> list[str]:
     """One prompt, a few strategies."""
     prompt, lines = "Once upon a time there was", []
     for name, options in (
-        ("greedy", {}), ("4 beams", {"num_beams": 4}),
+        ("greedy", {}),
+        ("4 beams", {"num_beams": 4}),
         ("4 beams, no repeated trigram", {"num_beams": 4, "no_repeat_ngram_size": 3}),
         ("contrastive search, alpha 0.6, 4 candidates", {"penalty_alpha": 0.6, "top_k": 4}),
         ("temperature 1, seed 1", {"do_sample": True, "seed": 1}),
@@ -172,7 +225,7 @@ def strategies(model: GPT2) -> list[str]:
         ("top-p 0.9, seed 1", {"do_sample": True, "top_p": 0.9, "seed": 1}),
         ("min-p 0.1, seed 1", {"do_sample": True, "min_p": 0.1, "seed": 1}),
         ("the settings of the stories, seed 1", {"do_sample": True, "seed": 1, **STORY, "max_new_tokens": 60}),
-    ):  # fmt: skip
+    ):
         lines += [f"{name}:", "", *quoted(prompt + model.generate(prompt, **{"max_new_tokens": 60} | options).text)]
     return lines
 

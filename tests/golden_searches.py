@@ -54,8 +54,9 @@ def same_beams(case: dict[str, Any]) -> None:
 
 def same_tokens(case: dict[str, Any]) -> None:
     """Token for token; the score of each after every processor, and how many tokens there were to choose from."""
-    for one, ids, scores, left in zip(ours(case, output_scores=True), case["ids"], case["scores"], case["left"],
-                                      strict=True):  # fmt: skip
+    for one, ids, scores, left in zip(
+        ours(case, output_scores=True), case["ids"], case["scores"], case["left"], strict=True
+    ):
         assert one.ids == ids, case
         assert [int(np.isfinite(row).sum()) for row in one.scores] == left
         chosen = [float(row[token]) for row, token in zip(one.scores, one.ids, strict=True)]

@@ -14,8 +14,15 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.set_num_threads(1)  # the models are tiny: a second thread only waits
 
-SMALL = {"vocab_size": 97, "n_positions": 64, "n_embd": 48, "n_layer": 3, "n_head": 4,
-         "bos_token_id": 0, "eos_token_id": 0}  # fmt: skip
+SMALL = {
+    "vocab_size": 97,
+    "n_positions": 64,
+    "n_embd": 48,
+    "n_layer": 3,
+    "n_head": 4,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
 
 
 def reference_model(seed: int = 0, **fields: Any) -> GPT2LMHeadModel:
@@ -75,8 +82,14 @@ def reference_generate(model: GPT2LMHeadModel, prompts: Any, seed: int = 0, **op
     padded = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     torch.manual_seed(seed)
-    defaults = {"top_k": 0, "max_new_tokens": 50, "pad_token_id": 0, "return_dict_in_generate": True,
-                "output_scores": True, "eos_token_id": None}  # fmt: skip
+    defaults = {
+        "top_k": 0,
+        "max_new_tokens": 50,
+        "pad_token_id": 0,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+        "eos_token_id": None,
+    }
     model.generation_config.eos_token_id = None
     return model.generate(padded, attention_mask=mask, **(defaults | options))
 

@@ -26,14 +26,16 @@ METHODS = {
     "neurons": lambda c: c.stack_neuron_results(neuron_slice=slice(3, 9), incl_remainder=True)[0],
     "neurons_ln": lambda c: c.stack_neuron_results(1, neuron_slice=slice(3, 9), apply_ln=True, mlp_input=True)[0],
     "neurons_projected": lambda c: c.stack_neuron_results(
-        apply_ln=True, incl_remainder=True, project_output_onto=c.params.lm_head[5])[0],
+        apply_ln=True, incl_remainder=True, project_output_onto=c.params.lm_head[5]
+    )[0],
     "full": lambda c: c.get_full_resid_decomposition()[0],
     "full_mlps_ln": lambda c: c.get_full_resid_decomposition(expand_neurons=False, apply_ln=True)[0],
     "attrs": lambda c: c.logit_attrs(c.decompose_resid()[0], 7),
     "attrs_difference": lambda c: c.logit_attrs(
-        c.stack_head_results()[0][:, :, :-1], IDS[:, 1:], (IDS[:, 1:] + 1) % 31, pos_slice=slice(0, 7)),
+        c.stack_head_results()[0][:, :, :-1], IDS[:, 1:], (IDS[:, 1:] + 1) % 31, pos_slice=slice(0, 7)
+    ),
     "attrs_per_row": lambda c: c.logit_attrs(c.stack_head_results()[0], IDS[:, 3]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +69,12 @@ def test_decompositions_add_up_to_the_stream(run) -> None:
     _, cache = run
     for layer in (1, 2, None):
         stream = cache.accumulated_resid(layer)[0][-1]
-        for stack, labels in (cache.decompose_resid(layer), cache.stack_head_results(layer, incl_remainder=True),
-                              cache.stack_neuron_results(layer, incl_remainder=True),
-                              cache.get_full_resid_decomposition(layer)):  # fmt: skip
+        for stack, labels in (
+            cache.decompose_resid(layer),
+            cache.stack_head_results(layer, incl_remainder=True),
+            cache.stack_neuron_results(layer, incl_remainder=True),
+            cache.get_full_resid_decomposition(layer),
+        ):
             assert len(stack) == len(labels)
             np.testing.assert_allclose(stack.sum(0), stream, atol=1e-11)
     middle = cache.decompose_resid(1, mlp_input=True)[0].sum(0)

@@ -49,22 +49,38 @@ def assisted(model: GPT2, prompt: list[int], options: dict, eos: int | None = EO
 
 
 RULES = {
-    "repetition_penalty": st.floats(0.5, 2.0), "no_repeat_ngram_size": st.integers(2, 4),
-    "min_new_tokens": st.integers(0, 9), "suppress_tokens": st.just([1, 2]), "forced_eos_token_id": st.just(EOS),
-    "begin_suppress_tokens": st.just([4, 5]), "bad_words_ids": st.just([[7], [8, 9], [3]]),
-    "exponential_decay_length_penalty": st.just((2, 1.2)), "forced_bos_token_id": st.just(6),
-    "sequence_bias": st.just({(5,): 2.0, (6, 7): -3.0}), "frequency_penalty": st.floats(-1.0, 1.0),
-}  # fmt: skip
+    "repetition_penalty": st.floats(0.5, 2.0),
+    "no_repeat_ngram_size": st.integers(2, 4),
+    "min_new_tokens": st.integers(0, 9),
+    "suppress_tokens": st.just([1, 2]),
+    "forced_eos_token_id": st.just(EOS),
+    "begin_suppress_tokens": st.just([4, 5]),
+    "bad_words_ids": st.just([[7], [8, 9], [3]]),
+    "exponential_decay_length_penalty": st.just((2, 1.2)),
+    "forced_bos_token_id": st.just(6),
+    "sequence_bias": st.just({(5,): 2.0, (6, 7): -3.0}),
+    "frequency_penalty": st.floats(-1.0, 1.0),
+}
 OURS = {"dry_multiplier": st.just(0.8), "logit_bias": st.just({4: -1.0}), "guidance_scale": st.just(1.5)}
 SAMPLING = {
-    "temperature": st.floats(0.2, 2.0), "top_k": st.integers(1, 20), "top_p": st.floats(0.1, 0.99),
-    "xtc_probability": st.just(0.5), "mirostat": st.sampled_from([1, 2]), "min_p": st.floats(0, 0.5),
-}  # fmt: skip
-LOOKUP = st.fixed_dictionaries({"prompt_lookup_num_tokens": st.integers(1, 60)},
-                               optional={"max_matching_ngram_size": st.integers(1, 4)})  # fmt: skip
-DRAFT = st.fixed_dictionaries({}, optional={
-    "num_assistant_tokens": st.integers(1, 60), "assistant_confidence_threshold": st.sampled_from([0.0, 0.2, 0.9]),
-    "num_assistant_tokens_schedule": st.sampled_from(["constant", "heuristic", "heuristic_transient"])})  # fmt: skip
+    "temperature": st.floats(0.2, 2.0),
+    "top_k": st.integers(1, 20),
+    "top_p": st.floats(0.1, 0.99),
+    "xtc_probability": st.just(0.5),
+    "mirostat": st.sampled_from([1, 2]),
+    "min_p": st.floats(0, 0.5),
+}
+LOOKUP = st.fixed_dictionaries(
+    {"prompt_lookup_num_tokens": st.integers(1, 60)}, optional={"max_matching_ngram_size": st.integers(1, 4)}
+)
+DRAFT = st.fixed_dictionaries(
+    {},
+    optional={
+        "num_assistant_tokens": st.integers(1, 60),
+        "assistant_confidence_threshold": st.sampled_from([0.0, 0.2, 0.9]),
+        "num_assistant_tokens_schedule": st.sampled_from(["constant", "heuristic", "heuristic_transient"]),
+    },
+)
 TOLD = {"top_logprobs": 3, "output_scores": True}
 
 
@@ -75,8 +91,14 @@ def same(one, other) -> None:
     np.testing.assert_array_equal(one.scores, other.scores)
 
 
-@given(length=st.integers(1, 40), seed=st.integers(0, 99), new=st.integers(1, 60), eos=st.sampled_from([None, EOS]),
-       options=st.fixed_dictionaries({}, optional=RULES | OURS), how=LOOKUP | DRAFT)  # fmt: skip
+@given(
+    length=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    new=st.integers(1, 60),
+    eos=st.sampled_from([None, EOS]),
+    options=st.fixed_dictionaries({}, optional=RULES | OURS),
+    how=LOOKUP | DRAFT,
+)
 @settings(max_examples=60, deadline=None)
 def test_greedy_is_the_same_bit_for_bit(pair, length, seed, new, eos, options, how) -> None:
     model, draft = pair
@@ -92,8 +114,12 @@ def test_greedy_is_the_same_bit_for_bit(pair, length, seed, new, eos, options, h
     assert found.assistance.passes <= len(found.ids) <= found.assistance.passes + found.assistance.accepted
 
 
-@given(length=st.integers(1, 40), seed=st.integers(0, 99), how=LOOKUP,
-       options=st.fixed_dictionaries({}, optional=RULES | SAMPLING))  # fmt: skip
+@given(
+    length=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    how=LOOKUP,
+    options=st.fixed_dictionaries({}, optional=RULES | SAMPLING),
+)
 @settings(max_examples=40, deadline=None)
 def test_sampling_with_prompt_lookup_is_the_same_for_the_same_seed(pair, length, seed, how, options) -> None:
     if "mirostat" in options:  # goes with a temperature alone
@@ -121,16 +147,26 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_prompt_lookup_takes_transformers_passes(pair, passes, seed: int) -> None:
     random = np.random.default_rng(seed)
     prompt, eos = prompt_of(int(random.integers(2, 30)), seed), [None, EOS][seed % 2]
-    options = {"max_new_tokens": int(random.integers(1, 35)), "prompt_lookup_num_tokens": int(random.integers(1, 12)),
-               "max_matching_ngram_size": int(random.integers(1, 4))}  # fmt: skip
-    rules = [{}, {"no_repeat_ngram_size": 3}, {"bad_words_ids": [[7], [8, 9]]}, {"repetition_penalty": 1.3},
-             {"suppress_tokens": [1, 2, 5]}][seed % 5]  # fmt: skip
+    options = {
+        "max_new_tokens": int(random.integers(1, 35)),
+        "prompt_lookup_num_tokens": int(random.integers(1, 12)),
+        "max_matching_ngram_size": int(random.integers(1, 4)),
+    }
+    rules = [
+        {},
+        {"no_repeat_ngram_size": 3},
+        {"bad_words_ids": [[7], [8, 9]]},
+        {"repetition_penalty": 1.3},
+        {"suppress_tokens": [1, 2, 5]},
+    ][seed % 5]
     theirs = reference_generate(MODEL, [prompt], eos_token_id=eos, **options, **rules)
     found = assisted(pair[0], prompt, options | rules, eos)
     assert found.ids == new_ids(theirs, [prompt], eos)[0]
     np.testing.assert_allclose(
         [row.max() for row in assisted(pair[0], prompt, options | rules | TOLD, eos).scores],
-        [row[0].max().item() for row in theirs.scores][: len(found.ids)], atol=1e-4)  # fmt: skip
+        [row[0].max().item() for row in theirs.scores][: len(found.ids)],
+        atol=1e-4,
+    )
     assert found.assistance is not None
     assert found.assistance.passes == passes["model"]
 
@@ -179,8 +215,11 @@ def test_sampling_has_the_exact_distribution(how: str) -> None:
     helped: dict = {"prompt_lookup_num_tokens": 3}
     if how in drafts:
         draft = drafts[how].astype(np.float32)
-        helped = {"assistant_model": lambda: Table(draft), "num_assistant_tokens": 2,
-                  "assistant_confidence_threshold": 0.35}  # fmt: skip
+        helped = {
+            "assistant_model": lambda: Table(draft),
+            "num_assistant_tokens": 2,
+            "assistant_confidence_threshold": 0.35,
+        }
     options = Options(do_sample=True, max_new_tokens=3, num_return_sequences=n, seed=11, **helped)
     counts = dict.fromkeys(expected, 0)
     accepted = proposed = 0
@@ -237,8 +276,11 @@ def test_a_full_context_ends_it_as_without_and_a_draft_of_a_shorter_one_falls_si
     prompt = prompt_of(50, 4)
     plain = assisted(model, prompt, {"max_new_tokens": 60}, None)
     assert len(plain.ids) == 15
-    for how in ({"prompt_lookup_num_tokens": 20}, {"assistant_model": draft.start},
-                {"assistant_model": lambda: draft.start(capacity=55)}):  # fmt: skip
+    for how in (
+        {"prompt_lookup_num_tokens": 20},
+        {"assistant_model": draft.start},
+        {"assistant_model": lambda: draft.start(capacity=55)},
+    ):
         found = assisted(model, prompt, {"max_new_tokens": 60} | how, None)
         assert (found.ids, found.logprobs) == (plain.ids, plain.logprobs)
     short = {"assistant_model": lambda: draft.start(capacity=20)}

@@ -14,9 +14,15 @@ from decoders import Options, generate
 
 MODELS = {seed: reference_model(seed, vocab_size=19, n_positions=64, n_layer=1, n_embd=24) for seed in range(4)}
 # Models drawn anew for each example: how many there are depends on how often hypothesis asks.
-SHAPES = st.fixed_dictionaries({"seed": st.integers(0, 10**6), "vocab_size": st.integers(7, 40),
-                                "n_layer": st.integers(1, 3), "n_embd": st.sampled_from([8, 16, 24]),
-                                "tie_word_embeddings": st.booleans()})  # fmt: skip
+SHAPES = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 10**6),
+        "vocab_size": st.integers(7, 40),
+        "n_layer": st.integers(1, 3),
+        "n_embd": st.sampled_from([8, 16, 24]),
+        "tie_word_embeddings": st.booleans(),
+    }
+)
 
 
 def drawn(shape: dict):
@@ -40,44 +46,64 @@ def agree(model, prompts, seed: int, options: dict, eos: int | list[int] | None)
         assert mine == row[: len(mine)]
         assert set(row[len(mine) :]) <= {0, 3, -1}  # what transformers fills up with
     assert max(map(len, ids)) == longest
-    np.testing.assert_allclose([completion.score for completion in ours], theirs.sequences_scores.numpy(), atol=2e-5,
-                               rtol=1e-6)  # a length_penalty below 0 multiplies: float32 then has no more digits
+    np.testing.assert_allclose(
+        [completion.score for completion in ours], theirs.sequences_scores.numpy(), atol=2e-5, rtol=1e-6
+    )  # a length_penalty below 0 multiplies: float32 then has no more digits
 
 
 OPTIONAL = {
     "length_penalty": st.sampled_from([-1.0, 0.0, 0.5, 1.0, 2.0]),
     "early_stopping": st.sampled_from([True, False, "never"]),
-    "repetition_penalty": st.floats(0.8, 1.5), "no_repeat_ngram_size": st.integers(2, 3),
-    "min_new_tokens": st.integers(0, 4), "renormalize_logits": st.booleans(),
-}  # fmt: skip
+    "repetition_penalty": st.floats(0.8, 1.5),
+    "no_repeat_ngram_size": st.integers(2, 3),
+    "min_new_tokens": st.integers(0, 4),
+    "renormalize_logits": st.booleans(),
+}
 RULES = OPTIONAL | {
     "sequence_bias": st.sampled_from([{(3,): 4.0}, {(3,): 2.0, (4, 5): 3.0}, {(6,): -3.0}]),
-    "suppress_tokens": st.just([1, 2]), "begin_suppress_tokens": st.just([4]), "bad_words_ids": st.just([[5], [6, 4]]),
-    "forced_eos_token_id": st.just(3), "exponential_decay_length_penalty": st.just((2, 1.1)),
+    "suppress_tokens": st.just([1, 2]),
+    "begin_suppress_tokens": st.just([4]),
+    "bad_words_ids": st.just([[5], [6, 4]]),
+    "forced_eos_token_id": st.just(3),
+    "exponential_decay_length_penalty": st.just((2, 1.1)),
     "num_return_sequences": st.integers(1, 3),
-}  # fmt: skip
+}
 
 
 @given(
-    number=st.sampled_from(sorted(MODELS)), length=st.integers(1, 5), rows=st.integers(1, 3), seed=st.integers(0, 1000),
-    beams=st.integers(2, 5), wanted=st.integers(1, 5), new=st.integers(1, 14), data=st.data(),
+    number=st.sampled_from(sorted(MODELS)),
+    length=st.integers(1, 5),
+    rows=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+    beams=st.integers(2, 5),
+    wanted=st.integers(1, 5),
+    new=st.integers(1, 14),
+    data=st.data(),
     eos=st.sampled_from([None, 3, [3, 5]]),
-)  # fmt: skip
+)
 @settings(max_examples=100, deadline=None)
 def test_ids_and_scores_are_transformers_own(number, length, rows, seed, beams, wanted, new, data, eos) -> None:
     prompts = random_ids(rows, length, 19, seed).tolist()
     options = data.draw(st.fixed_dictionaries({}, optional=OPTIONAL))
-    options |= {"num_beams": beams, "num_return_sequences": min(wanted, beams), "max_new_tokens": new,
-                "min_new_tokens": min(new, options.get("min_new_tokens", 0))}  # fmt: skip
+    options |= {
+        "num_beams": beams,
+        "num_return_sequences": min(wanted, beams),
+        "max_new_tokens": new,
+        "min_new_tokens": min(new, options.get("min_new_tokens", 0)),
+    }
     agree(MODELS[number], prompts, seed, options, eos)
 
 
 @given(
-    number=st.sampled_from(sorted(MODELS)), seed=st.integers(0, 2**32 - 1), beams=st.integers(2, 4),
-    rows=st.integers(1, 3), eos=st.sampled_from([None, 3]),
-    warp=st.fixed_dictionaries({}, optional={"temperature": st.floats(0.5, 2.0), "top_k": st.integers(8, 19),
-                                             "top_p": st.floats(0.6, 0.95)}),
-)  # fmt: skip
+    number=st.sampled_from(sorted(MODELS)),
+    seed=st.integers(0, 2**32 - 1),
+    beams=st.integers(2, 4),
+    rows=st.integers(1, 3),
+    eos=st.sampled_from([None, 3]),
+    warp=st.fixed_dictionaries(
+        {}, optional={"temperature": st.floats(0.5, 2.0), "top_k": st.integers(8, 19), "top_p": st.floats(0.6, 0.95)}
+    ),
+)
 @settings(max_examples=50, deadline=None)
 def test_beam_sampling_with_the_same_seed(number, seed, beams, rows, eos, warp) -> None:
     prompts = random_ids(rows, 3, 19, seed % 997).tolist()
@@ -88,28 +114,60 @@ def on_random_models(shape, rows, seed, beams, new, options, eos) -> None:
     """One random model, one random setting."""
     if eos is None:
         options.pop("exponential_decay_length_penalty", None)  # transformers needs an end-of-text for it
-    options |= {"num_beams": beams, "max_new_tokens": new, "min_new_tokens": min(new, options.get("min_new_tokens", 0)),
-                "num_return_sequences": min(beams, options.get("num_return_sequences", 1))}  # fmt: skip
+    options |= {
+        "num_beams": beams,
+        "max_new_tokens": new,
+        "min_new_tokens": min(new, options.get("min_new_tokens", 0)),
+        "num_return_sequences": min(beams, options.get("num_return_sequences", 1)),
+    }
     agree(drawn(shape), random_ids(rows, 3, shape["vocab_size"], seed).tolist(), seed, options, eos)
 
 
 CASE = given(
-    shape=SHAPES, rows=st.integers(1, 2), seed=st.integers(0, 999), beams=st.integers(2, 7), new=st.integers(1, 12),
-    options=st.fixed_dictionaries({}, optional=RULES), eos=st.sampled_from([None, 3, [3, 5]]),
-)  # fmt: skip
+    shape=SHAPES,
+    rows=st.integers(1, 2),
+    seed=st.integers(0, 999),
+    beams=st.integers(2, 7),
+    new=st.integers(1, 12),
+    options=st.fixed_dictionaries({}, optional=RULES),
+    eos=st.sampled_from([None, 3, [3, 5]]),
+)
 test_random_models_and_settings = settings(max_examples=250, deadline=None)(CASE(on_random_models))
 test_many_random_models = pytest.mark.slow(settings(max_examples=3000, deadline=None)(CASE(on_random_models)))
 
 
 @pytest.mark.parametrize(
     ("shape", "prompt", "new", "options"),
-    [({"n_layer": 1, "n_embd": 24, "tie_word_embeddings": True}, 36, 8,
-      {"repetition_penalty": 0.86, "no_repeat_ngram_size": 3, "renormalize_logits": True, "suppress_tokens": [1, 2],
-       "exponential_decay_length_penalty": (2, 1.1), "num_return_sequences": 2}),
-     ({"n_layer": 1, "n_embd": 8, "tie_word_embeddings": False}, 841, 6,
-      {"length_penalty": 2.0, "no_repeat_ngram_size": 3, "suppress_tokens": [1, 2], "begin_suppress_tokens": [4],
-       "bad_words_ids": [[5], [6, 4]], "forced_eos_token_id": 3, "num_return_sequences": 3})],
-)  # fmt: skip
+    [
+        (
+            {"n_layer": 1, "n_embd": 24, "tie_word_embeddings": True},
+            36,
+            8,
+            {
+                "repetition_penalty": 0.86,
+                "no_repeat_ngram_size": 3,
+                "renormalize_logits": True,
+                "suppress_tokens": [1, 2],
+                "exponential_decay_length_penalty": (2, 1.1),
+                "num_return_sequences": 2,
+            },
+        ),
+        (
+            {"n_layer": 1, "n_embd": 8, "tie_word_embeddings": False},
+            841,
+            6,
+            {
+                "length_penalty": 2.0,
+                "no_repeat_ngram_size": 3,
+                "suppress_tokens": [1, 2],
+                "begin_suppress_tokens": [4],
+                "bad_words_ids": [[5], [6, 4]],
+                "forced_eos_token_id": 3,
+                "num_return_sequences": 3,
+            },
+        ),
+    ],
+)
 def test_what_may_not_be_chosen_takes_no_place_among_the_finished(shape, prompt, new, options) -> None:
     # More beams than tokens allowed: the first step's candidates hold an ended text that grew from a beam that may not
     # be chosen. With a place in the pool, the pool would be full too early for early_stopping.

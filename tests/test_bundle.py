@@ -39,9 +39,14 @@ def test_the_committed_vectors_are_what_they_are_made_of() -> None:
 
 def test_every_processor_has_vectors() -> None:
     modules = (warpers, P, llama_cpp, mlx_lm, mirostat, repetition, synthid, watermark, guidance, constraint)
-    there = {one for module in modules for one in vars(module).values()
-             if isinstance(one, type) and one.__module__ == module.__name__
-             and list(inspect.signature(one.__call__).parameters) == ["self", "ids", "scores"]}  # fmt: skip
+    there = {
+        one
+        for module in modules
+        for one in vars(module).values()
+        if isinstance(one, type)
+        and one.__module__ == module.__name__
+        and list(inspect.signature(one.__call__).parameters) == ["self", "ids", "scores"]
+    }
     asked = set()
     for name, arguments in cases.CASES:
         built = cases.BUILD[name](*[tuple(one) if isinstance(one, list) else one for one in arguments])
@@ -105,8 +110,9 @@ def swapped_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def inverted_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     right = P.RepetitionPenalty.__call__
-    monkeypatch.setattr(P.RepetitionPenalty, "__call__",
-                        lambda self, ids, s: right(P.RepetitionPenalty(1 / self.penalty), ids, s))  # fmt: skip
+    monkeypatch.setattr(
+        P.RepetitionPenalty, "__call__", lambda self, ids, s: right(P.RepetitionPenalty(1 / self.penalty), ids, s)
+    )
 
 
 def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,25 +186,31 @@ def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
     [
         (lambda b, t: (b / "bundle.json").unlink(), "holds no bundle.json"),
         (lambda b, t: (b / "bundle.json").write_text("{}"), "is not a parity bundle"),
-        (lambda b, t: (b / "bundle.json").write_text('{"format": "gpt2_np parity bundle", "version": 9}'),
-         "must be version 1 of 'gpt2_np parity bundle', got version 9"),
+        (
+            lambda b, t: (b / "bundle.json").write_text('{"format": "gpt2_np parity bundle", "version": 9}'),
+            "must be version 1 of 'gpt2_np parity bundle', got version 9",
+        ),
         (lambda b, t: (t / "activations.safetensors").unlink(), "holds no activations.safetensors"),
-        (lambda b, t: (t / "activations.safetensors").write_bytes((b / "activations.safetensors").read_bytes()[:-9]),
-         "is not a sound safetensors file"),
+        (
+            lambda b, t: (t / "activations.safetensors").write_bytes((b / "activations.safetensors").read_bytes()[:-9]),
+            "is not a sound safetensors file",
+        ),
         (lambda b, t: (t / "answers.json").write_text("[[["), "answers.json is not valid JSON"),
         (lambda b, t: (t / "answers.json").write_text("[" * 100_000), "nested too deeply"),
         (lambda b, t: (t / "answers.json").write_text("[1]"), "answers.json must hold a JSON object, got list"),
         (lambda b, t: (t / "answers.json").write_text('{"tokens": [[1]]}'), "tokens must have one answer to each"),
         (lambda b, t: (t / "answers.json").write_text('{"beams": null}'), "beams must have one answer to each"),
-        (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [10**400] * 8)),
-         "answers.json can't be read: OverflowError"),
+        (
+            lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [10**400] * 8)),
+            "answers.json can't be read: OverflowError",
+        ),
         (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [1.0])), "can't be read"),
         (lambda b, t: change(t / "answers.json", lambda a: a["beams"].__setitem__(0, [{"ids": [1]}])), "can't be read"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.pop("order")), "order must be a list, got None"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.update(tolerance=9)), "tolerance must be between 0 and 1"),
         (lambda b, t: (b / "decoders.json").write_text("[]"), "must hold lists of processors and beams"),
     ],
-)  # fmt: skip
+)
 def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, right: Path, tmp_path: Path) -> None:
     shutil.copytree(TINY, tmp_path / "bundle")
     shutil.copytree(right, tmp_path / "theirs")

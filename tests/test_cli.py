@@ -103,7 +103,7 @@ def test_info() -> None:
 def test_help_is_grouped_with_an_example_of_each() -> None:
     text = run("generate", "--help", env=os.environ | {"COLUMNS": "80"}).stdout
     assert not re.search(r"^ +PROMPT$", text, re.MULTILINE)  # an argument is no option
-    assert '--do-sample --profile llama.cpp --xtc-probability 0.5\n' in text  # whole, however narrow the terminal
+    assert "--do-sample --profile llama.cpp --xtc-probability 0.5\n" in text  # whole, however narrow the terminal
     for group in ("Length:", "Sampling:", "Beam search:", "Rules:", "Output:", "Model:"):
         assert group in text
     headings = [line for line in text.splitlines() if re.fullmatch(r"\S.*:", line) and line != "Options:"]
@@ -166,15 +166,28 @@ def test_bad_files_are_one_line(small: Path, tmp_path: Path) -> None:
 def test_a_closed_pipe_is_no_error() -> None:
     done = subprocess.run(
         f'{sys.executable} -c "from gpt2_np.cli import main; main()" logits x --top 4096 | head -1',
-        shell=True, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.startswith("1 token")
     assert done.stderr == ""
 
 
 def test_ctrl_c_stops_cleanly() -> None:
-    arguments = ["generate", "Once upon a time", "-n", "400", "--model", "tales", "--backend", "numpy",
-                 "--min-new-tokens", "400"]  # fmt: skip
+    arguments = [
+        "generate",
+        "Once upon a time",
+        "-n",
+        "400",
+        "--model",
+        "tales",
+        "--backend",
+        "numpy",
+        "--min-new-tokens",
+        "400",
+    ]
     process = subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.read(30)
     process.send_signal(signal.SIGINT)
@@ -223,11 +236,16 @@ def test_text_streams_to_a_terminal() -> None:
 def test_samplers_of_other_engines() -> None:
     arguments = ["generate", "The sea", "-n", "15", "--do-sample", "--seed", "1"]
     plain = run(*arguments).stdout
-    for more in (["--profile", "llama.cpp"], ["--mirostat", "2", "--mirostat-tau", "2"], ["--top-n-sigma", "0.5"],
-                 ["--temperature", "0.5", "--top-p", "0.5", "--order", "top-p,temperature"],
-                 ["--dry-multiplier", "3", "--dry-sequence-breaker", "."], ["--xtc-probability", "1"],
-                 ["--guidance-scale", "2", "--negative-prompt", "The king"],
-                 ["--watermark", '{"bias": 9}']):  # fmt: skip
+    for more in (
+        ["--profile", "llama.cpp"],
+        ["--mirostat", "2", "--mirostat-tau", "2"],
+        ["--top-n-sigma", "0.5"],
+        ["--temperature", "0.5", "--top-p", "0.5", "--order", "top-p,temperature"],
+        ["--dry-multiplier", "3", "--dry-sequence-breaker", "."],
+        ["--xtc-probability", "1"],
+        ["--guidance-scale", "2", "--negative-prompt", "The king"],
+        ["--watermark", '{"bias": 9}'],
+    ):
         assert run(*arguments, *more).stdout.startswith("The sea")
     assert run(*arguments, "--profile", "llama.cpp").stdout != plain
     line = refused(*arguments, "--profile", "mlx-lm", "--eta-cutoff", "0.1")

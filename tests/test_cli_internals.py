@@ -96,8 +96,9 @@ def test_heads_lens_and_one_head_in_words(tmp_path: Path) -> None:
     looked = json.loads(run("lens", "Once upon a time", "--json", "--out", tmp_path / "lens.png"))
     assert np.shape(looked["top"]) == (L + 1, len(looked["tokens"]))
     assert looked["tokens"][0] in run("lens", "Once upon a time")
-    words = json.loads(run("circuits", "--layer", "5", "--head", "0", "--count", "2", "--json", "--out",
-                           tmp_path / "eigenvalues.pdf"))  # fmt: skip
+    words = json.loads(
+        run("circuits", "--layer", "5", "--head", "0", "--count", "2", "--json", "--out", tmp_path / "eigenvalues.pdf")
+    )
     assert len(words["directions"]) == 2
     assert "reads" in run("circuits", "--layer", "5", "--head", "0")
     wanted = run("circuits", "--layer", "4", "--head", "0", "--kind", "qk", "--out", tmp_path / "qk.png")
@@ -124,8 +125,18 @@ def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> N
     assert about["texts"] == len(captured) >= 2
     cache = gpt2.run_with_cache(captured.ids(0), "blocks.2.resid_pre")[1]
     np.testing.assert_array_equal(captured[0, "blocks.2.resid_pre"], cache["resid_pre", 2][0])
-    arguments = ["steer", "Once upon a time", "--towards", "the sea, the ship and the water", "--away", "the king",
-                 "--layer", "3", "--max-new-tokens", "12"]  # fmt: skip
+    arguments = [
+        "steer",
+        "Once upon a time",
+        "--towards",
+        "the sea, the ship and the water",
+        "--away",
+        "the king",
+        "--layer",
+        "3",
+        "--max-new-tokens",
+        "12",
+    ]
     texts = json.loads(run(*arguments, "--scale", "20", "--json", "--out", tmp_path / "steer.png"))
     assert texts["plain"] == gpt2.generate("Once upon a time", max_new_tokens=12).text
     assert texts["steered"] != texts["plain"]
@@ -163,7 +174,11 @@ def test_pictures_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytes
 def test_without_matplotlib_every_table_is_still_printed() -> None:
     code = "import sys; sys.modules['matplotlib'] = None; from gpt2_np.cli.internals import internals_group as g; "
     for arguments in (["lens", "A king"], ["patch", CLEAN, CORRUPTED, *ANSWER], ["heads", "--length", "4"], []):
-        done = subprocess.run([sys.executable, "-c", code + f"g.main({arguments!r}, standalone_mode=False)"],
-                              check=True, capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code + f"g.main({arguments!r}, standalone_mode=False)"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         assert done.stdout
         assert not done.stderr

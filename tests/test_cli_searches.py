@@ -23,19 +23,25 @@ def model() -> GPT2:
 @pytest.mark.parametrize(
     ("arguments", "options"),
     [
-        ("--num-beams 4 --num-beam-groups 2 --diversity-penalty 1", {"num_beams": 4, "num_beam_groups": 2,
-                                                                     "diversity_penalty": 1.0}),
-        ("--num-beams 4 --force-words=\u00a0king --force-words=\u00a0queen|\u00a0lady",
-         {"num_beams": 4, "force_words_ids": [" king", [" queen", " lady"]]}),
-        ("--num-beams 3 --do-sample --stochastic-beams --seed 3",
-         {"num_beams": 3, "do_sample": True, "stochastic_beams": True, "seed": 3}),
+        (
+            "--num-beams 4 --num-beam-groups 2 --diversity-penalty 1",
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.0},
+        ),
+        (
+            "--num-beams 4 --force-words=\u00a0king --force-words=\u00a0queen|\u00a0lady",
+            {"num_beams": 4, "force_words_ids": [" king", [" queen", " lady"]]},
+        ),
+        (
+            "--num-beams 3 --do-sample --stochastic-beams --seed 3",
+            {"num_beams": 3, "do_sample": True, "stochastic_beams": True, "seed": 3},
+        ),
         ("--penalty-alpha 0.6 --top-k 4", {"penalty_alpha": 0.6, "top_k": 4}),
         ("--dola-layers high", {"dola_layers": "high"}),
         ("--dola-layers 0,1", {"dola_layers": [0, 1]}),
         ("--do-sample --best-of 4 --seed 3", {"do_sample": True, "best_of": 4, "seed": 3}),
         ("--num-beams 3 --early-stopping never", {"num_beams": 3, "early_stopping": "never"}),
     ],
-)  # fmt: skip
+)
 def test_every_search(model: GPT2, arguments: str, options: dict) -> None:
     words = [word.replace("\u00a0", " ") for word in arguments.split(" ")]
     done = CliRunner().invoke(cli, ["generate", PROMPT, "-n", "8", "--json", *words])
@@ -73,12 +79,14 @@ def test_the_trace_of_single_tokens(tmp_path: Path) -> None:
     [
         ("--do-sample --top-k 5 --seed 1", ["step  token", "top_k −4,091", "→ 5 left", "chosen at"]),
         ("--do-sample --top-k 5 --num-return-sequences 2 --seed 1", ["text  step", "   2     4"]),
-        ("--num-beams 2 --no-repeat-ngram-size 1", ["step 4 · 4 candidates · 2 ended", "stopped:",
-                                                    "processors on the best beam: no_repeat_ngram_size −"]),
+        (
+            "--num-beams 2 --no-repeat-ngram-size 1",
+            ["step 4 · 4 candidates · 2 ended", "stopped:", "processors on the best beam: no_repeat_ngram_size −"],
+        ),
         ("--do-sample --best-of 2 --seed 1", ["   -"]),
         ("--num-beams 2 --do-sample --stochastic-beams --seed 1", ["   -"]),
     ],
-)  # fmt: skip
+)
 def test_steps_for_people(arguments: str, lines: list[str]) -> None:
     words = ["generate", PROMPT, "-n", "4", *arguments.split()]
     plain, done = CliRunner().invoke(cli, words).stdout, CliRunner().invoke(cli, [*words, "--explain"])

@@ -38,9 +38,14 @@ def test_the_published_file_of_gpt2_is_read() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("gpt2", 124_439_808), ("gpt2-medium", 354_823_168), ("gpt2-large", 774_030_080), ("gpt2-xl", 1_557_611_200),
-     ("distilgpt2", 81_912_576)],
-)  # fmt: skip
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("distilgpt2", 81_912_576),
+    ],
+)
 def test_published_sizes_have_the_published_number_of_parameters(name: str, count: int) -> None:
     total = 0
     for shape in shapes(PUBLISHED[name]).values():
@@ -87,9 +92,10 @@ def test_what_cannot_be_run_is_refused_by_name(fields: dict, message: str) -> No
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[1]", "null", '"gpt2"', "\xff", "[" * 100_000, '{"n_layer": ' + "9" * 5000 + "}"],
+    "content",
+    ["", "{", "[1]", "null", '"gpt2"', "\xff", "[" * 100_000, '{"n_layer": ' + "9" * 5000 + "}"],
     ids=lambda text: text[:9],
-)  # fmt: skip
+)
 def test_broken_files_are_named(content: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content.encode("latin-1"))

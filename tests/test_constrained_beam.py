@@ -19,12 +19,15 @@ def test_ids_and_scores_are_transformers_own(case) -> None:
 
 @given(
     forced=st.lists(st.lists(st.integers(4, 18), min_size=1, max_size=3), min_size=1, max_size=2),
-    beams=st.integers(2, 6), new=st.integers(8, 14), penalty=st.sampled_from([0.0, 1.0]),
-)  # fmt: skip
+    beams=st.integers(2, 6),
+    new=st.integers(8, 14),
+    penalty=st.sampled_from([0.0, 1.0]),
+)
 @settings(max_examples=30, deadline=None)
 def test_every_phrase_occurs_where_there_is_room(forced, beams, new, penalty) -> None:
-    options = Options(force_words_ids=forced, num_beams=beams, max_new_tokens=new, eos_token_id=3,
-                      length_penalty=penalty)  # fmt: skip
+    options = Options(
+        force_words_ids=forced, num_beams=beams, max_new_tokens=new, eos_token_id=3, length_penalty=penalty
+    )
     for one in generate(model(0).start(), [[4, 5, 6]], options):
         if one.finish_reason == "stop":  # only texts that contain everything may end
             assert Progress.of(choices(forced), [4, 5, 6, *one.ids[:-1]]).complete
@@ -41,8 +44,13 @@ def test_a_phrase_broken_off_begins_anew() -> None:
 
 
 def test_each_prompt_of_a_batch_gets_what_it_gets_alone() -> None:
-    settings = {"num_beams": 4, "force_words_ids": [[7, 8], [[9], [10, 11]]], "max_new_tokens": 9, "eos_token_id": 3,
-                "num_return_sequences": 2}  # fmt: skip
+    settings = {
+        "num_beams": 4,
+        "force_words_ids": [[7, 8], [[9], [10, 11]]],
+        "max_new_tokens": 9,
+        "eos_token_id": 3,
+        "num_return_sequences": 2,
+    }
     prompts = [[4], [7, 8, 9, 10], [5, 6]]
     together = ours({"model": 1, "prompts": prompts, "options": settings})
     alone = [one for prompt in prompts for one in ours({"model": 1, "prompts": [prompt], "options": settings})]

@@ -50,24 +50,48 @@ class Texts:
 texts = st.lists(st.lists(st.integers(0, V - 2), min_size=1, max_size=LONGEST), min_size=1, max_size=8)
 STRATEGIES = st.one_of(
     st.just({}),
-    st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99),
-                           "num_return_sequences": st.integers(1, 3)}),
-    st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99), "top_p": st.floats(0.1, 1),
-                           "temperature": st.floats(0.2, 3), "top_k": st.integers(1, V)}),
+    st.fixed_dictionaries(
+        {"do_sample": st.just(True), "seed": st.integers(0, 99), "num_return_sequences": st.integers(1, 3)}
+    ),
+    st.fixed_dictionaries(
+        {
+            "do_sample": st.just(True),
+            "seed": st.integers(0, 99),
+            "top_p": st.floats(0.1, 1),
+            "temperature": st.floats(0.2, 3),
+            "top_k": st.integers(1, V),
+        }
+    ),
     st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99), "best_of": st.integers(2, 4)}),
     st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99), "mirostat": st.integers(1, 2)}),
-    st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99),
-                           "profile": st.just("llama.cpp")}),
-    st.fixed_dictionaries({"num_beams": st.integers(2, 5), "early_stopping": st.sampled_from([True, False, "never"]),
-                           "length_penalty": st.sampled_from([-1.0, 0.0, 1.0, 2.0])}),
+    st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 99), "profile": st.just("llama.cpp")}),
+    st.fixed_dictionaries(
+        {
+            "num_beams": st.integers(2, 5),
+            "early_stopping": st.sampled_from([True, False, "never"]),
+            "length_penalty": st.sampled_from([-1.0, 0.0, 1.0, 2.0]),
+        }
+    ),
     st.fixed_dictionaries({"num_beams": st.integers(2, 5), "do_sample": st.just(True), "seed": st.integers(0, 99)}),
-    st.fixed_dictionaries({"num_beams": st.just(4), "num_beam_groups": st.sampled_from([2, 4]),
-                           "diversity_penalty": st.floats(0.1, 3), "early_stopping": st.booleans()}),
-    st.fixed_dictionaries({"num_beams": st.integers(2, 5), "do_sample": st.just(True), "seed": st.integers(0, 99),
-                           "stochastic_beams": st.just(True)}),
+    st.fixed_dictionaries(
+        {
+            "num_beams": st.just(4),
+            "num_beam_groups": st.sampled_from([2, 4]),
+            "diversity_penalty": st.floats(0.1, 3),
+            "early_stopping": st.booleans(),
+        }
+    ),
+    st.fixed_dictionaries(
+        {
+            "num_beams": st.integers(2, 5),
+            "do_sample": st.just(True),
+            "seed": st.integers(0, 99),
+            "stochastic_beams": st.just(True),
+        }
+    ),
     st.fixed_dictionaries({"penalty_alpha": st.floats(0.1, 1), "top_k": st.integers(2, 4)}),
     st.just({"exhaustive": True}),
-)  # fmt: skip
+)
 
 
 @given(texts=texts, options=STRATEGIES, seed=st.integers(0, 20), ends=st.booleans(), several=st.booleans())
@@ -89,8 +113,13 @@ def test_every_strategy_writes_only_what_is_allowed(texts, options, seed, ends, 
 @settings(max_examples=50, deadline=None)
 def test_wide_beams_rank_all_texts(texts, seed, penalty) -> None:
     texts = [list(text) for text in {tuple(text) for text in texts}][:V]
-    options = {"eos_token_id": EOS, "constraint": Texts(texts), "max_new_tokens": LONGEST + 1,
-               "length_penalty": penalty, "num_return_sequences": len(texts)}  # fmt: skip
+    options = {
+        "eos_token_id": EOS,
+        "constraint": Texts(texts),
+        "max_new_tokens": LONGEST + 1,
+        "length_penalty": penalty,
+        "num_return_sequences": len(texts),
+    }
     found = generate(Table(seed), [[0]], Options(num_beams=V, early_stopping="never", **options))
     best = generate(Table(seed), [[0]], Options(exhaustive=True, **options))
     np.testing.assert_allclose([one.score for one in found], [one.score for one in best], rtol=1e-5)
@@ -113,8 +142,9 @@ def test_greedy_by_definition(texts, seed) -> None:
 
 def test_sampling_has_the_distribution_of_each_step_renormalised() -> None:
     texts, draws = [[0], [0, 1], [2, 3], [1, 1, 1], [4]], 20_000
-    options = Options(eos_token_id=EOS, constraint=Texts(texts), max_new_tokens=9, do_sample=True, seed=3,
-                      num_return_sequences=draws)  # fmt: skip
+    options = Options(
+        eos_token_id=EOS, constraint=Texts(texts), max_new_tokens=9, do_sample=True, seed=3, num_return_sequences=draws
+    )
     model = Table(4)
     model.table /= 3
     drawn = [tuple(one.ids[:-1]) for one in generate(model, [[0]], options)]
@@ -135,8 +165,15 @@ def test_sampling_has_the_distribution_of_each_step_renormalised() -> None:
 # ---- the same as transformers under the same rule ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"do_sample": True, "top_p": 0.9}, {"num_beams": 3},
-                                     {"num_beams": 4, "early_stopping": True, "num_return_sequences": 2}])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"do_sample": True, "top_p": 0.9},
+        {"num_beams": 3},
+        {"num_beams": 4, "early_stopping": True, "num_return_sequences": 2},
+    ],
+)
 def test_transformers_with_the_same_rule(options: dict) -> None:
     for seed in range(8):
         reference = reference_model(seed, vocab_size=V, n_positions=16, n_layer=1, n_embd=8, n_head=2)
@@ -198,11 +235,13 @@ def test_a_stop_waits_for_a_complete_text() -> None:
         ({"forced_eos_token_id": EOS, "max_new_tokens": 2}, r"\(before it: forced_eos_token_id\)"),
         ({"dola_layers": "high"}, "dola_layers can't be combined with constraint"),
         ({"profile": "mlx-lm"}, "profile 'mlx-lm' has no constraint"),
-        ({"order": ["constraint", "forced_eos_token_id"], "forced_eos_token_id": 1},
-         r"order must put constraint after what puts forbidden tokens back, got \['forced_eos_token_id'\]"),
+        (
+            {"order": ["constraint", "forced_eos_token_id"], "forced_eos_token_id": 1},
+            r"order must put constraint after what puts forbidden tokens back, got \['forced_eos_token_id'\]",
+        ),
         ({"constraint": "a"}, "constraint must be an automaton with a method `following`, got 'a'"),
     ],
-)  # fmt: skip
+)
 def test_what_can_t_be(options: dict, message: str) -> None:
     rest = {"eos_token_id": EOS, "constraint": Texts([[1, 2], [1, 2, 3]]), "max_new_tokens": 5}
     with pytest.raises(ValueError, match=message):

@@ -27,10 +27,16 @@ LETTER_OF_BYTE = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
 STRATEGIES = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 999)}),
-    st.fixed_dictionaries({"do_sample": st.just(True), "seed": st.integers(0, 999), "top_p": st.floats(0.5, 1),
-                           "temperature": st.floats(0.5, 3)}),
+    st.fixed_dictionaries(
+        {
+            "do_sample": st.just(True),
+            "seed": st.integers(0, 999),
+            "top_p": st.floats(0.5, 1),
+            "temperature": st.floats(0.5, 3),
+        }
+    ),
     st.fixed_dictionaries({"num_beams": st.integers(2, 4), "early_stopping": st.booleans()}),
-)  # fmt: skip
+)
 some = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -41,8 +47,19 @@ def model() -> GPT2:
 
 def tiny_tokenizer() -> Tokenizer:
     """a, b, c, the two bytes of é, some pairs, and an end-of-text; one id is left free."""
-    words = [b"a", b"b", b"c", "é".encode()[:1], "é".encode()[1:], b"ab", b"bc", b"aa", b"abc", "é".encode(),
-             b"a" + "é".encode()[:1]]  # fmt: skip
+    words = [
+        b"a",
+        b"b",
+        b"c",
+        "é".encode()[:1],
+        "é".encode()[1:],
+        b"ab",
+        b"bc",
+        b"aa",
+        b"abc",
+        "é".encode(),
+        b"a" + "é".encode()[:1],
+    ]
     table = {"".join(LETTER_OF_BYTE[byte] for byte in word): number for number, word in enumerate(words)}
     inner = tokenizers.Tokenizer(tokenizers.models.BPE({**table, "<|endoftext|>": len(words) + 1}, []))
     inner.add_special_tokens([tokenizers.AddedToken("<|endoftext|>", special=True)])
@@ -58,13 +75,23 @@ EVERYTHING = ["".join(letters) for n in range(LONGEST + 1) for letters in iterto
 def patterns(letters: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     """Regular expressions in the part of the language that Python and Rust share."""
     several = st.lists(letters, min_size=1, max_size=3).map(lambda chosen: "".join(map(re.escape, chosen)))
-    atoms = st.one_of(letters.map(re.escape), st.just("."), several.map(lambda inside: f"[{inside}]"),
-                      several.map(lambda inside: f"[^{inside}]"))  # fmt: skip
-    return st.recursive(atoms, lambda inner: st.one_of(
-        st.tuples(inner, inner).map("".join), st.tuples(inner, inner).map(lambda two: f"({two[0]}|{two[1]})"),
-        inner.map(lambda one: f"({one})?"), inner.map(lambda one: f"({one})*"),
-        st.tuples(inner, st.integers(0, 2), st.integers(2, 3)).map(lambda it: f"({it[0]}){{{it[1]},{it[2]}}}"),
-    ), max_leaves=5)  # fmt: skip
+    atoms = st.one_of(
+        letters.map(re.escape),
+        st.just("."),
+        several.map(lambda inside: f"[{inside}]"),
+        several.map(lambda inside: f"[^{inside}]"),
+    )
+    return st.recursive(
+        atoms,
+        lambda inner: st.one_of(
+            st.tuples(inner, inner).map("".join),
+            st.tuples(inner, inner).map(lambda two: f"({two[0]}|{two[1]})"),
+            inner.map(lambda one: f"({one})?"),
+            inner.map(lambda one: f"({one})*"),
+            st.tuples(inner, st.integers(0, 2), st.integers(2, 3)).map(lambda it: f"({it[0]}){{{it[1]},{it[2]}}}"),
+        ),
+        max_leaves=5,
+    )
 
 
 def by_brute_force(language: list[bytes], before: bytes) -> tuple[list[bool], bool]:
@@ -127,7 +154,7 @@ def test_the_order_of_questions_changes_nothing() -> None:
 # ---- on the bundled model: what ends always parses ------------------------------------------------------------------
 
 
-@given(pattern=patterns(st.sampled_from("ab .é\n/\"\\-")), options=STRATEGIES)
+@given(pattern=patterns(st.sampled_from('ab .é\n/"\\-')), options=STRATEGIES)
 @some
 def test_regex(model: GPT2, pattern: str, options: dict) -> None:
     out = model.generate("Once", regex=pattern, max_new_tokens=20, **options)
@@ -145,19 +172,34 @@ def test_choice(model: GPT2, choices: list[str], options: dict) -> None:
 
 
 leaves = st.one_of(
-    st.just({"type": "boolean"}), st.just({"type": "null"}),
-    st.builds(lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more}, st.integers(-50, 50),
-              st.integers(0, 99)),
+    st.just({"type": "boolean"}),
+    st.just({"type": "null"}),
+    st.builds(
+        lambda low, more: {"type": "integer", "minimum": low, "maximum": low + more},
+        st.integers(-50, 50),
+        st.integers(0, 99),
+    ),
     st.builds(lambda n: {"type": "string", "maxLength": n}, st.integers(0, 6)),
     st.lists(st.text(max_size=4) | st.integers(0, 9), min_size=1, max_size=3).map(lambda values: {"enum": values}),
-)  # fmt: skip
-schemas = st.recursive(leaves, lambda inner: st.one_of(
-    st.builds(lambda items, n: {"type": "array", "items": items, "maxItems": n}, inner, st.integers(0, 3)),
-    st.builds(lambda fields, data: {"type": "object", "properties": fields, "additionalProperties": False,
-                                    "required": sorted(fields)[: data]},
-              st.dictionaries(st.sampled_from(["name", "age", 'the "x"', "é"]), inner, max_size=3), st.integers(0, 3)),
-    st.builds(lambda one, other: {"anyOf": [one, other]}, inner, inner),
-), max_leaves=4)  # fmt: skip
+)
+schemas = st.recursive(
+    leaves,
+    lambda inner: st.one_of(
+        st.builds(lambda items, n: {"type": "array", "items": items, "maxItems": n}, inner, st.integers(0, 3)),
+        st.builds(
+            lambda fields, data: {
+                "type": "object",
+                "properties": fields,
+                "additionalProperties": False,
+                "required": sorted(fields)[:data],
+            },
+            st.dictionaries(st.sampled_from(["name", "age", 'the "x"', "é"]), inner, max_size=3),
+            st.integers(0, 3),
+        ),
+        st.builds(lambda one, other: {"anyOf": [one, other]}, inner, inner),
+    ),
+    max_leaves=4,
+)
 
 
 @given(schema=schemas, options=STRATEGIES, as_text=st.booleans())
@@ -228,7 +270,7 @@ def test_a_model_without_end_of_text(model: GPT2) -> None:
         ({"regex": "a", "choice": ["b"]}, "there can be one constraint, got regex and choice"),
         ({"regex": "a", "min_new_tokens": 9}, r"no token is left .* after constraint: regex 'a' \(before it: min_new"),
     ],
-)  # fmt: skip
+)
 def test_what_can_t_be(model: GPT2, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         model.generate("Once", **options)
@@ -278,8 +320,15 @@ def test_the_command_line(model: GPT2, tmp_path) -> None:
         assert found["text"] == model.generate("The king was", **options).text
 
 
-@pytest.mark.parametrize("arguments", [["--json-schema", "nowhere.json"], ["--grammar", "nowhere.lark"],
-                                       ["--regex", "("], ["--regex", "a", "--choice", "b"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--json-schema", "nowhere.json"],
+        ["--grammar", "nowhere.lark"],
+        ["--regex", "("],
+        ["--regex", "a", "--choice", "b"],
+    ],
+)
 def test_the_command_line_refuses(arguments: list[str]) -> None:
     done = CliRunner().invoke(cli, ["generate", "Once", *arguments])
     assert isinstance(done.exception, (ValueError, OSError, SystemExit))

@@ -22,10 +22,19 @@ if not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA device", allow_module_level=True)
 
 WARPERS: list[dict[str, Any]] = [
-    {}, {"temperature": 0.7}, {"top_k": 50}, {"top_p": 0.9}, {"min_p": 0.05}, {"typical_p": 0.9},
-    {"epsilon_cutoff": 3e-4}, {"eta_cutoff": 3e-4}, {"top_h": 0.5}, {"repetition_penalty": 1.3},
-    {"no_repeat_ngram_size": 3}, {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.1},
-]  # fmt: skip
+    {},
+    {"temperature": 0.7},
+    {"top_k": 50},
+    {"top_p": 0.9},
+    {"min_p": 0.05},
+    {"typical_p": 0.9},
+    {"epsilon_cutoff": 3e-4},
+    {"eta_cutoff": 3e-4},
+    {"top_h": 0.5},
+    {"repetition_penalty": 1.3},
+    {"no_repeat_ngram_size": 3},
+    {"temperature": 0.8, "top_k": 40, "top_p": 0.95, "repetition_penalty": 1.1},
+]
 
 
 def stream(seed: int) -> CUDA:
@@ -94,8 +103,9 @@ def same_tokens(folder: str | Path, options: dict[str, Any], sequences: int, len
     prompt = random_ids(1, 5, ours.config.vocab_size, seed)[0].tolist()
     given = {"do_sample": True, "max_new_tokens": length, "num_return_sequences": sequences, **options}
     expected = theirs.transformers_generate(prompt, seed, **given)
-    found = ours.generate(prompt, seed=seed, rng="cuda", cuda_multiprocessors=theirs.multiprocessors,
-                          eos_token_id=(), **given)  # fmt: skip
+    found = ours.generate(
+        prompt, seed=seed, rng="cuda", cuda_multiprocessors=theirs.multiprocessors, eos_token_id=(), **given
+    )
     found = [one.ids for one in (found if sequences > 1 else [found])]
     assert found == expected
 

@@ -13,9 +13,21 @@ from gpt2_np import GPT2
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "decoding" / "README.md"
 # What another option's entry speaks of, what acts only inside a strategy, and what the constraints' section shows.
-ELSEWHERE = {"logit_bias", "presence_penalty", "min_length", "min_new_tokens", "forced_bos_token_id",
-             "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "remove_invalid_values",
-             "renormalize_logits", "prefix_allowed_tokens_fn", "diversity_penalty", "constraint"}  # fmt: skip
+ELSEWHERE = {
+    "logit_bias",
+    "presence_penalty",
+    "min_length",
+    "min_new_tokens",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+    "remove_invalid_values",
+    "renormalize_logits",
+    "prefix_allowed_tokens_fn",
+    "diversity_penalty",
+    "constraint",
+}
 ENTRIES = runpy.run_path(str(ROOT / "scripts" / "decoding_entries.py"))
 SHOWN = [entry for name in ("WARPERS", "PENALTIES", "SEARCHES") for entry in ENTRIES[name]]
 

@@ -19,12 +19,19 @@ def test_every_call_of_the_notebook_and_the_pictures(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     done = run("--length", "8", "--plots", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    for expected in ('get_next_token_logits("The capital of France is")', "shape (4096,)", "10. ",
-                     'greedy_decode("Once upon a time")', "The two are the same",
-                     'temperature_decode("The meaning of life is"', *(f"temperature {t}" for t in (0.3, 0.7, 1.0, 1.5)),
-                     'top_k_decode("The meaning of life is"', 'top_p_decode("The secret to happiness is"',
-                     *(f"p = {p}" for p in (0.5, 0.8, 0.95, 0.99)),
-                     'beam_search_decode("The quick brown fox", num_beams=3)'):  # fmt: skip
+    for expected in (
+        'get_next_token_logits("The capital of France is")',
+        "shape (4096,)",
+        "10. ",
+        'greedy_decode("Once upon a time")',
+        "The two are the same",
+        'temperature_decode("The meaning of life is"',
+        *(f"temperature {t}" for t in (0.3, 0.7, 1.0, 1.5)),
+        'top_k_decode("The meaning of life is"',
+        'top_p_decode("The secret to happiness is"',
+        *(f"p = {p}" for p in (0.5, 0.8, 0.95, 0.99)),
+        'beam_search_decode("The quick brown fox", num_beams=3)',
+    ):
         assert expected in done.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["beams.png", "nucleus.png", "temperature.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.iterdir())

@@ -19,11 +19,17 @@ def test_ids_and_scores_are_transformers_own(case) -> None:
     ("chosen", "n_layer", "tied", "layers"),
     [
         # transformers 4.55.4's own answers, worked out from its rules.
-        ("low", 12, True, [2, 4]), ("high", 12, True, [6, 8, 10]), ("low", 12, False, [0, 2, 4]),
-        ("low", 48, True, list(range(2, 20, 2))), ("high", 48, True, list(range(28, 48, 2))),
-        ("low", 4, True, [2]), ("low", 2, True, [1]), ("low", 1, True, [0]), ([1, 3], 4, True, [1, 3]),
+        ("low", 12, True, [2, 4]),
+        ("high", 12, True, [6, 8, 10]),
+        ("low", 12, False, [0, 2, 4]),
+        ("low", 48, True, list(range(2, 20, 2))),
+        ("high", 48, True, list(range(28, 48, 2))),
+        ("low", 4, True, [2]),
+        ("low", 2, True, [1]),
+        ("low", 1, True, [0]),
+        ([1, 3], 4, True, [1, 3]),
     ],
-)  # fmt: skip
+)
 def test_low_and_high_mean_layers(chosen, n_layer, tied, layers) -> None:
     assert candidate_layers(chosen, n_layer, tied) == layers
 
@@ -46,8 +52,9 @@ def test_each_prompt_of_a_batch_gets_what_it_gets_alone() -> None:
 
 
 def test_it_streams_in_several_samples_and_its_log_probabilities_are_the_model_s() -> None:
-    options = Options(dola_layers=[0, 2], do_sample=True, seed=3, num_return_sequences=3, max_new_tokens=7,
-                      eos_token_id=3)  # fmt: skip
+    options = Options(
+        dola_layers=[0, 2], do_sample=True, seed=3, num_return_sequences=3, max_new_tokens=7, eos_token_id=3
+    )
     found = generate(model(6).start(), [[4, 5]], options)
     tokens = list(stream(model(6).start(), [[4, 5]], options))
     for row, one in enumerate(found):

@@ -39,9 +39,16 @@ def test_every_point_reaches_the_logits(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("point", "module"),
-    [("resid_pre", "h.1"), ("ln1.in", "h.1.ln_1"), ("ln2.in", "h.1.ln_2"), ("ln1.out", "h.1.attn"),
-     ("mlp.in", "h.1.mlp"), ("mlp.post", "h.1.mlp.c_proj"), ("attn.o.in", "h.1.attn.c_proj")],
-)  # fmt: skip
+    [
+        ("resid_pre", "h.1"),
+        ("ln1.in", "h.1.ln_1"),
+        ("ln2.in", "h.1.ln_2"),
+        ("ln1.out", "h.1.attn"),
+        ("mlp.in", "h.1.mlp"),
+        ("mlp.post", "h.1.mlp.c_proj"),
+        ("attn.o.in", "h.1.attn.c_proj"),
+    ],
+)
 def test_an_edit_is_what_torch_computes_behind_a_hook(point: str, module: str, small: Path) -> None:
     reference, ids = reference_model(), random_ids(2, 9)
     place = reference.transformer.get_submodule(module)
@@ -101,8 +108,9 @@ def test_while_generating_positions_are_the_texts_own(small: Path) -> None:
         "blocks.2.attn.pattern": Part(lambda p: p * p, positions=slice(3, None, 2), heads=1),
     }
     edited = model.with_edits(changes | {"blocks.1.mlp_out": Part(array, positions=slice(0, 7))})
-    whole = model.run_with_edits(ids, changes | {"blocks.1.mlp_out": lambda x: np.concatenate(
-        [np.broadcast_to(array, (2, 7, 48)), x[:, 7:]], 1)})[0]  # fmt: skip
+    whole = model.run_with_edits(
+        ids, changes | {"blocks.1.mlp_out": lambda x: np.concatenate([np.broadcast_to(array, (2, 7, 48)), x[:, 7:]], 1)}
+    )[0]
     assert np.abs(whole - model(ids)).max() > 0.1
     session = edited.start()
     np.testing.assert_allclose(session.feed(ids[:, :5]), whole[:, 4], atol=1e-4)

@@ -115,8 +115,14 @@ def test_a_stream_stops_too(model: GPT2) -> None:
 
 def test_an_ending_beam_competes_with_the_others(model: GPT2) -> None:
     trace: list = []
-    out = model.generate(PROMPT, max_new_tokens=LENGTH, num_beams=3, trace=trace, num_return_sequences=3,
-                         stopping_criteria=lambda prompt, new: new[-1] == 261)  # fmt: skip
+    out = model.generate(
+        PROMPT,
+        max_new_tokens=LENGTH,
+        num_beams=3,
+        trace=trace,
+        num_return_sequences=3,
+        stopping_criteria=lambda prompt, new: new[-1] == 261,
+    )
     ended = [beam for step in trace for beam in step.candidates if beam.finish_reason == "stop"]
     assert ended
     assert all(beam.ids[-1] == 261 for beam in ended)
@@ -145,5 +151,3 @@ def test_outputs_or_a_clear_refusal(name: str, model: GPT2) -> None:
     trace: list = []
     model.generate(PROMPT, **({"max_new_tokens": 2} | STRATEGIES[name]), trace=trace)
     assert trace
-
-

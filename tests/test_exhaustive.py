@@ -15,19 +15,25 @@ from decoders.beam import Beam
 from decoders.interface import log_softmax
 
 V, EOS = 6, 3
-MODELS = {seed: reference_model(seed, vocab_size=V, n_positions=16, n_layer=1, n_embd=16, n_head=2)
-          for seed in range(3)}  # fmt: skip
+MODELS = {
+    seed: reference_model(seed, vocab_size=V, n_positions=16, n_layer=1, n_embd=16, n_head=2) for seed in range(3)
+}
 
 
 @pytest.mark.parametrize("seed", sorted(MODELS))
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 def test_every_text_is_there_with_its_score(seed: int, penalty: float) -> None:
     trace: list[tuple[Beam, ...]] = []
-    options = Options(exhaustive=True, max_new_tokens=3, eos_token_id=EOS, length_penalty=penalty,
-                      num_return_sequences=4)  # fmt: skip
+    options = Options(
+        exhaustive=True, max_new_tokens=3, eos_token_id=EOS, length_penalty=penalty, num_return_sequences=4
+    )
     found = generate(TorchStepper(MODELS[seed]), [[1, 2]], options, trace=trace)
-    texts = [ids for length in (1, 2, 3) for ids in itertools.product(range(V), repeat=length)
-             if EOS not in ids[:-1] and (ids[-1] == EOS or length == 3)]  # fmt: skip
+    texts = [
+        ids
+        for length in (1, 2, 3)
+        for ids in itertools.product(range(V), repeat=length)
+        if EOS not in ids[:-1] and (ids[-1] == EOS or length == 3)
+    ]
     assert sorted(beam.ids for beam in trace[0]) == sorted(texts)
     scores = {}
     for ids in texts:
@@ -43,11 +49,20 @@ def test_every_text_is_there_with_its_score(seed: int, penalty: float) -> None:
 
 
 @given(
-    seed=st.sampled_from(sorted(MODELS)), prompt=st.lists(st.integers(0, V - 1), min_size=1, max_size=4),
-    new=st.integers(1, 2), penalty=st.sampled_from([0.0, 0.5, 1.0]), early=st.sampled_from([False, "never"]),
-    rules=st.fixed_dictionaries({}, optional={"repetition_penalty": st.floats(0.8, 1.5),
-                                              "suppress_tokens": st.just([2]), "min_new_tokens": st.just(1)}),
-)  # fmt: skip
+    seed=st.sampled_from(sorted(MODELS)),
+    prompt=st.lists(st.integers(0, V - 1), min_size=1, max_size=4),
+    new=st.integers(1, 2),
+    penalty=st.sampled_from([0.0, 0.5, 1.0]),
+    early=st.sampled_from([False, "never"]),
+    rules=st.fixed_dictionaries(
+        {},
+        optional={
+            "repetition_penalty": st.floats(0.8, 1.5),
+            "suppress_tokens": st.just([2]),
+            "min_new_tokens": st.just(1),
+        },
+    ),
+)
 @settings(max_examples=30, deadline=None)
 def test_a_wide_enough_beam_is_optimal(seed, prompt, new, penalty, early, rules) -> None:
     common = {"max_new_tokens": new, "eos_token_id": EOS, "length_penalty": penalty, **rules}

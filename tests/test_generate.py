@@ -35,21 +35,34 @@ def test_greedy(eos: int | None) -> None:
 
 
 SAMPLING = {
-    "temperature": st.floats(0.1, 3.0), "top_k": st.integers(1, 30), "top_p": st.floats(0.05, 0.99),
-    "min_p": st.floats(0.0, 0.9), "typical_p": st.floats(0.05, 0.95), "epsilon_cutoff": st.floats(0.001, 0.3),
-    "eta_cutoff": st.floats(0.001, 0.3), "top_h": st.floats(0.05, 1.0), "repetition_penalty": st.floats(0.5, 2.0),
-    "no_repeat_ngram_size": st.integers(1, 4), "renormalize_logits": st.booleans(),
-    "min_new_tokens": st.integers(0, 5), "num_return_sequences": st.integers(1, 3),
-    "suppress_tokens": st.just([1, 2]), "exponential_decay_length_penalty": st.just((2, 1.2)),
-    "begin_suppress_tokens": st.just([4, 5]), "bad_words_ids": st.just([[7], [8, 9], [3]]),
-    "sequence_bias": st.just({(5,): 2.0, (6, 7): -3.0}), "forced_eos_token_id": st.just(EOS),
-}  # fmt: skip
+    "temperature": st.floats(0.1, 3.0),
+    "top_k": st.integers(1, 30),
+    "top_p": st.floats(0.05, 0.99),
+    "min_p": st.floats(0.0, 0.9),
+    "typical_p": st.floats(0.05, 0.95),
+    "epsilon_cutoff": st.floats(0.001, 0.3),
+    "eta_cutoff": st.floats(0.001, 0.3),
+    "top_h": st.floats(0.05, 1.0),
+    "repetition_penalty": st.floats(0.5, 2.0),
+    "no_repeat_ngram_size": st.integers(1, 4),
+    "renormalize_logits": st.booleans(),
+    "min_new_tokens": st.integers(0, 5),
+    "num_return_sequences": st.integers(1, 3),
+    "suppress_tokens": st.just([1, 2]),
+    "exponential_decay_length_penalty": st.just((2, 1.2)),
+    "begin_suppress_tokens": st.just([4, 5]),
+    "bad_words_ids": st.just([[7], [8, 9], [3]]),
+    "sequence_bias": st.just({(5,): 2.0, (6, 7): -3.0}),
+    "forced_eos_token_id": st.just(EOS),
+}
 
 
 @given(
-    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3), seed=st.integers(0, 2**32 - 1),
-    options=st.fixed_dictionaries({}, optional=SAMPLING), eos=st.sampled_from([None, EOS]),
-)  # fmt: skip
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    seed=st.integers(0, 2**32 - 1),
+    options=st.fixed_dictionaries({}, optional=SAMPLING),
+    eos=st.sampled_from([None, EOS]),
+)
 @settings(max_examples=120, deadline=None)
 def test_the_same_seed_gives_transformers_own_sample(lengths, seed, options, eos) -> None:
     if options.get("no_repeat_ngram_size") == 1:
@@ -75,8 +88,9 @@ def test_a_seed_is_a_seed() -> None:
 
 
 def test_log_probabilities_are_the_models_own_before_any_processor() -> None:
-    options = Options(do_sample=True, seed=0, temperature=3.0, top_k=5, suppress_tokens=[1], max_new_tokens=10,
-                      top_logprobs=3)  # fmt: skip
+    options = Options(
+        do_sample=True, seed=0, temperature=3.0, top_k=5, suppress_tokens=[1], max_new_tokens=10, top_logprobs=3
+    )
     completion = generate(TorchStepper(MODEL), [[4, 5]], options)[0]
     text = [4, 5]
     for token, logprob, top in zip(completion.ids, completion.logprobs, completion.top, strict=True):

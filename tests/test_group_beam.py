@@ -21,8 +21,14 @@ def test_a_large_penalty_keeps_first_tokens_apart() -> None:
 
 
 def test_each_prompt_of_a_batch_gets_what_it_gets_alone() -> None:
-    settings = {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.7, "max_new_tokens": 9, "eos_token_id": 3,
-                "num_return_sequences": 2}  # fmt: skip
+    settings = {
+        "num_beams": 4,
+        "num_beam_groups": 2,
+        "diversity_penalty": 0.7,
+        "max_new_tokens": 9,
+        "eos_token_id": 3,
+        "num_return_sequences": 2,
+    }
     prompts = [[4], [7, 8, 9, 10], [5, 6]]
     together = ours({"model": 1, "prompts": prompts, "options": settings})
     alone = [one for prompt in prompts for one in ours({"model": 1, "prompts": [prompt], "options": settings})]

@@ -25,19 +25,31 @@ def ids(rows: int, length: int, seed: int) -> list[list[int]]:
 
 
 @given(
-    rows=st.integers(1, 3), length=st.integers(1, 5), negative=st.none() | st.integers(1, 6), sampling=st.booleans(),
-    scale=st.sampled_from([1.5, 0.0, 3.0, -0.5, 1.0]), seed=st.integers(0, 999), eos=st.sampled_from([None, 3]),
-)  # fmt: skip
+    rows=st.integers(1, 3),
+    length=st.integers(1, 5),
+    negative=st.none() | st.integers(1, 6),
+    sampling=st.booleans(),
+    scale=st.sampled_from([1.5, 0.0, 3.0, -0.5, 1.0]),
+    seed=st.integers(0, 999),
+    eos=st.sampled_from([None, 3]),
+)
 @settings(max_examples=60, deadline=None)
 def test_the_same_tokens(rows, length, negative, sampling, scale, seed, eos) -> None:
     prompts, against = ids(rows, length, seed), None if negative is None else ids(rows, negative, seed + 1)
     names = {"do_sample": sampling, "max_new_tokens": 9, "guidance_scale": scale}
-    theirs = reference_generate(MODEL, prompts, seed, eos_token_id=eos, **names,
-                                negative_prompt_ids=None if against is None else torch.tensor(against))  # fmt: skip
+    theirs = reference_generate(
+        MODEL,
+        prompts,
+        seed,
+        eos_token_id=eos,
+        **names,
+        negative_prompt_ids=None if against is None else torch.tensor(against),
+    )
     if scale == 1:
         against = None
-    options = Options(eos_token_id=eos, seed=seed if sampling else None, negative_prompt_ids=against,
-                      unconditional=second, **names)  # fmt: skip
+    options = Options(
+        eos_token_id=eos, seed=seed if sampling else None, negative_prompt_ids=against, unconditional=second, **names
+    )
     ours = generate(TorchStepper(MODEL), prompts, options)
     assert [one.ids for one in ours] == new_ids(theirs, prompts, eos)
 
@@ -57,8 +69,15 @@ def guided(text: list[int], prompt: int, scale: float, negative: list[int]) -> n
 
 
 def test_beams_keep_their_own_past() -> None:
-    options = Options(num_beams=3, num_return_sequences=3, max_new_tokens=6, guidance_scale=2.0,
-                      negative_prompt_ids=[7, 8], unconditional=second, length_penalty=0.0)  # fmt: skip
+    options = Options(
+        num_beams=3,
+        num_return_sequences=3,
+        max_new_tokens=6,
+        guidance_scale=2.0,
+        negative_prompt_ids=[7, 8],
+        unconditional=second,
+        length_penalty=0.0,
+    )
     ours = generate(TorchStepper(MODEL), [[4, 5]], options)
     for one in ours:
         score, text = 0.0, [4, 5]

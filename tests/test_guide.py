@@ -33,8 +33,10 @@ def test_a_study_runs_and_draws_every_figure_that_it_shows(document: Path, tmp_p
     for name in shown:
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
         assert (document.parent / name).is_file(), f"{name} is not there: run scripts/build_guide.py"
-    without_numbers = [re.sub(r"^```text\n.*?^```\n", "", text, flags=re.MULTILINE | re.DOTALL)
-                       for text in (fresh, document.read_text(encoding="utf-8"))]  # fmt: skip
+    without_numbers = [
+        re.sub(r"^```text\n.*?^```\n", "", text, flags=re.MULTILINE | re.DOTALL)
+        for text in (fresh, document.read_text(encoding="utf-8"))
+    ]
     assert without_numbers[0] == without_numbers[1], "outputs are missing or left over: run scripts/build_guide.py"
 
 

@@ -87,8 +87,13 @@ def stand_in(tmp_path: Path) -> Iterator[type[StandIn]]:
 
 def environment(cache: Path, address: str) -> dict[str, str]:
     """The variables of a process whose hub and cache are these."""
-    settings = {"HF_HOME": str(cache), "HF_ENDPOINT": address, "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}  # fmt: skip
+    settings = {
+        "HF_HOME": str(cache),
+        "HF_ENDPOINT": address,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     return os.environ | settings
 
 
@@ -100,9 +105,12 @@ def locate(name: str, cache: Path, address: str, **variables: str) -> subprocess
         "except (OSError, ValueError) as error: sys.exit(f'{type(error).__name__}: {error}')"
     )
     return subprocess.run(
-        [sys.executable, "-c", code, name], env=environment(cache, address) | variables,
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "-c", code, name],
+        env=environment(cache, address) | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def publish(stand_in: type[StandIn], repository: str, small: Path, *extra: str, without: tuple[str, ...] = ()) -> None:
@@ -113,8 +121,17 @@ def publish(stand_in: type[StandIn], repository: str, small: Path, *extra: str, 
 
 
 def test_an_official_name_fetches_what_is_needed_and_no_more(stand_in, small: Path, tmp_path: Path) -> None:
-    publish(stand_in, "openai-community/gpt2", small, "tokenizer.json", "vocab.json", "merges.txt",
-            "pytorch_model.bin", "tf_model.h5", "README.md")  # fmt: skip
+    publish(
+        stand_in,
+        "openai-community/gpt2",
+        small,
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "pytorch_model.bin",
+        "tf_model.h5",
+        "README.md",
+    )
     first = locate("gpt2", tmp_path / "cache", stand_in.address)
     folder = Path(first.stdout.strip())
     assert first.returncode == 0, first.stderr
@@ -137,8 +154,10 @@ def test_an_index_that_points_elsewhere_fetches_nothing_more(stand_in, small: Pa
     publish(stand_in, "someone/sharded", small, "tokenizer.json", without=("model.safetensors",))
     index = stand_in.folder / "someone/sharded/model.safetensors.index.json"
     elsewhere = '{"weight_map": {"a": "../../x"}}'
-    for content, message in ((elsewhere, "a shard must be a file beside the index, got '../../x'"),
-                             ("[", "model.safetensors.index.json is not valid JSON")):  # fmt: skip
+    for content, message in (
+        (elsewhere, "a shard must be a file beside the index, got '../../x'"),
+        ("[", "model.safetensors.index.json is not valid JSON"),
+    ):
         index.write_text(content)
         done = locate("someone/sharded", tmp_path / message[:5], stand_in.address)
         assert "ValueError" in done.stderr
@@ -153,8 +172,12 @@ def test_shards_and_the_older_tokenizer_files(stand_in, small: Path, tmp_path: P
     shutil.copy(small / "model.safetensors", target / "model-1.safetensors")
     folder = Path(locate("someone/sharded", tmp_path / "cache", stand_in.address).stdout.strip())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "merges.txt", "model-1.safetensors", "model.safetensors.index.json", "vocab.json"
-    ]  # fmt: skip
+        "config.json",
+        "merges.txt",
+        "model-1.safetensors",
+        "model.safetensors.index.json",
+        "vocab.json",
+    ]
 
 
 def test_a_broken_connection_goes_on_where_it_broke(stand_in, small: Path, tmp_path: Path) -> None:
@@ -183,8 +206,11 @@ def test_a_killed_download_leaves_nothing_that_passes_for_a_model(stand_in, smal
 
     stand_in.instead = half
     code = "import sys; from gpt2_np import hub; hub.locate(sys.argv[1])"
-    process = subprocess.Popen([sys.executable, "-c", code, "someone/large"], stderr=subprocess.DEVNULL,
-                               env=environment(tmp_path / "cache", stand_in.address))  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "someone/large"],
+        stderr=subprocess.DEVNULL,
+        env=environment(tmp_path / "cache", stand_in.address),
+    )
     arrived = reached.wait(60)
     process.kill()
     process.wait()

@@ -41,8 +41,9 @@ def same(captured: Captured, model: Model, texts: list[list[int]], **tolerance: 
 @pytest.mark.parametrize("chunk_bytes", [1, 3000, 1 << 30])
 def test_what_is_written_is_what_a_run_gives(tmp_path: Path, chunk_bytes: int) -> None:
     told: list[int] = []
-    captured = capture_corpus(as_loaded(), iter(TEXTS), NAMES, tmp_path / "run", chunk_bytes=chunk_bytes,
-                              progress=told.append)  # fmt: skip
+    captured = capture_corpus(
+        as_loaded(), iter(TEXTS), NAMES, tmp_path / "run", chunk_bytes=chunk_bytes, progress=told.append
+    )
     same(captured, as_loaded(), TEXTS)
     assert told == [len(text) for text in TEXTS]
     assert len(captured.chunks) == {1: 7, 3000: len(captured.chunks), 1 << 30: 1}[chunk_bytes]
@@ -150,8 +151,12 @@ def test_a_corpus_is_cut_into_texts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("xyz")
     (tmp_path / "c.md").write_text("no")
     texts = list(read_corpus(tmp_path, Letters(), length=4, start=0))
-    assert texts == [[0, *Letters().encode("xyz")], [0, *Letters().encode("abc")], [0, *Letters().encode("def")],
-                     [0, *Letters().encode("g")]]  # fmt: skip
+    assert texts == [
+        [0, *Letters().encode("xyz")],
+        [0, *Letters().encode("abc")],
+        [0, *Letters().encode("def")],
+        [0, *Letters().encode("g")],
+    ]
     assert list(read_corpus(tmp_path / "a.txt", Letters(), length=4)) == [Letters().encode("xyz")]
 
 
@@ -197,8 +202,9 @@ def test_an_unreadable_document_stops_with_its_name_and_keeps_the_rest(tmp_path:
     (corpus / "a.txt").write_text("first one")
     (corpus / "b.txt").write_bytes(b"bad \xff")
     with pytest.raises(ValueError, match=r"b.txt must be UTF-8 text; byte 4 is not"):
-        capture_corpus(as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run",
-                       chunk_bytes=chunk_bytes)  # fmt: skip
+        capture_corpus(
+            as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run", chunk_bytes=chunk_bytes
+        )
     assert len(Captured(tmp_path / "run")) == 1
     (corpus / "b.txt").write_text("good")
     captured = capture_corpus(as_loaded(), read_corpus(corpus, Letters(), length=16), NAMES, tmp_path / "run")

@@ -54,8 +54,10 @@ def test_circuits_are_the_dense_products() -> None:
     ov, qk = v @ block.c_proj.weight[8:], q @ k.T
     np.testing.assert_allclose(circuits.ov_circuit(params, CONFIG, 1, 1).full(), ov, atol=1e-6)
     np.testing.assert_allclose(circuits.qk_circuit(params, CONFIG, 1, 1).full(), qk, atol=1e-6)
-    for score, matrix in ((circuits.copying_scores, params.wte @ ov @ params.lm_head.T),
-                          (circuits.matching_scores, params.wte @ qk @ params.wte.T)):  # fmt: skip
+    for score, matrix in (
+        (circuits.copying_scores, params.wte @ ov @ params.lm_head.T),
+        (circuits.matching_scores, params.wte @ qk @ params.wte.T),
+    ):
         values = np.linalg.eigvals(matrix)
         np.testing.assert_allclose(score(params, CONFIG)[1, 1], values.sum().real / np.abs(values).sum(), atol=1e-4)
     u, s, vt = circuits.ov_circuit(params, CONFIG, 1, 1).svd()
@@ -139,8 +141,9 @@ def test_dashboards_find_what_a_full_scan_finds() -> None:
     model, texts = as_loaded(), list(random_ids(9, 12, 31))
     chosen = [(0, 5), (1, 63)]
     post = model.run_with_cache(np.stack(texts))[1]
-    for board, (layer, neuron) in zip(neurons.dashboards(model, iter(texts), chosen, examples=4, context=2), chosen,
-                                      strict=True):  # fmt: skip
+    for board, (layer, neuron) in zip(
+        neurons.dashboards(model, iter(texts), chosen, examples=4, context=2), chosen, strict=True
+    ):
         values = post["post", layer][:, :, neuron]
         order = np.argsort(-values.max(1))[:4]
         assert [example.text for example in board.examples] == order.tolist()

@@ -141,9 +141,11 @@ def test_it_fits_a_phone_and_can_be_read(page: browser.Browser, dark: bool) -> N
         "rgb(21, 23, 26)" if dark else "rgb(251, 250, 247)"
     )
     page.click("#tokens button:nth-child(30)")  # its column of the lens is scrolled into view
-    edges = page.run("const box = e => e.getBoundingClientRect(), table = document.getElementById('lens');"
-                     "const a = box(table.querySelector('td.here')), b = box(table.parentElement);"
-                     "return [a.left - b.left, b.right - a.right]")  # fmt: skip
+    edges = page.run(
+        "const box = e => e.getBoundingClientRect(), table = document.getElementById('lens');"
+        "const a = box(table.querySelector('td.here')), b = box(table.parentElement);"
+        "return [a.left - b.left, b.right - a.right]"
+    )
     assert min(edges) >= 0
     contrast = page.run(CONTRAST)
     page.dark(False)

@@ -17,11 +17,16 @@ from gpt2_np.internals.variants import log_probability, logit_difference, mean_l
 METRIC = logit_difference(5, 9)
 CLEAN, CORRUPTED = golden()["clean"][0], golden()["corrupted"][0]
 SWEEPS = {
-    "resid_pre": ("resid_pre", "position"), "resid_mid": ("hook_resid_mid", "position"),
-    "attn_out": ("attn_out", "position"), "mlp_out": ("mlp_out", "position"), "z": ("attn.hook_z", "head"),
-    "q": ("attn.q", "head"), "v": ("attn.v", "head"), "pattern": ("attn.pattern", "head"),
+    "resid_pre": ("resid_pre", "position"),
+    "resid_mid": ("hook_resid_mid", "position"),
+    "attn_out": ("attn_out", "position"),
+    "mlp_out": ("mlp_out", "position"),
+    "z": ("attn.hook_z", "head"),
+    "q": ("attn.q", "head"),
+    "v": ("attn.v", "head"),
+    "pattern": ("attn.pattern", "head"),
     "z_by_position": ("attn.z", "head position"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -77,12 +82,17 @@ def test_a_path_into_an_mlp_is_its_input_exchanged() -> None:
 
 @given(st.integers(1, 9), st.data())
 def test_a_batch_of_variants_is_what_each_gives_alone(batch: int, data: st.DataObject) -> None:
-    model, pool = as_loaded(), [
-        {}, {"embed": lambda x: x + 1}, {"blocks.1.attn.z": Part(np.zeros_like, heads=1)},
-        {"blocks.0.attn.pattern": Part(lambda p: p * p, positions=[2, 5], heads=[0])},
-        {"blocks.*.mlp_out": np.zeros((1, 8, 16)), "unembed": lambda x: 2 * x},
-        {"blocks.0.attn.result": Part(lambda x: -x, positions=3)},
-    ]  # fmt: skip
+    model, pool = (
+        as_loaded(),
+        [
+            {},
+            {"embed": lambda x: x + 1},
+            {"blocks.1.attn.z": Part(np.zeros_like, heads=1)},
+            {"blocks.0.attn.pattern": Part(lambda p: p * p, positions=[2, 5], heads=[0])},
+            {"blocks.*.mlp_out": np.zeros((1, 8, 16)), "unembed": lambda x: 2 * x},
+            {"blocks.0.attn.result": Part(lambda x: -x, positions=3)},
+        ],
+    )
     variants = data.draw(st.lists(st.sampled_from(pool), max_size=7))
     together = run_variants(model, CLEAN, variants, METRIC, batch=batch)
     alone = [METRIC(model.run_with_edits(CLEAN[None], variant)[0])[0] for variant in variants]
@@ -118,8 +128,10 @@ def test_ablations_are_single_edited_runs(what: str, how: str) -> None:
     ("call", "message"),
     [
         (lambda m: activation_patch(m, [1, 2], [1, 2, 3], METRIC), "equally many tokens, got 2 and 3"),
-        (lambda m: activation_patch(m, CLEAN, CORRUPTED, METRIC, point="residpre"), "no activation of a block is named "
-         "'residpre'; the nearest is 'resid_pre'"),
+        (
+            lambda m: activation_patch(m, CLEAN, CORRUPTED, METRIC, point="residpre"),
+            "no activation of a block is named 'residpre'; the nearest is 'resid_pre'",
+        ),
         (lambda m: activation_patch(m, CLEAN, CORRUPTED, METRIC, over="token"), "over must be 'layer', .* got 'token'"),
         (lambda m: activation_patch(m, CLEAN, CORRUPTED, METRIC, over="head"), "blocks.0.resid_pre has no heads, got"),
         (lambda m: path_patch(m, CLEAN, CORRUPTED, METRIC, [("blocks.0.attn.z", 1)]), "a receiver must be a block's"),

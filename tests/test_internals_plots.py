@@ -51,8 +51,9 @@ def test_the_lens_writes_the_likeliest_token_into_its_cell() -> None:
     axes = plots.lens(looked, [str(token) for token in ids], decode).axes[0]
     written = {text.get_position(): text.get_text() for text in axes.texts}
     best = looked.logits.argmax(-1)
-    assert written == {(at, len(best) - 1 - row): plots.visible(decode([best[row, at]])) for row, at in
-                       np.ndindex(*best.shape)}  # fmt: skip
+    assert written == {
+        (at, len(best) - 1 - row): plots.visible(decode([best[row, at]])) for row, at in np.ndindex(*best.shape)
+    }
 
 
 def test_bars_lines_points_scores_and_dashboards(tmp_path: Path) -> None:

@@ -57,8 +57,13 @@ def test_the_new_parameters_are_what_their_names_say(exact: Model) -> None:
     for block in params.h:
         assert not [norm for norm in (block.ln_1, block.ln_2) if norm.bias.any()]
         assert not block.attn.c_attn.bias[2 * CONFIG.n_embd :].any()
-        for array in (block.attn.c_attn.weight.T, block.mlp.c_fc.weight.T, block.attn.c_proj.weight,
-                      block.mlp.c_proj.weight, block.mlp.c_proj.bias):  # fmt: skip
+        for array in (
+            block.attn.c_attn.weight.T,
+            block.mlp.c_fc.weight.T,
+            block.attn.c_proj.weight,
+            block.mlp.c_proj.weight,
+            block.mlp.c_proj.bias,
+        ):
             np.testing.assert_allclose(array.mean(-1), 0, atol=1e-15)
     np.testing.assert_allclose(params.lm_head.mean(0), 0, atol=1e-15)
     np.testing.assert_allclose(params.wte.mean(-1), 0, atol=1e-15)

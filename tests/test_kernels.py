@@ -25,8 +25,10 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 def in_float64(function: str, *arguments):
     """What the readable twin gives in float64: the truth that both are held against."""
-    wide = [argument.astype(np.float64) if getattr(argument, "dtype", None) == np.float32 else argument
-            for argument in arguments]  # fmt: skip
+    wide = [
+        argument.astype(np.float64) if getattr(argument, "dtype", None) == np.float32 else argument
+        for argument in arguments
+    ]
     return getattr(ops, function)(*wide)
 
 
@@ -125,8 +127,10 @@ def run(code: str, *arguments: str, **variables: str) -> str:
     return subprocess.check_output([sys.executable, "-c", code, *arguments], env=os.environ | variables, text=True)
 
 
-LOGITS = ("import sys; from gpt2_np.session import Model; s = Model.from_pretrained(sys.argv[1]).start();"
-          "s.feed([[1, 2, 3]]); print(float(s.feed([[4]])[0, 5]))")  # fmt: skip
+LOGITS = (
+    "import sys; from gpt2_np.session import Model; s = Model.from_pretrained(sys.argv[1]).start();"
+    "s.feed([[1, 2, 3]]); print(float(s.feed([[4]])[0, 5]))"
+)
 
 
 BITS = """

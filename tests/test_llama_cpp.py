@@ -19,9 +19,14 @@ from decoders.repetition import DRY, RecentPenalty
 GOLDEN = json.loads((Path(__file__).parent / "golden/llama_cpp.json").read_text())
 ROWS = [np.array(row, np.float32) for row in GOLDEN["rows"]]
 BUILD = {
-    "top_k": L.TopK, "top_p": L.TopP, "min_p": L.MinP, "typical_p": L.Typical, "top_n_sigma": L.TopNSigma,
-    "dynatemp": L.DynamicTemperature, "xtc": lambda threshold, keep: L.XTC(1.0, threshold, lambda: 0.5, keep),
-}  # fmt: skip
+    "top_k": L.TopK,
+    "top_p": L.TopP,
+    "min_p": L.MinP,
+    "typical_p": L.Typical,
+    "top_n_sigma": L.TopNSigma,
+    "dynatemp": L.DynamicTemperature,
+    "xtc": lambda threshold, keep: L.XTC(1.0, threshold, lambda: 0.5, keep),
+}
 
 
 def call(processor, row, text=()) -> np.ndarray:
@@ -87,8 +92,9 @@ def test_mirostat_wants_one_id_at_a_time() -> None:
 
 
 @pytest.mark.parametrize("sampler", [MirostatV1, MirostatV2])
-@given(row=st.lists(st.sampled_from([-np.inf, -100.0, 0.0, 1.0, 100.0]), min_size=2, max_size=9),
-       tau=st.floats(0.01, 50))  # fmt: skip
+@given(
+    row=st.lists(st.sampled_from([-np.inf, -100.0, 0.0, 1.0, 100.0]), min_size=2, max_size=9), tau=st.floats(0.01, 50)
+)
 @settings(max_examples=60, deadline=None)
 def test_mirostat_keeps_the_best_whatever_comes(sampler, row: list[float], tau: float) -> None:
     row[0] = 100.0
@@ -98,8 +104,13 @@ def test_mirostat_keeps_the_best_whatever_comes(sampler, row: list[float], tau: 
 def test_the_default_chain() -> None:
     for case in GOLDEN["chains"]:
         s, row = case["setting"], ROWS[case["row"]]
-        chain = [L.TopK(int(s["top_k"])), L.Typical(s["typical_p"]), L.TopP(s["top_p"]), L.MinP(s["min_p"]),
-                 W.Temperature(s["temperature"])]  # fmt: skip
+        chain = [
+            L.TopK(int(s["top_k"])),
+            L.Typical(s["typical_p"]),
+            L.TopP(s["top_p"]),
+            L.MinP(s["min_p"]),
+            W.Temperature(s["temperature"]),
+        ]
         for processor in ([L.TopNSigma(s["top_n_sigma"])] if s["top_n_sigma"] > 0 else []) + chain:
             row = call(processor, row)
         assert left(row) == case["ids"]
@@ -159,8 +170,11 @@ def naive(text: list[int], dry: DRY) -> dict[int, int]:
 words = st.lists(st.integers(0, 3), min_size=1, max_size=2).map(tuple)
 
 
-@given(text=st.lists(st.integers(0, 3), min_size=1, max_size=30), allowed=st.integers(0, 4),
-       breakers=st.lists(words, max_size=2, unique_by=lambda word: word[0]))  # fmt: skip
+@given(
+    text=st.lists(st.integers(0, 3), min_size=1, max_size=30),
+    allowed=st.integers(0, 4),
+    breakers=st.lists(words, max_size=2, unique_by=lambda word: word[0]),
+)
 @settings(max_examples=200, deadline=None)
 def test_dry_is_what_its_definition_says(text, allowed, breakers) -> None:
     dry = DRY(1.0, 2.0, allowed, None, tuple(breakers))
@@ -186,13 +200,29 @@ def test_ranking_is_a_stable_sort(row: list[float], n: int) -> None:
     assert np.flatnonzero(best(scores, n)).tolist() == sorted(np.argsort(-scores, kind="stable")[:n].tolist())
 
 
-KEEPING = [L.TopK(2), L.TopP(0.4), L.TopP(0.4, 3), L.MinP(0.5), L.MinP(0.5, 3), L.Typical(0.3), L.Typical(0.3, 3),
-           L.TopNSigma(0.5), L.XTC(1.0, 0.1, lambda: 0.0), L.DynamicTemperature(1.0, 1.0)]  # fmt: skip
+KEEPING = [
+    L.TopK(2),
+    L.TopP(0.4),
+    L.TopP(0.4, 3),
+    L.MinP(0.5),
+    L.MinP(0.5, 3),
+    L.Typical(0.3),
+    L.Typical(0.3, 3),
+    L.TopNSigma(0.5),
+    L.XTC(1.0, 0.1, lambda: 0.0),
+    L.DynamicTemperature(1.0, 1.0),
+]
 
 
 @pytest.mark.parametrize("processor", KEEPING, ids=range(len(KEEPING)))
-@given(rows=st.lists(st.lists(st.sampled_from([-np.inf, -1e4, -2.0, 0.0, 1.0, 3.0, 1e4]), min_size=6, max_size=6),
-                     min_size=1, max_size=3), there=st.integers(0, 5))  # fmt: skip
+@given(
+    rows=st.lists(
+        st.lists(st.sampled_from([-np.inf, -1e4, -2.0, 0.0, 1.0, 3.0, 1e4]), min_size=6, max_size=6),
+        min_size=1,
+        max_size=3,
+    ),
+    there=st.integers(0, 5),
+)
 @settings(max_examples=60, deadline=None)
 def test_every_row_keeps_a_token_and_brings_none_back(processor, rows, there: int) -> None:
     scores = np.array(rows, np.float32)

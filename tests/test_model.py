@@ -66,19 +66,32 @@ def test_token_type_ids_are_looked_up_in_wte_and_added(backend: str, small: Path
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(
-    heads=st.integers(1, 6), width=st.integers(1, 40), layers=st.integers(1, 3), vocabulary=st.integers(1, 130),
-    inner=st.none() | st.integers(1, 90), rows=st.integers(1, 3), positions=st.integers(1, 24),
-    chunk=st.integers(1, 24), tied=st.booleans(), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    heads=st.integers(1, 6),
+    width=st.integers(1, 40),
+    layers=st.integers(1, 3),
+    vocabulary=st.integers(1, 130),
+    inner=st.none() | st.integers(1, 90),
+    rows=st.integers(1, 3),
+    positions=st.integers(1, 24),
+    chunk=st.integers(1, 24),
+    tied=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
 @example(heads=2, width=1, layers=3, vocabulary=27, inner=None, rows=1, positions=7, chunk=1, tied=False, seed=1969)
 @settings(max_examples=40, deadline=None)
 def test_any_shape_whole_and_in_chunks(
     tmp_path_factory, backend, heads, width, layers, vocabulary, inner, rows, positions, chunk, tied, seed
 ) -> None:
     reference = reference_model(
-        seed, n_head=heads, n_embd=heads * width, n_layer=layers, vocab_size=vocabulary, n_inner=inner, n_positions=24,
+        seed,
+        n_head=heads,
+        n_embd=heads * width,
+        n_layer=layers,
+        vocab_size=vocabulary,
+        n_inner=inner,
+        n_positions=24,
         tie_word_embeddings=tied,
-    )  # fmt: skip
+    )
     model = Model.from_pretrained(save(reference, tmp_path_factory.mktemp("any")), backend=backend)
     ids = random_ids(rows, positions, vocabulary, seed)
     expected = reference_logits(reference, ids)

@@ -54,8 +54,11 @@ def test_greedy(model: GPT2, theirs: GPT2LMHeadModel) -> None:
 @pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
 def test_temperature(temperature: float, model: GPT2, theirs: GPT2LMHeadModel) -> None:
     torch.manual_seed(3)
-    expected = in_torch(theirs, model.prompt_ids("The meaning of life is"),
-                        lambda logits: torch.multinomial(torch.softmax(logits / temperature, -1), 1))  # fmt: skip
+    expected = in_torch(
+        theirs,
+        model.prompt_ids("The meaning of life is"),
+        lambda logits: torch.multinomial(torch.softmax(logits / temperature, -1), 1),
+    )
     ours = notebook.temperature_decode("The meaning of life is", LENGTH, temperature, seed=3, model=model)
     assert ours == text(model, expected)
 

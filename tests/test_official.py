@@ -100,15 +100,22 @@ def test_the_prompts_are_those_that_transformer_lens_draws() -> None:
 def test_a_wrong_batch_and_a_wrong_end_are_mismatches(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GPT2.from_pretrained()
     texts = [start + model.generate(start, max_new_tokens=4).text for start in ("The king", "Once")]
-    known = [official.Known("x", start, {"max_new_tokens": 4}, "here", text)
-             for start, text in zip(("The king", "Once"), texts, strict=True)]  # fmt: skip
+    known = [
+        official.Known("x", start, {"max_new_tokens": 4}, "here", text)
+        for start, text in zip(("The king", "Once"), texts, strict=True)
+    ]
     assert [check.verdict for check in official.together(known, model)] == ["same"]
     swapped = [known[0], replace(known[1], text=texts[0])]
     assert [check.verdict for check in official.together(swapped, model)] == ["mismatch"]
     end = model.config.eos_token_ids[0]
     out = model.generate("The king", max_new_tokens=4, forced_eos_token_id=end)
-    ended = official.Known("x", "The king", {"max_new_tokens": 4, "forced_eos_token_id": end}, "here",
-                           "The king" + out.text + "<|endoftext|>")  # fmt: skip
+    ended = official.Known(
+        "x",
+        "The king",
+        {"max_new_tokens": 4, "forced_eos_token_id": end},
+        "here",
+        "The king" + out.text + "<|endoftext|>",
+    )
     assert official.output(0, ended, model).passed
     assert not official.output(0, replace(ended, text="The king" + out.text), model).passed
 

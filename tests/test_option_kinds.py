@@ -12,25 +12,72 @@ from decoders import Options
 from gpt2_np import GPT2
 
 ODD: list[Any] = [
-    "x", "", True, -1, 0, 1.5, float("nan"), float("inf"), -float("inf"), 10**20, [], [1], [["a"]], {}, {"a": 1}, None,
-    np.float32(0.5), np.int64(2), np.array([1, 2]), object(), b"x", (1, 2), [[1, 2]], [[]], [-1], [True],
-    {1: float("nan")}, {"x": 2.0}, [([1], "a")], [1.5], len,
-]  # fmt: skip
+    "x",
+    "",
+    True,
+    -1,
+    0,
+    1.5,
+    float("nan"),
+    float("inf"),
+    -float("inf"),
+    10**20,
+    [],
+    [1],
+    [["a"]],
+    {},
+    {"a": 1},
+    None,
+    np.float32(0.5),
+    np.int64(2),
+    np.array([1, 2]),
+    object(),
+    b"x",
+    (1, 2),
+    [[1, 2]],
+    [[]],
+    [-1],
+    [True],
+    {1: float("nan")},
+    {"x": 2.0},
+    [([1], "a")],
+    [1.5],
+    len,
+]
 BEAMS = {"num_beams": 2}
 # What an option needs beside it to act at all; the others are given do_sample.
 BESIDE: dict[str, dict[str, Any]] = {
-    "xtc_threshold": {"xtc_probability": 0.5}, "dynatemp_exponent": {"dynatemp_range": 0.2},
-    "mirostat_tau": {"mirostat": 2}, "mirostat_eta": {"mirostat": 2}, "dry_base": {"dry_multiplier": 1.0},
-    "dry_allowed_length": {"dry_multiplier": 1.0}, "dry_penalty_last_n": {"dry_multiplier": 1.0},
-    "dry_sequence_breakers": {"dry_multiplier": 1.0}, "negative_prompt_ids": {"guidance_scale": 2.0},
-    "penalty_last_n": {"repetition_penalty": 1.2}, "cuda_multiprocessors": {"rng": "cuda"}, "length_penalty": BEAMS,
-    "early_stopping": BEAMS, "num_beam_groups": BEAMS | {"diversity_penalty": 1.0},
-    "diversity_penalty": BEAMS | {"num_beam_groups": 2}, "force_words_ids": BEAMS, "stochastic_beams": BEAMS,
-    "min_tokens_to_keep": {"top_k": 3}, "penalty_alpha": {"top_k": 3},
-}  # fmt: skip
+    "xtc_threshold": {"xtc_probability": 0.5},
+    "dynatemp_exponent": {"dynatemp_range": 0.2},
+    "mirostat_tau": {"mirostat": 2},
+    "mirostat_eta": {"mirostat": 2},
+    "dry_base": {"dry_multiplier": 1.0},
+    "dry_allowed_length": {"dry_multiplier": 1.0},
+    "dry_penalty_last_n": {"dry_multiplier": 1.0},
+    "dry_sequence_breakers": {"dry_multiplier": 1.0},
+    "negative_prompt_ids": {"guidance_scale": 2.0},
+    "penalty_last_n": {"repetition_penalty": 1.2},
+    "cuda_multiprocessors": {"rng": "cuda"},
+    "length_penalty": BEAMS,
+    "early_stopping": BEAMS,
+    "num_beam_groups": BEAMS | {"diversity_penalty": 1.0},
+    "diversity_penalty": BEAMS | {"num_beam_groups": 2},
+    "force_words_ids": BEAMS,
+    "stochastic_beams": BEAMS,
+    "min_tokens_to_keep": {"top_k": 3},
+    "penalty_alpha": {"top_k": 3},
+}
 CALLED = ("prefix_allowed_tokens_fn", "unconditional", "assistant_model")
-WITHOUT_DRAWS = {"length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty", "force_words_ids",
-                 "penalty_alpha", "num_beams", "exhaustive"}  # fmt: skip
+WITHOUT_DRAWS = {
+    "length_penalty",
+    "early_stopping",
+    "num_beam_groups",
+    "diversity_penalty",
+    "force_words_ids",
+    "penalty_alpha",
+    "num_beams",
+    "exhaustive",
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +109,14 @@ def refusal(model: GPT2, asked: dict[str, Any]) -> str:
 
 
 def test_numpy_s_numbers_are_numbers() -> None:
-    options = Options(do_sample=True, top_k=np.int64(5), temperature=np.float32(0.5), seed=np.uint32(3),
-                      suppress_tokens=np.array([1, 2]), bad_words_ids=[np.array([3, 4])])  # fmt: skip
+    options = Options(
+        do_sample=True,
+        top_k=np.int64(5),
+        temperature=np.float32(0.5),
+        seed=np.uint32(3),
+        suppress_tokens=np.array([1, 2]),
+        bad_words_ids=[np.array([3, 4])],
+    )
     assert (options.top_k, options.temperature, options.seed) == (5, 0.5, 3)
     assert (options.suppress_tokens, options.bad_words_ids) == ([1, 2], [[3, 4]])
     assert type(options.top_k) is int

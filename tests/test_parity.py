@@ -51,13 +51,23 @@ def test_any_model_gives_the_same_tokens_or_a_proven_near_tie(tmp_path_factory: 
     errors: list[tuple[float, float]] = []
 
     @given(
-        heads=st.integers(1, 4), width=st.integers(4, 16), layers=st.integers(1, 3), vocabulary=st.integers(8, 60),
-        length=st.integers(1, 8), seed=st.integers(0, 2**31),
-        options=st.sampled_from([
-            {}, {"num_beams": 3}, {"do_sample": True}, {"do_sample": True, "temperature": 0.7, "top_k": 7},
-            {"do_sample": True, "top_p": 0.8}, {"do_sample": True, "min_p": 0.1, "num_return_sequences": 1},
-        ]),
-    )  # fmt: skip
+        heads=st.integers(1, 4),
+        width=st.integers(4, 16),
+        layers=st.integers(1, 3),
+        vocabulary=st.integers(8, 60),
+        length=st.integers(1, 8),
+        seed=st.integers(0, 2**31),
+        options=st.sampled_from(
+            [
+                {},
+                {"num_beams": 3},
+                {"do_sample": True},
+                {"do_sample": True, "temperature": 0.7, "top_k": 7},
+                {"do_sample": True, "top_p": 0.8},
+                {"do_sample": True, "min_p": 0.1, "num_return_sequences": 1},
+            ]
+        ),
+    )
     @settings(max_examples=200, deadline=None)
     def any_model(heads, width, layers, vocabulary, length, seed, options) -> None:
         fields = {"n_head": heads, "n_embd": heads * width, "n_layer": layers, "vocab_size": vocabulary}

@@ -31,8 +31,9 @@ def scores(draw: st.DrawFn, rows: int) -> np.ndarray:
 def inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """(rows, length) ids so far and (rows, V) scores."""
     rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 9))
-    ids = np.array(draw(st.lists(st.lists(st.integers(0, V - 1), min_size=length, max_size=length),
-                                 min_size=rows, max_size=rows)))  # fmt: skip
+    ids = np.array(
+        draw(st.lists(st.lists(st.integers(0, V - 1), min_size=length, max_size=length), min_size=rows, max_size=rows))
+    )
     return ids, draw(scores(rows))
 
 
@@ -61,14 +62,20 @@ EXACT = {
     "forced eos": (lambda n: P.ForcedEOS(1 + n, EOS), lambda n: theirs.ForcedEOSTokenLogitsProcessor(1 + n, list(EOS))),
     "suppress": (lambda n: P.Suppress((n, 1)), lambda n: theirs.SuppressTokensLogitsProcessor([n, 1])),
     "begin": (lambda n: P.SuppressAtBegin((n, 1), 3), lambda n: theirs.SuppressTokensAtBeginLogitsProcessor([n, 1], 3)),
-    "decay": (lambda n: P.ExponentialDecayLengthPenalty(1 + n % 4, 1.3, EOS),
-              lambda n: theirs.ExponentialDecayLengthPenalty((n % 4, 1.3), list(EOS), 1)),
-    "bias": (lambda n: P.SequenceBias({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
-             lambda n: theirs.SequenceBiasLogitsProcessor({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0})),
-    "bad words": (lambda n: P.bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
-                  lambda n: theirs.NoBadWordsLogitsProcessor([[n], [1, n], [2], [4, 4, 4]], list(EOS))),
+    "decay": (
+        lambda n: P.ExponentialDecayLengthPenalty(1 + n % 4, 1.3, EOS),
+        lambda n: theirs.ExponentialDecayLengthPenalty((n % 4, 1.3), list(EOS), 1),
+    ),
+    "bias": (
+        lambda n: P.SequenceBias({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
+        lambda n: theirs.SequenceBiasLogitsProcessor({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
+    ),
+    "bad words": (
+        lambda n: P.bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
+        lambda n: theirs.NoBadWordsLogitsProcessor([[n], [1, n], [2], [4, 4, 4]], list(EOS)),
+    ),
     "invalid": (lambda n: P.RemoveInvalid(), lambda n: theirs.InfNanRemoveLogitsProcessor()),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", EXACT)

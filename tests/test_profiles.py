@@ -41,8 +41,15 @@ def test_llama_cpp_s_chain() -> None:
 def test_llama_cpp_s_penalties() -> None:
     for case in LLAMA_CPP["penalties"]:
         last_n, repeat, presence, frequency = case["setting"]
-        row = process(LLAMA_CPP["rows"][case["row"]], case["text"], profile="llama.cpp", penalty_last_n=int(last_n),
-                      repetition_penalty=repeat, presence_penalty=presence, frequency_penalty=frequency)  # fmt: skip
+        row = process(
+            LLAMA_CPP["rows"][case["row"]],
+            case["text"],
+            profile="llama.cpp",
+            penalty_last_n=int(last_n),
+            repetition_penalty=repeat,
+            presence_penalty=presence,
+            frequency_penalty=frequency,
+        )
         np.testing.assert_allclose(row, case["scores"], rtol=1e-5, atol=1e-6)
 
 
@@ -95,9 +102,13 @@ def test_a_profile_fills_in_its_engine_s_defaults() -> None:
     assert Options(profile="llama.cpp").temperature is None  # greedy
 
 
-ORDERABLE = {"temperature": (0.4, theirs.TemperatureLogitsWarper), "top_k": (3, theirs.TopKLogitsWarper),
-             "top_p": (0.7, theirs.TopPLogitsWarper), "min_p": (0.3, theirs.MinPLogitsWarper),
-             "repetition_penalty": (1.7, theirs.RepetitionPenaltyLogitsProcessor)}  # fmt: skip
+ORDERABLE = {
+    "temperature": (0.4, theirs.TemperatureLogitsWarper),
+    "top_k": (3, theirs.TopKLogitsWarper),
+    "top_p": (0.7, theirs.TopPLogitsWarper),
+    "min_p": (0.3, theirs.MinPLogitsWarper),
+    "repetition_penalty": (1.7, theirs.RepetitionPenaltyLogitsProcessor),
+}
 
 
 @given(order=st.permutations(list(ORDERABLE)), seed=st.integers(0, 999))
@@ -120,8 +131,15 @@ def test_order_matters() -> None:
 
 
 def test_what_an_order_does_not_name_keeps_its_place() -> None:
-    options = Options(do_sample=True, temperature=0.5, top_k=3, repetition_penalty=1.1, no_repeat_ngram_size=2,
-                      renormalize_logits=True, order=["top_k", "repetition_penalty", "temperature"])  # fmt: skip
+    options = Options(
+        do_sample=True,
+        temperature=0.5,
+        top_k=3,
+        repetition_penalty=1.1,
+        no_repeat_ngram_size=2,
+        renormalize_logits=True,
+        order=["top_k", "repetition_penalty", "temperature"],
+    )
     names = [named.option for named in pipeline.build(options, 0, 1, 9)]
     assert names == ["no_repeat_ngram_size", "top_k", "repetition_penalty", "temperature", "renormalize_logits"]
 
@@ -130,18 +148,24 @@ def test_what_an_order_does_not_name_keeps_its_place() -> None:
     ("options", "message"),
     [
         ({"profile": "vllm"}, "profile must be one of llama.cpp, ctranslate2, mlx-lm, got 'vllm'"),
-        ({"profile": "llama.cpp", "do_sample": True, "eta_cutoff": 0.1},
-         "profile 'llama.cpp' has no eta_cutoff; leave one of the two out"),
+        (
+            {"profile": "llama.cpp", "do_sample": True, "eta_cutoff": 0.1},
+            "profile 'llama.cpp' has no eta_cutoff; leave one of the two out",
+        ),
         ({"profile": "mlx-lm", "no_repeat_ngram_size": 2}, "profile 'mlx-lm' has no no_repeat_ngram_size; .*"),
         ({"profile": "mlx-lm", "do_sample": True, "dynatemp_range": 0.5}, "profile 'mlx-lm' has no dynatemp_range; .*"),
         ({"profile": "ctranslate2", "num_beams": 3}, "profile 'ctranslate2' is about sampling; leave num_beams out"),
-        ({"profile": "llama.cpp", "do_sample": True, "mirostat": 2, "repetition_penalty": 1.5},
-         "mirostat in llama.cpp can't be combined with repetition_penalty, got 1.5"),
+        (
+            {"profile": "llama.cpp", "do_sample": True, "mirostat": 2, "repetition_penalty": 1.5},
+            "mirostat in llama.cpp can't be combined with repetition_penalty, got 1.5",
+        ),
         ({"do_sample": True, "mirostat": 3}, "mirostat must be 1 or 2, got 3"),
         ({"do_sample": True, "mirostat": 2, "top_p": 0.5}, "mirostat can't be combined with top_p, got 0.5"),
         ({"mirostat": 2}, "mirostat acts only when sampling; give do_sample too, or leave mirostat out"),
-        ({"do_sample": True, "top_k": 3, "order": ["top_p"]},
-         "order must name every sampler in use \\(top_k is missing\\), got \\['top_p'\\]"),
+        (
+            {"do_sample": True, "top_k": 3, "order": ["top_p"]},
+            "order must name every sampler in use \\(top_k is missing\\), got \\['top_p'\\]",
+        ),
         ({"do_sample": True, "dynatemp_range": 0.3, "order": ["top_p"]}, "order must .*temperature is missing.*"),
         ({"order": ["topk"]}, "order may name guidance_scale, .*, got 'topk'"),
         ({"order": ["top_k", "top_k"]}, "order must name nothing twice, got 'top_k'"),
@@ -156,15 +180,17 @@ def test_what_an_order_does_not_name_keeps_its_place() -> None:
         ({"dry_multiplier": 1.0, "dry_base": 0.5}, "dry_base must be at least 1, got 0.5"),
         ({"dry_multiplier": 1.0, "dry_sequence_breakers": [[]]}, "dry_sequence_breakers must not be empty, got .*"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_refused(options, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         Options(**options)
 
 
 def test_ids_outside_the_vocabulary() -> None:
-    for options in ({"dry_multiplier": 1.0, "dry_sequence_breakers": [[99]]},
-                    {"guidance_scale": 2.0, "negative_prompt_ids": [99], "unconditional": object},
-                    {"guidance_scale": 2.0, "negative_prompt_ids": [[1], [99]], "unconditional": object}):  # fmt: skip
+    for options in (
+        {"dry_multiplier": 1.0, "dry_sequence_breakers": [[99]]},
+        {"guidance_scale": 2.0, "negative_prompt_ids": [99], "unconditional": object},
+        {"guidance_scale": 2.0, "negative_prompt_ids": [[1], [99]], "unconditional": object},
+    ):
         with pytest.raises(ValueError, match="must hold ids between 0 and 9, got 99"):
             Options(**options).check_vocabulary(10)

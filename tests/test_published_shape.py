@@ -26,8 +26,11 @@ def theirs() -> GPT2LMHeadModel:
 def folder(theirs: GPT2LMHeadModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model as the published file has it: no prefix, mask buffers, the head tied and left out."""
     folder = tmp_path_factory.mktemp("gpt2")
-    tensors = {name.removeprefix("transformer."): tensor.contiguous()
-               for name, tensor in theirs.state_dict().items() if name != "lm_head.weight"}  # fmt: skip
+    tensors = {
+        name.removeprefix("transformer."): tensor.contiguous()
+        for name, tensor in theirs.state_dict().items()
+        if name != "lm_head.weight"
+    }
     masks = {f"h.{layer}.attn.bias": torch.ones(1, 1, 1024, 1024).tril() for layer in range(12)}
     save_file(tensors | masks, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_ctx": 1024, "eos_token_id": None}))
@@ -56,7 +59,8 @@ def test_tokens(options: dict, tokens: int, theirs: GPT2LMHeadModel, folder: Pat
     ids = torch.tensor([PROMPT])
     torch.set_num_threads(2)
     with torch.inference_mode():
-        expected = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens,
-                                   pad_token_id=0, **options)[0, len(PROMPT) :].tolist()  # fmt: skip
+        expected = theirs.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, pad_token_id=0, **options
+        )[0, len(PROMPT) :].tolist()
     torch.set_num_threads(1)
     assert GPT2.from_pretrained(folder).generate(PROMPT, max_new_tokens=tokens, **options).ids == expected

@@ -22,7 +22,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
 
 @given(
     rows=st.integers(1, 9), columns=st.integers(1, 70), scale=st.sampled_from([1e-6, 1.0, 1e6]), seed=st.integers(0, 99)
-)  # fmt: skip
+)
 @settings(max_examples=60, deadline=None)
 def test_each_weight_is_as_near_as_the_format_allows(rows: int, columns: int, scale: float, seed: int) -> None:
     weight = normal(rows, columns, seed=seed) * np.float32(scale)
@@ -41,9 +41,12 @@ def test_each_weight_is_as_near_as_the_format_allows(rows: int, columns: int, sc
 
 
 @given(
-    rows=st.integers(1, 100), columns=st.integers(1, 9), size=st.integers(1, 9), start=st.integers(0, 8),
+    rows=st.integers(1, 100),
+    columns=st.integers(1, 9),
+    size=st.integers(1, 9),
+    start=st.integers(0, 8),
     seed=st.integers(0, 99),
-)  # fmt: skip
+)
 @settings(max_examples=60, deadline=None)
 def test_some_outputs_are_those_outputs_of_the_whole(rows: int, columns: int, size: int, start: int, seed: int) -> None:
     part = slice(min(start, columns), min(start + size, columns))

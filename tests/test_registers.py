@@ -217,6 +217,8 @@ print([hashlib.sha256(result.tobytes()).hexdigest() for result in results])
 def test_whoever_compiles_gets_the_bits_of_those_who_find_it_compiled(tmp_path: Path) -> None:
     # Numba compiles a parallel loop once for the process that asks, and once more for the file that others load.
     environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    first, second = (subprocess.run([sys.executable, "-c", SAME], env=environment, capture_output=True, text=True,
-                                    check=True).stdout for _ in range(2))  # fmt: skip
+    first, second = (
+        subprocess.run([sys.executable, "-c", SAME], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    )
     assert first == second

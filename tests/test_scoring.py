@@ -49,8 +49,11 @@ def test_a_text_after_a_prompt_costs_what_transformers_says(model: GPT2, theirs)
     assert alone.nll + loss(theirs, [0, *before], ids) == pytest.approx(whole.nll, rel=1e-5)
 
 
-@given(prompt=st.text("ab the", max_size=8), choices=st.lists(WORDS, min_size=1, max_size=4),
-       by=st.sampled_from(["sum", "token", "byte"]))  # fmt: skip
+@given(
+    prompt=st.text("ab the", max_size=8),
+    choices=st.lists(WORDS, min_size=1, max_size=4),
+    by=st.sampled_from(["sum", "token", "byte"]),
+)
 @settings(max_examples=40, deadline=None)
 def test_choices_against_brute_force(prompt: str, choices: list[str], by: str, model: GPT2) -> None:
     ranked = model.rank_choices(prompt, choices, by=by)

@@ -48,8 +48,16 @@ TEXTS = all_texts(1, 2)  # 1 + 3 · 4 = 13
 
 def sample(seed: int, k: int = 3, **more) -> tuple[list[tuple[int, ...]], tuple[Draw, ...]]:
     trace: list[tuple[Draw, ...]] = []
-    options = Options(num_beams=k, do_sample=True, stochastic_beams=True, seed=seed, max_new_tokens=2,
-                      eos_token_id=EOS, num_return_sequences=k, **more)  # fmt: skip
+    options = Options(
+        num_beams=k,
+        do_sample=True,
+        stochastic_beams=True,
+        seed=seed,
+        max_new_tokens=2,
+        eos_token_id=EOS,
+        num_return_sequences=k,
+        **more,
+    )
     found = generate(Table(), [[2, 1]], options, trace=trace)
     return [tuple(one.ids) for one in found], trace[0]
 

@@ -41,10 +41,19 @@ def test_transformers_loads_the_bundled_folder_and_writes_the_same(model: GPT2, 
     beams = reference.generate(**inputs, max_new_tokens=60, num_beams=4, do_sample=False, pad_token_id=0)
     assert model.generate(PROMPT, max_new_tokens=60, num_beams=4).ids == beams[0, inputs.input_ids.shape[1] :].tolist()
     torch.manual_seed(11)
-    sampled = reference.generate(**inputs, max_new_tokens=100, do_sample=True, top_k=0, top_p=0.9, temperature=0.8,
-                                 num_return_sequences=3, pad_token_id=0)  # fmt: skip
-    ours = model.generate(PROMPT, max_new_tokens=100, do_sample=True, top_p=0.9, temperature=0.8, seed=11,
-                          num_return_sequences=3)  # fmt: skip
+    sampled = reference.generate(
+        **inputs,
+        max_new_tokens=100,
+        do_sample=True,
+        top_k=0,
+        top_p=0.9,
+        temperature=0.8,
+        num_return_sequences=3,
+        pad_token_id=0,
+    )
+    ours = model.generate(
+        PROMPT, max_new_tokens=100, do_sample=True, top_p=0.9, temperature=0.8, seed=11, num_return_sequences=3
+    )
     for mine, row in zip(ours, sampled[:, inputs.input_ids.shape[1] :].tolist(), strict=True):
         assert mine.ids == row[: len(mine.ids)]
 
@@ -93,17 +102,19 @@ def test_stop_strings_end_as_in_transformers(model: GPT2, theirs) -> None:
     reference, tokenizer = theirs
     inputs = tokenizer(PROMPT, return_tensors="pt")
     for stop in (["the"], [" of the"], ["zzz", "and"], [", a"]):
-        expected = reference.generate(**inputs, max_new_tokens=40, do_sample=False, stop_strings=stop,
-                                      tokenizer=tokenizer, pad_token_id=0)  # fmt: skip
+        expected = reference.generate(
+            **inputs, max_new_tokens=40, do_sample=False, stop_strings=stop, tokenizer=tokenizer, pad_token_id=0
+        )
         assert model.generate(PROMPT, max_new_tokens=40, stop_strings=stop).ids == (
             expected[0, inputs.input_ids.shape[1] :].tolist()
         )
 
 
 @given(
-    text=st.text(alphabet="ab <", min_size=1, max_size=12), cut=st.integers(0, 12),
+    text=st.text(alphabet="ab <", min_size=1, max_size=12),
+    cut=st.integers(0, 12),
     stop=st.text("ab <", min_size=1, max_size=4),
-)  # fmt: skip
+)
 @settings(max_examples=200, deadline=None)
 def test_a_stop_string_is_found_exactly_when_its_end_arrives(text: str, cut: int, stop: str, model: GPT2) -> None:
     tokenizer = model.tokenizer
@@ -252,8 +263,9 @@ def test_dry_knows_llama_cpp_s_breakers_and_one_s_own(model: GPT2) -> None:
 def test_guidance_from_a_text(model: GPT2) -> None:
     plain = model.generate(PROMPT, max_new_tokens=12)
     guided = model.generate(PROMPT, max_new_tokens=12, guidance_scale=3.0, negative_prompt_ids="The king")
-    same = model.generate(PROMPT, max_new_tokens=12, guidance_scale=3.0,
-                          negative_prompt_ids=model.tokenizer.encode("The king"))  # fmt: skip
+    same = model.generate(
+        PROMPT, max_new_tokens=12, guidance_scale=3.0, negative_prompt_ids=model.tokenizer.encode("The king")
+    )
     assert guided.ids == same.ids != plain.ids
     assert model.generate(PROMPT, max_new_tokens=12, guidance_scale=1.0).ids == plain.ids
     several = model.generate([PROMPT, "A"], max_new_tokens=4, guidance_scale=3.0, negative_prompt_ids=["The king", "B"])

@@ -27,8 +27,20 @@ def normal(dtype: type, *shape: int) -> np.ndarray:
 
 
 def test_every_operation_is_here_under_its_name() -> None:
-    used = {"activate", "attention", "attention_scores", "centred", "layer_norm", "layer_norm_scale", "linear",
-            "mix_values", "scaled_and_shifted", "softmax", "split_heads", "unembed"}  # fmt: skip
+    used = {
+        "activate",
+        "attention",
+        "attention_scores",
+        "centred",
+        "layer_norm",
+        "layer_norm_scale",
+        "linear",
+        "mix_values",
+        "scaled_and_shifted",
+        "softmax",
+        "split_heads",
+        "unembed",
+    }
     assert all(callable(getattr(threaded, name)) for name in used)
     assert threaded.split_heads is ops.split_heads
     with pytest.raises(AttributeError, match="nothing"):

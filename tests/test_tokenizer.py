@@ -15,8 +15,18 @@ from transformers import GPT2Tokenizer
 from gpt2_np.config import Config
 from gpt2_np.tokenizer import Tokenizer
 
-TEXTS = ["", "Hello world", " two  spaces\n\nand\tlines ", "it's they'll I'VE", "naïve café — 你好 😀👍🏽", "12 + 5.6",
-         "<|endoftext|>", "a<|endoftext|> b<|endoftext|>", "<|endof text|>", "\u200bzero\u0000width"]  # fmt: skip
+TEXTS = [
+    "",
+    "Hello world",
+    " two  spaces\n\nand\tlines ",
+    "it's they'll I'VE",
+    "naïve café — 你好 😀👍🏽",
+    "12 + 5.6",
+    "<|endoftext|>",
+    "a<|endoftext|> b<|endoftext|>",
+    "<|endof text|>",
+    "\u200bzero\u0000width",
+]
 
 
 @pytest.fixture(scope="session")
@@ -124,8 +134,14 @@ def test_missing_and_broken_files(files: dict[str, str], message: str, tmp_path:
 
 
 def test_the_published_vocabulary() -> None:
-    folder = next((path / "shared/gpt2-bpe" for path in Path(__file__).parents
-                   if (path / "shared/gpt2-bpe/encoder.json").is_file()), None)  # fmt: skip
+    folder = next(
+        (
+            path / "shared/gpt2-bpe"
+            for path in Path(__file__).parents
+            if (path / "shared/gpt2-bpe/encoder.json").is_file()
+        ),
+        None,
+    )
     if folder is None:
         pytest.skip("OpenAI's encoder.json and vocab.bpe are not part of this repository")
     tokenizer = Tokenizer.from_folder(folder)

@@ -24,16 +24,20 @@ def model() -> GPT2:
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_beams": 3}, {"num_beams": 3, "early_stopping": True, "length_penalty": 0.5, "stop_strings": "."},
-     {"num_beams": 3, "do_sample": True, "seed": 4},
-     {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.8},
-     {"num_beams": 4, "force_words_ids": [" castle", [" queen", " lady"]]}],
-)  # fmt: skip
+    [
+        {"num_beams": 3},
+        {"num_beams": 3, "early_stopping": True, "length_penalty": 0.5, "stop_strings": "."},
+        {"num_beams": 3, "do_sample": True, "seed": 4},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.8},
+        {"num_beams": 4, "force_words_ids": [" castle", [" queen", " lady"]]},
+    ],
+)
 def test_a_trace_holds_the_whole_search(model: GPT2, options: dict) -> None:
     steps: list[Step] = []
     found = model.generate(PROMPT, max_new_tokens=12, trace=steps, num_return_sequences=2, **options)
-    assert [one.ids for one in found] == [one.ids for one in model.generate(PROMPT, max_new_tokens=12,
-                                          num_return_sequences=2, **options)]  # fmt: skip
+    assert [one.ids for one in found] == [
+        one.ids for one in model.generate(PROMPT, max_new_tokens=12, num_return_sequences=2, **options)
+    ]
     for group in {step.group for step in steps}:
         mine = [step for step in steps if step.group == group]
         running: set[tuple[int, ...]] = {()}
@@ -51,8 +55,11 @@ def test_a_trace_holds_the_whole_search(model: GPT2, options: dict) -> None:
 
 
 def test_its_records_are_json_with_texts(model: GPT2) -> None:
-    for options in ({"num_beams": 2}, {"do_sample": True, "best_of": 3, "seed": 1},
-                    {"num_beams": 3, "do_sample": True, "stochastic_beams": True, "seed": 1}):  # fmt: skip
+    for options in (
+        {"num_beams": 2},
+        {"do_sample": True, "best_of": 3, "seed": 1},
+        {"num_beams": 3, "do_sample": True, "stochastic_beams": True, "seed": 1},
+    ):
         trace: list = []
         out = model.generate(PROMPT, max_new_tokens=5, trace=trace, **options)
         lines = [json.loads(json.dumps(record(entry, model.tokenizer.decode))) for entry in trace]
@@ -69,11 +76,16 @@ def test_each_token_tells_what_each_processor_did(model: GPT2, sampled: bool) ->
     trace: list[TokenStep] = []
     out = model.generate(PROMPT, max_new_tokens=6, trace=trace, **rules, **warpers)
     text = model.prompt_ids(PROMPT)
-    chain = [("repetition_penalty", theirs.RepetitionPenaltyLogitsProcessor(1.3)),
-             ("suppress_tokens", theirs.SuppressTokensLogitsProcessor([12, 280]))]  # fmt: skip
+    chain = [
+        ("repetition_penalty", theirs.RepetitionPenaltyLogitsProcessor(1.3)),
+        ("suppress_tokens", theirs.SuppressTokensLogitsProcessor([12, 280])),
+    ]
     if sampled:
-        chain += [("temperature", theirs.TemperatureLogitsWarper(0.7)), ("top_k", theirs.TopKLogitsWarper(40)),
-                  ("top_p", theirs.TopPLogitsWarper(0.8))]  # fmt: skip
+        chain += [
+            ("temperature", theirs.TemperatureLogitsWarper(0.7)),
+            ("top_k", theirs.TopKLogitsWarper(40)),
+            ("top_p", theirs.TopPLogitsWarper(0.8)),
+        ]
     assert [step.id for step in trace] == out.ids
     assert trace[-1].finish_reason == "length"
     for number, step in enumerate(trace):
@@ -94,10 +106,15 @@ def test_each_token_tells_what_each_processor_did(model: GPT2, sampled: bool) ->
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_beams": 3}, {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.8},
-                {"num_beams": 3, "force_words_ids": [" castle"]}, {"penalty_alpha": 0.5, "top_k": 3},
-                {"dola_layers": "high"}],
-)  # fmt: skip
+    "options",
+    [
+        {"num_beams": 3},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.8},
+        {"num_beams": 3, "force_words_ids": [" castle"]},
+        {"penalty_alpha": 0.5, "top_k": 3},
+        {"dola_layers": "high"},
+    ],
+)
 def test_every_strategy_tells_what_its_processors_did(model: GPT2, options: dict) -> None:
     trace: list = []
     model.generate(PROMPT, max_new_tokens=4, no_repeat_ngram_size=1, trace=trace, **options)
@@ -106,8 +123,11 @@ def test_every_strategy_tells_what_its_processors_did(model: GPT2, options: dict
     for entry in trace:
         beams = entry.changes if isinstance(entry, Step) else [entry.changes]
         assert len(beams) == options.get("num_beams", 1) // groups
-        length = len(model.prompt_ids(PROMPT)) + (entry.length if isinstance(entry, TokenStep)
-                                                  else len(entry.candidates[0].ids)) - 1  # fmt: skip
+        length = (
+            len(model.prompt_ids(PROMPT))
+            + (entry.length if isinstance(entry, TokenStep) else len(entry.candidates[0].ids))
+            - 1
+        )
         for changes in beams:
             (ngrams,) = [change for change in changes if change.option == "no_repeat_ngram_size"]
             assert ngrams.removed <= length if "dola_layers" in options else ngrams.removed == length

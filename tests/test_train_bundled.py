@@ -37,10 +37,32 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(text: Path, out: Path, *extra: str) -> None:
-    arguments = ["--text", str(text), "--out", str(out), "--size", "tiny", "--tokens", "6144", "--rows", "2",
-                 "--every", "2", "--dropout", "0.1", "--check", "4", *extra]  # fmt: skip
-    subprocess.run([sys.executable, str(SCRIPTS / "train_bundled.py"), *arguments], check=True, capture_output=True,
-                   timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
+    arguments = [
+        "--text",
+        str(text),
+        "--out",
+        str(out),
+        "--size",
+        "tiny",
+        "--tokens",
+        "6144",
+        "--rows",
+        "2",
+        "--every",
+        "2",
+        "--dropout",
+        "0.1",
+        "--check",
+        "4",
+        *extra,
+    ]
+    subprocess.run(
+        [sys.executable, str(SCRIPTS / "train_bundled.py"), *arguments],
+        check=True,
+        capture_output=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:
@@ -79,8 +101,12 @@ def test_held_out_documents_are_scored_by_the_command_line(text: Path, tmp_path:
     text = tmp_path / "text"
     text.mkdir()
     (text / "tales.txt.xz").write_bytes(lzma.compress("\n<|endoftext|>\n".join(documents).encode()))
-    done = subprocess.run([sys.executable, str(SCRIPTS / "held_out.py"), "--text", str(text), "--out", str(tmp_path),
-                           "--kinds", "tales"], check=True, capture_output=True, text=True)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "held_out.py"), "--text", str(text), "--out", str(tmp_path), "--kinds", "tales"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     from write_card import held_out
 
     figures = held_out(GPT2.from_pretrained(), text, "tales")
@@ -89,8 +115,12 @@ def test_held_out_documents_are_scored_by_the_command_line(text: Path, tmp_path:
 
 
 def export(run: Path, folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    subprocess.run([sys.executable, str(SCRIPTS / "export_bundled.py"), str(run), str(folder), "--dtype", "float32"],
-                   check=True, capture_output=True, timeout=120)  # fmt: skip
+    subprocess.run(
+        [sys.executable, str(SCRIPTS / "export_bundled.py"), str(run), str(folder), "--dtype", "float32"],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     reference, ours = GPT2LMHeadModel.from_pretrained(folder).eval(), GPT2.from_pretrained(folder)
     assert torch.equal(reference.transformer.wte.weight, tensors["model.transformer.wte.weight"])
     ids = AutoTokenizer.from_pretrained(folder)("The king went.")["input_ids"]

@@ -14,8 +14,10 @@ from transformers import PreTrainedTokenizerFast
 from gpt2_np.internals.processing import process_weights
 from gpt2_np.session import Model
 
-pytest.importorskip("transformer_lens", reason="pip install 'gpt2-np[lens]' brings TransformerLens; its answers to "
-                    "one model are in tests/golden")  # fmt: skip
+pytest.importorskip(
+    "transformer_lens",
+    reason="pip install 'gpt2-np[lens]' brings TransformerLens; its answers to one model are in tests/golden",
+)
 pytestmark = pytest.mark.filterwarnings("ignore")  # TransformerLens has some of its own
 
 
@@ -36,8 +38,11 @@ def test_every_activation_and_the_logits(tmp_path: Path, seed: int, processing: 
     ours = Model.from_pretrained(folder)
     if processing:
         ours = ours.with_params(process_weights(ours.params))
-    wanted = {name: value.float().numpy() for name, value in expected.items()
-              if value.is_floating_point() and value.shape[0] == len(ids)}  # fmt: skip
+    wanted = {
+        name: value.float().numpy()
+        for name, value in expected.items()
+        if value.is_floating_point() and value.shape[0] == len(ids)
+    }
     logits, cache = ours.run_with_cache(ids, ["*"])
     # Processed, TransformerLens adds the final norm's bias behind the unembedding; here it stays in front of it.
     behind = ("ln_final.hook_out", "unembed.hook_in", "unembed.hook_out") if processing else ()

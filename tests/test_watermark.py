@@ -23,11 +23,15 @@ from decoders.watermark import Watermark, WatermarkDetector, WatermarkingConfig,
 
 V = 53
 MODEL = reference_model(1, vocab_size=V, n_positions=64, n_layer=2)
-SCHEMES = st.fixed_dictionaries({
-    "greenlist_ratio": st.sampled_from([0.25, 0.5, 0.1]), "bias": st.sampled_from([2.0, -1.0, 0.5]),
-    "hashing_key": st.sampled_from([15485863, 7, 2**31 - 1]), "context_width": st.integers(1, 4),
-    "seeding_scheme": st.sampled_from(["lefthash", "selfhash"]),
-})  # fmt: skip
+SCHEMES = st.fixed_dictionaries(
+    {
+        "greenlist_ratio": st.sampled_from([0.25, 0.5, 0.1]),
+        "bias": st.sampled_from([2.0, -1.0, 0.5]),
+        "hashing_key": st.sampled_from([15485863, 7, 2**31 - 1]),
+        "context_width": st.integers(1, 4),
+        "seeding_scheme": st.sampled_from(["lefthash", "selfhash"]),
+    }
+)
 KEYS = (654, 400, 836, 123, 340, 443, 597)
 
 
@@ -48,10 +52,17 @@ def test_torch_s_permutation_of_the_published_vocabulary_and_its_bits() -> None:
 
 @given(names=SCHEMES, length=st.integers(1, 7), rows=st.integers(1, 3), seed=st.integers(0, 999))
 @example(  # one row finds none green, the other does
-    names={"greenlist_ratio": 0.1, "bias": 2.0, "hashing_key": 15485863, "context_width": 3,
-           "seeding_scheme": "selfhash"},
-    length=6, rows=2, seed=3,
-)  # fmt: skip
+    names={
+        "greenlist_ratio": 0.1,
+        "bias": 2.0,
+        "hashing_key": 15485863,
+        "context_width": 3,
+        "seeding_scheme": "selfhash",
+    },
+    length=6,
+    rows=2,
+    seed=3,
+)
 @settings(max_examples=40, deadline=None)
 def test_the_same_tokens_are_green(names, length: int, rows: int, seed: int) -> None:
     ids = random_ids(rows, length, V, seed)
@@ -71,8 +82,9 @@ def test_the_same_tokens_are_green(names, length: int, rows: int, seed: int) -> 
 def test_marked_texts_are_transformers_and_are_found(scheme: str, sampling: bool) -> None:
     names = {"seeding_scheme": scheme, "bias": 6.0}
     prompts = [random_ids(1, 4, V, seed)[0].tolist() for seed in range(2)]
-    reference = reference_generate(MODEL, prompts, 3, do_sample=sampling, max_new_tokens=25,
-                                   watermarking_config=TheirConfig(**names))  # fmt: skip
+    reference = reference_generate(
+        MODEL, prompts, 3, do_sample=sampling, max_new_tokens=25, watermarking_config=TheirConfig(**names)
+    )
     options = Options(do_sample=sampling, seed=3 if sampling else None, max_new_tokens=25, watermarking_config=names)
     ours = generate(TorchStepper(MODEL), prompts, options)
     assert [one.ids for one in ours] == new_ids(reference, prompts)
@@ -81,8 +93,9 @@ def test_marked_texts_are_transformers_and_are_found(scheme: str, sampling: bool
     assert not any(detect(random_ids(1, 25, V, seed)[0].tolist()).prediction for seed in range(20, 30))
 
 
-@given(names=SCHEMES, seed=st.integers(0, 999), length=st.integers(6, 25), once=st.booleans(),
-       bos=st.sampled_from([0, 99]))  # fmt: skip
+@given(
+    names=SCHEMES, seed=st.integers(0, 999), length=st.integers(6, 25), once=st.booleans(), bos=st.sampled_from([0, 99])
+)
 @settings(max_examples=40, deadline=None)
 def test_the_detector_s_figures(names, seed: int, length: int, once: bool, bos: int) -> None:
     text = random_ids(1, length, V, seed)
@@ -90,8 +103,15 @@ def test_the_detector_s_figures(names, seed: int, length: int, once: bool, bos: 
     reference = TheirDetector(GPT2Config(vocab_size=V, bos_token_id=bos), "cpu", TheirConfig(**names), once)
     expected = reference(torch.tensor(text), return_dict=True)
     found = WatermarkDetector(WatermarkingConfig(**names), V, bos, once)(text[0])
-    for name in ("num_tokens_scored", "num_green_tokens", "green_fraction", "z_score", "p_value", "prediction",
-                 "confidence"):  # fmt: skip
+    for name in (
+        "num_tokens_scored",
+        "num_green_tokens",
+        "green_fraction",
+        "z_score",
+        "p_value",
+        "prediction",
+        "confidence",
+    ):
         assert getattr(found, name) == pytest.approx(getattr(expected, name)[0]), name
 
 
@@ -101,13 +121,24 @@ def test_a_text_too_short_for_the_detector() -> None:
 
 
 @given(
-    ngram=st.integers(2, 5), rounds=st.integers(1, 7), history=st.sampled_from([0, 1, 3, 1024]), skip=st.booleans(),
-    seed=st.integers(0, 999), few=st.sampled_from([2, 3, V]), rows=st.integers(1, 2),
-)  # fmt: skip
+    ngram=st.integers(2, 5),
+    rounds=st.integers(1, 7),
+    history=st.sampled_from([0, 1, 3, 1024]),
+    skip=st.booleans(),
+    seed=st.integers(0, 999),
+    few=st.sampled_from([2, 3, V]),
+    rows=st.integers(1, 2),
+)
 @settings(max_examples=40, deadline=None)
 def test_synthid_follows_transformers_step_by_step(ngram, rounds, history, skip, seed, few, rows) -> None:
-    names = {"ngram_len": ngram, "keys": KEYS[:rounds], "context_history_size": history, "sampling_table_seed": seed,
-             "sampling_table_size": 999, "skip_first_ngram_calls": skip}  # fmt: skip
+    names = {
+        "ngram_len": ngram,
+        "keys": KEYS[:rounds],
+        "context_history_size": history,
+        "sampling_table_seed": seed,
+        "sampling_table_size": 999,
+        "skip_first_ngram_calls": skip,
+    }
     reference = theirs.SynthIDTextWatermarkLogitsProcessor(device="cpu", **(names | {"keys": list(KEYS[:rounds])}))
     random, ids = np.random.default_rng(seed), random_ids(rows, 3, V, seed)
     ours = SynthID(SynthIDTextWatermarkingConfig(**names), 3)
@@ -124,23 +155,27 @@ def test_synthid_follows_transformers_step_by_step(ngram, rounds, history, skip,
 def test_synthid_samples_what_transformers_samples() -> None:
     prompts = [random_ids(1, 4, V, seed)[0].tolist() for seed in range(3)]
     names = {"ngram_len": 4, "keys": list(KEYS)}
-    reference = reference_generate(MODEL, prompts, 3, do_sample=True, top_k=20, max_new_tokens=25,
-                                   watermarking_config=TheirSynthIDConfig(**names))  # fmt: skip
+    reference = reference_generate(
+        MODEL, prompts, 3, do_sample=True, top_k=20, max_new_tokens=25, watermarking_config=TheirSynthIDConfig(**names)
+    )
     options = Options(do_sample=True, seed=3, top_k=20, max_new_tokens=25, watermarking_config=names)
     ours = generate(TorchStepper(MODEL), prompts, options)
     assert [one.ids for one in ours] == new_ids(reference, prompts)
 
 
-@given(seed=st.integers(0, 999), few=st.sampled_from([2, V]), ngram=st.integers(2, 5),
-       history=st.sampled_from([1, 1024]))  # fmt: skip
+@given(
+    seed=st.integers(0, 999), few=st.sampled_from([2, V]), ngram=st.integers(2, 5), history=st.sampled_from([1, 1024])
+)
 @settings(max_examples=40, deadline=None)
 def test_synthid_s_scores(seed: int, few: int, ngram: int, history: int) -> None:
     text = random_ids(1, 24, few, seed)
     config = SynthIDTextWatermarkingConfig(ngram, KEYS, history)
     reference = theirs.SynthIDTextWatermarkLogitsProcessor(ngram, list(KEYS), 2**16, 0, history, "cpu")
     g = reference.compute_g_values(torch.tensor(text)).numpy()[0]
-    counts = reference.compute_context_repetition_mask(torch.tensor(text)) * reference.compute_eos_token_mask(
-        torch.tensor(text), 1)[:, ngram - 1 :]  # fmt: skip
+    counts = (
+        reference.compute_context_repetition_mask(torch.tensor(text))
+        * reference.compute_eos_token_mask(torch.tensor(text), 1)[:, ngram - 1 :]
+    )
     detector, mask = SynthIDDetector(config, eos_token_id=1), counts.numpy()[0].astype(bool)
     np.testing.assert_array_equal(detector.g_values(text[0].tolist()), g)
     np.testing.assert_array_equal(detector.mask(text[0].tolist()), mask)

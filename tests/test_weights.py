@@ -145,8 +145,13 @@ def test_every_wrong_tensor_is_named_in_one_message(small: Path, tmp_path: Path)
         Model.from_pretrained(rewrite(small, tmp_path, change))
     message = str(error.value)
     assert "\n" not in message
-    for part in ("missing wpe.weight", "missing h.1.ln_1.bias", "unexpected h.0.attn.rotary",
-                 "unexpected h.3.ln_1.bias", "h.0.mlp.c_fc.weight must be (48, 192), got (192, 48)"):  # fmt: skip
+    for part in (
+        "missing wpe.weight",
+        "missing h.1.ln_1.bias",
+        "unexpected h.0.attn.rotary",
+        "unexpected h.3.ln_1.bias",
+        "h.0.mlp.c_fc.weight must be (48, 192), got (192, 48)",
+    ):
         assert part in message
 
 
@@ -232,9 +237,18 @@ def damaged(small: Path, tmp_path: Path, data: bytes) -> Path:
         lambda data: data[:8] + b"x" + data[9:],
         lambda data: b"PK\3\4" + data,
     ],
-    ids=["empty", "no header", "truncated header", "one byte short", "one byte more", "header of 2^60 bytes",
-         "header as long as the file", "header is no JSON", "a zip file"],
-)  # fmt: skip
+    ids=[
+        "empty",
+        "no header",
+        "truncated header",
+        "one byte short",
+        "one byte more",
+        "header of 2^60 bytes",
+        "header as long as the file",
+        "header is no JSON",
+        "a zip file",
+    ],
+)
 def test_damaged_files(damage, small: Path, tmp_path: Path) -> None:
     folder = damaged(small, tmp_path, damage((small / "model.safetensors").read_bytes()))
     with pytest.raises(ValueError, match=r"model\.safetensors is not a sound safetensors file") as error:

@@ -8,11 +8,28 @@ import numpy as np
 
 # What varies between them; everything else is GPT-2's default.
 MODELS: list[dict[str, Any]] = [
-    {"seed": seed, "vocab_size": V, "n_positions": 48, "n_embd": 16, "n_layer": L, "n_head": 2,
-     "tie_word_embeddings": tied}
-    for seed, (V, L, tied) in enumerate([(19, 1, True), (19, 2, True), (23, 2, False), (31, 3, False),
-                                         (29, 4, True), (37, 6, True), (27, 6, False), (40, 9, True)])
-]  # fmt: skip
+    {
+        "seed": seed,
+        "vocab_size": V,
+        "n_positions": 48,
+        "n_embd": 16,
+        "n_layer": L,
+        "n_head": 2,
+        "tie_word_embeddings": tied,
+    }
+    for seed, (V, L, tied) in enumerate(
+        [
+            (19, 1, True),
+            (19, 2, True),
+            (23, 2, False),
+            (31, 3, False),
+            (29, 4, True),
+            (37, 6, True),
+            (27, 6, False),
+            (40, 9, True),
+        ]
+    )
+]
 
 
 def tensors(model: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -25,8 +42,12 @@ def tensors(model: dict[str, Any]) -> dict[str, np.ndarray]:
 
     table = {"wte.weight": normal(0, 0.4, V, D), "wpe.weight": normal(0, 0.3, N, D)}
     for layer in range(model["n_layer"]):
-        for name, inner, outer in (("attn.c_attn", D, 3 * D), ("attn.c_proj", D, D), ("mlp.c_fc", D, 4 * D),
-                                   ("mlp.c_proj", 4 * D, D)):  # fmt: skip
+        for name, inner, outer in (
+            ("attn.c_attn", D, 3 * D),
+            ("attn.c_proj", D, D),
+            ("mlp.c_fc", D, 4 * D),
+            ("mlp.c_proj", 4 * D, D),
+        ):
             table[f"h.{layer}.{name}.weight"] = normal(0, 0.2, inner, outer)
             table[f"h.{layer}.{name}.bias"] = normal(0, 0.1, outer)
         for name in ("ln_1", "ln_2"):

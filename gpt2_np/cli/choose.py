@@ -15,14 +15,26 @@ from .progress import compiling
 @click.command(cls=GroupedCommand, short_help="Rank continuations by their likelihood.")
 @click.argument("prompt")
 @click.argument("choices", nargs=-1, required=True)
-@grouped("Input", "--by", type=click.Choice(["sum", "token", "byte"]), default="sum", show_default=True,
-         help="What counts: the whole choice's log-probability, its mean per token, or per byte.")  # fmt: skip
+@grouped(
+    "Input",
+    "--by",
+    type=click.Choice(["sum", "token", "byte"]),
+    default="sum",
+    show_default=True,
+    help="What counts: the whole choice's log-probability, its mean per token, or per byte.",
+)
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a choice, best first, and nothing else.")
 @model_options
 def choose(
-    prompt: str, choices: tuple[str, ...], by: Any, as_json: bool, model: str, dtype: str, backend: str,
+    prompt: str,
+    choices: tuple[str, ...],
+    by: Any,
+    as_json: bool,
+    model: str,
+    dtype: str,
+    backend: str,
     device: str | None,
-) -> None:  # fmt: skip
+) -> None:
     """Multiple choice by likelihood: which of CHOICES the model thinks most likely to follow PROMPT.
 
     \b
@@ -33,13 +45,26 @@ def choose(
     ranked = gpt2.rank_choices(prompt, choices, by=by)
     if as_json:
         for one in ranked:
-            print(json.dumps({"choice": one.choice, "index": one.index, "ids": one.ids, "logprob": one.logprob,
-                              "per_token": one.per_token, "per_byte": one.per_byte, "share": one.share},
-                             ensure_ascii=False))  # fmt: skip
+            print(
+                json.dumps(
+                    {
+                        "choice": one.choice,
+                        "index": one.index,
+                        "ids": one.ids,
+                        "logprob": one.logprob,
+                        "per_token": one.per_token,
+                        "per_byte": one.per_byte,
+                        "share": one.share,
+                    },
+                    ensure_ascii=False,
+                )
+            )
         return
     width = max(len(repr(one.choice)) for one in ranked)
     print(f"{'rank':>4}  {'choice':<{width}}  {'nats':>8}  {'a token':>7}  {'bits a byte':>11}  share")
     for place, one in enumerate(ranked, 1):
         bits = -one.per_byte / math.log(2)
-        print(f"{place:>4}  {one.choice!r:<{width}}  {one.logprob:>8.3f}  {one.per_token:>7.3f}  {bits:>11.3f}  "
-              f"{one.share:.1%} {'█' * round(30 * one.share)}")  # fmt: skip
+        print(
+            f"{place:>4}  {one.choice!r:<{width}}  {one.logprob:>8.3f}  {one.per_token:>7.3f}  {bits:>11.3f}  "
+            f"{one.share:.1%} {'█' * round(30 * one.share)}"
+        )

@@ -36,14 +36,29 @@ class File(click.ParamType):
 
 def constraint_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Everything in this file, in the order in which help lists it."""
-    for option in reversed((
-        grouped(FORM, "--regex", metavar="PATTERN", help='A regular expression: " (good|bad)[a-z ]{5,20}\\."'),
-        grouped(FORM, "--json-schema", type=Schema(),
-                help="""A JSON schema: '{"type": "array", "items": {"type": "integer"}, "maxItems": 3}'"""),
-        grouped(FORM, "--choice", multiple=True, metavar="TEXT",
-                help='One of several texts, repeatable: --choice " good" --choice " bad"'),
-        grouped(FORM, "--grammar", type=File(),
-                help="""A grammar in Lark's syntax, such as: start: (" ha" | " ho")+ "!" """.strip()),
-    )):  # fmt: skip
+    for option in reversed(
+        (
+            grouped(FORM, "--regex", metavar="PATTERN", help='A regular expression: " (good|bad)[a-z ]{5,20}\\."'),
+            grouped(
+                FORM,
+                "--json-schema",
+                type=Schema(),
+                help="""A JSON schema: '{"type": "array", "items": {"type": "integer"}, "maxItems": 3}'""",
+            ),
+            grouped(
+                FORM,
+                "--choice",
+                multiple=True,
+                metavar="TEXT",
+                help='One of several texts, repeatable: --choice " good" --choice " bad"',
+            ),
+            grouped(
+                FORM,
+                "--grammar",
+                type=File(),
+                help="""A grammar in Lark's syntax, such as: start: (" ha" | " ho")+ "!" """.strip(),
+            ),
+        )
+    ):
         function = option(function)
     return function

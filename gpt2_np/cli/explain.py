@@ -67,8 +67,16 @@ def beams(entries: Sequence[dict[str, Any]], width: int) -> str:
     lines = []
     for entry in entries:
         names = [f"{name} {entry[name] + 1}" for name in ("prompt", "group") if any(one[name] for one in entries)]
-        lines.append(" · ".join([f"step {entry['length']}", *names, f"{len(entry['candidates'])} candidates",
-                                 f"{len(entry['pool'])} ended"]))  # fmt: skip
+        lines.append(
+            " · ".join(
+                [
+                    f"step {entry['length']}",
+                    *names,
+                    f"{len(entry['candidates'])} candidates",
+                    f"{len(entry['pool'])} ended",
+                ]
+            )
+        )
         did = changes(entry["changes"][0]) if entry["changes"] else ""
         if did:
             lines += wrapped("    processors on the best beam: ", did, width)

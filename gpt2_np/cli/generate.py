@@ -38,20 +38,35 @@ def numbers(path: Path) -> list[float]:
         raise ValueError(f"{path} must hold numbers only: {error}") from None
 
 
-@click.command(cls=GroupedCommand, examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES | CONSTRAINT_EXAMPLES,
-               short_help="Continue a prompt.")  # fmt: skip
+@click.command(
+    cls=GroupedCommand,
+    examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES | CONSTRAINT_EXAMPLES,
+    short_help="Continue a prompt.",
+)
 @click.argument("prompt")
 @grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
 @grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
-@grouped(LENGTH, "--stop", "--stop-strings", "stop_strings", multiple=True, metavar="TEXT",
-         help="End once this was written; repeatable.")  # fmt: skip
+@grouped(
+    LENGTH,
+    "--stop",
+    "--stop-strings",
+    "stop_strings",
+    multiple=True,
+    metavar="TEXT",
+    help="End once this was written; repeatable.",
+)
 @grouped(LENGTH, "--max-time", type=float, metavar="SECONDS", help="End after so many seconds.")
 @grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
 @grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
 @grouped(SAMPLING, "--rng", type=click.Choice(["cpu", "cuda"]), help="Whose random stream.  [default: cpu]")
 @grouped(SAMPLING, "--cuda-multiprocessors", type=int, help="Of the device whose stream it is.  [default: 132]")
-@grouped(SAMPLING, "--uniforms", type=click.Path(path_type=Path), metavar="FILE",
-         help="Draw with the numbers in this file, one in [0, 1) a token.")  # fmt: skip
+@grouped(
+    SAMPLING,
+    "--uniforms",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw with the numbers in this file, one in [0, 1) a token.",
+)
 @grouped(SAMPLING, "--temperature", type=float, help="Below 1 sharpens the distribution, above 1 flattens it.")
 @grouped(SAMPLING, "--top-k", type=int, help="Only the k best tokens.")
 @grouped(SAMPLING, "--top-p", type=float, help="Only the smallest set of tokens with more than this probability.")
@@ -70,13 +85,27 @@ def numbers(path: Path) -> list[float]:
 @grouped(RULES, "--no-repeat-ngram-size", type=int, help="No sequence of so many tokens comes twice.")
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
 @grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
-@grouped(OUTPUT, "--trace", "trace_file", type=click.Path(path_type=Path), metavar="FILE",
-         help="Write the same as JSON, one object a step.")  # fmt: skip
+@grouped(
+    OUTPUT,
+    "--trace",
+    "trace_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the same as JSON, one object a step.",
+)
 @model_options
 def generate(
-    prompt: str, model: str, dtype: str, backend: str, device: str | None, as_json: bool,
-    stop_strings: tuple[str, ...], explain: bool, trace_file: Path | None, **options: Any,
-) -> None:  # fmt: skip
+    prompt: str,
+    model: str,
+    dtype: str,
+    backend: str,
+    device: str | None,
+    as_json: bool,
+    stop_strings: tuple[str, ...],
+    explain: bool,
+    trace_file: Path | None,
+    **options: Any,
+) -> None:
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
     chosen = {name: value for name, value in options.items() if value is not None and value != ()}
     if "uniforms" in chosen:
@@ -101,8 +130,13 @@ def generate(
         several = written if isinstance(written, list) else [written]
         for number, one in enumerate(several, 1):
             if as_json:
-                fields = {"prompt": prompt, "text": one.text, "ids": one.ids, "logprobs": one.logprobs,
-                          "finish_reason": one.finish_reason}  # fmt: skip
+                fields = {
+                    "prompt": prompt,
+                    "text": one.text,
+                    "ids": one.ids,
+                    "logprobs": one.logprobs,
+                    "finish_reason": one.finish_reason,
+                }
                 if one.score is not None:
                     fields["score"] = one.score
                 if one.assistance is not None:

@@ -42,8 +42,9 @@ def experiment(name: str, summary: str) -> Decorator:
         function = grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")(
             readable_model_options(function)
         )
-        picture = grouped("Output", "-o", "--out", type=click.Path(path_type=Path), callback=check_picture,
-                          help="A picture to draw.")  # fmt: skip
+        picture = grouped(
+            "Output", "-o", "--out", type=click.Path(path_type=Path), callback=check_picture, help="A picture to draw."
+        )
         function = picture(function)
         return internals_group.command(name, cls=GroupedCommand, short_help=summary)(function)
 
@@ -73,8 +74,9 @@ def metric_of(gpt2: GPT2, answer: str, versus: str | None) -> Metric:
     return log_probability(right) if versus is None else logit_difference(right, one_token(gpt2, versus))
 
 
-def show(values: Array, as_json: bool, *, row: str, column: str, labels: Sequence[str] | None = None,
-         **about: Any) -> None:  # fmt: skip
+def show(
+    values: Array, as_json: bool, *, row: str, column: str, labels: Sequence[str] | None = None, **about: Any
+) -> None:
     """A matrix of numbers as a table with named rows and columns, or as JSON beside `about`."""
     table = values.reshape(values.shape[0], -1)
     if as_json:
@@ -126,12 +128,21 @@ def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model
     best, p = looked.top(1)
     words = [gpt2.tokenizer.tokens(row[:, 0]) for row in best]
     if as_json:
-        print(json.dumps({"tokens": tokens, "labels": looked.labels, "top": words,
-                          "probability": np.round(p[..., 0], 6).tolist()}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "tokens": tokens,
+                    "labels": looked.labels,
+                    "top": words,
+                    "probability": np.round(p[..., 0], 6).tolist(),
+                }
+            )
+        )
     else:
         for at, token in enumerate(tokens):
-            said = "  ".join(f"{word!r} {chance:.0%}" for word, chance in zip([row[at] for row in words], p[:, at, 0],
-                                                                               strict=True))  # fmt: skip
+            said = "  ".join(
+                f"{word!r} {chance:.0%}" for word, chance in zip([row[at] for row in words], p[:, at, 0], strict=True)
+            )
             print(f"{token!r:>14} → {said}")
 
     title = "Tuned lens" if tuned else "Logit lens"
@@ -143,8 +154,9 @@ def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model
 @grouped("Text", "--rows", default=4, show_default=True, help="How many random sequences.")
 @grouped("Text", "--seed", default=0, show_default=True, help="Which random sequences.")
 @grouped("Text", "--text", help="Repeat this text instead of random tokens.")
-def heads(length: int, rows: int, seed: int, text: str | None, out: Path | None, as_json: bool, model: str,
-          dtype: str) -> None:  # fmt: skip
+def heads(
+    length: int, rows: int, seed: int, text: str | None, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """Previous-token, duplicate-token and induction scores of every head, on repeated sequences."""
     from ..internals import heads as science
 
@@ -180,13 +192,29 @@ def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: boo
 @experiment("ablate", "What is lost when a part falls silent.")
 @click.argument("prompt")
 @answers
-@grouped("Ablation", "--what", type=click.Choice(["heads", "mlps", "attention", "positions"]), default="heads",
-         show_default=True)  # fmt: skip
+@grouped(
+    "Ablation",
+    "--what",
+    type=click.Choice(["heads", "mlps", "attention", "positions"]),
+    default="heads",
+    show_default=True,
+)
 @grouped("Ablation", "--how", type=click.Choice(["zero", "mean", "resample"]), default="zero", show_default=True)
 @grouped("Ablation", "--reference", type=click.Path(path_type=Path), help="Texts for mean and resample (a file).")
 @grouped("Ablation", "--seed", default=0, show_default=True, help="Which text is resampled.")
-def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, reference: Path | None, seed: int,
-           out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+def ablate(
+    prompt: str,
+    answer: str,
+    versus: str | None,
+    what: str,
+    how: str,
+    reference: Path | None,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """How the answer's log-probability (or logit difference) changes when each head, MLP or position is silenced."""
     from ..internals.ablation import ablate as run
     from ..internals.labels import visible
@@ -200,12 +228,28 @@ def ablate(prompt: str, answer: str, versus: str | None, what: str, how: str, re
     change = np.atleast_2d(scores.T).T - whole
     column = {"heads": "head", "positions": "position"}.get(what, what)
     labels = gpt2.tokenizer.tokens(ids) if what == "positions" else None
-    show(change, as_json, row="layer", column=column, labels=labels and [visible(token) for token in labels],
-         whole=whole, what=what, how=how)  # fmt: skip
+    show(
+        change,
+        as_json,
+        row="layer",
+        column=column,
+        labels=labels and [visible(token) for token in labels],
+        whole=whole,
+        what=what,
+        how=how,
+    )
     measure = "log-probability" if versus is None else "logit difference"
-    draw(out, lambda plots: plots.heat(change, title=f"{how} ablation of {what}", x=column, y="layer",
-                                       x_labels=labels or (None if what == "heads" else [""]),
-                                       bar=f"change of the {measure}"))  # fmt: skip
+    draw(
+        out,
+        lambda plots: plots.heat(
+            change,
+            title=f"{how} ablation of {what}",
+            x=column,
+            y="layer",
+            x_labels=labels or (None if what == "heads" else [""]),
+            bar=f"change of the {measure}",
+        ),
+    )
 
 
 def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
@@ -224,8 +268,18 @@ def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
 @answers
 @grouped("Patch", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
 @grouped("Patch", "--over", type=click.Choice(["layer", "position", "head"]), default="position", show_default=True)
-def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: str, over: str, out: Path | None,
-          as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+def patch(
+    clean: str,
+    corrupted: str,
+    answer: str,
+    versus: str | None,
+    point: str,
+    over: str,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """Put each activation of the CLEAN run into the CORRUPTED run: the share of the difference that comes back."""
     from ..internals import patching
     from ..internals.labels import visible
@@ -234,12 +288,20 @@ def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: st
     before, after = gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted)
     metric = metric_of(gpt2, answer, versus)
     with bar(0, "run") as progress:
-        result = patching.activation_patch(gpt2, before, after, metric, point=point, over=over,
-                                           progress=progress.update)  # fmt: skip
+        result = patching.activation_patch(
+            gpt2, before, after, metric, point=point, over=over, progress=progress.update
+        )
     tokens = gpt2.tokenizer.tokens(after)
     labels = [visible(token) for token in tokens] if over == "position" else None
-    show(np.atleast_2d(result.restored.T).T, as_json, row="layer", column=over, labels=labels, clean=result.clean,
-         corrupted=result.corrupted)  # fmt: skip
+    show(
+        np.atleast_2d(result.restored.T).T,
+        as_json,
+        row="layer",
+        column=over,
+        labels=labels,
+        clean=result.clean,
+        corrupted=result.corrupted,
+    )
     draw(out, lambda plots: plots.patching(result, tokens, title=f"Patching {point}"))
 
 
@@ -247,10 +309,26 @@ def patch(clean: str, corrupted: str, answer: str, versus: str | None, point: st
 @click.argument("clean")
 @click.argument("corrupted")
 @answers
-@grouped("Path", "--to", "receivers", multiple=True, required=True, metavar="POINT[:HEAD]",
-         help="A receiver: blocks.3.attn.q:5, blocks.3.mlp.pre or unembed; may be given more than once.")  # fmt: skip
-def path(clean: str, corrupted: str, answer: str, versus: str | None, receivers: tuple[str, ...], out: Path | None,
-         as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+@grouped(
+    "Path",
+    "--to",
+    "receivers",
+    multiple=True,
+    required=True,
+    metavar="POINT[:HEAD]",
+    help="A receiver: blocks.3.attn.q:5, blocks.3.mlp.pre or unembed; may be given more than once.",
+)
+def path(
+    clean: str,
+    corrupted: str,
+    answer: str,
+    versus: str | None,
+    receivers: tuple[str, ...],
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """Patch only what each head says directly to the receivers: the share of the difference that comes back."""
     from ..internals import patching
 
@@ -258,8 +336,9 @@ def path(clean: str, corrupted: str, answer: str, versus: str | None, receivers:
     wanted = [receiver(one) for one in receivers]
     metric = metric_of(gpt2, answer, versus)
     with bar(gpt2.config.n_layer * gpt2.config.n_head, "run") as progress:
-        result = patching.path_patch(gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted,
-                                     progress=progress.update)  # fmt: skip
+        result = patching.path_patch(
+            gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted, progress=progress.update
+        )
     show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
     draw(out, lambda plots: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
 

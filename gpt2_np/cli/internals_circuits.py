@@ -14,13 +14,20 @@ from .readable import load_readable
 
 
 @experiment("circuits", "Which heads copy or match, and what a head reads and writes in words.")
-@grouped("Head", "--kind", type=click.Choice(["ov", "qk"]), default="ov", show_default=True,
-         help="What a head says (OV), or what it looks for (QK).")  # fmt: skip
+@grouped(
+    "Head",
+    "--kind",
+    type=click.Choice(["ov", "qk"]),
+    default="ov",
+    show_default=True,
+    help="What a head says (OV), or what it looks for (QK).",
+)
 @grouped("Head", "--layer", type=int)
 @grouped("Head", "--head", type=int)
 @grouped("Output", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Directions of one head.")
-def circuits(kind: str, layer: int | None, head: int | None, count: int, out: Path | None, as_json: bool, model: str,
-             dtype: str) -> None:  # fmt: skip
+def circuits(
+    kind: str, layer: int | None, head: int | None, count: int, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """Eigenvalue scores of every head's OV circuit (does it raise what it looks at?) or QK circuit (does it look for
     what it stands on?); or, of one head, its strongest singular directions in words."""
     from ..internals import circuits as science
@@ -29,8 +36,10 @@ def circuits(kind: str, layer: int | None, head: int | None, count: int, out: Pa
     gpt2 = load_readable(model, dtype)
     params, config = processing.fold_ln(gpt2.params), gpt2.config
     if layer is None and head is None:
-        measure, title = {"ov": (science.copying_scores, "Copying scores (OV eigenvalues)"),
-                          "qk": (science.matching_scores, "Matching scores (QK eigenvalues)")}[kind]  # fmt: skip
+        measure, title = {
+            "ov": (science.copying_scores, "Copying scores (OV eigenvalues)"),
+            "qk": (science.matching_scores, "Matching scores (QK eigenvalues)"),
+        }[kind]
         scores = measure(params, config)
         show(scores, as_json, row="layer", column="head")
         draw(out, lambda plots: plots.head_scores(scores, title=title))

@@ -32,25 +32,46 @@ def texts_of(gpt2: Any, corpus: Path, length: int | None) -> Any:
 @click.argument("corpus", type=CORPUS)
 @grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
 @grouped("Output", "--examples", type=click.IntRange(min=1), default=8, show_default=True)
-def neuron(layer: int, neuron: int, corpus: Path, length: int | None, examples: int, out: Path | None, as_json: bool,
-           model: str, dtype: str) -> None:  # fmt: skip
+def neuron(
+    layer: int,
+    neuron: int,
+    corpus: Path,
+    length: int | None,
+    examples: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """A dashboard of one NEURON of a LAYER over CORPUS, a text file or a folder of .txt files."""
     from ..internals.neurons import dashboards
 
     gpt2 = load_readable(model, dtype)
     with bar(0, "token") as progress:
-        board = dashboards(gpt2, texts_of(gpt2, corpus, length), [(layer, neuron)], examples=examples,
-                           progress=progress.update)[0]  # fmt: skip
+        board = dashboards(
+            gpt2, texts_of(gpt2, corpus, length), [(layer, neuron)], examples=examples, progress=progress.update
+        )[0]
     decode = gpt2.tokenizer.decode
     found = []
     for one in board.examples:
         at = one.position - one.start
-        found.append({"value": one.value, "text": one.text, "position": one.position, "before": decode(one.ids[:at]),
-                      "token": decode([one.ids[at]]), "after": decode(one.ids[at + 1 :])})  # fmt: skip
+        found.append(
+            {
+                "value": one.value,
+                "text": one.text,
+                "position": one.position,
+                "before": decode(one.ids[:at]),
+                "token": decode([one.ids[at]]),
+                "after": decode(one.ids[at + 1 :]),
+            }
+        )
     words = {"raises": gpt2.tokenizer.tokens(board.raises), "lowers": gpt2.tokenizer.tokens(board.lowers)}
     if as_json:
-        print(json.dumps({"layer": layer, "neuron": neuron, "share_active": board.share_active, **words,
-                          "examples": found}))  # fmt: skip
+        print(
+            json.dumps(
+                {"layer": layer, "neuron": neuron, "share_active": board.share_active, **words, "examples": found}
+            )
+        )
     else:
         print(f"active at {board.share_active:.2%} of positions")
         for name, tokens in words.items():
@@ -65,8 +86,9 @@ def neuron(layer: int, neuron: int, corpus: Path, length: int | None, examples: 
 @click.argument("lens", type=CORPUS)
 @grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
 @grouped("Lens", "--ridge", default=1e-3, show_default=True, help="How strongly to hold on to the logit lens.")
-def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path | None, as_json: bool, model: str,
-         dtype: str) -> None:  # fmt: skip
+def tune(
+    corpus: Path, lens: Path, length: int | None, ridge: float, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`."""
     import numpy as np
 
@@ -87,8 +109,12 @@ def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path |
         print(f"{lens}: nats between what each layer would say and the output, on the corpus's first text")
         for at, label in enumerate(labels):
             print(f"{label:>12}" + "".join(f"  {name} {values[at]:7.3f}" for name, values in curves.items()))
-    draw(out, lambda plots: plots.lines(curves, title="From each layer to the output", x="stream", y="KL (nats)",
-                                  x_labels=labels))  # fmt: skip
+    draw(
+        out,
+        lambda plots: plots.lines(
+            curves, title="From each layer to the output", x="stream", y="KL (nats)", x_labels=labels
+        ),
+    )
 
 
 @experiment("steer", "Write with a direction added to the stream.")
@@ -100,8 +126,20 @@ def tune(corpus: Path, lens: Path, length: int | None, ridge: float, out: Path |
 @grouped("Writing", "--max-new-tokens", type=int, default=50, show_default=True)
 @grouped("Writing", "--do-sample", is_flag=True, help="Draw tokens instead of taking the likeliest.")
 @grouped("Writing", "--seed", type=int, default=0, show_default=True, help="Which draws.")
-def steer(prompt: str, towards: tuple[str, ...], away: tuple[str, ...], layer: int, scale: float, max_new_tokens: int,
-          do_sample: bool, seed: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+def steer(
+    prompt: str,
+    towards: tuple[str, ...],
+    away: tuple[str, ...],
+    layer: int,
+    scale: float,
+    max_new_tokens: int,
+    do_sample: bool,
+    seed: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """Continue PROMPT plainly and steered: the difference between two kinds of text, added to the residual stream."""
     from ..internals.steering import steer as steered
     from ..internals.steering import steering_vector
@@ -128,8 +166,18 @@ def steer(prompt: str, towards: tuple[str, ...], away: tuple[str, ...], layer: i
 @grouped("Capture", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
 @grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 @grouped("Capture", "--chunk-mib", type=click.IntRange(min=1), default=256, show_default=True)
-def capture(corpus: Path, folder: Path, names: tuple[str, ...], length: int | None, store: str, chunk_mib: int,
-            out: Path | None, as_json: bool, model: str, dtype: str) -> None:  # fmt: skip
+def capture(
+    corpus: Path,
+    folder: Path,
+    names: tuple[str, ...],
+    length: int | None,
+    store: str,
+    chunk_mib: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """Capture activations of CORPUS into FOLDER, chunk by chunk; run it again to go on after an interruption."""
     from ..internals.capture import capture_corpus
 
@@ -137,7 +185,14 @@ def capture(corpus: Path, folder: Path, names: tuple[str, ...], length: int | No
         raise ValueError("a capture draws no picture; --out is for the other experiments")
     gpt2 = load_readable(model, dtype)
     with bar(0, "token") as progress:
-        captured = capture_corpus(gpt2, texts_of(gpt2, corpus, length), names, folder, chunk_bytes=chunk_mib << 20,
-                                  dtype=store, progress=progress.update)  # fmt: skip
+        captured = capture_corpus(
+            gpt2,
+            texts_of(gpt2, corpus, length),
+            names,
+            folder,
+            chunk_bytes=chunk_mib << 20,
+            dtype=store,
+            progress=progress.update,
+        )
     about = {"folder": str(folder), "texts": len(captured), "chunks": len(captured.chunks), "names": captured.names}
     print(json.dumps(about) if as_json else f"{folder}: {len(captured):,} texts in {len(captured.chunks)} chunks")

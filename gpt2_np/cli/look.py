@@ -16,9 +16,7 @@ from .progress import compiling
 @grouped("Output", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many tokens.")
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
 @model_options
-def logits(
-    prompt: str, top: int, as_json: bool, model: str, dtype: str, backend: str, device: str | None
-) -> None:
+def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend: str, device: str | None) -> None:
     """The table of the likeliest next tokens after PROMPT, with their logits and probabilities."""
     gpt2 = load(model, dtype, backend, device)
     compiling(gpt2)
@@ -27,8 +25,15 @@ def logits(
     p = np.exp(scores - scores.max())
     p /= p.sum()
     best = np.argsort(-scores, kind="stable")[:top].tolist()
-    rows = [{"id": token, "token": gpt2.tokenizer.decode([token]), "logit": float(scores[token]),
-             "probability": float(p[token])} for token in best]  # fmt: skip
+    rows = [
+        {
+            "id": token,
+            "token": gpt2.tokenizer.decode([token]),
+            "logit": float(scores[token]),
+            "probability": float(p[token]),
+        }
+        for token in best
+    ]
     if as_json:
         about = {"prompt": prompt, "ids": ids, "vocabulary": len(scores), "top": rows}
         print(json.dumps(about | {"min": float(scores.min()), "max": float(scores.max())}, ensure_ascii=False))
@@ -38,8 +43,10 @@ def logits(
     print(f"{'rank':>4}  {'id':>6}  {'token':<{width}}  {'logit':>8}  probability")
     for rank, row in enumerate(rows, 1):
         bar = "█" * round(40 * row["probability"])
-        print(f"{rank:>4}  {row['id']:>6}  {row['token']!r:<{width}}  {row['logit']:>8.3f}  "
-              f"{row['probability']:>7.2%} {bar}")  # fmt: skip
+        print(
+            f"{rank:>4}  {row['id']:>6}  {row['token']!r:<{width}}  {row['logit']:>8.3f}  "
+            f"{row['probability']:>7.2%} {bar}"
+        )
 
 
 @click.command(cls=GroupedCommand, short_help="Say what a model is and where its files are.")
@@ -57,11 +64,19 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     folder = locate(model)
     on_disk = {path.name: path.stat().st_size for path in files(folder)}
     fields = {
-        "model": model, "folder": str(folder), "parameters": count, "n_layer": config.n_layer, "n_embd": config.n_embd,
-        "n_head": config.n_head, "n_inner": config.mlp_width, "n_positions": config.n_positions,
-        "vocab_size": config.vocab_size, "activation_function": config.activation_function,
-        "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte, "files": on_disk,
-    }  # fmt: skip
+        "model": model,
+        "folder": str(folder),
+        "parameters": count,
+        "n_layer": config.n_layer,
+        "n_embd": config.n_embd,
+        "n_head": config.n_head,
+        "n_inner": config.mlp_width,
+        "n_positions": config.n_positions,
+        "vocab_size": config.vocab_size,
+        "activation_function": config.activation_function,
+        "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte,
+        "files": on_disk,
+    }
     if as_json:
         print(json.dumps(fields))
         return

@@ -55,15 +55,39 @@ def grouped(group: str, *names: str, **settings: Any) -> Decorator:
 def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--model, --dtype and --backend."""
     for option in (
-        grouped("Model", "--backend", type=click.Choice(["numba", "numpy", "torch"]), default="numba",
-                show_default=True, help="Compiled kernels, the readable path, or torch as the reference."),
-        grouped("Model", "--device", type=click.Choice(["cpu", "cuda"]), default=None,
-                help="Where --backend torch runs.  [default: cpu]"),
-        grouped("Model", "--dtype", type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
-                default="float32", show_default=True, help="What the weights are kept in."),
-        grouped("Model", "-m", "--model", default="tales", show_default=True, metavar="NAME",
-                help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder."),
-    ):  # fmt: skip
+        grouped(
+            "Model",
+            "--backend",
+            type=click.Choice(["numba", "numpy", "torch"]),
+            default="numba",
+            show_default=True,
+            help="Compiled kernels, the readable path, or torch as the reference.",
+        ),
+        grouped(
+            "Model",
+            "--device",
+            type=click.Choice(["cpu", "cuda"]),
+            default=None,
+            help="Where --backend torch runs.  [default: cpu]",
+        ),
+        grouped(
+            "Model",
+            "--dtype",
+            type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
+            default="float32",
+            show_default=True,
+            help="What the weights are kept in.",
+        ),
+        grouped(
+            "Model",
+            "-m",
+            "--model",
+            default="tales",
+            show_default=True,
+            metavar="NAME",
+            help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
+        ),
+    ):
         function = option(function)
     return function
 

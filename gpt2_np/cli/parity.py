@@ -25,21 +25,35 @@ class ParityGroup(GroupedCommand, click.Group):
 @click.group(
     cls=ParityGroup, invoke_without_command=True, short_help="Compare a model with torch, down to sampled tokens."
 )
-@grouped("Model", "-m", "--model", default="tales", show_default=True, metavar="NAME",
-         help="Any name that generate takes.")  # fmt: skip
-@grouped("Model", "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True,
-         help="Where torch runs.")  # fmt: skip
-@grouped("Model", "--backend", type=click.Choice(["numba", "numpy"]), default="numba", show_default=True,
-         help="Which of our paths is checked.")  # fmt: skip
+@grouped(
+    "Model", "-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes."
+)
+@grouped(
+    "Model", "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch runs."
+)
+@grouped(
+    "Model",
+    "--backend",
+    type=click.Choice(["numba", "numpy"]),
+    default="numba",
+    show_default=True,
+    help="Which of our paths is checked.",
+)
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
 @grouped("Input", "--text", type=click.Path(path_type=Path), help="A file to compare the perplexity on.")
 @grouped("Input", "--seed", type=int, default=0, show_default=True, help="The seed of the sampled tokens.")
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
 @click.pass_context
 def parity(
-    context: click.Context, model: str, device: str, backend: str, prompts: Path | None, text: Path | None, seed: int,
+    context: click.Context,
+    model: str,
+    device: str,
+    backend: str,
+    prompts: Path | None,
+    text: Path | None,
+    seed: int,
     as_json: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Compare tokenizer, activations, logits, perplexity and decoded tokens with transformers on torch.
 
     Exit status 1 when anything is a mismatch. A token that differs only because two candidates are closer than
@@ -107,10 +121,15 @@ def check(folder: Path, against: Path, as_json: bool) -> None:
     checks = list(bundle.check(folder, against))
     wrong = [one for one in checks if not one.passed]
     for one in checks if as_json else wrong:
-        print(json.dumps(dataclasses.asdict(one)) if as_json
-              else f"{one.name:<40} {one.difference:.2e} off at {one.where or 'a token'}  {one.note}")  # fmt: skip
+        print(
+            json.dumps(dataclasses.asdict(one))
+            if as_json
+            else f"{one.name:<40} {one.difference:.2e} off at {one.where or 'a token'}  {one.note}"
+        )
     if not as_json:
-        print(f"{len(checks) - len(wrong)} right, {len(wrong)} wrong"
-              + (f"; the first that goes wrong: {wrong[0].name}" if wrong else ""))  # fmt: skip
+        print(
+            f"{len(checks) - len(wrong)} right, {len(wrong)} wrong"
+            + (f"; the first that goes wrong: {wrong[0].name}" if wrong else "")
+        )
     if wrong:
         sys.exit(1)

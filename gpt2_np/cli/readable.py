@@ -16,11 +16,24 @@ if TYPE_CHECKING:
 def readable_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--model and --dtype: full precision only, since reduced weights have no parts to look at."""
     for option in (
-        grouped("Model", "--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True,
-                help="What the weights are kept in."),
-        grouped("Model", "-m", "--model", default="tales", show_default=True, metavar="NAME",
-                help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder."),
-    ):  # fmt: skip
+        grouped(
+            "Model",
+            "--dtype",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            show_default=True,
+            help="What the weights are kept in.",
+        ),
+        grouped(
+            "Model",
+            "-m",
+            "--model",
+            default="tales",
+            show_default=True,
+            metavar="NAME",
+            help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
+        ),
+    ):
         function = option(function)
     return function
 

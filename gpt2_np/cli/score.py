@@ -20,9 +20,16 @@ from .progress import bar, compiling
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
 @model_options
 def score(
-    text: str | None, file: Path | None, prompt: str | None, stride: int | None, as_json: bool,
-    model: str, dtype: str, backend: str, device: str | None,
-) -> None:  # fmt: skip
+    text: str | None,
+    file: Path | None,
+    prompt: str | None,
+    stride: int | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+    backend: str,
+    device: str | None,
+) -> None:
     """Bits per byte and perplexity of TEXT, or of a file: the lower, the better it is predicted.
 
     \b
@@ -45,8 +52,19 @@ def score(
     with bar(len(ids), "token") as progress:
         result = gpt2.score(text, prompt=prompt, stride=stride, progress=progress.update)
     if as_json:
-        print(json.dumps({"nll": result.nll, "tokens": result.tokens, "bytes": result.bytes,
-                          "bits_per_byte": result.bits_per_byte, "perplexity": result.perplexity}))  # fmt: skip
+        print(
+            json.dumps(
+                {
+                    "nll": result.nll,
+                    "tokens": result.tokens,
+                    "bytes": result.bytes,
+                    "bits_per_byte": result.bits_per_byte,
+                    "perplexity": result.perplexity,
+                }
+            )
+        )
         return
-    print(f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.perplexity:.2f} "
-          f"({result.tokens:,} tokens, {result.bytes:,} bytes)")  # fmt: skip
+    print(
+        f"{result.bits_per_byte:.4f} bits per byte, perplexity {result.perplexity:.2f} "
+        f"({result.tokens:,} tokens, {result.bytes:,} bytes)"
+    )

@@ -56,35 +56,73 @@ class Words(click.ParamType):
 
 def search_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Everything in this file, in the order in which help lists it."""
-    for option in reversed((
-        grouped(BEAMS, "--num-beams", type=int, help="Follow so many texts at once and return the likeliest."),
-        grouped(BEAMS, "--length-penalty", type=float, help="Above 0 favours long texts.  [default: 1]"),
-        grouped(BEAMS, "--early-stopping", type=Early(), help="When to stop looking for better.  [default: false]"),
-        grouped(BEAMS, "--num-beam-groups", type=int, help="Diverse beams: so many groups that keep apart."),
-        grouped(BEAMS, "--diversity-penalty", type=float, help="How hard they keep apart."),
-        grouped(BEAMS, "--force-words", "force_words_ids", multiple=True, type=Words(),
-                help="The text must contain this, spaces included, or one of several; repeatable."),
-        grouped(BEAMS, "--stochastic-beams", is_flag=True, default=None,
-                help="With --do-sample: as many different texts as beams, drawn without replacement."),
-        grouped(CONTRAST, "--penalty-alpha", type=float,
-                help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1."),
-        grouped(CONTRAST, "--dola-layers", type=Layers(), help="What the last layer says more than earlier ones."),
-        grouped(WHOLE, "--best-of", type=int, help="With --do-sample: the likeliest per token of so many samples."),
-        grouped(WHOLE, "--exhaustive", is_flag=True, default=None, help="Every text there is, for tiny models."),
-        grouped(ASSIST, "--prompt-lookup-num-tokens", type=int, metavar="N",
-                help="Try the N tokens that followed the newest tokens before."),
-        grouped(ASSIST, "--max-matching-ngram-size", type=int, help="Look for so many tokens at most.  [default: 2]"),
-        grouped(ASSIST, "--assistant-model", metavar="NAME",
-                help="Try what a smaller model says, of the same vocabulary."),
-        grouped(ASSIST, "--assistant-dtype", type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
-                help="What its weights are kept in.  [default: float32]"),
-        grouped(ASSIST, "--num-assistant-tokens", type=int, help="How many of its tokens a time.  [default: 20]"),
-        grouped(ASSIST, "--num-assistant-tokens-schedule",
+    for option in reversed(
+        (
+            grouped(BEAMS, "--num-beams", type=int, help="Follow so many texts at once and return the likeliest."),
+            grouped(BEAMS, "--length-penalty", type=float, help="Above 0 favours long texts.  [default: 1]"),
+            grouped(BEAMS, "--early-stopping", type=Early(), help="When to stop looking for better.  [default: false]"),
+            grouped(BEAMS, "--num-beam-groups", type=int, help="Diverse beams: so many groups that keep apart."),
+            grouped(BEAMS, "--diversity-penalty", type=float, help="How hard they keep apart."),
+            grouped(
+                BEAMS,
+                "--force-words",
+                "force_words_ids",
+                multiple=True,
+                type=Words(),
+                help="The text must contain this, spaces included, or one of several; repeatable.",
+            ),
+            grouped(
+                BEAMS,
+                "--stochastic-beams",
+                is_flag=True,
+                default=None,
+                help="With --do-sample: as many different texts as beams, drawn without replacement.",
+            ),
+            grouped(
+                CONTRAST,
+                "--penalty-alpha",
+                type=float,
+                help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1.",
+            ),
+            grouped(CONTRAST, "--dola-layers", type=Layers(), help="What the last layer says more than earlier ones."),
+            grouped(WHOLE, "--best-of", type=int, help="With --do-sample: the likeliest per token of so many samples."),
+            grouped(WHOLE, "--exhaustive", is_flag=True, default=None, help="Every text there is, for tiny models."),
+            grouped(
+                ASSIST,
+                "--prompt-lookup-num-tokens",
+                type=int,
+                metavar="N",
+                help="Try the N tokens that followed the newest tokens before.",
+            ),
+            grouped(
+                ASSIST, "--max-matching-ngram-size", type=int, help="Look for so many tokens at most.  [default: 2]"
+            ),
+            grouped(
+                ASSIST,
+                "--assistant-model",
+                metavar="NAME",
+                help="Try what a smaller model says, of the same vocabulary.",
+            ),
+            grouped(
+                ASSIST,
+                "--assistant-dtype",
+                type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
+                help="What its weights are kept in.  [default: float32]",
+            ),
+            grouped(ASSIST, "--num-assistant-tokens", type=int, help="How many of its tokens a time.  [default: 20]"),
+            grouped(
+                ASSIST,
+                "--num-assistant-tokens-schedule",
                 type=click.Choice(["constant", "heuristic", "heuristic_transient"]),
-                help="Heuristic: more where all were right, fewer where not.  [default: constant]"),
-        grouped(ASSIST, "--assistant-confidence-threshold", type=float,
-                help="It stops after a token less probable than this.  [default: 0.4]"),
-    )):  # fmt: skip
+                help="Heuristic: more where all were right, fewer where not.  [default: constant]",
+            ),
+            grouped(
+                ASSIST,
+                "--assistant-confidence-threshold",
+                type=float,
+                help="It stops after a token less probable than this.  [default: 0.4]",
+            ),
+        )
+    ):
         function = option(function)
     return function
-

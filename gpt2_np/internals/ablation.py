@@ -20,9 +20,17 @@ WHAT = {"heads": "attn.z", "mlps": "mlp_out", "attention": "attn_out", "position
 
 
 def ablate(
-    model: Model, ids: Sequence[int] | Array, metric: Metric, *, what: str = "heads", how: str = "zero",
-    reference: Array | None = None, seed: int = 0, batch: int = 32, progress: Callable[[int], Any] | None = None,
-) -> Array:  # fmt: skip
+    model: Model,
+    ids: Sequence[int] | Array,
+    metric: Metric,
+    *,
+    what: str = "heads",
+    how: str = "zero",
+    reference: Array | None = None,
+    seed: int = 0,
+    batch: int = 32,
+    progress: Callable[[int], Any] | None = None,
+) -> Array:
     """The metric with each part silenced in turn.
 
     `what`: "heads" (their ``z``), (L, H) scores; "mlps" or "attention" (a layer's output), (L,); "positions" (the

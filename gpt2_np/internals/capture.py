@@ -27,9 +27,15 @@ Array = np.ndarray
 
 
 def capture_corpus(
-    model: Model, texts: Iterable[Sequence[int]], names: str | Iterable[str], folder: Path, *,
-    chunk_bytes: int = 256 << 20, dtype: str = "float32", progress: Callable[[int], Any] | None = None,
-) -> Captured:  # fmt: skip
+    model: Model,
+    texts: Iterable[Sequence[int]],
+    names: str | Iterable[str],
+    folder: Path,
+    *,
+    chunk_bytes: int = 256 << 20,
+    dtype: str = "float32",
+    progress: Callable[[int], Any] | None = None,
+) -> Captured:
     """Capture the named activations of every text of ids into a folder, and open it.
 
     A folder that already holds part of the same capture is continued: its texts are passed over (`progress` is told

@@ -139,8 +139,9 @@ class Direction(NamedTuple):
     tokens_out: list[int]
 
 
-def singular_directions(params: Params, config: Config, layer: int, head: int, *, kind: str = "OV", count: int = 5,
-                        tokens: int = 10) -> list[Direction]:  # fmt: skip
+def singular_directions(
+    params: Params, config: Config, layer: int, head: int, *, kind: str = "OV", count: int = 5, tokens: int = 10
+) -> list[Direction]:
     """A head's strongest directions against the vocabulary.
 
     `kind` "OV": looking at ``tokens_in`` raises ``tokens_out``. "QK": standing on ``tokens_in``, it looks for

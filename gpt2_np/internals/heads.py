@@ -59,9 +59,14 @@ def detection_pattern(kind: str, ids: Sequence[int] | Array) -> Array:
 
 
 def head_scores(
-    model: Model, ids: Array, kind: str, *, measure: str = "mean", exclude_bos: bool = False,
+    model: Model,
+    ids: Array,
+    kind: str,
+    *,
+    measure: str = "mean",
+    exclude_bos: bool = False,
     exclude_current_token: bool = False,
-) -> Array:  # fmt: skip
+) -> Array:
     """How much each head is of a kind, on texts (n, T) or one (T,): (L, H).
 
     `measure` "mean": the attention that goes where a perfect head looks, averaged over the positions at which such a

@@ -78,8 +78,10 @@ class TunedLens:
     def __call__(self, model: Model, ids: Sequence[int] | Array) -> Lens:
         """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
         if self.weight.shape[:2] != (model.config.n_layer, model.config.n_embd):
-            raise ValueError(f"this lens was tuned for {self.weight.shape[0]} layers of width {self.weight.shape[1]}, "
-                             f"got a model with {model.config.n_layer} of {model.config.n_embd}")  # fmt: skip
+            raise ValueError(
+                f"this lens was tuned for {self.weight.shape[0]} layers of width {self.weight.shape[1]}, "
+                f"got a model with {model.config.n_layer} of {model.config.n_embd}"
+            )
 
         def translate(streams: Array, cache: ActivationCache) -> Array:
             return np.concatenate([streams[:-1] @ self.weight + self.bias[:, None], streams[-1:]])
@@ -105,9 +107,8 @@ class TunedLens:
 
 
 def train_tuned_lens(
-    model: Model, texts: Iterable[Sequence[int]], *, ridge: float = 1e-3,
-    progress: Callable[[int], Any] | None = None,
-) -> TunedLens:  # fmt: skip
+    model: Model, texts: Iterable[Sequence[int]], *, ridge: float = 1e-3, progress: Callable[[int], Any] | None = None
+) -> TunedLens:
     """Fit a `TunedLens` on texts of ids: for each layer the affine map that best gives the final stream.
 
     Least squares of the change that is still to come, over all positions but each text's first (its stream is an

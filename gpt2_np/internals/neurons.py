@@ -50,9 +50,15 @@ class Dashboard:
 
 
 def dashboards(
-    model: Model, texts: Iterable[Sequence[int]], neurons: Sequence[tuple[int, int]], *, examples: int = 8,
-    context: int = 12, tokens: int = 10, progress: Callable[[int], Any] | None = None,
-) -> list[Dashboard]:  # fmt: skip
+    model: Model,
+    texts: Iterable[Sequence[int]],
+    neurons: Sequence[tuple[int, int]],
+    *,
+    examples: int = 8,
+    context: int = 12,
+    tokens: int = 10,
+    progress: Callable[[int], Any] | None = None,
+) -> list[Dashboard]:
     """A dashboard for each (layer, neuron), from one pass over texts of ids; the texts are never kept.
 
     `context` is how many tokens are shown on either side; "active" is a value above 0. `progress` is told each text's
@@ -61,8 +67,9 @@ def dashboards(
     L, F = model.config.n_layer, model.config.mlp_width
     for layer, neuron in neurons:
         if not (0 <= layer < L and 0 <= neuron < F):
-            raise ValueError(f"neurons must be (layer, neuron) with layers below {L} and neurons below {F}, "
-                             f"got ({layer}, {neuron})")  # fmt: skip
+            raise ValueError(
+                f"neurons must be (layer, neuron) with layers below {L} and neurons below {F}, got ({layer}, {neuron})"
+            )
     edges = np.linspace(-1, 11, BINS + 1)
     counts = np.zeros((len(neurons), BINS), np.int64)
     active, seen = np.zeros(len(neurons), np.int64), 0
@@ -90,14 +97,29 @@ def dashboards(
         writes = as_array(model.params.h[layer].mlp.c_proj.weight)[neuron]
         effect = unembedding(model.params) @ (writes * model.params.ln_f.weight)
         order = np.argsort(-effect, kind="stable")
-        results.append(Dashboard(layer, neuron, [entry[2] for entry in sorted(best[at], reverse=True)], counts[at],
-                                 edges, active[at] / seen, order[:tokens].tolist(),
-                                 order[::-1][:tokens].tolist()))  # fmt: skip
+        results.append(
+            Dashboard(
+                layer,
+                neuron,
+                [entry[2] for entry in sorted(best[at], reverse=True)],
+                counts[at],
+                edges,
+                active[at] / seen,
+                order[:tokens].tolist(),
+                order[::-1][:tokens].tolist(),
+            )
+        )
     return results
 
 
 def _example(ids: Array, values: Array, number: int, context: int) -> Example:
     position = int(values.argmax())
     start, end = max(0, position - context), position + context + 1
-    return Example(float(values[position]), number, position, start, ids[start:end].tolist(),
-                   [float(value) for value in values[start:end]])  # fmt: skip
+    return Example(
+        float(values[position]),
+        number,
+        position,
+        start,
+        ids[start:end].tolist(),
+        [float(value) for value in values[start:end]],
+    )

@@ -33,12 +33,15 @@ def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, tit
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
     looked = logit_lens(model, ids)
-    _, cache = model.run_with_cache(ids, ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale",
-                                          "*.resid_post", "unembed"])  # fmt: skip
+    _, cache = model.run_with_cache(
+        ids, ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "*.resid_post", "unembed"]
+    )
     text = model.tokenizer.decode(ids)
     data = page_data(model, ids, looked, cache, top)
-    data["about"] = (f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
-                     f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else ""))  # fmt: skip
+    data["about"] = (
+        f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
+        f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else "")
+    )
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # Within a script element only "<" could end it; JSON can spell it out. The marks are replaced in one pass each,
     # the title first, so that nothing a prompt says is taken for a mark.
@@ -67,7 +70,10 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
     nearest, chances = looked.top(min(5, top))
     T = len(ids)
     return {
-        "ids": list(ids), "tokens": tokens, "layers": model.config.n_layer, "heads": model.config.n_head,
+        "ids": list(ids),
+        "tokens": tokens,
+        "layers": model.config.n_layer,
+        "heads": model.config.n_head,
         "attention": base64.b64encode(attention.tobytes()).decode("ascii"),
         "next": [named(best[at], np.exp(log_p[at, best[at]])) for at in range(T)],
         "labels": looked.labels,
@@ -76,7 +82,7 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
             "best": _attribution(model, cache, best[:, 0], T),
             "actual": _attribution(model, cache, np.array([*ids[1:], ids[-1]]), T - 1),
         },
-    }  # fmt: skip
+    }
 
 
 def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, Any]:
@@ -92,8 +98,16 @@ def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int
     def rounded(array: Array) -> Any:
         return np.round(array.astype(np.float64), 3).tolist()
 
-    values = [{"heads": rounded(heads[:, :, at]), "mlps": rounded(mlps[:, at]), "embed": rounded(embed[at]),
-               "bias": rounded(bias[at]), "logit": rounded(logit[at])} for at in range(count)]  # fmt: skip
+    values = [
+        {
+            "heads": rounded(heads[:, :, at]),
+            "mlps": rounded(mlps[:, at]),
+            "embed": rounded(embed[at]),
+            "bias": rounded(bias[at]),
+            "logit": rounded(logit[at]),
+        }
+        for at in range(count)
+    ]
     return {"tokens": [shown(word) for word in model.tokenizer.tokens(targets.tolist())], "values": values}
 
 

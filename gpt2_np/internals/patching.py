@@ -45,9 +45,16 @@ class Patching:
 
 
 def activation_patch(
-    model: Model, clean: Ids, corrupted: Ids, metric: Metric, *, point: str = "resid_pre", over: str = "position",
-    batch: int = 32, progress: Callable[[int], Any] | None = None,
-) -> Patching:  # fmt: skip
+    model: Model,
+    clean: Ids,
+    corrupted: Ids,
+    metric: Metric,
+    *,
+    point: str = "resid_pre",
+    over: str = "position",
+    batch: int = 32,
+    progress: Callable[[int], Any] | None = None,
+) -> Patching:
     """Put one activation of the clean run into the corrupted run, for every layer and place, and measure.
 
     `point` is an activation of a block ("resid_pre", "attn_out", "mlp_out", "attn.z", "attn.pattern", …). `over` is
@@ -70,9 +77,15 @@ def activation_patch(
 
 
 def path_patch(
-    model: Model, clean: Ids, corrupted: Ids, metric: Metric, receivers: Sequence[tuple[str, int | None]], *,
-    batch: int = 32, progress: Callable[[int], Any] | None = None,
-) -> Patching:  # fmt: skip
+    model: Model,
+    clean: Ids,
+    corrupted: Ids,
+    metric: Metric,
+    receivers: Sequence[tuple[str, int | None]],
+    *,
+    batch: int = 32,
+    progress: Callable[[int], Any] | None = None,
+) -> Patching:
     """Patch what each head says *directly* to the receivers, every other path left as it was: (L, H) scores.
 
     A receiver is a point and a head: ``("blocks.3.attn.q", 5)``; or ``("blocks.3.mlp.pre", None)``; or
@@ -128,8 +141,10 @@ def _both_runs(
     model: Model, clean: Ids, corrupted: Ids, metric: Metric, names: Sequence[str]
 ) -> tuple[ActivationCache, tuple[float, float]]:
     if np.shape(clean) != np.shape(corrupted) or np.ndim(clean) != 1:
-        raise ValueError("the clean and the corrupted prompt must have equally many tokens, "
-                         f"got {np.shape(clean)[-1]} and {np.shape(corrupted)[-1]}")  # fmt: skip
+        raise ValueError(
+            "the clean and the corrupted prompt must have equally many tokens, "
+            f"got {np.shape(clean)[-1]} and {np.shape(corrupted)[-1]}"
+        )
     logits, cache = model.run_with_cache(np.atleast_2d(clean), names)
     return cache, (float(metric(logits)[0]), float(metric(model.run_with_cache(np.atleast_2d(corrupted), [])[0])[0]))
 
@@ -144,8 +159,10 @@ def _block_point(point: str) -> str:
 def _check_receiver(model: Model, point: str, head: int | None) -> None:
     known = [f"blocks.{layer}.{name}" for layer in range(model.config.n_layer) for name in RECEIVERS[:4]] + ["unembed"]
     if point not in known:
-        raise ValueError(f"a receiver must be a block's {', '.join(RECEIVERS[:4])} or unembed, got {point!r}; "
-                         f"the nearest is {nearest(point, known)!r}")  # fmt: skip
+        raise ValueError(
+            f"a receiver must be a block's {', '.join(RECEIVERS[:4])} or unembed, got {point!r}; "
+            f"the nearest is {nearest(point, known)!r}"
+        )
     if point.endswith((".q", ".k", ".v")):
         if head is None or not 0 <= head < model.config.n_head:
             raise ValueError(f"the receiver {point} needs a head between 0 and {model.config.n_head - 1}, got {head}")

@@ -38,9 +38,17 @@ def save(figure: Figure, path: Path | str) -> None:
 
 
 def heat(
-    values: Array, *, title: str, x: str, y: str, x_labels: Sequence[str] | None = None,
-    y_labels: Sequence[str] | None = None, bar: str = "", diverging: bool = True, numbers: bool = False,
-) -> Figure:  # fmt: skip
+    values: Array,
+    *,
+    title: str,
+    x: str,
+    y: str,
+    x_labels: Sequence[str] | None = None,
+    y_labels: Sequence[str] | None = None,
+    bar: str = "",
+    diverging: bool = True,
+    numbers: bool = False,
+) -> Figure:
     """A matrix (rows, columns) as coloured cells, white at 0 where `diverging`; `numbers` writes them in."""
     rows, columns = values.shape
     width, height = max(4.5, 0.42 * columns + 2), max(2.6, 0.36 * rows + 1.2)
@@ -48,8 +56,14 @@ def heat(
     axes = figure.subplots()
     known = values[np.isfinite(values)]
     top = float(np.abs(known).max(initial=0)) or 1.0
-    image = axes.imshow(values, cmap=DIVERGING if diverging else SEQUENTIAL, vmin=-top if diverging else 0, vmax=top,
-                        aspect="auto", interpolation="nearest")  # fmt: skip
+    image = axes.imshow(
+        values,
+        cmap=DIVERGING if diverging else SEQUENTIAL,
+        vmin=-top if diverging else 0,
+        vmax=top,
+        aspect="auto",
+        interpolation="nearest",
+    )
     axes.set(title=title, xlabel=x, ylabel=y)
     _ticks(axes.xaxis, columns, x_labels)
     _ticks(axes.yaxis, rows, y_labels)
@@ -59,8 +73,15 @@ def heat(
     if numbers:
         for row, column in np.ndindex(rows, columns):
             dark = abs(values[row, column]) > 0.6 * top if diverging else values[row, column] < 0.6 * top
-            axes.text(column, row, f"{values[row, column]:.2f}", ha="center", va="center", fontsize=7,
-                      color="white" if dark else INK)  # fmt: skip
+            axes.text(
+                column,
+                row,
+                f"{values[row, column]:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+                color="white" if dark else INK,
+            )
     return figure
 
 
@@ -81,14 +102,27 @@ def patching(result: Patching, tokens: Sequence[str] | None = None, *, title: st
     if values.ndim != 2:
         raise ValueError(f"a picture has two axes, got a sweep over {', '.join(result.axes)}")
     over = result.axes[-1]
-    return heat(values, title=title, x=over, y="layer" if values.shape[0] > 1 else "",
-                x_labels=tokens if over == "position" else None, bar="share restored")  # fmt: skip
+    return heat(
+        values,
+        title=title,
+        x=over,
+        y="layer" if values.shape[0] > 1 else "",
+        x_labels=tokens if over == "position" else None,
+        bar="share restored",
+    )
 
 
 def head_scores(scores: Array, *, title: str, bar: str = "score") -> Figure:
     """One number a head, (L, H)."""
-    return heat(scores, title=title, x="head", y="layer", bar=bar, numbers=scores.size <= 144,
-                diverging=bool((scores < 0).any()))  # fmt: skip
+    return heat(
+        scores,
+        title=title,
+        x="head",
+        y="layer",
+        bar=bar,
+        numbers=scores.size <= 144,
+        diverging=bool((scores < 0).any()),
+    )
 
 
 def all_head_scores(scores: Mapping[str, Array]) -> Figure:
@@ -107,8 +141,16 @@ def all_head_scores(scores: Mapping[str, Array]) -> Figure:
 
 def attention(pattern: Array, tokens: Sequence[str], *, title: str) -> Figure:
     """One head's pattern (T, T): each row is a position, and what it looks at."""
-    return heat(pattern, title=title, x="looked at", y="looking", x_labels=tokens, y_labels=tokens, bar="attention",
-                diverging=False)  # fmt: skip
+    return heat(
+        pattern,
+        title=title,
+        x="looked at",
+        y="looking",
+        x_labels=tokens,
+        y_labels=tokens,
+        bar="attention",
+        diverging=False,
+    )
 
 
 def lens(looked: Lens, tokens: Sequence[str], decode: Any, *, title: str = "Logit lens") -> Figure:
@@ -121,8 +163,15 @@ def lens(looked: Lens, tokens: Sequence[str], decode: Any, *, title: str = "Logi
     for row, column in np.ndindex(C, T):
         chance = p[C - 1 - row, column, 0]
         word = visible(decode([int(best[C - 1 - row, column, 0])]))
-        axes.text(column, row, word if len(word) <= 9 else f"{word[:8]}…", ha="center", va="center", fontsize=7,
-                  color="black" if chance > 0.6 else "white")  # fmt: skip
+        axes.text(
+            column,
+            row,
+            word if len(word) <= 9 else f"{word[:8]}…",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="black" if chance > 0.6 else "white",
+        )
     _ticks(axes.xaxis, T, list(tokens))
     _ticks(axes.yaxis, C, looked.labels[::-1])
     axes.tick_params(axis="x", rotation=90)
@@ -181,8 +230,9 @@ def dashboard(board: Dashboard, decode: Any) -> Figure:
     upper.bar(middle, np.maximum(board.histogram, 0.8), width=np.diff(board.edges), color="#777777")
     upper.set_yscale("log")
     raised = "  ".join(visible(decode([token])) for token in board.raises[:8])
-    upper.set_title(f"Layer {board.layer}, neuron {board.neuron}: active at {board.share_active:.1%}; raises  {raised}",
-                    fontsize=9)  # fmt: skip
+    upper.set_title(
+        f"Layer {board.layer}, neuron {board.neuron}: active at {board.share_active:.1%}; raises  {raised}", fontsize=9
+    )
     upper.tick_params(labelsize=7)
     upper.spines[["top", "right"]].set_visible(False)
     lower.set(xlim=(0, 1), ylim=(len(board.examples), -0.2))

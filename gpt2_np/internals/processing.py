@@ -29,10 +29,14 @@ def fold_ln(params: Params) -> Params:
         return Norm(np.ones_like(norm.weight), np.zeros_like(norm.bias))
 
     blocks = tuple(
-        Block(plain(block.ln_1), block.attn._replace(c_attn=fold(block.attn.c_attn, block.ln_1)),
-              plain(block.ln_2), block.mlp._replace(c_fc=fold(block.mlp.c_fc, block.ln_2)))
+        Block(
+            plain(block.ln_1),
+            block.attn._replace(c_attn=fold(block.attn.c_attn, block.ln_1)),
+            plain(block.ln_2),
+            block.mlp._replace(c_fc=fold(block.mlp.c_fc, block.ln_2)),
+        )
         for block in _plain_arrays(params).h
-    )  # fmt: skip
+    )
     off = params.ln_f.weight == 0
     gain = np.where(off, np.ones_like(params.ln_f.weight), params.ln_f.weight)
     ln_f = Norm(np.where(off, params.ln_f.weight, np.ones_like(gain)), params.ln_f.bias / gain)
@@ -49,10 +53,12 @@ def center_writing_weights(params: Params) -> Params:
         return Linear(_centred(linear.weight), _centred(linear.bias))
 
     blocks = tuple(
-        block._replace(attn=Attention(block.attn.c_attn, center(block.attn.c_proj)),
-                       mlp=MLP(block.mlp.c_fc, center(block.mlp.c_proj), block.mlp.act))
+        block._replace(
+            attn=Attention(block.attn.c_attn, center(block.attn.c_proj)),
+            mlp=MLP(block.mlp.c_fc, center(block.mlp.c_proj), block.mlp.act),
+        )
         for block in _plain_arrays(params).h
-    )  # fmt: skip
+    )
     return params._replace(wte=_centred(params.wte), wpe=_centred(params.wpe), h=blocks)
 
 

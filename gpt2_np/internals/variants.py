@@ -35,9 +35,14 @@ class PerRow:
 
 
 def run_variants(
-    model: Model, ids: Sequence[int] | Array, variants: Sequence[Variant], metric: Metric, *, batch: int = 32,
+    model: Model,
+    ids: Sequence[int] | Array,
+    variants: Sequence[Variant],
+    metric: Metric,
+    *,
+    batch: int = 32,
     progress: Callable[[int], Any] | None = None,
-) -> Array:  # fmt: skip
+) -> Array:
     """The metric of each variant of a run: N variants → (N,).
 
     Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;

@@ -18,6 +18,20 @@ with uncollected():
     from .matrices import FEW, linear, unembed
     from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
 
-__all__ = ["FEW", "GELU_NEW", "activate", "attention", "attention_scores", "centred", "gelu_new", "layer_norm",
-           "layer_norm_scale", "linear", "mix_values", "scaled_and_shifted", "softmax", "split_heads",
-           "unembed"]  # fmt: skip
+__all__ = [
+    "FEW",
+    "GELU_NEW",
+    "activate",
+    "attention",
+    "attention_scores",
+    "centred",
+    "gelu_new",
+    "layer_norm",
+    "layer_norm_scale",
+    "linear",
+    "mix_values",
+    "scaled_and_shifted",
+    "softmax",
+    "split_heads",
+    "unembed",
+]

@@ -16,20 +16,7 @@ from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
 from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
 from .pointwise import softmax_causal
-from .registers import (
-    LANES,
-    LINE,
-    address,
-    ask,
-    ask_for,
-    emits,
-    further,
-    load,
-    multiply_add,
-    repeat,
-    store,
-    summing,
-)
+from .registers import LANES, LINE, address, ask, ask_for, emits, further, load, multiply_add, repeat, store, summing
 from .threads import in_threads
 
 Array = np.ndarray
@@ -58,16 +45,20 @@ def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -
             weight = builder.load(address(context, builder, of_w, w, s))
             ahead = further(builder, s, NEAR)
             beyond = builder.sub(ahead, S)
-            asked = builder.select(builder.icmp_signed("<", beyond, S.type(0)),
-                                   address(context, builder, of_values, values, ahead, d),
-                                   address(context, builder, of_following, following, beyond, d))  # fmt: skip
+            asked = builder.select(
+                builder.icmp_signed("<", beyond, S.type(0)),
+                address(context, builder, of_values, values, ahead, d),
+                address(context, builder, of_following, following, beyond, d),
+            )
             ask_for(builder, asked, vectors * LANES)
             here = address(context, builder, of_values, values, s, d)
             each = repeat(builder, weight, FLOATS) if vectors else weight
             rows = [load(builder, here, kind, v * LANES) for v in range(max(vectors, 1))]
             total, *sums = sums
-            return [builder.fadd(total, weight),
-                    *(multiply_add(builder, each, row, one) for row, one in zip(rows, sums, strict=True))]  # fmt: skip
+            return [
+                builder.fadd(total, weight),
+                *(multiply_add(builder, each, row, one) for row, one in zip(rows, sums, strict=True)),
+            ]
 
         zeros = [number(0), *[ir.Constant(kind, None if vectors else 0)] * max(vectors, 1)]
         total, *sums = summing(builder, zeros, S.type(0), S, S.type(1), add_row)

@@ -43,13 +43,17 @@ def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     def add_vector(d: Any, sums: list[Any]) -> list[Any]:
         ask_for(builder, address(context, builder, of_codes, codes, f, further(builder, d, FURTHER)))
         weights = load(builder, address(context, builder, of_codes, codes, f, d), WORDS)
-        return [builder.call(multiply_add, [mine, load(builder, place, WORDS), weights])
-                for mine, place in zip(sums, of_both(d), strict=True)]  # fmt: skip
+        return [
+            builder.call(multiply_add, [mine, load(builder, place, WORDS), weights])
+            for mine, place in zip(sums, of_both(d), strict=True)
+        ]
 
     def add_one(d: Any, sums: list[Any]) -> list[Any]:
         weight = builder.sext(builder.load(address(context, builder, of_codes, codes, f, d)), INDEX)
-        return [builder.add(builder.mul(builder.zext(builder.load(place), INDEX), weight), mine)
-                for mine, place in zip(sums, of_both(d), strict=True)]  # fmt: skip
+        return [
+            builder.add(builder.mul(builder.zext(builder.load(place), INDEX), weight), mine)
+            for mine, place in zip(sums, of_both(d), strict=True)
+        ]
 
     D = builder.extract_value(context.make_array(of_codes)(context, builder, codes).shape, 1)
     whole = builder.sub(D, builder.srem(D, INDEX(WIDTH)))

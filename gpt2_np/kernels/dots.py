@@ -153,14 +153,18 @@ def _into_totals(rows: int) -> Callable[..., Any]:
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         x, r, codes, f, start, end, totals = arguments
         of_x, _, of_codes, *_, of_totals = signature.args
-        count = [builder.extract_value(context.make_array(kind)(context, builder, array).shape, 0)
-                 for kind, array in ((of_x, x), (of_codes, codes))]  # fmt: skip
+        count = [
+            builder.extract_value(context.make_array(kind)(context, builder, array).shape, 0)
+            for kind, array in ((of_x, x), (of_codes, codes))
+        ]
         last = builder.sub(count[1], INDEX(SOME))
         ahead = further(builder, f, AHEAD)
         ahead = builder.select(builder.icmp_signed("<", ahead, last), ahead, last)
         # Each rows' turn asks for its share of weights, so that memory is busy while they compute.
-        turns = [builder.add(start, builder.sdiv(builder.mul(builder.sub(end, start), row), count[0]))
-                 for row in (r, further(builder, r, rows))]  # fmt: skip
+        turns = [
+            builder.add(start, builder.sdiv(builder.mul(builder.sub(end, start), row), count[0]))
+            for row in (r, further(builder, r, rows))
+        ]
 
         def ask(d: Any) -> None:
             mine = builder.and_(builder.icmp_signed(">=", d, turns[0]), builder.icmp_signed("<", d, turns[1]))

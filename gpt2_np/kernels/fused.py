@@ -38,8 +38,26 @@ def block(
     x: Array, positions: Array, epsilon: float, scale: float, layer: tuple[Array, ...], room: tuple[Array, ...]
 ) -> None:
     """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`."""
-    (k, v, ln_1_weight, ln_1_bias, attn, attn_scales, attn_bias, proj, proj_scales, proj_bias,
-     ln_2_weight, ln_2_bias, fc, fc_scales, fc_bias, out, out_scales, out_bias) = layer  # fmt: skip
+    (
+        k,
+        v,
+        ln_1_weight,
+        ln_1_bias,
+        attn,
+        attn_scales,
+        attn_bias,
+        proj,
+        proj_scales,
+        proj_bias,
+        ln_2_weight,
+        ln_2_bias,
+        fc,
+        fc_scales,
+        fc_bias,
+        out,
+        out_scales,
+        out_bias,
+    ) = layer
     normalized, qkv, pattern, z, hidden, activated = room
     layer_norm_rows(x, ln_1_weight, ln_1_bias, epsilon, normalized)
     product(normalized, attn, attn_scales, attn_bias, qkv)

@@ -126,8 +126,10 @@ def _halved(builder: Any, vectors: list[Any], width: int) -> list[Any]:
     if len(vectors) == 1:
         return [add(choose(builder, vectors[0], lower), choose(builder, vectors[0], upper))]
     lower, upper = (half + [count + lane for lane in half] for half in (lower, upper))
-    return [add(choose(builder, a, lower, b), choose(builder, a, upper, b))
-            for a, b in zip(vectors[::2], vectors[1::2], strict=True)]  # fmt: skip
+    return [
+        add(choose(builder, a, lower, b), choose(builder, a, upper, b))
+        for a, b in zip(vectors[::2], vectors[1::2], strict=True)
+    ]
 
 
 def summing(builder: Any, sums: list[Any], start: Any, end: Any, step: Any, add: Any) -> list[Any]:

@@ -33,8 +33,24 @@ def layer_arrays(code: str) -> Any:
 
 def other_arrays(head: str) -> Any:
     """And those beside the layers: embeddings, final norm, vocabulary, scales of the scores, and room to work in."""
-    return types.Tuple((matrix, matrix, *NORM, *WEIGHTS[head], vector, vector, out2, types.int64[::1],
-                        out2, out2, out3, out3, out2, out2))  # fmt: skip
+    return types.Tuple(
+        (
+            matrix,
+            matrix,
+            *NORM,
+            *WEIGHTS[head],
+            vector,
+            vector,
+            out2,
+            types.int64[::1],
+            out2,
+            out2,
+            out3,
+            out3,
+            out2,
+            out2,
+        )
+    )
 
 
 def table(rows: list[tuple[Array, ...]]) -> Array:
@@ -42,9 +58,13 @@ def table(rows: list[tuple[Array, ...]]) -> Array:
 
     The arrays must lie in rows, and outlive the table.
     """
-    return np.array([[number for array in row
-                      for number in (array.ctypes.data, *array.shape, *[1] * (NUMBERS - 1 - array.ndim))]
-                     for row in rows], np.int64)  # fmt: skip
+    return np.array(
+        [
+            [number for array in row for number in (array.ctypes.data, *array.shape, *[1] * (NUMBERS - 1 - array.ndim))]
+            for row in rows
+        ],
+        np.int64,
+    )
 
 
 def layer(code: str, table: Array, n: int) -> tuple[Array, ...]:
@@ -70,8 +90,10 @@ def _emit_arrays(context: Any, builder: Any, signature: Any, arguments: Any) -> 
     _, table, n = arguments
     arrays = []
     for number, kind in enumerate(signature.return_type.types):
-        where, *shape = [builder.load(address(context, builder, signature.args[1], table, n, INDEX(i)))
-                         for i in range(number * NUMBERS, number * NUMBERS + 1 + kind.ndim)]  # fmt: skip
+        where, *shape = [
+            builder.load(address(context, builder, signature.args[1], table, n, INDEX(i)))
+            for i in range(number * NUMBERS, number * NUMBERS + 1 + kind.ndim)
+        ]
         array = context.make_array(kind)(context, builder)
         size = context.get_abi_sizeof(array.data.type.pointee)
         strides = [INDEX(size)]

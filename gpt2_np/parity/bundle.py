@@ -58,14 +58,21 @@ def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: in
         most = min(tokens, exact.config.n_positions - len(ids))
         for strategy, options in STRATEGIES:
             out = exact.generate(list(ids), max_new_tokens=most, **options)
-            decoded.append({"strategy": strategy, "options": options, "prompt": number, "max_new_tokens": most,
-                            "ids": out.ids})  # fmt: skip
+            decoded.append(
+                {"strategy": strategy, "options": options, "prompt": number, "max_new_tokens": most, "ids": out.ids}
+            )
     save_file(tensors, folder / "activations.safetensors")
     (folder / "activations.safetensors").chmod(0o644)
     order = [*points(exact.config), "logits", "stepwise"]
-    about = {"format": FORMAT, "version": VERSION, "config": dataclasses.asdict(exact.config),
-             "prompts": [list(map(int, ids)) for ids in prompts], "order": order, "tolerance": TOLERANCE,
-             "tokens": decoded}  # fmt: skip
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": dataclasses.asdict(exact.config),
+        "prompts": [list(map(int, ids)) for ids in prompts],
+        "order": order,
+        "tolerance": TOLERANCE,
+        "tokens": decoded,
+    }
     (folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "decoders.json").write_text(vectors.written(vectors.make()))
     assert exact.folder is not None
@@ -91,8 +98,10 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
     for number, ids in enumerate(about["prompts"]):
         tensors |= {f"{number}/{key}": value for key, value in activations(model, ids).items()}
     save_file(tensors, folder / "activations.safetensors")
-    tokens = [model.generate(about["prompts"][case["prompt"]], max_new_tokens=case["max_new_tokens"],
-                             **case["options"]).ids for case in about["tokens"]]  # fmt: skip
+    tokens = [
+        model.generate(about["prompts"][case["prompt"]], max_new_tokens=case["max_new_tokens"], **case["options"]).ids
+        for case in about["tokens"]
+    ]
     decoders = json.loads((bundle / "decoders.json").read_text())
     (folder / "answers.json").write_text(json.dumps({"tokens": tokens, **vectors.answer(decoders)}) + "\n")
 
@@ -157,8 +166,10 @@ def check(bundle: Path, theirs: Path) -> Iterator[Check]:
             found = answered.get(key, asked)
             if not isinstance(found, list) or len(found) != len(asked):
                 count = len(found) if isinstance(found, list) else repr(found)
-                raise ValueError(f"{answers}: {key} must have one answer to each of the bundle's {len(asked)}, in its "
-                                 f"order, or be left out; got {count}")  # fmt: skip
+                raise ValueError(
+                    f"{answers}: {key} must have one answer to each of the bundle's {len(asked)}, in its "
+                    f"order, or be left out; got {count}"
+                )
         try:
             yield from judge(about, decoders, answered)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
@@ -195,8 +206,11 @@ def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, An
     """Tokens, processors and beams."""
     for case, ids in zip(about["tokens"], answers.get("tokens", []), strict=False):
         same = case["ids"] == ids
-        yield Check(f"tokens: {case['strategy']}, prompt {case['prompt']}", "same" if same else "mismatch",
-                    note="" if same else f"{ids} where {case['ids']} was expected")  # fmt: skip
+        yield Check(
+            f"tokens: {case['strategy']}, prompt {case['prompt']}",
+            "same" if same else "mismatch",
+            note="" if same else f"{ids} where {case['ids']} was expected",
+        )
     for case, scores in zip(decoders["processors"], answers.get("decoders", []), strict=False):
         if scores is None:  # a processor that they lack
             continue
@@ -207,5 +221,9 @@ def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, An
         same = [one["ids"] for one in found] == [one["ids"] for one in case["out"]]
         far = max((abs(a["score"] - b["score"]) for a, b in zip(found, case["out"], strict=False)), default=0.0)
         good = same and far <= 1e-4
-        yield Check(f"beams: {case['name']}", "same" if good else "mismatch", far,
-                    note="" if good else f"{found} where {case['out']} was expected; see its trace")  # fmt: skip
+        yield Check(
+            f"beams: {case['name']}",
+            "same" if good else "mismatch",
+            far,
+            note="" if good else f"{found} where {case['out']} was expected; see its trace",
+        )

@@ -35,65 +35,183 @@ class Known:
 
 TESTS = "transformers tests/models/gpt2"
 DOCS = "transformers documentation"
-COMPANY = ("DeepMind Technologies is a British artificial intelligence subsidiary of Alphabet Inc. and research "
-           "laboratory founded in 2010. DeepMind was acquired by Google in 2014. The company is based")  # fmt: skip
+COMPANY = (
+    "DeepMind Technologies is a British artificial intelligence subsidiary of Alphabet Inc. and research "
+    "laboratory founded in 2010. DeepMind was acquired by Google in 2014. The company is based"
+)
 KNOWN = (
-    Known("gpt2", [464, 3290], {"max_new_tokens": 18}, TESTS,
-          ids=[464, 3290, 373, 1043, 287, 257, 2214, 1474, 262, 16246, 286, 2688, 290, 2688, 27262, 13, 198, 198, 464,
-               3290]),
-    Known("gpt2", "Hello, my dog is a little", {"max_new_tokens": 13}, TESTS,
-          "Hello, my dog is a little bit of a mess. I'm not sure if he's going"),
-    Known("gpt2", "Today, I", {"max_new_tokens": 13}, TESTS,
-          "Today, I'm going to be doing a lot of research on this. I"),
-    Known("gpt2", "Today is a nice day and",
-          {"max_new_tokens": 14, "do_sample": True, "top_k": 50, "seed": 0, "rng": "cuda"}, TESTS + ", on CUDA",
-          "Today is a nice day and if you don't know anything about the state of play during your holiday"),
-    Known("gpt2", "Today is", {"max_new_tokens": 5}, DOCS + ", compute_transition_scores",
-          "Today is the day when we can", logprobs=[-1.414, -2.609, -2.010, -1.859, -2.508]),
-    Known("gpt2", "In a word, the cake is a", {"max_new_tokens": 5}, DOCS + ", NoBadWordsLogitsProcessor",
-          "In a word, the cake is a bit of a mess."),
-    Known("gpt2", "In a word, the cake is a", {"max_new_tokens": 5, "bad_words_ids": [[2085]]},
-          DOCS + ", NoBadWordsLogitsProcessor", "In a word, the cake is a bit of a surprise."),
-    Known("gpt2", "Alice and Bob are", {"max_new_tokens": 16}, DOCS,
-          "Alice and Bob are both in the same room.\n\n\"I'm not sure if you're"),
-    Known("gpt2", "An increasing sequence: one,", {"max_new_tokens": 20}, DOCS + ", TextStreamer",
-          "An increasing sequence: one, two, three, four, five, six, seven, eight, nine, ten, eleven,"),
-    Known("gpt2", "Today, a dragon flew over Paris, France,", {"max_new_tokens": 10, "guidance_scale": 1.5},
-          DOCS + ", UnbatchedClassifierFreeGuidanceLogitsProcessor",
-          "Today, a dragon flew over Paris, France, killing at least 50 people and injuring more than 100"),
-    Known("distilgpt2", "I'm not going to", {"max_new_tokens": 15}, DOCS,
-          "I'm not going to be able to do that. I'm going to be able to do that"),
-    Known("distilgpt2", "I'm not going to", {"max_new_tokens": 15, "repetition_penalty": 1.1}, DOCS,
-          "I'm not going to be able to do that. I'll just have to go out and play"),
+    Known(
+        "gpt2",
+        [464, 3290],
+        {"max_new_tokens": 18},
+        TESTS,
+        ids=[
+            464,
+            3290,
+            373,
+            1043,
+            287,
+            257,
+            2214,
+            1474,
+            262,
+            16246,
+            286,
+            2688,
+            290,
+            2688,
+            27262,
+            13,
+            198,
+            198,
+            464,
+            3290,
+        ],
+    ),
+    Known(
+        "gpt2",
+        "Hello, my dog is a little",
+        {"max_new_tokens": 13},
+        TESTS,
+        "Hello, my dog is a little bit of a mess. I'm not sure if he's going",
+    ),
+    Known(
+        "gpt2", "Today, I", {"max_new_tokens": 13}, TESTS, "Today, I'm going to be doing a lot of research on this. I"
+    ),
+    Known(
+        "gpt2",
+        "Today is a nice day and",
+        {"max_new_tokens": 14, "do_sample": True, "top_k": 50, "seed": 0, "rng": "cuda"},
+        TESTS + ", on CUDA",
+        "Today is a nice day and if you don't know anything about the state of play during your holiday",
+    ),
+    Known(
+        "gpt2",
+        "Today is",
+        {"max_new_tokens": 5},
+        DOCS + ", compute_transition_scores",
+        "Today is the day when we can",
+        logprobs=[-1.414, -2.609, -2.010, -1.859, -2.508],
+    ),
+    Known(
+        "gpt2",
+        "In a word, the cake is a",
+        {"max_new_tokens": 5},
+        DOCS + ", NoBadWordsLogitsProcessor",
+        "In a word, the cake is a bit of a mess.",
+    ),
+    Known(
+        "gpt2",
+        "In a word, the cake is a",
+        {"max_new_tokens": 5, "bad_words_ids": [[2085]]},
+        DOCS + ", NoBadWordsLogitsProcessor",
+        "In a word, the cake is a bit of a surprise.",
+    ),
+    Known(
+        "gpt2",
+        "Alice and Bob are",
+        {"max_new_tokens": 16},
+        DOCS,
+        "Alice and Bob are both in the same room.\n\n\"I'm not sure if you're",
+    ),
+    Known(
+        "gpt2",
+        "An increasing sequence: one,",
+        {"max_new_tokens": 20},
+        DOCS + ", TextStreamer",
+        "An increasing sequence: one, two, three, four, five, six, seven, eight, nine, ten, eleven,",
+    ),
+    Known(
+        "gpt2",
+        "Today, a dragon flew over Paris, France,",
+        {"max_new_tokens": 10, "guidance_scale": 1.5},
+        DOCS + ", UnbatchedClassifierFreeGuidanceLogitsProcessor",
+        "Today, a dragon flew over Paris, France, killing at least 50 people and injuring more than 100",
+    ),
+    Known(
+        "distilgpt2",
+        "I'm not going to",
+        {"max_new_tokens": 15},
+        DOCS,
+        "I'm not going to be able to do that. I'm going to be able to do that",
+    ),
+    Known(
+        "distilgpt2",
+        "I'm not going to",
+        {"max_new_tokens": 15, "repetition_penalty": 1.1},
+        DOCS,
+        "I'm not going to be able to do that. I'll just have to go out and play",
+    ),
     # Version 5 of the documentation prints "'": those texts would have 16 and 18 ids, where both were written to 20.
-    Known("distilgpt2", "Today I", {"max_new_tokens": 18}, DOCS + ", NoRepeatNGramLogitsProcessor",
-          "Today I\u2019m not sure if I\u2019m going to be able to do it."),
-    Known("distilgpt2", "Today I", {"max_new_tokens": 18, "no_repeat_ngram_size": 2},
-          DOCS + ", NoRepeatNGramLogitsProcessor",
-          "Today I\u2019m not sure if I can get a better understanding of the nature of this issue"),
-    Known("distilgpt2", "A sequence: 1, 2, 3", {"max_new_tokens": 10}, DOCS + ", ForcedEOSTokenLogitsProcessor",
-          "A sequence: 1, 2, 3, 4, 5, 6, 7, 8"),
-    Known("distilgpt2", "A sequence: 1, 2, 3", {"max_new_tokens": 10, "forced_eos_token_id": END},
-          DOCS + ", ForcedEOSTokenLogitsProcessor", "A sequence: 1, 2, 3, 4, 5, 6, 7,<|endoftext|>"),
-    Known("gpt2-large", COMPANY, {"max_new_tokens": 256 - 33, "penalty_alpha": 0.6, "top_k": 4}, TESTS, COMPANY + (
-        " in London, United Kingdom\n\nGoogle has a lot of data on its users and uses it to improve its products, such "
-        "as Google Now, which helps users find the information they're looking for on the web. But the company is not "
-        "the only one to collect data on its users. Facebook, for example, has its own facial recognition technology, "
-        "as well as a database of millions of photos that it uses to personalize its News Feed.\n\nFacebook's use of "
-        "data is a hot topic in the tech industry, with privacy advocates concerned about the company's ability to "
-        "keep users' information private. In a blog post last year, Facebook CEO Mark Zuckerberg said his company "
-        "would \"do our best to be transparent about our data use and how we use it.\"\n\n\"We have made it clear that "
-        "we do not sell or share your data with third parties,\" Zuckerberg wrote. \"If you have questions or "
-        "concerns, please reach out to us at privacy@facebook.com.\"\n\nGoogle declined to comment on the privacy "
-        "implications of its use of data, but said in a statement to The Associated Press that")),
-    Known("gpt2", "<|endoftext|>", {"max_new_tokens": 10}, "CTranslate2 tests",
-          "<|endoftext|>\nThe first time I saw the new version of"),
-    Known("gpt2-medium", "Hello.", {"max_new_tokens": 10}, "tinygrad examples",
-          "Hello. I'm a little late to the party, but"),
-    Known("gpt2-medium", "What is the answer to life, the universe, and everything?", {"max_new_tokens": 10},
-          "tinygrad examples",
-          "What is the answer to life, the universe, and everything?\n\nThe answer is that we are all one"),
-)  # fmt: skip
+    Known(
+        "distilgpt2",
+        "Today I",
+        {"max_new_tokens": 18},
+        DOCS + ", NoRepeatNGramLogitsProcessor",
+        "Today I\u2019m not sure if I\u2019m going to be able to do it.",
+    ),
+    Known(
+        "distilgpt2",
+        "Today I",
+        {"max_new_tokens": 18, "no_repeat_ngram_size": 2},
+        DOCS + ", NoRepeatNGramLogitsProcessor",
+        "Today I\u2019m not sure if I can get a better understanding of the nature of this issue",
+    ),
+    Known(
+        "distilgpt2",
+        "A sequence: 1, 2, 3",
+        {"max_new_tokens": 10},
+        DOCS + ", ForcedEOSTokenLogitsProcessor",
+        "A sequence: 1, 2, 3, 4, 5, 6, 7, 8",
+    ),
+    Known(
+        "distilgpt2",
+        "A sequence: 1, 2, 3",
+        {"max_new_tokens": 10, "forced_eos_token_id": END},
+        DOCS + ", ForcedEOSTokenLogitsProcessor",
+        "A sequence: 1, 2, 3, 4, 5, 6, 7,<|endoftext|>",
+    ),
+    Known(
+        "gpt2-large",
+        COMPANY,
+        {"max_new_tokens": 256 - 33, "penalty_alpha": 0.6, "top_k": 4},
+        TESTS,
+        COMPANY
+        + (
+            " in London, United Kingdom\n\nGoogle has a lot of data on its users and uses it to improve its products, such "
+            "as Google Now, which helps users find the information they're looking for on the web. But the company is not "
+            "the only one to collect data on its users. Facebook, for example, has its own facial recognition technology, "
+            "as well as a database of millions of photos that it uses to personalize its News Feed.\n\nFacebook's use of "
+            "data is a hot topic in the tech industry, with privacy advocates concerned about the company's ability to "
+            "keep users' information private. In a blog post last year, Facebook CEO Mark Zuckerberg said his company "
+            'would "do our best to be transparent about our data use and how we use it."\n\n"We have made it clear that '
+            'we do not sell or share your data with third parties," Zuckerberg wrote. "If you have questions or '
+            'concerns, please reach out to us at privacy@facebook.com."\n\nGoogle declined to comment on the privacy '
+            "implications of its use of data, but said in a statement to The Associated Press that"
+        ),
+    ),
+    Known(
+        "gpt2",
+        "<|endoftext|>",
+        {"max_new_tokens": 10},
+        "CTranslate2 tests",
+        "<|endoftext|>\nThe first time I saw the new version of",
+    ),
+    Known(
+        "gpt2-medium",
+        "Hello.",
+        {"max_new_tokens": 10},
+        "tinygrad examples",
+        "Hello. I'm a little late to the party, but",
+    ),
+    Known(
+        "gpt2-medium",
+        "What is the answer to life, the universe, and everything?",
+        {"max_new_tokens": 10},
+        "tinygrad examples",
+        "What is the answer to life, the universe, and everything?\n\nThe answer is that we are all one",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -119,8 +237,10 @@ class KnownAccuracy:
 LOGITS = (KnownLogits("gpt2", END, (-43.431702, -39.836426, -43.065937), "llm.c, pull request 228, debug state"),)
 ACCURACY = (KnownAccuracy("gpt2", 0.99, "TransformerLens, evals.ioi_eval over IOIDataset's default prompts, seed 42"),)
 # IOIDataset's defaults; the indirect object [A] comes next.
-TEMPLATES = ("[A] and [B] went to the [LOCATION] to buy [OBJECT]. [B] handed the [OBJECT] to",
-             "Then, [B] and [A] went to the [LOCATION]. [B] gave the [OBJECT] to")  # fmt: skip
+TEMPLATES = (
+    "[A] and [B] went to the [LOCATION] to buy [OBJECT]. [B] handed the [OBJECT] to",
+    "Then, [B] and [A] went to the [LOCATION]. [B] gave the [OBJECT] to",
+)
 NAMES, LOCATIONS, OBJECTS = ("John", "Mary"), ("store", "market"), ("milk", "eggs", "bread")
 
 
@@ -169,8 +289,9 @@ def together(known: list[Known], model: GPT2) -> Iterator[Check]:
             outs = model.generate([one.prompt for one in batch], max_new_tokens=length)
             written = [f"{one.prompt}{model.tokenizer.decode(out.ids)}" for one, out in zip(batch, outs, strict=True)]
             same = written == [one.text for one in batch]
-            yield Check(f"known outputs in one batch, {length} tokens", "same" if same else "mismatch",
-                        note=f"{written!r}")  # fmt: skip
+            yield Check(
+                f"known outputs in one batch, {length} tokens", "same" if same else "mismatch", note=f"{written!r}"
+            )
 
 
 def first_logits(known: KnownLogits, model: GPT2) -> Check:
@@ -190,5 +311,9 @@ def accuracy(known: KnownAccuracy, model: GPT2) -> Check:
         good, bad = (model.tokenizer.encode(one)[0] for one in (indirect, subject))
         right[prompt, indirect, subject] = bool(logits[good] > logits[bad])
     share = sum(right[one] for one in prompts) / len(prompts)
-    return Check("known accuracy: indirect objects", "same" if share >= known.least else "mismatch",
-                 max(0.0, known.least - share), note=f"{known.source}: {share:.2f} of {len(prompts)}")  # fmt: skip
+    return Check(
+        "known accuracy: indirect objects",
+        "same" if share >= known.least else "mismatch",
+        max(0.0, known.least - share),
+        note=f"{known.source}: {share:.2f} of {len(prompts)}",
+    )

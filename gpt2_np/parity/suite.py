@@ -45,16 +45,22 @@ CASES = (
     Case("sampling, temperature 0.7, top-k 40", {"do_sample": True, "temperature": 0.7, "top_k": 40}),
     Case("sampling, top-p 0.9", {"do_sample": True, "top_p": 0.9}),
     Case("sampling, min-p 0.05, repetition penalty 1.2", {"do_sample": True, "min_p": 0.05, "repetition_penalty": 1.2}),
-    Case("sampling, typical 0.9, no repeated trigram",
-         {"do_sample": True, "typical_p": 0.9, "no_repeat_ngram_size": 3}),
+    Case(
+        "sampling, typical 0.9, no repeated trigram", {"do_sample": True, "typical_p": 0.9, "no_repeat_ngram_size": 3}
+    ),
     Case("beam sampling, 3 beams", {"do_sample": True, "num_beams": 3, "temperature": 0.9}, 40),
-)  # fmt: skip
+)
 
 
 def run(
-    name: str = "tales", *, device: str = "cpu", prompts: Sequence[str | Sequence[int]] = (), seed: int = 0,
-    backend: str = "numba", text: str = TEXT,
-) -> Iterator[Check]:  # fmt: skip
+    name: str = "tales",
+    *,
+    device: str = "cpu",
+    prompts: Sequence[str | Sequence[int]] = (),
+    seed: int = 0,
+    backend: str = "numba",
+    text: str = TEXT,
+) -> Iterator[Check]:
     """Every check on one model, as each is done.
 
     Prompts are texts, or ids for a model without a tokenizer, cut to half the context; where there are none, a model
@@ -123,9 +129,7 @@ def perplexity(ours: GPT2, theirs: Any, truth: Any, ids: Sequence[int]) -> Check
     return Check(**{**vars(check), "note": f"perplexity of ours, torch, float64: {values}; {len(ids)} tokens"})
 
 
-def tokens(
-    name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case: Case, seed: int, device: str
-) -> Check:
+def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case: Case, seed: int, device: str) -> Check:
     """The tokens of one strategy against transformers' own ``generate``."""
     most = min(case.tokens, ours.config.n_positions - len(ids))
     options = case.options | {"max_new_tokens": most}
@@ -162,5 +166,12 @@ def notebook(
         yield judge(f"notebook's {name}, {label}", ours, theirs, truth, ids, decode, expected)
     length = min(20, length)
     expected = theirs.notebook("beam search", ids, length, seed, num_beams=3)
-    yield judge(f"notebook's beam search, {label}", ours, theirs, truth, ids,
-                lambda model: plain.beam_search(model.start(), ids, length, 3, None)[0], expected)  # fmt: skip
+    yield judge(
+        f"notebook's beam search, {label}",
+        ours,
+        theirs,
+        truth,
+        ids,
+        lambda model: plain.beam_search(model.start(), ids, length, 3, None)[0],
+        expected,
+    )

@@ -102,8 +102,10 @@ def judge(
         note += "; our logits on the way there are farther from float64 than rounding takes them"
         return Check(name, "mismatch", check.difference, f"token {at}", check.ours, check.theirs, note)
     share = turning(ours, theirs, decode, expected)
-    note += (f"; the choice turns {share * check.difference:.1e} from torch's logits, {share:.0%} of the way to ours; "
-             f"on torch's logits our decoder gives the same as transformers")  # fmt: skip
+    note += (
+        f"; the choice turns {share * check.difference:.1e} from torch's logits, {share:.0%} of the way to ours; "
+        f"on torch's logits our decoder gives the same as transformers"
+    )
     return Check(name, "near-tie", check.difference, f"token {at}", check.ours, check.theirs, note)
 
 

@@ -67,8 +67,14 @@ def traced(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
     steps: list[Step] = []
     chosen = Options(max_new_tokens=NEW, eos_token_id=EOS, num_return_sequences=options["num_beams"], **options)
     beam_search(Table(table), [PROMPT], chosen, trace=steps)
-    return [{part: [[list(beam.ids), float(beam.score)] for beam in getattr(step, part)]
-             for part in ("candidates", "running", "pool")} | {"goes_on": step.open} for step in steps]  # fmt: skip
+    return [
+        {
+            part: [[list(beam.ids), float(beam.score)] for beam in getattr(step, part)]
+            for part in ("candidates", "running", "pool")
+        }
+        | {"goes_on": step.open}
+        for step in steps
+    ]
 
 
 def make() -> dict[str, Any]:
@@ -80,8 +86,18 @@ def make() -> dict[str, Any]:
             out = apply(name, arguments, IDS, row)
             kept = [token for token, score in enumerate(out) if score is not None and score > LOWEST]
             processors.append({"name": name, "arguments": arguments, "ids": IDS, "in": row, "kept": kept, "out": out})
-    searches = [{"name": name, "options": options, "prompt": PROMPT, "eos_token_id": EOS, "max_new_tokens": NEW,
-                 "out": beams(table, options), "trace": traced(table, options)} for name, options in BEAMS]  # fmt: skip
+    searches = [
+        {
+            "name": name,
+            "options": options,
+            "prompt": PROMPT,
+            "eos_token_id": EOS,
+            "max_new_tokens": NEW,
+            "out": beams(table, options),
+            "trace": traced(table, options),
+        }
+        for name, options in BEAMS
+    ]
     return {"processors": processors, "table": table.tolist(), "beams": searches}
 
 

@@ -95,8 +95,9 @@ class Torch:
         ids = self.torch.tensor(self._prompt(position, rows))
         start = time.perf_counter()
         with self.torch.inference_mode():
-            self.model.generate(ids, do_sample=False, eos_token_id=None, pad_token_id=0, max_new_tokens=tokens,
-                                **options)  # fmt: skip
+            self.model.generate(
+                ids, do_sample=False, eos_token_id=None, pad_token_id=0, max_new_tokens=tokens, **options
+            )
         return time.perf_counter() - start
 
     def _prompt(self, tokens: int, rows: int = 1) -> np.ndarray:
@@ -173,8 +174,9 @@ class LlamaCpp:
         import llama_cpp
 
         path = gguf(folder, precision)
-        self.model = llama_cpp.Llama(str(path), n_ctx=1024, n_batch=512, n_threads=THREADS, n_threads_batch=THREADS,
-                                     verbose=False)  # fmt: skip
+        self.model = llama_cpp.Llama(
+            str(path), n_ctx=1024, n_batch=512, n_threads=THREADS, n_threads_batch=THREADS, verbose=False
+        )
 
     def prefill(self, tokens: int) -> float:
         self.model.reset()
@@ -217,13 +219,20 @@ class CTranslate2:
     def _generate(self, rows: int, position: int, tokens: int, **options: Any) -> float:
         texts = [[token_name(one) for one in row] for row in prompt(position, rows)]
         start = time.perf_counter()
-        self.model.generate_batch(texts, max_length=tokens, min_length=tokens, include_prompt_in_result=False,
-                                  max_batch_size=0, **options)  # fmt: skip
+        self.model.generate_batch(
+            texts, max_length=tokens, min_length=tokens, include_prompt_in_result=False, max_batch_size=0, **options
+        )
         return time.perf_counter() - start
 
 
-ENGINES = {"bound": Bound, "side by side": SideBySide, "gpt2_np": Ours, "torch": Torch, "llama.cpp": LlamaCpp,
-           "ctranslate2": CTranslate2}  # fmt: skip
+ENGINES = {
+    "bound": Bound,
+    "side by side": SideBySide,
+    "gpt2_np": Ours,
+    "torch": Torch,
+    "llama.cpp": LlamaCpp,
+    "ctranslate2": CTranslate2,
+}
 
 
 # ---- the same weights in the other engines' files -------------------------------------------------------------------
@@ -243,8 +252,14 @@ def with_tokenizer(folder: Path) -> Path:
     return folder
 
 
-GGUF_NAMES = {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm",
-              "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}  # fmt: skip
+GGUF_NAMES = {
+    "ln_1": "attn_norm",
+    "attn.c_attn": "attn_qkv",
+    "attn.c_proj": "attn_output",
+    "ln_2": "ffn_norm",
+    "mlp.c_fc": "ffn_up",
+    "mlp.c_proj": "ffn_down",
+}
 
 
 def gguf(folder: Path, precision: str) -> Path:

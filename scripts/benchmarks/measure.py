@@ -74,10 +74,12 @@ def bytes_read(model: GPT2, position: float) -> float:
 
 
 PRECISIONS = ("float32", "bfloat16", "int8", "int4")
-PEERS = {"float32": [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")],
-         "bfloat16": [("llama.cpp", "f16")],
-         "int8": [("llama.cpp", "q8_0"), ("ctranslate2", "int8")],
-         "int4": [("llama.cpp", "q4_0")]}  # fmt: skip
+PEERS = {
+    "float32": [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")],
+    "bfloat16": [("llama.cpp", "f16")],
+    "int8": [("llama.cpp", "q8_0"), ("ctranslate2", "int8")],
+    "int4": [("llama.cpp", "q4_0")],
+}
 
 
 def decoding(size: str, folder: Path, rounds: int, tokens: int) -> list[Row]:
@@ -117,16 +119,24 @@ def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: b
     mine = seconds.pop("gpt2_np float32")
     share = seconds.pop("bound") / mine
     others = {name: tokens / one for name, one in seconds.items()}
-    return Row(f"{size}: a prompt of {tokens} tokens", tokens / mine, "tokens/s", others, share=share,
-               note="share: of the matrix products alone")  # fmt: skip
+    return Row(
+        f"{size}: a prompt of {tokens} tokens",
+        tokens / mine,
+        "tokens/s",
+        others,
+        share=share,
+        note="share: of the matrix products alone",
+    )
 
 
 def batches(size: str, folder: Path, rounds: int) -> list[Row]:
     """Sixteen prompts at once, and five beams, the prompts' own time included."""
     engines = [("gpt2_np", "float32"), ("torch", ""), ("ctranslate2", "float32")]
     rows = []
-    for work, tokens, question in (("16 prompts at once, 64 tokens each", 16 * 64, {"work": "many", "rows": 16}),
-                                   ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5})):  # fmt: skip
+    for work, tokens, question in (
+        ("16 prompts at once, 64 tokens each", 16 * 64, {"work": "many", "rows": 16}),
+        ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5}),
+    ):
         seconds = together(folder, engines, rounds, position=64, tokens=64, **question)
         mine = seconds.pop("gpt2_np float32")
         rows.append(Row(f"{size}: {work}", tokens / mine, "tokens/s", {n: tokens / one for n, one in seconds.items()}))
@@ -139,16 +149,22 @@ def sampled_token() -> Row:
     chain, choose = build(options, 0, 1, 100), sampler(options)
     logits, ids = np.random.default_rng(0).standard_normal((1, 50257), np.float32) * 3, [np.array([1])]
     cost = median(lambda: choose(apply(chain, ids, logits), [0], 1), 200)
-    return Row("sampling a token: temperature, top-k 50, top-p 0.95, torch's draw", 1e3 * cost, "ms",
-               note="vocabulary of 50,257")  # fmt: skip
+    return Row(
+        "sampling a token: temperature, top-k 50, top-p 0.95, torch's draw",
+        1e3 * cost,
+        "ms",
+        note="vocabulary of 50,257",
+    )
 
 
 # Without SciPy, as where only the package is installed: Numba would load it, for products that nothing here needs.
 BARE = "import os, sys; sys.modules['scipy'] = None; "
 # A process ends here and now: the time is that to the first token, not to the end of Python.
 END = "; os._exit(0)"
-FIRST = (BARE + "from gpt2_np import GPT2; model = GPT2.from_pretrained(sys.argv[1]);"
-         "model.generate([1, 2, 3], max_new_tokens=1)" + END)  # fmt: skip
+FIRST = (
+    BARE + "from gpt2_np import GPT2; model = GPT2.from_pretrained(sys.argv[1]);"
+    "model.generate([1, 2, 3], max_new_tokens=1)" + END
+)
 
 
 def first_token(size: str, folder: Path) -> Row:
@@ -160,8 +176,9 @@ def first_token(size: str, folder: Path) -> Row:
         return median(lambda: subprocess.run(command, check=True, env=environment), 15)
 
     python = seconds(BARE + "import numpy, numba" + END)
-    return Row(f"{size}: process start to first token", seconds(FIRST), "s",
-               note=f"importing NumPy and Numba: {python:.2f} s")  # fmt: skip
+    return Row(
+        f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy and Numba: {python:.2f} s"
+    )
 
 
 def peak_memory(size: str, folder: Path) -> list[Row]:
@@ -176,10 +193,18 @@ def peak_memory(size: str, folder: Path) -> list[Row]:
     for dtype in ("float32", "int8"):
         mine = high_water(
             f"from gpt2_np import GPT2; m = GPT2.from_pretrained(sys.argv[1], dtype='{dtype}');"
-            "m.generate(list(range(512)), max_new_tokens=488, eos_token_id=())", folder,
-        )  # fmt: skip
-        rows.append(Row(f"{size}: peak memory, 1,000 positions, {dtype}", mine, "MB", {"torch": theirs},
-                        note=f"{mine / theirs:.2f} × transformers'"))  # fmt: skip
+            "m.generate(list(range(512)), max_new_tokens=488, eos_token_id=())",
+            folder,
+        )
+        rows.append(
+            Row(
+                f"{size}: peak memory, 1,000 positions, {dtype}",
+                mine,
+                "MB",
+                {"torch": theirs},
+                note=f"{mine / theirs:.2f} × transformers'",
+            )
+        )
     return rows
 
 
@@ -198,8 +223,11 @@ def bundled(rounds: int) -> list[Row]:
     seconds = together(folder, [("gpt2_np", "float32"), ("torch", "")], rounds, "decode", position=64, tokens=200)
     mine = seconds.pop("gpt2_np float32")
     load = median(lambda: GPT2.from_pretrained(), 7)
-    return [Row("tales (bundled): greedy decoding", 200 / mine, "tokens/s", {n: 200 / s for n, s in seconds.items()}),
-            Row("tales (bundled): loading", load, "s"), first_token("tales (bundled)", folder)]  # fmt: skip
+    return [
+        Row("tales (bundled): greedy decoding", 200 / mine, "tokens/s", {n: 200 / s for n, s in seconds.items()}),
+        Row("tales (bundled): loading", load, "s"),
+        first_token("tales (bundled)", folder),
+    ]
 
 
 def quality(text: str) -> list[Row]:
@@ -214,18 +242,23 @@ def quality(text: str) -> list[Row]:
 
 def curves(folder: Path, rounds: int = 5) -> dict[str, list[tuple[int, float]]]:
     """ms a step against position and against rows, and ms a prompt against its length: medians, points in turn."""
-    points = {
-        ("position", p): (100, {"work": "decode", "position": p, "tokens": 10})
-        for p in (16, 64, 128, 256, 512, 768, 1000)
-    } | {
-        ("rows", r): (250, {"work": "decode", "position": 64, "tokens": 4, "rows": r}) for r in (1, 2, 4, 8, 16, 32, 64)
-    } | {
-        ("prompt", n): (1000, {"work": "prefill", "tokens": n}) for n in (64, 128, 256, 512, 1024)
-    }  # fmt: skip
+    points = (
+        {
+            ("position", p): (100, {"work": "decode", "position": p, "tokens": 10})
+            for p in (16, 64, 128, 256, 512, 768, 1000)
+        }
+        | {
+            ("rows", r): (250, {"work": "decode", "position": 64, "tokens": 4, "rows": r})
+            for r in (1, 2, 4, 8, 16, 32, 64)
+        }
+        | {("prompt", n): (1000, {"work": "prefill", "tokens": n}) for n in (64, 128, 256, 512, 1024)}
+    )
     taken: dict[tuple[str, int], list[float]] = {point: [] for point in points}
     with Process("gpt2_np", "float32", folder) as ours:
         for _ in range(rounds):
             for point, (per_step, question) in points.items():
                 taken[point].append(per_step * ours.ask(**question))
-    return {axis: [(at, float(np.median(ms))) for (of, at), ms in taken.items() if of == axis]
-            for axis in ("position", "rows", "prompt")}  # fmt: skip
+    return {
+        axis: [(at, float(np.median(ms))) for (of, at), ms in taken.items() if of == axis]
+        for axis in ("position", "rows", "prompt")
+    }

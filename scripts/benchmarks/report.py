@@ -8,8 +8,11 @@ from pathlib import Path
 from .measure import Row
 
 Curves = dict[str, dict[str, list[tuple[int, float]]]]
-PANELS = (("position", "position in the context", "ms a token"), ("rows", "texts decoded at once", "ms a step"),
-          ("prompt", "tokens of the prompt", "ms a prompt"))  # fmt: skip
+PANELS = (
+    ("position", "position in the context", "ms a token"),
+    ("rows", "texts decoded at once", "ms a step"),
+    ("prompt", "tokens of the prompt", "ms a prompt"),
+)
 
 
 def figure(value: float, unit: str) -> str:
@@ -20,8 +23,9 @@ def figure(value: float, unit: str) -> str:
 
 def line(row: Row) -> str:
     """A row in Markdown: ours, the others with our ratio to each, memory read, share of the bound."""
-    beside = "<br>".join(f"{name}: {figure(value, row.unit)} (**{row.ratio(name):.2f} ×**)"
-                         for name, value in row.others.items())  # fmt: skip
+    beside = "<br>".join(
+        f"{name}: {figure(value, row.unit)} (**{row.ratio(name):.2f} ×**)" for name, value in row.others.items()
+    )
     read = "" if row.gbs is None else f"{row.gbs:.1f} GB/s"
     share = "" if row.share is None else f"{row.share:.0%}"
     return f"| {row.work} | {figure(row.value, row.unit)} | {beside} | {read} | {share} | {row.note} |"

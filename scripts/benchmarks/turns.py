@@ -21,8 +21,9 @@ class Process:
     def __init__(self, engine: str, precision: str, folder: Path) -> None:
         self.name = f"{engine} {precision}".rstrip()
         command = [sys.executable, str(ENGINES), engine, precision, str(folder)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
         self._answer()
 
     def ask(self, work: str, **question: Any) -> Any:

@@ -69,8 +69,16 @@ def prepare(text: Path, out: Path, vocabulary: int) -> dict[str, Corpus]:
     return {name: Corpus(ids, int(arrays[f"{name} bytes"][0])) for name, ids in arrays.items() if "bytes" not in name}
 
 
-def batch(corpora: dict[str, Corpus], step: int, rows: int, length: int, tales: float, repeats: float,
-          vocabulary: int, seed: int) -> np.ndarray:  # fmt: skip
+def batch(
+    corpora: dict[str, Corpus],
+    step: int,
+    rows: int,
+    length: int,
+    tales: float,
+    repeats: float,
+    vocabulary: int,
+    seed: int,
+) -> np.ndarray:
     """The (rows, length + 1) ids of one step: a function of the seed and the step alone, so a run can stop anywhere.
 
     A row comes from the tales with probability `tales`. With probability `repeats` it is a passage of 8 to 128 ids,

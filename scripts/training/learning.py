@@ -21,8 +21,15 @@ def build(shape: dict[str, int], seed: int, dropout: float, device: str) -> GPT2
     """A freshly initialised GPT-2 (Radford et al. 2019, section 2.3), all in float32."""
     torch.manual_seed(seed)
     # The same function as gelu_new, in one pass over memory instead of eight. Attention itself drops nothing.
-    config = GPT2Config(**shape, activation_function="gelu_pytorch_tanh", bos_token_id=0, eos_token_id=0,
-                        resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=0.0)  # fmt: skip
+    config = GPT2Config(
+        **shape,
+        activation_function="gelu_pytorch_tanh",
+        bos_token_id=0,
+        eos_token_id=0,
+        resid_pdrop=dropout,
+        embd_pdrop=dropout,
+        attn_pdrop=0.0,
+    )
     return GPT2LMHeadModel(config).to(device).train()
 
 
@@ -55,10 +62,22 @@ def embed(ids: torch.Tensor, tokens: torch.Tensor, positions: torch.Tensor, drop
 
 
 def block(
-    x: torch.Tensor, heads: int, dropout: float, norm1: torch.Tensor, bias1: torch.Tensor, qkv: torch.Tensor,
-    qkv_bias: torch.Tensor, out: torch.Tensor, out_bias: torch.Tensor, norm2: torch.Tensor, bias2: torch.Tensor,
-    up: torch.Tensor, up_bias: torch.Tensor, down: torch.Tensor, down_bias: torch.Tensor,
-) -> torch.Tensor:  # fmt: skip
+    x: torch.Tensor,
+    heads: int,
+    dropout: float,
+    norm1: torch.Tensor,
+    bias1: torch.Tensor,
+    qkv: torch.Tensor,
+    qkv_bias: torch.Tensor,
+    out: torch.Tensor,
+    out_bias: torch.Tensor,
+    norm2: torch.Tensor,
+    bias2: torch.Tensor,
+    up: torch.Tensor,
+    up_bias: torch.Tensor,
+    down: torch.Tensor,
+    down_bias: torch.Tensor,
+) -> torch.Tensor:
     """One block, its weights in the checkpoint's order: (rows, length, width) → the same."""
     rows, length, width = x.shape
     normed = F.layer_norm(x, (width,), norm1, bias1)
@@ -98,8 +117,10 @@ class Phase(NamedTuple):
 def read_phases(path: Path) -> list[Phase]:
     """The phases in a CSV file with the columns step, tokens, tales and repeats, the first from step 0 on."""
     with path.open(newline="") as file:
-        phases = [Phase(int(row["step"]), int(row["tokens"]), float(row["tales"]), float(row["repeats"]))
-                  for row in csv.DictReader(file)]  # fmt: skip
+        phases = [
+            Phase(int(row["step"]), int(row["tokens"]), float(row["tales"]), float(row["repeats"]))
+            for row in csv.DictReader(file)
+        ]
     if not phases or phases[0].step or [one.step for one in phases] != sorted({one.step for one in phases}):
         raise ValueError(f"{path} must have rows for rising steps, the first for step 0")
     return phases
@@ -165,8 +186,10 @@ class Optimizer:
         of_shape: dict[torch.Size, list[torch.Tensor]] = {}
         for part in sum(parts, ()):
             of_shape.setdefault(part.shape, []).append(part)
-        made = {shape: iter(orthogonalise(torch.stack(same)) * max(1, shape[1] / shape[0]) ** 0.5)
-                for shape, same in of_shape.items()}  # fmt: skip
+        made = {
+            shape: iter(orthogonalise(torch.stack(same)) * max(1, shape[1] / shape[0]) ** 0.5)
+            for shape, same in of_shape.items()
+        }
         return [torch.cat([next(made[part.shape]) for part in row], dim=1) for row in parts]
 
 
