@@ -60,10 +60,10 @@ class _Words:
         self.tokenizer = tokenizer
         self.tokens = [*(tokenizer.bytes_of(token) for token in range(size)), b"<end>"]
         self.eos_token_id = size
-        self.special_token_ids = [*tokenizer.special_ids, size]
+        self.special_token_ids = [*(token for token in tokenizer.special_ids if token < size), size]
 
     def __call__(self, text: bytes) -> list[int]:
-        return self.tokenizer.encode(text.decode("utf-8", errors="replace"))
+        return self.tokenizer.encode(text.decode("utf-8", errors="replace"), add_special_tokens=False)
 
 
 class Automaton:

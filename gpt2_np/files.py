@@ -22,6 +22,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; ``ValueError`` names the file when it is broken or holds anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
 def read_text(path: Path) -> str:
     """A text file's content; ``ValueError`` names the file and the first byte that is not UTF-8."""
     try:

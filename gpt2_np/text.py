@@ -241,7 +241,7 @@ class GPT2(Model):
     def _word_ids(self, words: Any) -> Any:
         """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
         if isinstance(words, str):
-            return self.tokenizer.encode(words)
+            return self.tokenizer.encode(words, add_special_tokens=False)
         several = words if isinstance(words, (list, tuple)) else None
         return words if several is None else [self._word_ids(one) if isinstance(one, str) else one for one in several]
 

@@ -59,7 +59,7 @@ def answers(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def one_token(gpt2: GPT2, text: str) -> int:
     """The id of a text that is one token."""
-    ids = gpt2.tokenizer.encode(text)
+    ids = gpt2.tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
         pieces = " ".join(repr(piece) for piece in gpt2.tokenizer.tokens(ids))
         raise ValueError(f"an answer must be one token, got {text!r}, which is {len(ids)}: {pieces}")
@@ -161,7 +161,11 @@ def heads(
     from ..internals import heads as science
 
     gpt2 = load_readable(model, dtype)
-    ids = None if text is None else science.repeated(gpt2.tokenizer.encode(text), gpt2.prompt_ids("")[0])
+    ids = (
+        None
+        if text is None
+        else science.repeated(gpt2.tokenizer.encode(text, add_special_tokens=False), gpt2.prompt_ids("")[0])
+    )
     scores = science.all_head_scores(gpt2, ids, length=length, rows=rows, seed=seed)
     if as_json:
         print(json.dumps({kind: np.round(values, 6).tolist() for kind, values in scores.items()}))
