@@ -21,8 +21,6 @@ from .files import read_json, read_object, read_text
 from .tokenizer_marks import Marks, marks
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
-# What a tokenizer may be made of besides its vocabulary; each of these may be missing.
-EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 CORRUPTING = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 LARGEST_ID = 2**32 - 1  # the tokenizers library's ids are unsigned 32-bit numbers
 Result = TypeVar("Result")
