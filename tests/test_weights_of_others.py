@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file, save_model
 from transformers import GPT2LMHeadModel
 
 from gpt2_np import weights
+from gpt2_np.cli import main
 from gpt2_np.config import Config
 from gpt2_np.session import Model
 
@@ -155,8 +156,14 @@ def test_two_tensors_of_one_name_that_differ_are_refused(small: Path, tmp_path: 
         Model.from_pretrained(folder)
 
 
-def test_what_is_passed_over_is_known(small: Path, tmp_path: Path) -> None:
-    folder = rewrite(small, tmp_path, LOADED["a classifier"])
+def test_what_is_passed_over_is_known(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = rewrite(small, tmp_path, LOADED["a classifier"], loss_type="ForCausalLMLoss")
+    main(["info", "--model", str(folder), "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["ignored_keys"] == ["loss_type"]
+    assert sorted(shown["ignored_tensors"]) == ["classifier.bias", "score.weight"]
+    main(["info", "--model", str(folder)])
+    assert "ignored tensors      classifier.bias, score.weight" in capsys.readouterr().out
     config = Config.from_file(folder / "config.json")
     assert sorted(weights.read(folder, config)[1]) == ["classifier.bias", "score.weight"]
     assert weights.read(small, config)[1] == []

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from .options import GroupedCommand, grouped, load, model_options
 from .progress import compiling
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 
 @click.command(cls=GroupedCommand, short_help="Show the likeliest next tokens.")
@@ -63,7 +68,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     count = sum(array.size for _, array in flatten(gpt2.params))
     folder = locate(model)
     on_disk = {path.name: path.stat().st_size for path in files(folder)}
-    fields = {
+    fields: dict[str, Any] = {
         "model": model,
         "folder": str(folder),
         "parameters": count,
@@ -76,7 +81,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
         "activation_function": config.activation_function,
         "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte,
         "files": on_disk,
-    }
+    } | passed_over(folder, config)
     if as_json:
         print(json.dumps(fields))
         return
@@ -86,3 +91,16 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     for name, size in on_disk.items():
         print(f"  {name:<20} {size / 2**20:,.1f} MiB")
     print(f"  {'in memory, float32':<20} {4 * count / 2**20:,.1f} MiB")
+    for name in ("ignored_keys", "ignored_tensors"):
+        if fields[name]:
+            print(f"  {name.replace('_', ' '):<20} {', '.join(fields[name])}")
+
+
+def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:
+    """What a folder holds that means nothing to GPT-2: keys of its config.json, and tensors."""
+    from ..config import Config
+    from ..files import read_object
+    from ..weights import read
+
+    keys = Config.passed_over(read_object(folder / "config.json"))
+    return {"ignored_keys": keys, "ignored_tensors": read(folder, config)[1]}
