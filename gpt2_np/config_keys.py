@@ -39,11 +39,13 @@ REFUSED = {
 CHANGES = re.compile(
     "|".join(
         r"""rope rotary alibi relative position_(embedding|encoding|bias) soft_?cap sliding window
-        (local|global|sparse|linear|block)_?attention (attention|attn)_(types?|layers|pattern|multiplier|mult|scale|scaling|logit)
+        (local|global|sparse|linear|block)_?attention
+        (attention|attn)_(types?|layers|pattern|multiplier|mult|scale|scaling|logit)
         attn_(temperature|config) softmax_scale scale_qk clip_qkv pre_attn layer_scale\b
         key_value kv_(heads|groups|channels|lora) n(um)?_kv head_kv multi_?query group_?query head_(dim|size)
-        qk_ (query|key)_norm rms_?norm norm_(type|eps|epsilon|first|position) pre_?norm post_?norm post_layer layer_?norm
-        sandwich normali[sz]ation_(type|function) deepnorm
+        qk_ (query|key)_norm rms_?norm norm_(type|eps|epsilon|first|position) pre_?norm post_?norm
+        post_layer layer_?norm
+        sandwich normali[sz]ation_(type|function) deepnorm quanti[sz]
         parallel_(attn|attention|residual|block) residual_(multiplier|scale|scaling|alpha)
         embedding_(multiplier|scale|size|factor) scale_embedding embd_scale logits?_(scale|scaling|multiplier)
         (intermediate|ffn|mlp|feed_forward|inner)_?(hidden|size|dim|width|type) d_(ff|model|inner)

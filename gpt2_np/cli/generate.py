@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
@@ -75,6 +76,9 @@ def numbers(path: Path) -> list[float]:
 @grouped(SAMPLING, "--epsilon-cutoff", type=float, help="Only tokens at least this likely.")
 @grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
 @grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
+@grouped(
+    SAMPLING, "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
+)
 @grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
 @sampler_options
 @search_options
@@ -108,6 +112,9 @@ def generate(
 ) -> None:
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
     chosen = {name: value for name, value in options.items() if value is not None and value != ()}
+    if options["generation_config"]:  # its settings give way to what was typed, not to defaults
+        source = click.get_current_context().get_parameter_source
+        chosen = {name: value for name, value in chosen.items() if source(name) is not ParameterSource.DEFAULT}
     if "uniforms" in chosen:
         chosen["uniforms"] = numbers(chosen["uniforms"])
     if stop_strings:

@@ -59,6 +59,7 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
 @model_options
 def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None) -> None:
     """A model's sizes, its number of parameters, and where its files are."""
+    from ..generation_config import settings
     from ..hub import locate
     from ..params import flatten
     from ..weights import files
@@ -81,6 +82,8 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
         "activation_function": config.activation_function,
         "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte,
         "files": on_disk,
+        "eos_token_id": list(gpt2.eos_token_ids),
+        "generation_config": settings(gpt2.generation_config),
     } | passed_over(folder, config)
     if as_json:
         print(json.dumps(fields))
@@ -91,6 +94,14 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     for name, size in on_disk.items():
         print(f"  {name:<20} {size / 2**20:,.1f} MiB")
     print(f"  {'in memory, float32':<20} {4 * count / 2**20:,.1f} MiB")
+    ends = ", ".join(
+        f"{token} {gpt2.tokenizer.decode([token])!r}" if gpt2.has_tokenizer else str(token)
+        for token in gpt2.eos_token_ids
+    )
+    print(f"  {'texts end with':<20} {ends or 'nothing'}")
+    if fields["generation_config"]:
+        shown = ", ".join(f"{name} {value!r}" for name, value in fields["generation_config"].items())
+        print(f"  {'generation config':<20} {shown} (used with --generation-config)")
     for name in ("ignored_keys", "ignored_tensors"):
         if fields[name]:
             print(f"  {name.replace('_', ' '):<20} {', '.join(fields[name])}")
