@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +88,10 @@ class Model:
         token_type_ids: Array | None = None,
         last_only: bool = False,
     ) -> Array:
-        """`model.forward` in the implementation that suits the call; see there."""
+        """`model.forward` in the implementation that suits the call; see there. ``ValueError`` for ids outside the
+        vocabulary.
+        """
+        check_vocabulary(ids, self.config)
         tap = both(self.tap, tap)
         if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
             return self._step.forward(
@@ -183,6 +187,17 @@ class Model:
         return np.atleast_2d(array).astype(np.int64, copy=False)
 
 
+def whole_numbers(ids: Iterable[Any]) -> list[int]:
+    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5 or a text."""
+    found = []
+    for one in ids:
+        try:
+            found.append(operator.index(one))
+        except TypeError:
+            raise ValueError(f"ids must be whole numbers, got {one!r:.60}") from None
+    return found
+
+
 def check_vocabulary(ids: Array, config: Config) -> None:
     """``ValueError`` names the first id that is not in the vocabulary."""
     for one in ids.ravel().tolist():  # for the single id of a step much faster than NumPy
@@ -257,7 +272,11 @@ class Session:
         if isinstance(ids, np.ndarray) and ids.dtype is INT64:
             parts = [(ids, self.cache)]
         else:
-            rows = [np.asarray(row, np.int64) for row in ids]
+            try:
+                rows = [np.asarray(row, np.int64) for row in ids]
+            except OverflowError:  # which is outside any vocabulary
+                check_vocabulary(np.array([one for row in ids for one in row], object), self.model.config)
+                raise
             if len({row.shape for row in rows}) == 1:
                 parts = [(np.array(rows), self.cache)]
             else:

@@ -16,7 +16,7 @@ from decoders.interface import Assistance
 
 from . import breakers, constraints, generation_config
 from .scoring import By, Choice, Score, common, nll, rank
-from .session import BACKENDS, Model, check_vocabulary
+from .session import BACKENDS, Model, check_vocabulary, whole_numbers
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -168,11 +168,11 @@ class GPT2(Model):
             alone = self._ids(prompt)
             whole, shared = [[*alone, *self._ids(text)] for text in texts], len(alone)
         for ids in whole:
-            check_vocabulary(np.array(ids), self.config)
+            check_vocabulary(np.array(ids, object), self.config)
         return (whole[0][:shared] or self.prompt_ids([])), [ids[shared:] for ids in whole]
 
     def _ids(self, text: Prompt) -> list[int]:
-        return self.tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
+        return self.tokenizer.encode(text) if isinstance(text, str) else whole_numbers(text)
 
     def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         if isinstance(text, str):
@@ -183,7 +183,7 @@ class GPT2(Model):
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else whole_numbers(prompt)
         if not ids:
             start = generation_config.start(self.generation_config, self.config)
             if start is None:

@@ -102,9 +102,11 @@ class Tokenizer:
         """The bytes that one id stands for; none for an id that the vocabulary leaves free.
 
         A token whose letters all stand for bytes is those bytes, and any other its own text, marks included: as the
-        tokenizers library's byte-level decoder has it.
+        tokenizers library's byte-level decoder has it. ``ValueError`` for what can be no id at all.
         """
         if token not in self._bytes_of:
+            if not 0 <= token <= tokenizer_files.LARGEST_ID:
+                raise ValueError(f"ids must be between 0 and {tokenizer_files.LARGEST_ID}, got {token}")
             letters = self.inner.id_to_token(int(token)) or ""
             spelt = [BYTE_OF_LETTER.get(letter, -1) for letter in letters]
             self._bytes_of[token] = letters.encode() if -1 in spelt else bytes(spelt)

@@ -69,12 +69,12 @@ def run_variants(
 
 def logit_difference(correct: int, incorrect: int, position: int = -1) -> Metric:
     """How much higher one token's logit is than another's, at one position."""
-    return lambda logits: logits[:, position, correct] - logits[:, position, incorrect]
+    return lambda logits: _column(logits[:, position], correct) - _column(logits[:, position], incorrect)
 
 
 def log_probability(token: int, position: int = -1) -> Metric:
     """The log-probability (nats) of a token at one position."""
-    return lambda logits: log_softmax(logits[:, position])[:, token]
+    return lambda logits: _column(log_softmax(logits[:, position]), token)
 
 
 def mean_loss(ids: Sequence[int] | Array) -> Metric:
@@ -82,6 +82,13 @@ def mean_loss(ids: Sequence[int] | Array) -> Metric:
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
+
+
+def _column(scores: Array, token: int) -> Array:
+    """One token's scores in (rows, V); ``ValueError`` for an id outside the vocabulary."""
+    if not 0 <= token < scores.shape[-1]:
+        raise ValueError(f"ids must be between 0 and {scores.shape[-1] - 1}, got {token}")
+    return scores[:, token]
 
 
 def log_softmax(logits: Array) -> Array:
