@@ -22,6 +22,7 @@ from .tokenizer_marks import Marks, marks
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 CORRUPTING = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+LONGEST = 300  # letters of the library's words that an error quotes
 LARGEST_ID = 2**32 - 1  # the tokenizers library's ids are unsigned 32-bit numbers
 Result = TypeVar("Result")
 
@@ -65,8 +66,9 @@ def guarded(fault: str, make: Callable[[], Result]) -> Result:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line: the library's longer ones list every alternative that it tried."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """An error's first line, or its beginning: the library lists every alternative that it tried, and quotes tokens."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def _is_gpt2s(folder: Path, settings: dict[str, Any]) -> bool:
