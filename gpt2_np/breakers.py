@@ -17,7 +17,8 @@ def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]
     An id whose bytes hold a whole text is one by itself; an id that ends with a text's beginning is one together with
     the ids of the rest. ``ValueError`` for an empty text.
     """
-    words = {token: tokenizer.bytes_of(token) for token in tokenizer.ids}
+    last = tokenizer.ids_of_model
+    words = {token: tokenizer.bytes_of(token) for token in tokenizer.ids if last is None or token < last}
     found: list[tuple[int, ...]] = []
     for text in texts:
         if not isinstance(text, str) or not text:

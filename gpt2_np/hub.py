@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from .files import shards
+from .other_weights import instead
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT = "tales"
@@ -45,7 +46,10 @@ def locate(name: str | Path | None = None) -> Path:
         raise FileNotFoundError(f"there is no folder {str(name)!r}") from None
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; a model's folder has one beside its safetensors")
+            more = "" if (folder / "model.safetensors").is_file() else f"; {instead(folder)}"
+            raise FileNotFoundError(
+                f"{folder} holds no config.json; a model's folder has one beside its safetensors{more}"
+            )
         return folder
     text = str(name)
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1:

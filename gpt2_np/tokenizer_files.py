@@ -18,6 +18,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from .files import read_json, read_object, read_text
+from .other_weights import pretender
 from .tokenizer_marks import Marks, marks
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -115,6 +116,8 @@ def _from_pair(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     for vocab, merges in PAIRS:
         if (folder / vocab).is_file() and (folder / merges).is_file():
             fault = f"{folder / vocab} and {merges} are not a sound BPE vocabulary"
+            if (words := pretender(folder / merges)) is not None:
+                raise ValueError(words)
             table = guarded(fault, partial(read_json, folder / vocab))
             lines = guarded(fault, partial(read_text, folder / merges)).split("\n")
             pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
+from gpt2_np.breakers import breakers
 from gpt2_np.config import Config
 from gpt2_np.tokenizer import Tokenizer
 
@@ -234,6 +235,21 @@ def test_a_mark_above_the_vocabulary_is_no_fault_until_a_text_holds_it(parts: Pa
         ValueError, match=f"the text holds '<pad>', id {mark} of the tokenizer, but the model has {mark} ids"
     ):
         tokenizer.encode("the <pad>")
+
+
+def test_breakers_are_ids_of_the_model(parts: Path, tmp_path: Path) -> None:
+    folder = folder_of(parts, tmp_path / "folder", {"tokenizer_config.json": {"pad_token": "<:>"}})
+    mark = Tokenizer.from_folder(folder).encode("<:>")[0]
+    found = breakers(Tokenizer.from_folder(folder, Config(vocab_size=mark)), [":"])
+    assert found
+    assert all(token < mark for one in found for token in one)
+
+
+def test_merges_that_are_a_pointer_are_told_for_what_they_are(parts: Path, tmp_path: Path) -> None:
+    folder = folder_of(parts, tmp_path / "folder", {})
+    (folder / "merges.txt").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ValueError, match=r"merges\.txt is a Git LFS pointer"):
+        Tokenizer.from_folder(folder)
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,12 @@ def test_other_files_are_told_for_what_they_are(
     assert "\n" not in str(error.value)
 
 
+def test_an_adapter_without_a_config_is_told_for_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"holds no config\.json; .*holds an adapter .*merge_and_unload"):
+        Model.from_pretrained(tmp_path)
+
+
 def test_a_folder_in_place_of_the_weights_is_named(small: Path, tmp_path: Path) -> None:
     shutil.copy(small / "config.json", tmp_path)
     (tmp_path / "model.safetensors").mkdir()
