@@ -166,13 +166,16 @@ class GPT2(Model):
             shared = common([alone, *whole])
         else:
             alone = self._ids(prompt)
-            whole, shared = [[*alone, *self._ids(text)] for text in texts], len(alone)
+            whole = [[*alone, *self._ids(text, add_special_tokens=False)] for text in texts]
+            shared = len(alone)
         for ids in whole:
             check_vocabulary(np.array(ids, object), self.config)
         return (whole[0][:shared] or self.prompt_ids([])), [ids[shared:] for ids in whole]
 
-    def _ids(self, text: Prompt) -> list[int]:
-        return self.tokenizer.encode(text) if isinstance(text, str) else whole_numbers(text)
+    def _ids(self, text: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+        if isinstance(text, str):
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return whole_numbers(text)
 
     def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         if isinstance(text, str):
