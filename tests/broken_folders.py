@@ -341,7 +341,7 @@ def header(file: Path, dice: random.Random) -> str:
         else:
             change(table, dice)
         written = json.dumps(table, allow_nan=True).encode()
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         return "was broken already"
     written += b" " * dice.choice([0, -len(written) % 8])
     file.write_bytes(struct.pack("<Q", len(written)) + written + data[8 + size :])
