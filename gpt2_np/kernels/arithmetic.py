@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-# Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
-PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+from .compiled import PLAIN, compiled
 
 # Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
 # (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
 # So what adds up many numbers quickly says in which order itself: `dots`.
 ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
-SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "nogil": True}
-PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "parallel": True}
+SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "nogil": True}
+PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "parallel": True}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
@@ -69,7 +66,7 @@ if PLAIN:
 
 else:
     # Cephes' expf (Moshier 1992): within 2 units in the last place.
-    exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, error_model="numpy", cache=True)(_exp)
+    exp = compiled(types.float32(types.float32), fastmath={"contract"}, error_model="numpy")(_exp)
 
 
 def widen(code: Any) -> Any:

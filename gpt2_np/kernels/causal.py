@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
@@ -13,6 +12,7 @@ from numba.core import cgutils
 from .. import ops
 from ..pages import empty
 from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
+from .compiled import compiled
 from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
 from .pointwise import softmax_causal
@@ -76,7 +76,7 @@ def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -
     return context.get_dummy_value()
 
 
-@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
+@compiled(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
 def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
     """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
 
 from ..quantize import GROUP, INT4_STEP, TILE
 from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, vector, widen
+from .compiled import compiled
 from .dots import FURTHER
 from .reduced import round_group
 from .registers import (
@@ -123,7 +123,7 @@ def _put(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-@numba.njit(void(matrix, types.int16[:, ::1], types.int16[:, ::1], out2, out2), **SERIAL)
+@compiled(void(matrix, types.int16[:, ::1], types.int16[:, ::1], out2, out2), **SERIAL)
 def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Array) -> None:
     """Every group of x as whole numbers, with what `int4_tiles` needs of each: where its sums start, its step, its sum.
 
@@ -141,7 +141,7 @@ def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Arr
             start[r, g], level[r, g] = np.int16(-8 * total), np.float32(total) * steps[r, g]
 
 
-@numba.njit(void(matrix, codes4, grids, vector, out2), **PARALLEL)
+@compiled(void(matrix, codes4, grids, vector, out2), **PARALLEL)
 def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `quantize.Matrix` → (R, F).
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba import void
 from numba.extending import overload, register_jitable
 
 from .arithmetic import PARALLEL, matrix, out2, vector
+from .compiled import compiled
 from .dots import dot_rows
 
 Array = np.ndarray
 
-float32_dots = numba.njit(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
+float32_dots = compiled(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
 
 
 @register_jitable

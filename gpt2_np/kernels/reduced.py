@@ -7,13 +7,13 @@ whole numbers are the same in any order. Any number of threads, and any company 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
 from .arithmetic import PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
+from .compiled import compiled
 from .digits import LONGEST, OFFSET, split
 from .digits import dot as dot_of_digits
 from .dots import OUTPUTS, ROWS, SOME, dot, dot_rows, dots_of_row, dots_of_rows, share
@@ -22,7 +22,7 @@ from .registers import BYTES
 Array = np.ndarray
 EXACT = 1024  # products of 8 and 15 bits that a sum of 32 bits holds in any case
 
-_bfloat16 = numba.njit(void(matrix, codes16, vector, out2), **PARALLEL)(dot_rows)
+_bfloat16 = compiled(void(matrix, codes16, vector, out2), **PARALLEL)(dot_rows)
 
 
 @register_jitable
@@ -44,20 +44,20 @@ def round_group(x: Array, share: float, levels: Array) -> float:
     return step
 
 
-@numba.njit(void(matrix, types.int16[:, ::1], types.float32[::1]), **SERIAL)
+@compiled(void(matrix, types.int16[:, ::1], types.float32[::1]), **SERIAL)
 def round_rows(x: Array, levels: Array, steps: Array) -> None:
     """Every row of x as whole numbers. A function of its own: a parallel one would take its loops apart."""
     for r in range(len(x)):
         steps[r] = round_group(x[r], INT8_STEP, levels[r])
 
 
-@numba.njit(void(types.int16[:, ::1], types.uint8[:, :, ::1]), **SERIAL)
+@compiled(void(types.int16[:, ::1], types.uint8[:, :, ::1]), **SERIAL)
 def split_rows(levels: Array, digits: Array) -> None:
     """`digits.split`, for the same reason."""
     split(levels, digits)
 
 
-@numba.njit(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
+@compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
 def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (2, F) as in `quantize.Matrix`, (F,) → (R, F).
 
