@@ -12,6 +12,7 @@ from numba.extending import overload, register_jitable
 from .arithmetic import PARALLEL, matrix, out2, vector
 from .compiled import compiled
 from .dots import dot_rows
+from .threads import launch
 
 Array = np.ndarray
 
@@ -42,7 +43,7 @@ def product(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> N
 
     ``codes`` and ``scales`` are as in `quantize.Matrix`; float32 weights, (F, D), go without scales.
     """
-    kernel(codes.dtype.char)(x, codes, scales, bias, out)
+    launch(kernel(codes.dtype.char), x, codes, scales, bias, out)
 
 
 @overload(product)

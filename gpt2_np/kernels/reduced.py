@@ -8,7 +8,7 @@ whole numbers are the same in any order. Any number of threads, and any company 
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, types, void
+from numba import get_num_threads, prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
@@ -57,6 +57,51 @@ def split_rows(levels: Array, digits: Array) -> None:
     split(levels, digits)
 
 
+@register_jitable
+def int8_part(
+    part: int, levels: Array, steps: Array, digits: Array, codes: Array, scales: Array, bias: Array, out: Array
+) -> None:
+    """`int8_rows` for OUTPUTS outputs, by ``digits`` where there are some."""
+    R, D = levels.shape
+    F = len(codes)
+    first, last = share(part, F)
+    if R < ROWS or F < SOME:
+        if BYTES and len(digits):
+            for f in range(first, last):
+                for r in range(R):
+                    total = dot_of_digits(digits, r, codes, f) - OFFSET * np.int64(scales[1, f])
+                    out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
+            return
+        for f in range(first, last):
+            for r in range(R):
+                total = np.int64(0)
+                for start in range(0, D, EXACT):
+                    total += dot(levels, r, codes, f, start, min(D, start + EXACT))
+                out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
+        return
+    totals, exact = np.empty((ROWS, SOME), np.int64), np.empty((ROWS, SOME), np.int32)
+    for some in range(first, last, SOME):
+        f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
+        r = 0
+        while r < R:
+            mine = exact if r + ROWS <= R else exact[:1]
+            totals[:] = 0
+            for start in range(0, D, EXACT):
+                end = min(D, start + EXACT)
+                if r + ROWS <= R:
+                    dots_of_rows(levels, r, codes, f, start, end, mine)
+                else:
+                    dots_of_row(levels, r, codes, f, start, end, mine)
+                for row in range(len(mine)):
+                    for k in range(SOME):
+                        totals[row, k] += mine[row, k]
+            for row in range(len(mine)):
+                for k in range(SOME):
+                    scale = scales[0, f + k] * steps[r + row]
+                    out[r + row, f + k] = np.float32(totals[row, k]) * scale + bias[f + k]
+            r += len(mine)
+
+
 @compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
 def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x @ (codes · scales).T + bias into ``out``: (R, D), (F, D), (2, F) as in `quantize.Matrix`, (F,) → (R, F).
@@ -64,49 +109,15 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) ->
     Sums are exact, however many inputs there are.
     """
     R, D = x.shape
-    F = len(codes)
+    parts = (len(codes) + OUTPUTS - 1) // OUTPUTS
     levels, steps = np.empty((R, D), np.int16), np.empty(R, np.float32)
     round_rows(x, levels, steps)
-    if R < ROWS or F < SOME:
-        if BYTES and D <= LONGEST:
-            digits = np.empty((R, 2, D), np.uint8)
-            split_rows(levels, digits)
-            for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-                first, last = share(np.int64(part), F)
-                for f in range(first, last):
-                    for r in range(R):
-                        total = dot_of_digits(digits, r, codes, f) - OFFSET * np.int64(scales[1, f])
-                        out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
-            return
-        for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first, last = share(np.int64(part), F)
-            for f in range(first, last):
-                for r in range(R):
-                    total = np.int64(0)
-                    for start in range(0, D, EXACT):
-                        total += dot(levels, r, codes, f, start, min(D, start + EXACT))
-                    out[r, f] = np.float32(total) * (scales[0, f] * steps[r]) + bias[f]
-        return
-    for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-        first, last = share(np.int64(part), F)
-        totals, exact = np.empty((ROWS, SOME), np.int64), np.empty((ROWS, SOME), np.int32)
-        for some in range(first, last, SOME):
-            f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
-            r = 0
-            while r < R:
-                mine = exact if r + ROWS <= R else exact[:1]
-                totals[:] = 0
-                for start in range(0, D, EXACT):
-                    end = min(D, start + EXACT)
-                    if r + ROWS <= R:
-                        dots_of_rows(levels, r, codes, f, start, end, mine)
-                    else:
-                        dots_of_row(levels, r, codes, f, start, end, mine)
-                    for row in range(len(mine)):
-                        for k in range(SOME):
-                            totals[row, k] += mine[row, k]
-                for row in range(len(mine)):
-                    for k in range(SOME):
-                        scale = scales[0, f + k] * steps[r + row]
-                        out[r + row, f + k] = np.float32(totals[row, k]) * scale + bias[f + k]
-                r += len(mine)
+    by_bytes = BYTES and D <= LONGEST and (R < ROWS or len(codes) < SOME)
+    digits = np.empty((R if by_bytes else 0, 2, D), np.uint8)
+    split_rows(levels[: len(digits)], digits)
+    if get_num_threads() == 1:
+        for part in range(parts):
+            int8_part(part, levels, steps, digits, codes, scales, bias, out)
+    else:
+        for part in prange(parts):
+            int8_part(np.int64(part), levels, steps, digits, codes, scales, bias, out)
