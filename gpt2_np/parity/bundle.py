@@ -102,7 +102,7 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
         model.generate(about["prompts"][case["prompt"]], max_new_tokens=case["max_new_tokens"], **case["options"]).ids
         for case in about["tokens"]
     ]
-    decoders = json.loads((bundle / "decoders.json").read_text())
+    decoders = read_json(bundle / "decoders.json")
     (folder / "answers.json").write_text(json.dumps({"tokens": tokens, **vectors.answer(decoders)}) + "\n")
 
 
