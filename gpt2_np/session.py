@@ -61,7 +61,8 @@ class Model:
 
             params = quantize.quantize(params, dtype)
         loaded = cls(params, config, folder=folder, backend=backend)
-        loaded.origin = Origin(name if name is None or not Path(name).is_dir() else Path(name).absolute(), dtype, params)
+        named = name if name is None or folder != Path(name).expanduser() else folder.absolute()
+        loaded.origin = Origin(named, dtype, params)
         return loaded
 
     def __reduce__(self) -> Any:

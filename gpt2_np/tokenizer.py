@@ -10,6 +10,7 @@ from pathlib import Path
 import tokenizers
 
 from .config import Config
+from .files import panics_as_errors
 
 END_OF_TEXT = "<|endoftext|>"
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -133,9 +134,18 @@ BYTE_OF_LETTER = _letters()
 
 def _read(path: Path) -> tokenizers.Tokenizer:
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
+        with panics_as_errors():
+            return _tried(tokenizers.Tokenizer.from_file(str(path)))
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{path} is not a sound tokenizer file: {first_line(error)}") from None
+
+
+def _tried(inner: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A tokenizer that has encoded something: what a file gets wrong may show no earlier."""
+    inner.no_padding()
+    inner.no_truncation()
+    inner.encode("a b", add_special_tokens=False)
+    return inner
 
 
 def first_line(error: Exception) -> str:
@@ -149,7 +159,8 @@ def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
         lines = merges.read_text(encoding="utf-8").split("\n")
         halves = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
         pairs = [(left, right) for left, right in halves]
-        inner = tokenizers.Tokenizer(tokenizers.models.BPE(table, pairs))
+        with panics_as_errors():
+            inner = tokenizers.Tokenizer(tokenizers.models.BPE(table, pairs))
     except Exception as error:  # the library raises plain Exception
         raise ValueError(f"{vocab} and {merges.name} are not a sound BPE vocabulary: {first_line(error)}") from None
     inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -99,7 +99,7 @@ class TunedLens:
         try:
             tensors = load_file(path)
             lens = cls(tensors["weight"], tensors["bias"])
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a tuned lens: {error}") from None
         L, D = lens.bias.shape if lens.bias.ndim == 2 else (0, 0)
         if lens.weight.shape != (L, D, D):

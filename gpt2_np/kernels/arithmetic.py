@@ -39,8 +39,26 @@ def _float_of_bits(typing: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
-# The float32 whose bits are this int32.
-float_of_bits: Any = intrinsic(_float_of_bits)
+def _bits_of_float(typing: Any, x: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), codegen
+
+
+if PLAIN:
+
+    def float_of_bits(bits: Any) -> Any:
+        """The float32 whose bits are this int32."""
+        return np.int32(bits).view(np.float32)
+
+    def bits_of_float(x: Any) -> Any:
+        """The bits of a float32 as an int32."""
+        return np.float32(x).view(np.int32)
+
+else:
+    float_of_bits: Any = intrinsic(_float_of_bits)
+    bits_of_float: Any = intrinsic(_bits_of_float)
 
 
 def _exp(x: Any) -> Any:

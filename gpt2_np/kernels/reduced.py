@@ -12,7 +12,7 @@ from numba import get_num_threads, prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
-from .arithmetic import PARALLEL, SERIAL, codes8, codes16, matrix, out2, vector
+from .arithmetic import PARALLEL, SERIAL, bits_of_float, codes8, codes16, float_of_bits, matrix, out2, vector
 from .compiled import compiled
 from .digits import LONGEST, OFFSET, split
 from .digits import dot as dot_of_digits
@@ -33,11 +33,15 @@ def bfloat16_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array
 
 @register_jitable
 def round_group(x: Array, share: float, levels: Array) -> float:
-    """x as whole numbers of steps into ``levels`` (int16), and the size of a step: a share of the largest entry's."""
-    largest = np.float32(0)
+    """x as whole numbers of steps into ``levels`` (int16), and the size of a step: a share of the largest entry's.
+
+    By their bits, magnitudes are ordered as whole numbers are, with infinity and NaN last: a step is not finite where
+    an entry isn't.
+    """
+    largest = np.int32(0)
     for d in range(len(x)):
-        largest = max(largest, abs(x[d]))
-    step = largest * share
+        largest = max(largest, bits_of_float(x[d]) & np.int32(0x7FFFFFFF))
+    step = float_of_bits(largest) * share
     per_step = np.float32(1) / step if step > 0 else np.float32(0)
     for d in range(len(x)):
         levels[d] = np.int16(np.rint(x[d] * per_step))
