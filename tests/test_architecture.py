@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # Each module may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {"config", "params", "ops", "taps", "edits", "files", "quantize", "loading", "pages", "pool"},
+    {"config", "params", "ops", "taps", "edits", "files", "quantize", "loading", "pages", "pool", "overflow"},
     {"kernels", "threaded"},
     {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
