@@ -147,6 +147,11 @@ def test_what_belongs_to_others_is_not_read(cache: Path) -> None:
     assert "belongs to another user" in run(NORM, NUMBA_CACHE_DIR=str(cache)).stderr
 
 
+def test_every_kernel_is_kept(kept: Path) -> None:
+    modules = {path.name.rpartition("-")[0] for path in (kept / "gpt2_np").iterdir() if any(path.iterdir())}
+    assert {"arithmetic", "causal", "dots", "pointwise"} <= modules
+
+
 def test_what_is_made_is_for_its_owner_alone(kept: Path) -> None:
     for path in (kept / "gpt2_np").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path

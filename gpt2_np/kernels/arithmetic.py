@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
+from llvmlite import ir
+from numba import get_num_threads, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .compiled import PLAIN, compiled
@@ -85,6 +87,21 @@ if PLAIN:
 else:
     # Cephes' expf (Moshier 1992): within 2 units in the last place.
     exp = compiled(types.float32(types.float32), fastmath={"contract"}, error_model="numpy")(_exp)
+
+
+def _threads(typing: Any) -> Any:
+    get_num_threads()  # makes the symbol known
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(types.intp.bitwidth), [])  # as Numba declares it
+        count = builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
+        return builder.trunc(count, ir.IntType(32))
+
+    return types.int32(), codegen
+
+
+# How many threads a parallel loop would use. Numba's own function is called by its address, and such code isn't kept.
+threads_here: Any = get_num_threads if PLAIN else intrinsic(_threads)
 
 
 def widen(code: Any) -> Any:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange, types, void
+from numba import prange, types, void
 from numba.core import cgutils
 from numba.extending import register_jitable
 
 from .. import ops
 from ..pages import empty
-from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
+from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4, threads_here
 from .compiled import compiled
 from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
@@ -128,7 +128,7 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
     (R, H, the most keys that are seen …).
     """
     heads = k.shape[0] * k.shape[1]
-    if get_num_threads() == 1:
+    if threads_here() == 1:
         for head in range(heads):
             attend_head(head, qkv, k, v, positions, scale, weights, out)
     else:

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange, types
+from numba import prange, types
 from numba.extending import register_jitable
 
-from .arithmetic import widen
+from .arithmetic import threads_here, widen
 from .registers import (
     LANES,
     LINE,
@@ -262,7 +262,7 @@ def share(part: int, F: int) -> tuple[int, int]:
 def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
     parts = (len(codes) + OUTPUTS - 1) // OUTPUTS
-    if get_num_threads() == 1:
+    if threads_here() == 1:
         for part in range(parts):
             dot_rows_part(part, x, codes, bias, out)
     else:

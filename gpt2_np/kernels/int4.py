@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import get_num_threads, prange, types, void
+from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import GROUP, INT4_STEP, TILE
-from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, vector, widen
+from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector, widen
 from .compiled import compiled
 from .dots import FURTHER
 from .reduced import round_group
@@ -180,7 +180,7 @@ def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -
     levels, start = np.empty((R, groups * GROUP), np.int16), np.empty((R, groups), np.int16)
     steps, level = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
     round_groups(x, levels, start, steps, level)
-    if get_num_threads() == 1:
+    if threads_here() == 1:
         for tile in range(tiles):
             int4_tile(tile, levels, start, steps, level, codes, scales, bias, out)
     else:

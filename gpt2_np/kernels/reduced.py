@@ -8,11 +8,22 @@ whole numbers are the same in any order. Any number of threads, and any company 
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads, prange, types, void
+from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ..quantize import INT8_STEP
-from .arithmetic import PARALLEL, SERIAL, bits_of_float, codes8, codes16, float_of_bits, matrix, out2, vector
+from .arithmetic import (
+    PARALLEL,
+    SERIAL,
+    bits_of_float,
+    codes8,
+    codes16,
+    float_of_bits,
+    matrix,
+    out2,
+    threads_here,
+    vector,
+)
 from .compiled import compiled
 from .digits import LONGEST, OFFSET, split
 from .digits import dot as dot_of_digits
@@ -119,7 +130,7 @@ def int8_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) ->
     by_bytes = BYTES and D <= LONGEST and (R < ROWS or len(codes) < SOME)
     digits = np.empty((R if by_bytes else 0, 2, D), np.uint8)
     split_rows(levels[: len(digits)], digits)
-    if get_num_threads() == 1:
+    if threads_here() == 1:
         for part in range(parts):
             int8_part(part, levels, steps, digits, codes, scales, bias, out)
     else:
