@@ -157,6 +157,8 @@ def json_schema(value: Any) -> str:
         if isinstance(schema, Mapping):
             schema = {"x-guidance": JSON_STYLE} | dict(schema)
         return json.dumps(schema, allow_nan=False)
+    except RecursionError:
+        raise ValueError("json_schema must be JSON that is nested less deeply") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"json_schema must be JSON: {error}") from None
 

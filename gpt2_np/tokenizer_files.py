@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from .files import read_json, read_object, read_text
+from .files import panics_as_errors, read_json, read_object, read_text
 from .other_weights import pretender
 from .tokenizer_marks import Marks, marks
 
@@ -50,19 +50,20 @@ def build(folder: Path) -> tokenizers.Tokenizer:
     if content is not None and not rebuilt and inner.padding is not None:
         found.named.setdefault("pad_token", inner.padding["pad_token"])
     _add(inner, found, settings, settings_file, has_file=content is not None)
+    # What a file gets wrong may show no earlier than at the first text.
+    guarded(f"{folder} holds no sound tokenizer", lambda: inner.encode("a b", add_special_tokens=False))
     return inner
 
 
 def guarded(fault: str, make: Callable[[], Result]) -> Result:
     """What `make` gives; whatever the tokenizers library raises becomes a ``ValueError`` that begins with `fault`.
 
-    The library raises plain ``Exception``, and a panic of its Rust code comes as a ``BaseException``.
+    The library raises plain ``Exception``, and its Rust code may panic.
     """
     try:
-        return make()
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
+        with panics_as_errors():
+            return make()
+    except Exception as error:
         raise ValueError(f"{fault}: {first_line(error)}") from None
 
 

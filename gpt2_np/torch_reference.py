@@ -86,6 +86,10 @@ class TorchModel(Model):
         with torch.inference_mode():
             return self.torch_model.lm_head(self._tensor(x)).cpu().numpy()
 
+    def check_logits(self, logits: Array, ids: Array, **about: Any) -> None:
+        """As `Model.check_logits`, which here can't name the layer."""
+        super().check_logits(logits, ids, again=False)
+
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> TorchSession:
         """A session on torch: the same steps, torch's logits."""
         return TorchSession(self, self.config.n_positions if capacity is None else capacity, tap)
@@ -170,7 +174,9 @@ class TorchSession(Session):
             states["ln_final.out"] = out.hidden_states[-1]
             logits.append(out.logits[0, -1].cpu().numpy())
             seen.append([states[name][0].cpu().numpy() for name in names])
-        return np.stack(logits), [list(rows) for rows in zip(*seen, strict=True)]
+        found = np.stack(logits)
+        self.model.check_logits(found, np.empty((len(found), 0), np.int64))
+        return found, [list(rows) for rows in zip(*seen, strict=True)]
 
     def _start(self, rows: int) -> None:
         if not self.caches:
@@ -179,10 +185,11 @@ class TorchSession(Session):
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         rows = [np.asarray(row, np.int64) for row in ids]
         self._start(len(rows))
-        return [
-            self.model.forward(row[None], cache=cache, last_only=last_only)
-            for row, cache in zip(rows, self.caches, strict=True)
-        ]
+        found = []
+        for row, cache in zip(rows, self.caches, strict=True):
+            found.append(self.model.forward(row[None], cache=cache, last_only=last_only))
+            self.model.check_logits(found[-1], row[None])
+        return found
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``."""

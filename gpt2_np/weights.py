@@ -121,6 +121,9 @@ def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple
         header_size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(header_size))
     data = mapped(path, large_pages=large_pages)
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if data.nbytes < 8 + header_size + max(ends, default=0):
+        raise ValueError(f"{path} became shorter while it was read")
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":

@@ -30,6 +30,7 @@ LEVELS = [
         "pool",
         "other_weights",
         "config_keys",
+        "overflow",
     },
     {"kernels", "threaded"},
     {"cache", "weights", "hub", "tokenizer", "tokenizer_files", "tokenizer_marks"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
 from .explain import explained, write_trace
 from .options import GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import compiling
 from .samplers import EXAMPLES as SAMPLER_EXAMPLES
 from .samplers import sampler_options
@@ -148,7 +148,7 @@ def generate(
                     fields["score"] = one.score
                 if one.assistance is not None:
                     fields["assistance"] = asdict(one.assistance)
-                print(json.dumps(fields, ensure_ascii=False))
+                print(dumps(fields))
             else:
                 if len(several) > 1:
                     score = "" if one.score is None else f", score {one.score:.4f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import click
 import numpy as np
 
 from .options import GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import compiling
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
     gpt2 = load(model, dtype, backend, device)
     compiling(gpt2)
     ids = gpt2.prompt_ids(prompt)
-    scores = gpt2(ids)[-1].astype(np.float64)
+    found = gpt2(ids)
+    gpt2.check_logits(found, np.array([ids]))
+    scores = found[-1].astype(np.float64)
     p = np.exp(scores - scores.max())
     p /= p.sum()
     best = np.argsort(-scores, kind="stable")[:top].tolist()
@@ -41,7 +43,7 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
     ]
     if as_json:
         about = {"prompt": prompt, "ids": ids, "vocabulary": len(scores), "top": rows}
-        print(json.dumps(about | {"min": float(scores.min()), "max": float(scores.max())}, ensure_ascii=False))
+        print(dumps(about | {"min": float(scores.min()), "max": float(scores.max())}))
         return
     print(f"{len(ids)} tokens in, {len(scores):,} logits out, from {scores.min():.2f} to {scores.max():.2f}\n")
     width = max(len(repr(row["token"])) for row in rows)
@@ -86,7 +88,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
         "generation_config": settings(gpt2.generation_config),
     } | passed_over(folder, config)
     if as_json:
-        print(json.dumps(fields))
+        print(dumps(fields))
         return
     print(f"{model}: {count:,} parameters in {folder}\n")
     for name in ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "vocab_size", "activation_function"):
