@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 
 import decoders
 from decoders import Completion, Options, Token
-from decoders.interface import Assistance
+from decoders.base.interface import Assistance
 
 from . import breakers, constraints
 from .scoring import By, Choice, Score, common, nll, rank
@@ -195,10 +195,10 @@ class GPT2(Model):
         automaton = constraints.from_options(names, lambda: self._vocabulary)
         if automaton is not None:
             names["constraint"] = automaton
-        options = Options.from_names(names)
         if "eos_token_id" not in names:
             eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
-            options = replace(options, eos_token_id=tuple(eos) or None)
+            names["eos_token_id"] = tuple(eos) or None
+        options = Options.from_names(names)
         options.check_vocabulary(self.config.vocab_size)
         return stop, options
 

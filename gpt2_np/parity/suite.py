@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decoders import notebook as plain
-from decoders.torch_rng import CPU, CUDA
+from decoders.random.torch_rng import CPU, CUDA
 
 from ..scoring import losses
 from ..text import GPT2, on_torch
@@ -134,7 +134,11 @@ def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case:
     most = min(case.tokens, ours.config.n_positions - len(ids))
     options = case.options | {"max_new_tokens": most}
     expected = theirs.transformers_generate(ids, seed, **options)[0]
-    chosen = options | {"eos_token_id": (), "seed": seed, "rng": device, "cuda_multiprocessors": theirs.multiprocessors}
+    chosen = options | {"eos_token_id": ()}
+    if options.get("do_sample"):
+        chosen |= {"seed": seed, "rng": device}
+        if device == "cuda":
+            chosen["cuda_multiprocessors"] = theirs.multiprocessors
 
     def ours_on(model: GPT2) -> list[int]:
         found: list[int] = model.generate(ids, **chosen).ids
