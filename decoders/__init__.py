@@ -1,7 +1,7 @@
 """Decoding strategies in pure NumPy: they know neither text nor GPT-2, only a `Stepper`."""
 
+from .base.interface import Completion, LogitsProcessor, RewindableStepper, Stepper, Stopping, Token
 from .generate import generate, stream
-from .interface import Completion, LogitsProcessor, RewindableStepper, Stepper, Stopping, Token
 from .options import Options
 
 __all__ = [

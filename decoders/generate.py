@@ -1,134 +1,20 @@
-"""The loop: feed, process, choose, tell; for greedy decoding and every kind of sampling."""
+"""From options to texts: what the options ask for is put together as a `Task`, and its search runs it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-
-from . import constraint, guidance, pipeline, strategies
-from .interface import Completion, FinishReason, Stepper, Stopping, Token, log_softmax
+from . import methods
+from .base.interface import Completion, Stepper, Stopping, Token
+from .base.method import Place
+from .base.task import Named, Prompt, Sampler, Task
 from .options import Options
-from .ranking import highest
-from .sampling import sampler
-
-Array = np.ndarray
-
-
-def room(prompt: Sequence[int], options: Options, context: int | None) -> int:
-    """How many ids may follow a prompt: as asked, but no more than the context holds (the last needn't be fed).
-
-    ``ValueError`` when the prompt is empty or longer than the context.
-    """
-    if not len(prompt):
-        raise ValueError("a prompt must have at least one id, got none")
-    if context is None:
-        return options.max_new_tokens
-    if len(prompt) > context:
-        raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
-    fed = max(len(prompt), guidance.longest_negative_prompt(options))
-    return min(options.max_new_tokens, context - fed + 1)
-
-
-def stream(
-    stepper: Stepper,
-    prompts: Sequence[Sequence[int]],
-    options: Options,
-    *,
-    context: int | None = None,
-    stopping: Sequence[Stopping] = (),
-    trace: list[Any] | None = None,
-) -> Iterator[Token]:
-    """Each new id of each row as it is chosen: greedy decoding, or sampling where the options say so.
-
-    Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
-    `stopping` callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream
-    still draws for it, as torch does, until all have ended. A list given as `trace` receives a `steps.TokenStep` for
-    each id.
-    """
-    guidance.check_prompts(options, len(prompts))
-    stopping = constraint.stops(options, stopping)
-    if options.penalty_alpha is not None:
-        from .contrastive import contrastive_search
-
-        yield from contrastive_search(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
-        return
-    if options.assisted:
-        from .assisted import assisted
-
-        yield from assisted(stepper, prompts, options, context=context, stopping=stopping, trace=trace)
-        return
-    if options.dola_layers is None:
-        dola = None
-    else:
-        from .dola import Dola
-
-        stepper = dola = Dola(stepper, options.dola_layers)
-    if trace is not None:
-        from . import steps
-    rooms = [room(prompt, options, context) for prompt in prompts]
-    copies = options.num_return_sequences
-    chains = [
-        pipeline.build(options, number, len(prompt), len(prompt) + space)
-        for number, (prompt, space) in enumerate(zip(prompts, rooms, strict=True))
-    ]
-    texts = [list(prompt) for prompt in prompts for _ in range(copies)]
-    choose, total, until = sampler(options), len(texts), deadline(options)
-
-    logits = stepper.feed(prompts)
-    options.check_vocabulary(logits.shape[-1])
-    if copies > 1:
-        logits = np.repeat(logits, copies, axis=0)
-        stepper.reorder([number for number in range(len(prompts)) for _ in range(copies)])
-    growing = list(range(total))
-    while growing:
-        changes: list[list[steps.Change]] = [[] for _ in growing]
-        scores = pipeline.side_by_side(
-            chains,
-            [(row // copies, texts[row]) for row in growing],
-            logits,
-            None if trace is None else steps.watching(changes),
-        )
-        chosen = choose(scores, growing, total)
-        logprobs = log_softmax(logits if dola is None else dola.own)
-        late = time.monotonic() > until
-
-        staying = []
-        for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
-            prompt = prompts[row // copies]
-            texts[row].append(token)
-            new = texts[row][len(prompt) :]
-            reason = finish_reason(prompt, new, late or len(new) == rooms[row // copies], options, stopping)
-            if reason is None:
-                staying.append(place)
-            if trace is not None:
-                trace.append(
-                    steps.token_step(
-                        row,
-                        len(new),
-                        token,
-                        float(logprobs[place, token]),
-                        (logits if dola is None else dola.own)[place],
-                        scores[place],
-                        changes[place],
-                        reason,
-                    )
-                )
-            yield Token(
-                row,
-                token,
-                float(logprobs[place, token]),
-                reason,
-                likeliest(logprobs[place], options.top_logprobs),
-                scores[place].copy() if options.output_scores else None,
-            )
-        if staying and len(staying) < len(growing):
-            stepper.reorder(staying)
-        growing = [growing[place] for place in staying]
-        if growing:
-            logits = stepper.feed([texts[row][-1:] for row in growing])
+from .processors.order import rank
+from .random.draws import argmax, from_stream, from_uniforms, seeded
+from .searches.collected import collected
 
 
 def generate(
@@ -142,47 +28,129 @@ def generate(
 ) -> list[Completion]:
     """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers.
 
-    A list given as `trace` receives what happened: of a search see its module, otherwise a `steps.TokenStep` for each
-    id, which tells what each processor removed.
+    A list given as `trace` receives what happened: of a search see its module, otherwise a `TokenStep` for each id,
+    which tells what each processor removed (`base.watching`).
     """
-    guidance.check_prompts(options, len(prompts))
-    search = strategies.search(options)
-    if search is not None:
-        extra = {} if trace is None else {"trace": trace}
-        stopping = constraint.stops(options, stopping)
-        return search(stepper, prompts, options, context=context, stopping=stopping, **extra)
-    completions = [Completion() for _ in prompts for _ in range(options.num_return_sequences)]
-    for token in stream(stepper, prompts, options, context=context, stopping=stopping, trace=trace):
-        completion = completions[token.row]
-        completion.ids.append(token.id)
-        completion.logprobs.append(token.logprob)
-        if token.finish_reason is not None:
-            completion.finish_reason = token.finish_reason
-        if token.top:
-            completion.top.append(token.top)
-        if token.scores is not None:
-            completion.scores.append(token.scores)
-        if token.assistance is not None:
-            completion.assistance = token.assistance
-    return completions
+    task, search = prepared(stepper, prompts, options, context, stopping, trace), options.search
+    if search.streams:
+        return collected(task)
+    found: list[Completion] = search.run(task, **options.values(search))  # type: ignore[misc]
+    return found
 
 
-def finish_reason(
-    prompt: Sequence[int], new: Sequence[int], over: bool, options: Options, stopping: Sequence[Stopping]
-) -> FinishReason | None:
-    """Why a text ends with its newest id: "stop" at an end-of-text or a `stopping` callable, "length" when `over`."""
-    if new[-1] in options.eos_token_ids or any(stop(prompt, new) for stop in stopping):
-        return "stop"
-    return "length" if over else None
+def stream(
+    stepper: Stepper,
+    prompts: Sequence[Sequence[int]],
+    options: Options,
+    *,
+    context: int | None = None,
+    stopping: Sequence[Stopping] = (),
+    trace: list[Any] | None = None,
+) -> Iterator[Token]:
+    """Each new id of each row as it is chosen, where no search must know the whole first.
+
+    Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
+    `stopping` callable ("stop"), or where its room ends ("length"). A list given as `trace` receives a `TokenStep` for
+    each id.
+    """
+    task = prepared(stepper, prompts, options, context, stopping, trace)
+    return task.write(task)
 
 
-def deadline(options: Options) -> float:
-    """When ``max_time`` is over, on the monotonic clock."""
-    return float("inf") if options.max_time is None else time.monotonic() + options.max_time
+def prepared(
+    stepper: Stepper,
+    prompts: Sequence[Sequence[int]],
+    options: Options,
+    context: int | None,
+    stopping: Sequence[Stopping],
+    trace: list[Any] | None,
+) -> Task:
+    """The task that the options ask for. ``ValueError`` for a prompt that is empty or longer than the context."""
+    o, writer = options, options.writer
+    longest_other = 0
+    if o.negative_prompt_ids is not None:
+        from .processors.guidance import check_prompts, longest_negative_prompt
+
+        check_prompts(o.negative_prompt_ids, len(prompts))
+        longest_other = longest_negative_prompt(o.negative_prompt_ids)
+    if o.constraint is not None:
+        from .processors.constraint import stops
+
+        stopping = stops(o.constraint, o.eos_token_ids, o.max_new_tokens, stopping)
+    if context is not None and writer.feeds_last:
+        context -= 1
+    asked = []
+    for number, ids in enumerate(prompts):
+        space = room(ids, o.max_new_tokens, context, longest_other)
+        asked.append(Prompt(list(ids), space, partial(chain, o, number, len(ids), len(ids) + space)))
+    choose: Sampler = argmax
+    draws = None
+    if o.do_sample and o.uniforms is not None:
+        choose = from_uniforms(o.uniforms)
+    elif o.do_sample:
+        draws = seeded(o.seed, o.rng, o.value("cuda_multiprocessors"))
+        choose = from_stream(draws)
+    return Task(
+        stepper,
+        asked,
+        o.num_return_sequences,
+        o.eos_token_ids,
+        stopping,
+        float("inf") if o.max_time is None else time.monotonic() + o.max_time,
+        o.constraint is not None,
+        choose,
+        draws,
+        o.check_vocabulary,
+        partial(write, o),
+        o.top_logprobs,
+        o.output_scores,
+        trace,
+    )
 
 
-def likeliest(logprobs: Array, n: int) -> tuple[tuple[int, float], ...]:
-    """The n likeliest tokens and their log-probabilities, best first."""
-    if not n:
-        return ()
-    return tuple((int(token), float(logprobs[token])) for token in highest(logprobs, n))
+def write(options: Options, task: Task) -> Iterator[Token]:
+    """A task's tokens, one by one, by the method that the options ask for."""
+    writer = options.writer
+    own = {} if writer.name == "token by token" else options.values(writer)
+    tokens: Iterator[Token] = writer.run(task, **own)  # type: ignore[misc]
+    return tokens
+
+
+def room(prompt: Sequence[int], most: int, context: int | None, longest_other: int = 0) -> int:
+    """How many ids may follow a prompt: as asked, but no more than the context holds (the last needn't be fed).
+
+    `longest_other` is the length of the longest text that must fit beside it. ``ValueError`` when the prompt is empty
+    or longer than the context.
+    """
+    if not len(prompt):
+        raise ValueError("a prompt must have at least one id, got none")
+    if context is None:
+        return most
+    if len(prompt) > context:
+        raise ValueError(f"the prompt must have at most {context} tokens, the model's context, got {len(prompt)}")
+    return min(most, context - max(len(prompt), longest_other) + 1)
+
+
+def chain(options: Options, prompt: int, prompt_length: int, max_length: int, taken: Sequence[int] = ()) -> list[Named]:
+    """What the scores of prompt number `prompt` go through at each step.
+
+    The order is that of `methods.PROCESSORS`, unless an order or a profile says otherwise; warpers act only when
+    sampling. `max_length` counts the prompt. `taken` is a list that diverse beam search keeps (see `Place`).
+    """
+    o = options
+    acting = [one for one in o.acting if one.make is not None and (one.only != "sampling" or o.do_sample)]
+    if not acting:
+        return []
+    keep = o.min_tokens_to_keep or (1 if o.num_beams == 1 else max(2, len(o.eos_token_ids) + 1))
+    place = Place(prompt, prompt_length, max_length, o.eos_token_ids, keep, taken)
+    profile = None if o.profile is None else methods.profile(o.profile)
+    named = []
+    for one in acting:
+        make = one.make if profile is None else profile.makes.get(one.name, one.make)
+        processor = make(place, **o.values(one))  # type: ignore[misc]
+        if processor is not None:
+            named.append((one.last, Named(one.name, processor, one.forces, one.forbids, one.has_past)))
+    order = o.order if profile is None or o.order is not None else profile.order
+    if order is not None:
+        named.sort(key=lambda pair: rank(pair[1].option, pair[0], order))
+    return [one for _, one in named]

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .errors import require
-from .interface import Stepper, log_softmax, softmax
-from .sampling import multinomial
-from .torch_rng import Stream
-from .warpers import TopK
+from .base.errors import require
+from .base.interface import Stepper, log_softmax, softmax
+from .base.task import Stream
+from .processors.top_k import TopK
+from .random.draws import multinomial
 
 Array = np.ndarray
 Choice = Callable[[Array], int]

@@ -2,165 +2,216 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from . import checks, kinds, profiles, strategies
+from . import methods
+from .base.errors import require
+from .base.given import excluded
+from .base.kinds import one_or_more, plain
+from .methods import Fields
+from .processors.order import rank
 
 if TYPE_CHECKING:
-    from .constraint import Automaton
-    from .interface import RewindableStepper, Stepper
-    from .watermark import Watermarking
+    from .base.method import Method, Profile
+
+DEFAULTS = {field.name: field.default for field in fields(Fields)}
 
 
-@dataclass(frozen=True)
-class Options:
-    """The options of `generate`, with GenerationConfig's names and meaning; nothing is on that was not asked for.
+class Options(Fields):
+    """The options of `generate`, with GenerationConfig's names and meaning; no option is enabled by default.
 
-    Unlike there, ``top_k`` is off unless given, and an option that the chosen strategy would ignore is an error, as
+    Unlike there, ``top_k`` is off unless given, and an option that the chosen method would ignore is an error, as
     is any value outside its range: ``ValueError``, in one line, with the rule and the value.
 
     Besides GenerationConfig's: ``seed`` and ``rng`` choose torch's random stream ("cpu", or "cuda" with
     ``cuda_multiprocessors``); ``uniforms`` gives the draws as data instead; ``presence_penalty`` and
     ``frequency_penalty`` are OpenAI's; ``top_logprobs`` asks for the likeliest alternatives of each token. llama.cpp's
     are ``top_n_sigma``, ``xtc_…``, ``dynatemp_…``, ``mirostat…``, ``dry_…`` and ``penalty_last_n``. ``order`` and
-    ``profile`` change the order in which processors act (see `profiles`); a profile fills in its engine's defaults.
-    ``unconditional`` makes the second stepper that ``guidance_scale`` needs, ``assistant_model`` the one that drafts.
-    ``constraint`` is an automaton: only texts that it accepts are written (see `constraint`).
+    ``profile`` change the order in which processors act (see `processors.order`); a profile fills in its engine's
+    defaults. ``unconditional`` makes the second stepper that ``guidance_scale`` needs, ``assistant_model`` the one that
+    drafts. ``constraint`` is an automaton: only texts that it accepts are written (see `processors.constraint`).
     """
 
-    max_new_tokens: int = 50
-    min_new_tokens: int | None = None
-    min_length: int | None = None
-    max_time: float | None = None
-    eos_token_id: int | Sequence[int] | None = None
-    pad_token_id: int | None = None  # no row is ever padded; only diverse beams notice it, as in transformers
-
-    do_sample: bool = False
-    seed: int | None = None
-    rng: Literal["cpu", "cuda"] = "cpu"
-    cuda_multiprocessors: int | None = None
-    uniforms: Sequence[float] | None = None
-    num_return_sequences: int = 1
-
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    typical_p: float | None = None
-    epsilon_cutoff: float | None = None
-    eta_cutoff: float | None = None
-    top_h: float | None = None
-    top_n_sigma: float | None = None
-    xtc_probability: float | None = None
-    xtc_threshold: float | None = None  # 0.1
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None  # 1
-    mirostat: Literal[1, 2] | None = None
-    mirostat_tau: float | None = None  # 5
-    mirostat_eta: float | None = None  # 0.1
-    min_tokens_to_keep: int | None = None
-    renormalize_logits: bool = False
-    order: Sequence[str] | None = None
-    profile: Literal["llama.cpp", "ctranslate2", "mlx-lm"] | None = None
-
-    num_beams: int = 1
-    length_penalty: float | None = None
-    early_stopping: bool | Literal["never"] | None = None
-    num_beam_groups: int = 1
-    diversity_penalty: float | None = None
-    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
-    stochastic_beams: bool = False
-    penalty_alpha: float | None = None
-    dola_layers: Literal["low", "high"] | Sequence[int] | None = None
-    best_of: int | None = None
-    exhaustive: bool = False
-
-    prompt_lookup_num_tokens: int | None = None
-    max_matching_ngram_size: int | None = None  # 2
-    assistant_model: Callable[[], RewindableStepper] | None = None
-    num_assistant_tokens: int | None = None  # 20
-    num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None  # "constant"
-    assistant_confidence_threshold: float | None = None  # 0.4
-
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    penalty_last_n: int | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None  # 1.75
-    dry_allowed_length: int | None = None  # 2
-    dry_penalty_last_n: int | None = None  # the whole text
-    dry_sequence_breakers: Sequence[Sequence[int]] | None = None
-    guidance_scale: float | None = None
-    negative_prompt_ids: Sequence[int] | Sequence[Sequence[int]] | None = None
-    unconditional: Callable[[], Stepper] | None = None
-    watermarking_config: Watermarking | Mapping[str, Any] | None = None
-    no_repeat_ngram_size: int | None = None
-    bad_words_ids: Sequence[Sequence[int]] | None = None
-    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = None
-    logit_bias: Mapping[int, float] | None = None
-    suppress_tokens: Sequence[int] | None = None
-    begin_suppress_tokens: Sequence[int] | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | Sequence[int] | None = None
-    exponential_decay_length_penalty: tuple[int, float] | None = None
-    prefix_allowed_tokens_fn: Callable[[int, Any], Sequence[int]] | None = None
-    remove_invalid_values: bool = False
-    constraint: Automaton | None = None
-
-    output_scores: bool = False
-    top_logprobs: int = 0
+    given: frozenset[str]  # the options whose value isn't their default
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, kinds.plain(getattr(self, field.name)))
-        kinds.check(self)
-        # Plain fields from here on: settings as a configuration, and a profile's defaults as if they had been given.
-        if self.watermarking_config is not None:
-            from .watermark import configured
+        given = []
+        for name, default in DEFAULTS.items():
+            value = plain(getattr(self, name))
+            if value is default:
+                continue
+            require(value is not None, f"{name} must have a value", None)
+            self._set(name, value)
+            if type(value) is not type(default) or value != default:
+                given.append(name)
+        self._set("given", frozenset(given))
+        check(self)
 
-            object.__setattr__(self, "watermarking_config", configured(self.watermarking_config))
-        for name, value in profiles.defaults(self).items():
-            object.__setattr__(self, name, value)
-        checks.check(self)
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
         """Every id that ends a text."""
-        eos = self.eos_token_id
-        return () if eos is None else (eos,) if isinstance(eos, int) else tuple(eos)
-
-    def negative_prompt(self, number: int) -> Sequence[int] | None:
-        """What guidance turns away from for a prompt; None where that is the prompt's own last id."""
-        several: Any = self.negative_prompt_ids
-        return several if several is None or isinstance(several[0], (int, np.integer)) else several[number]
+        return () if self.eos_token_id is None else tuple(one_or_more(self.eos_token_id))
 
     @property
-    def assisted(self) -> bool:
-        """Whether candidates are proposed for the model to check, several in one pass."""
-        return self.prompt_lookup_num_tokens is not None or self.assistant_model is not None
+    def acting(self) -> list[Method]:
+        """The methods that the options ask for, in the list's order."""
+        return [method for method in methods.concerned(self.given) if not self.given.isdisjoint(method.askers)]
+
+    @property
+    def search(self) -> Method:
+        """What writes the texts."""
+        return next((one for one in self.acting if one.run is not None), methods.method("token by token"))
+
+    @property
+    def writer(self) -> Method:
+        """What writes token by token: the search itself, or what it takes its texts from."""
+        return next((one for one in self.acting if one.streams), methods.method("token by token"))
 
     @property
     def streams(self) -> bool:
         """Whether the one text asked for is known token by token: no search, and not several texts."""
-        return self.num_return_sequences == 1 and not strategies.searches(self)
+        return self.num_return_sequences == 1 and self.search.streams
+
+    def values(self, method: Method) -> dict[str, Any]:
+        """What a method is made or run with: the values of its options and of those that it reads."""
+        names = [one.name for one in method.options if one.name not in method.unread] + list(method.reads)
+        return {name: self.value(name) for name in names}
+
+    def value(self, name: str) -> Any:
+        """An option's value; where it isn't given, what its method takes otherwise."""
+        value = getattr(self, name)
+        return methods.option(name).otherwise if value is None else value
 
     @classmethod
     def from_names(cls, names: Mapping[str, Any]) -> Options:
         """Options from a mapping; an unknown name is a ``ValueError`` that suggests the nearest."""
-        known = [field.name for field in dataclasses.fields(cls)]
         for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            if name not in DEFAULTS:
+                near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
                 raise ValueError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return cls(**names)
 
     def check_vocabulary(self, vocabulary: int) -> None:
         """``ValueError`` when an option names a token outside the vocabulary, or asks for more than it holds."""
-        checks.vocabulary(self, vocabulary)
+        rule = f"num_beams must be at most the vocabulary's size ({vocabulary})"
+        require(self.num_beams == 1 or self.num_beams <= vocabulary, rule, self.num_beams)
+        for name in self.given:
+            for token in methods.option(name).kind.ids(getattr(self, name)):
+                require(0 <= token < vocabulary, f"{name} must hold ids between 0 and {vocabulary - 1}", token)
+
+
+# ---- what can't be -----------------------------------------------------------------------------------------------
+
+
+def check(o: Options) -> None:
+    """``ValueError``, in one line, for the first value or combination that can't be."""
+    profile = None if o.profile is None else methods.profile(o.profile)
+    ranges = {} if profile is None else profile.ranges
+    for name in DEFAULTS:
+        if name in o.given:
+            option = methods.option(name)
+            option.check(getattr(o, name), ranges.get(name, ""))
+            if option.converted is not None:
+                o._set(name, option.converted(getattr(o, name)))
+    if profile is not None:
+        fill(o, profile)
+    needs(o)
+    taken = {name for method in o.acting for name in method.takes}
+    for name in DEFAULTS:
+        if name in o.given and name not in taken:
+            acts(o, name)
+    keeping(o, profile)
+    for method in [*reversed(o.acting), methods.method("token by token")]:
+        if method.check is not None:
+            method.check(o)
+        if method.excludes:
+            excluded(asker(o, method), o, *method.excludes)
+    if not (o.search.streams or o.search.per_token):
+        for name in ("output_scores", "top_logprobs"):
+            if name in o.given:
+                raise ValueError(f"{name} is for strategies that choose token by token; a search gives a trace instead")
+    if o.order is not None:
+        in_order(o, o.order)
+    if profile is not None:
+        has(o, profile)
+
+
+def asker(o: Options, method: Method) -> str:
+    """The option that asks for a method."""
+    return next(name for name in method.askers if name in o.given)
+
+
+def fill(o: Options, profile: Profile) -> None:
+    """A profile's defaults, as if they had been given."""
+    filled: dict[str, Any] = {}
+    if o.do_sample:
+        kept = ("temperature",) if o.mirostat else tuple(profile.defaults)
+        filled = {name: profile.defaults[name] for name in kept if name in profile.defaults and name not in o.given}
+    penalties = methods.option("penalty_last_n").needs
+    if profile.penalty_last_n and o.penalty_last_n is None and not o.given.isdisjoint(penalties):
+        filled["penalty_last_n"] = profile.penalty_last_n
+    for name, value in filled.items():
+        o._set(name, value)
+    o._set("given", o.given | filled.keys())
+
+
+def needs(o: Options) -> None:
+    """What only refines another option needs that."""
+    for name in DEFAULTS:
+        needed = methods.option(name).needs if name in o.given else ()
+        if needed and o.given.isdisjoint(needed):
+            several = len(needed) > 1
+            what = f"one of {', '.join(needed)}; or" if several else f"{needed[0]}; give it too, or"
+            raise ValueError(f"{name} needs {what} leave {'it' if several else name} out")
+
+
+def acts(o: Options, name: str) -> None:
+    """What acts only when sampling or in beam search is refused elsewhere."""
+    only = methods.option(name).only
+    for method in methods.concerned([name]):
+        if name in method.askers and method.only:
+            only = method.only
+    if only == "sampling" and not o.do_sample:
+        raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
+    if only == "beams" and o.num_beams == 1:
+        raise ValueError(f"{name} acts only in beam search; give num_beams above 1, or leave {name} out")
+
+
+def keeping(o: Options, profile: Profile | None) -> None:
+    """min_tokens_to_keep holds back what removes tokens, which must be there."""
+    if o.min_tokens_to_keep is not None:
+        heeds = [one.name for one in o.acting if one.keeps and (profile is None or one.name in profile.keeps)]
+        if not heeds:
+            where = "" if profile is None else f" and heeds it in profile {profile.name!r}"
+            raise ValueError(f"min_tokens_to_keep needs a sampler that removes tokens{where}; or leave it out")
+
+
+def in_order(o: Options, order: Sequence[str]) -> None:
+    """An order names processors, none twice, every sampler in use, and a constraint after what revives tokens."""
+    for name in order:
+        require(name in list(methods.PROCESSORS), f"order may name {', '.join(methods.PROCESSORS)}", name)
+        require(list(order).count(name) == 1, "order must name nothing twice", name)
+    if o.constraint is not None:
+        own = rank("constraint", False, order)
+        late = [one.name for one in o.acting if one.revives and rank(one.name, one.last, order) > own]
+        require(not late, "order must put constraint after what puts forbidden tokens back", late)
+    missing = [one.name for one in o.acting if one.only == "sampling" and one.name not in order]
+    require(not missing, f"order must name every sampler in use ({', '.join(missing)} is missing)", list(order))
+
+
+def has(o: Options, profile: Profile) -> None:
+    """What a profile's engine hasn't got is refused."""
+    for method in o.acting:
+        if method.make is not None and method.name not in profile.order:
+            raise ValueError(f"profile {profile.name!r} has no {method.name}; leave one of the two out")
+        if method.run is not None and not method.with_profiles:
+            raise ValueError(f"profile {profile.name!r} is about sampling; leave {asker(o, method)} out")
+    for name in profile.lacks:
+        if name in o.given:
+            raise ValueError(f"profile {profile.name!r} has no {name}; leave one of the two out")

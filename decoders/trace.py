@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from .beam import Beam, Step
-from .interface import Completion
-from .steps import TokenStep
-from .stochastic_beam import Draw
+from .base.interface import Completion
+from .base.watching import TokenStep
+from .searches.beams import Beam, Step
+from .searches.stochastic_beam import Draw
 
 Text = Callable[[Sequence[int]], str]
 

@@ -67,7 +67,7 @@ class _Words:
 
 
 class Automaton:
-    """What may follow some new ids (`decoders.constraint.Automaton`).
+    """What may follow some new ids (`decoders.processors.constraint.Automaton`).
 
     A pure function of the ids; the states of recent texts are remembered, so that the next id costs one step.
     ``ValueError``, in one line, for a constraint that the library can't read or that no text satisfies.

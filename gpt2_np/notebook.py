@@ -15,7 +15,8 @@ from functools import lru_cache
 import numpy as np
 
 from decoders import notebook as plain
-from decoders.torch_rng import CPU, Stream
+from decoders.base.task import Stream
+from decoders.random.torch_rng import CPU
 
 from .text import GPT2
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from decoders.interface import log_softmax
+from decoders.base.interface import log_softmax
 
 from .session import Model
 

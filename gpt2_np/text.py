@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +12,7 @@ import numpy as np
 
 import decoders
 from decoders import Completion, Options, Token
-from decoders.interface import Assistance
+from decoders.base.interface import Assistance
 
 from . import breakers, constraints, generation_config
 from .scoring import By, Choice, Score, common, nll, rank
@@ -218,12 +218,12 @@ class GPT2(Model):
         automaton = constraints.from_options(names, lambda: self._vocabulary)
         if automaton is not None:
             names["constraint"] = automaton
-        options = Options.from_names(names)
         if "eos_token_id" not in names:
-            options = replace(options, eos_token_id=self.eos_token_ids or None)
+            names["eos_token_id"] = self.eos_token_ids or None
         pad = self.generation_config.get("pad_token_id")
         if "pad_token_id" not in names and pad is not None and 0 <= pad < self.config.vocab_size:
-            options = replace(options, pad_token_id=pad)
+            names["pad_token_id"] = pad
+        options = Options.from_names(names)
         options.check_vocabulary(self.config.vocab_size)
         return stop, options
 

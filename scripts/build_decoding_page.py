@@ -2,8 +2,9 @@
 
     python scripts/build_decoding_page.py
 
-Runs every call on the bundled model. What stands between the markers of the two sections that others fill (constraints,
-speculation) is kept.
+What it says of a method stands in the method's own statement (`decoders.base.method.Page`). Runs every call on the
+bundled model. What stands between the markers of the two sections that are written by hand (constraints, speculation)
+is kept.
 """
 
 from __future__ import annotations
@@ -15,21 +16,24 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import json
 import re
 import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from decoding_entries import PENALTIES, SEARCHES, WARPERS, Entry
 
-from decoders import pipeline
-from decoders.beam import Step
-from decoders.steps import entropy, shares
+from decoders import methods
+from decoders.base.kinds import PHRASES, SEQUENCE_BIAS
+from decoders.base.method import Method, Page
+from decoders.base.watching import entropy, shares
+from decoders.generate import chain
+from decoders.processors.pipeline import apply
+from decoders.searches.beams import Step
 from gpt2_np import GPT2
-from gpt2_np.cli.generate import generate as command
 
 PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
-FLAGS = {parameter.name: parameter.opts[-1] for parameter in command.params if parameter.opts[0].startswith("-")}
+Picture = Callable[[GPT2, Page, Path], None]
 GREY, BLUE, RED, INK = "#c9ced6", "#4269d0", "#e4572e", "#333"
 SHOWN, LENGTH, SEED = 12, 20, 1
 STEPS = 5  # of a search, in its picture
@@ -57,38 +61,40 @@ def ids_for(model: GPT2, value: Any) -> Any:
     return value
 
 
-def asked(model: GPT2, entry: Entry) -> dict[str, Any]:
+def asked(model: GPT2, entry: Page) -> dict[str, Any]:
     """The options of an entry's call."""
-    options = dict(entry.options)
-    for name in ("sequence_bias", "bad_words_ids"):
-        if name in options:
-            options[name] = ids_for(model, options[name])
+    options = dict(entry.example)
+    for name, value in options.items():
+        if methods.option(name).kind in (PHRASES, SEQUENCE_BIAS):
+            options[name] = ids_for(model, value)
     return options | ({"do_sample": True, "seed": SEED} if entry.random else {})
 
 
-def calls(model: GPT2, entry: Entry) -> str:
+def calls(model: GPT2, entry: Page) -> str:
     """The Python line, and the command where every option has a flag."""
     options = asked(model, entry)
     shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
     text = f"```python\nmodel.generate({entry.prompt!r}, max_new_tokens={LENGTH}{', ' * bool(shown)}{shown})\n```\n"
     words = ["gpt2-np", "generate", entry.prompt, "-n", str(LENGTH)]
     for name, value in options.items():
-        if name not in FLAGS:
+        listed = methods.OPTIONS[name]
+        flag = listed.flag.split("/")[-1]
+        if not flag:
             return text
         if value is True:
-            words.append(FLAGS[name])
+            words.append(flag)
         else:
-            for one in value if name == "force_words_ids" else [value]:
-                words += [FLAGS[name], json.dumps(one) if isinstance(one, dict) else str(one)]
+            for one in value if listed.repeatable else [value]:
+                words += [flag, json.dumps(one) if isinstance(one, dict) else str(one)]
     return f"```sh\n{shlex.join(words)}\n```\n\n{text}"
 
 
-def before_and_after(model: GPT2, entry: Entry, path: Path) -> None:
+def before_and_after(model: GPT2, entry: Page, path: Path) -> None:
     """The next token's distribution as the model gives it, and as the option leaves it."""
     ids = model.prompt_ids(entry.prompt)
     _, options = model.options(asked(model, entry))
     scores = model(ids)[-1:]
-    after = pipeline.apply(pipeline.build(options, 0, len(ids), len(ids) + LENGTH), [np.array(ids)], scores)
+    after = apply(chain(options, 0, len(ids), len(ids) + LENGTH), [np.array(ids)], scores)
     p, q = shares(scores[0]), shares(after[0])
     order = np.argsort(-p, kind="stable")[:SHOWN].tolist()
     grown = [token for token in np.argsort(p - q, kind="stable")[:3].tolist() if q[token] - p[token] > 0.01]
@@ -116,7 +122,7 @@ def before_and_after(model: GPT2, entry: Entry, path: Path) -> None:
     plt.close(figure)
 
 
-def tree(model: GPT2, entry: Entry, path: Path) -> None:
+def tree(model: GPT2, entry: Page, path: Path) -> None:
     """What a search kept at each step; the best text's path in red."""
     trace: list[Any] = []
     options = asked(model, entry)
@@ -162,7 +168,7 @@ def tree(model: GPT2, entry: Entry, path: Path) -> None:
     plt.close(figure)
 
 
-def section(model: GPT2, entry: Entry, picture: Any) -> str:
+def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
     """One entry as Markdown, its picture drawn."""
     name = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")
     parts = [f"### {entry.title}\n", f"{entry.what}\n", f"$${entry.formula}$$\n"]
@@ -174,6 +180,33 @@ def section(model: GPT2, entry: Entry, picture: Any) -> str:
     written = model.generate(entry.prompt, max_new_tokens=LENGTH, **asked(model, entry))
     parts.append(f"> {entry.prompt}**{' '.join(written.text.split())}**\n".replace("**", " **", 1))
     return "\n".join(parts)
+
+
+def picture_of(method: Method, entry: Page) -> Picture | None:
+    """How an entry is drawn: a beam search by its tree, what acts on a distribution by what it leaves of that."""
+    if method.make is not None or (method.streams and entry.random):
+        return before_and_after
+    return tree if "num_beams" in entry.example else None
+
+
+def sections(model: GPT2, some: Sequence[Method]) -> list[str]:
+    """The entries of some methods."""
+    return [section(model, entry, picture_of(method, entry)) for method in some for entry in method.pages]
+
+
+def briefly(kind: str, some: Sequence[Method]) -> list[str]:
+    """A line for each of the methods that have no entry: the option that asks for it, and that option's help."""
+    others = [method.askers[0] for method in some if not method.pages]
+    lines = [f"- `{name}`: {methods.option(name).help}" for name in others]
+    return [f"### Other {kind}, in a line each\n", "\n".join([*lines, ""])] if others else []
+
+
+def divided() -> tuple[list[Method], list[Method], list[Method]]:
+    """Warpers, processors and strategies. The list ends with the plainest strategy; the page begins with it."""
+    processors = [method for method in methods.every() if method.make is not None]
+    warpers = [method for method in processors if method.only == "sampling"]
+    others = [method for method in processors if method.only != "sampling"]
+    return warpers, others, [method for method in reversed(methods.every()) if method.run is not None]
 
 
 def kept_section(old: str, name: str) -> str:
@@ -205,19 +238,17 @@ def main() -> None:
     model = GPT2.from_pretrained()
     (PAGE.parent / "figures").mkdir(parents=True, exist_ok=True)
     old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
+    warpers, processors, strategies = divided()
     parts = [
-        INTRO.format(count=len(WARPERS) + len(PENALTIES) + len(SEARCHES)),
+        INTRO.format(count=sum(len(method.pages) for method in methods.every())),
         "## Warpers: what is left to draw from\n",
-        *(section(model, one, before_and_after) for one in WARPERS),
+        *sections(model, warpers),
         "## Processors: what the text so far forbids or favours\n",
-        *(section(model, one, before_and_after) for one in PENALTIES),
+        *sections(model, processors),
+        *briefly("processors", processors),
         "## Strategies: how the text is found\n",
-    ]
-    for entry in SEARCHES:
-        beams = "num_beams" in entry.options
-        picture = tree if beams else before_and_after if entry.title == "sampling" else None
-        parts.append(section(model, entry, picture))
-    parts += [
+        *sections(model, strategies),
+        *briefly("strategies", strategies),
         "## Constraints\n",
         kept_section(old, "constraints"),
         "## Speculation\n",

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from decoders import notebook as plain
-from decoders.interface import softmax
+from decoders.base.interface import softmax
 from gpt2_np import GPT2
 from gpt2_np.notebook import (
     beam_search_decode,

@@ -94,6 +94,11 @@ def reference_generate(model: GPT2LMHeadModel, prompts: Any, seed: int = 0, **op
     return model.generate(padded, attention_mask=mask, **(defaults | options))
 
 
+def seeded(seed: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Options for decoders that draw as `reference_generate` draws: the seed is given only where anything is drawn."""
+    return options | ({"seed": seed} if options.get("do_sample") else {})
+
+
 def new_ids(output: Any, prompts: Any, eos: int | None = None) -> list[list[int]]:
     """The ids that transformers added to each row, what follows an end-of-text cut off."""
     longest, rows = max(len(prompt) for prompt in prompts), []

@@ -15,8 +15,8 @@ from reference import new_ids, random_ids, reference_generate, reference_model, 
 from scipy import stats
 
 from decoders import Options, generate, stream
-from decoders.interface import Assistance, softmax
-from decoders.torch_rng import CPU, CUDA
+from decoders.base.interface import Assistance, softmax
+from decoders.random.torch_rng import CPU, CUDA
 from gpt2_np import GPT2
 
 EOS = 3
@@ -310,7 +310,7 @@ class Forgetless:
         ({"prompt_lookup_num_tokens": 2, "assistant_model": Forgetless}, "can't be combined with prompt_lookup"),
         ({"assistant_model": Forgetless, "uniforms": [0.5], "do_sample": True}, "can't be combined with uniforms"),
         ({"assistant_model": 5}, "assistant_model must be what makes a stepper, got 5"),
-        ({"assistant_model": Forgetless, "assistant_confidence_threshold": 2}, "must be between 0 and 1, got 2"),
+        ({"assistant_model": Forgetless, "assistant_confidence_threshold": 2}, r"must be in \[0, 1\], got 2"),
         ({"assistant_model": Forgetless, "num_assistant_tokens_schedule": "x"}, "must be 'constant', 'heuristic' or"),
     ],
 )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import TorchStepper, new_ids, random_ids, reference_generate, reference_model
+from reference import TorchStepper, new_ids, random_ids, reference_generate, reference_model, seeded
 
 from decoders import Options, generate
 
@@ -32,7 +32,7 @@ def drawn(shape: dict):
 
 def agree(model, prompts, seed: int, options: dict, eos: int | list[int] | None) -> None:
     theirs = reference_generate(model, prompts, seed, eos_token_id=eos, **options)
-    asked = Options(eos_token_id=eos, seed=seed, **options)
+    asked = Options(eos_token_id=eos, **seeded(seed, options))
     if theirs.sequences_scores.isnan().any():  # transformers renormalized a beam that had nothing left
         return
     if float(theirs.sequences_scores.min()) < -1e6:  # where too few texts are possible, transformers returns others

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -14,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoders import beam, constraint, guidance, llama_cpp, mirostat, mlx_lm, repetition, synthid, warpers, watermark
+from decoders import methods
 from decoders import processors as P
+from decoders.processors import dry, mirostat, penalties, top_p
+from decoders.searches import beams
 from gpt2_np import GPT2, cache, model, ops, threaded
 from gpt2_np.parity import bundle, cases, vectors
 
@@ -38,20 +42,30 @@ def test_the_committed_vectors_are_what_they_are_made_of() -> None:
 
 
 def test_every_processor_has_vectors() -> None:
-    modules = (warpers, P, llama_cpp, mlx_lm, mirostat, repetition, synthid, watermark, guidance, constraint)
+    modules = [importlib.import_module(f"decoders.processors.{one.name}") for one in pkgutil.iter_modules(P.__path__)]
     there = {
         one
         for module in modules
-        for one in vars(module).values()
+        for name, one in vars(module).items()
         if isinstance(one, type)
         and one.__module__ == module.__name__
+        and not name.startswith("_")
+        and not inspect.isabstract(one)
         and list(inspect.signature(one.__call__).parameters) == ["self", "ids", "scores"]
     }
     asked = set()
     for name, arguments in cases.CASES:
         built = cases.BUILD[name](*[tuple(one) if isinstance(one, list) else one for one in arguments])
-        asked.add(built.kind if isinstance(built, cases.Steps) else type(built))
-    assert there - {mirostat.Mirostat} == asked
+        asked.add(getattr(built, "kind", type(built)))
+    assert len(there) > 30
+    assert there == asked
+
+
+def test_every_vector_has_a_name_of_its_own() -> None:
+    stated = [*methods.every(), *map(methods.profile, methods.PROFILES)]
+    names = [one.name for method in stated for one in method.vectors]
+    assert len(names) == len(set(names))
+    assert all(one.cases for method in stated for one in method.vectors)
 
 
 def test_a_lowest_number_hides_no_other_score() -> None:
@@ -104,31 +118,33 @@ def cache_off_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def swapped_top_p(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = warpers.TopP.__call__
-    monkeypatch.setattr(warpers.TopP, "__call__", lambda self, ids, s: right(warpers.TopP(1 - self.top_p), ids, s))
+    right = top_p.TopP.__call__
+    monkeypatch.setattr(top_p.TopP, "__call__", lambda self, ids, s: right(top_p.TopP(1 - self.top_p), ids, s))
 
 
 def inverted_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = P.RepetitionPenalty.__call__
+    right = penalties.RepetitionPenalty.__call__
     monkeypatch.setattr(
-        P.RepetitionPenalty, "__call__", lambda self, ids, s: right(P.RepetitionPenalty(1 / self.penalty), ids, s)
+        penalties.RepetitionPenalty,
+        "__call__",
+        lambda self, ids, s: right(penalties.RepetitionPenalty(1 / self.penalty), ids, s),
     )
 
 
 def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = beam.completion
+    right = beams.completion
 
     def completion(one):
         done = right(one)
         done.score = done.score * len(one.ids) / (len(one.ids) + len(vectors.PROMPT))
         return done
 
-    monkeypatch.setattr(beam, "completion", completion)
+    monkeypatch.setattr(beams, "completion", completion)
 
 
 def dry_counts_one_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = repetition.DRY.penalty
-    monkeypatch.setattr(repetition.DRY, "penalty", lambda self, length: right(self, length - 1))
+    right = dry.DRY.penalty
+    monkeypatch.setattr(dry.DRY, "penalty", lambda self, length: right(self, length - 1))
 
 
 def mirostat_starts_at_its_target(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +194,7 @@ def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
     (tmp_path / "mine/answers.json").write_text(json.dumps(answers))
     done = command("parity", "check", tmp_path / "bundle", "--against", tmp_path / "mine")
     assert done.returncode == 1
-    assert "the first that goes wrong: processor: temperature" in done.stdout
+    assert f"the first that goes wrong: processor: {cases.CASES[0][0]}" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoders import Options, generate
-from decoders.beam import Step
-from decoders.constrained_beam import Progress, choices
+from decoders.searches.beams import Step
+from decoders.searches.constrained_beam import Progress, choices
 
 
 @pytest.mark.parametrize("case", GOLDEN["constrained_beams"])

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import TorchStepper, new_ids, reference_generate, reference_model
+from reference import TorchStepper, new_ids, reference_generate, reference_model, seeded
 from scipy.stats import chisquare
 
 from decoders import Options, generate, stream
-from decoders.constraint import Constraint
+from decoders.processors.constraint import Constraint
 
 V, EOS, LONGEST = 6, 5, 4
 
@@ -187,7 +187,7 @@ def test_transformers_with_the_same_rule(options: dict) -> None:
 
         room = {"max_new_tokens": LONGEST + 1, "eos_token_id": EOS} | options
         theirs = reference_generate(reference, [[1, 2]], seed, prefix_allowed_tokens_fn=rule, **room)
-        ours = generate(TorchStepper(reference), [[1, 2]], Options(constraint=automaton, seed=seed, **room))
+        ours = generate(TorchStepper(reference), [[1, 2]], Options(constraint=automaton, **seeded(seed, room)))
         assert [one.ids for one in ours] == new_ids(theirs, [[1, 2]], EOS)
         if "num_beams" in options:
             scores = [one.score for one in ours]

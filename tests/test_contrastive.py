@@ -55,7 +55,7 @@ def test_a_stepper_without_hidden_states_is_refused() -> None:
     [
         ({"penalty_alpha": 0.6}, "penalty_alpha needs top_k of at least 2"),
         ({"penalty_alpha": 0.6, "top_k": 1}, "penalty_alpha needs top_k of at least 2"),
-        ({"penalty_alpha": 1.5, "top_k": 4}, "penalty_alpha must be above 0 and at most 1"),
+        ({"penalty_alpha": 1.5, "top_k": 4}, r"penalty_alpha must be in \(0, 1\], got 1.5"),
         ({"penalty_alpha": 0.6, "top_k": 4, "do_sample": True}, "can't be combined with do_sample"),
         ({"penalty_alpha": 0.6, "top_k": 4, "num_beams": 2}, "can't be combined with num_beams"),
         ({"top_k": 4}, "top_k acts only when sampling"),

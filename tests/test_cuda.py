@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import SMALL, random_ids, reference_model, save
 
-from decoders.sampling import multinomial
-from decoders.torch_rng import CUDA
+from decoders.random.draws import multinomial
+from decoders.random.torch_rng import CUDA
 from gpt2_np import GPT2
 from gpt2_np.text import on_torch
 

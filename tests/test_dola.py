@@ -7,7 +7,7 @@ import pytest
 from golden_searches import GOLDEN, model, ours, same_tokens
 
 from decoders import Options, generate, stream
-from decoders.dola import candidate_layers
+from decoders.searches.dola import candidate_layers
 
 
 @pytest.mark.parametrize("case", GOLDEN["dola"])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from reference import TorchStepper, reference_model
 
 from decoders import Options, generate
-from decoders.beam import Beam
-from decoders.interface import log_softmax
+from decoders.base.interface import log_softmax
+from decoders.searches.beams import Beam
 
 V, EOS = 6, 3
 MODELS = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import TorchStepper, new_ids, random_ids, reference_generate, reference_model
+from reference import TorchStepper, new_ids, random_ids, reference_generate, reference_model, seeded
 
 from decoders import Options, generate, stream
 
@@ -20,7 +20,7 @@ def prompts_of(lengths: list[int], seed: int) -> list[list[int]]:
 
 def agree(prompts: list[list[int]], seed: int, options: dict, eos: int | None) -> None:
     theirs = reference_generate(MODEL, prompts, seed, eos_token_id=eos, **options)
-    ours = generate(TorchStepper(MODEL), prompts, Options(eos_token_id=eos, seed=seed, **options))
+    ours = generate(TorchStepper(MODEL), prompts, Options(eos_token_id=eos, **seeded(seed, options)))
     assert [completion.ids for completion in ours] == new_ids(theirs, prompts, eos)
     for completion in ours:
         ended = eos is not None and completion.ids[-1] == eos

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from reference import TorchStepper, new_ids, random_ids, reference_generate, reference_model
 
 from decoders import Options, generate
-from decoders.guidance import Guidance
-from decoders.interface import log_softmax
+from decoders.base.interface import log_softmax
+from decoders.processors.guidance import Guidance
 
 MODEL = reference_model(1, vocab_size=23, n_positions=64, n_layer=2)
 

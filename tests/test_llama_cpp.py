@@ -10,11 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decoders import llama_cpp as L
-from decoders import warpers as W
-from decoders.mirostat import MirostatV1, MirostatV2
-from decoders.ranking import ascending, best, descending
-from decoders.repetition import DRY, RecentPenalty
+from decoders.base.ranking import ascending, best, descending
+from decoders.processors import llama_cpp as L
+from decoders.processors.dry import DRY
+from decoders.processors.mirostat import MirostatV1, MirostatV2
+from decoders.processors.penalties import RecentPenalty
+from decoders.processors.temperature import DynamicTemperature, Temperature
+from decoders.processors.top_n_sigma import TopNSigma
+from decoders.processors.values import Renormalize
+from decoders.processors.xtc import XTC
 
 GOLDEN = json.loads((Path(__file__).parent / "golden/llama_cpp.json").read_text())
 ROWS = [np.array(row, np.float32) for row in GOLDEN["rows"]]
@@ -23,9 +27,9 @@ BUILD = {
     "top_p": L.TopP,
     "min_p": L.MinP,
     "typical_p": L.Typical,
-    "top_n_sigma": L.TopNSigma,
-    "dynatemp": L.DynamicTemperature,
-    "xtc": lambda threshold, keep: L.XTC(1.0, threshold, lambda: 0.5, keep),
+    "top_n_sigma": TopNSigma,
+    "dynatemp": DynamicTemperature,
+    "xtc": lambda threshold, keep: XTC(1.0, threshold, lambda: 0.5, keep),
 }
 
 
@@ -109,9 +113,9 @@ def test_the_default_chain() -> None:
             L.Typical(s["typical_p"]),
             L.TopP(s["top_p"]),
             L.MinP(s["min_p"]),
-            W.Temperature(s["temperature"]),
+            Temperature(s["temperature"]),
         ]
-        for processor in ([L.TopNSigma(s["top_n_sigma"])] if s["top_n_sigma"] > 0 else []) + chain:
+        for processor in ([TopNSigma(s["top_n_sigma"])] if s["top_n_sigma"] > 0 else []) + chain:
             row = call(processor, row)
         assert left(row) == case["ids"]
         np.testing.assert_allclose(row[case["ids"]], case["scores"], rtol=1e-5)
@@ -125,27 +129,27 @@ ANSWERS = [
     (L.TopP(0.7), FOUR, [0, 0, 0.428571, 0.571429]),
     (L.TopP(0.8), FOUR, [0, 0.222222, 0.333333, 0.444444]),
     (L.MinP(0.26), FOUR, [0, 0.2 / 0.9, 0.3 / 0.9, 0.4 / 0.9]),
-    (L.TopNSigma(1.0), FOUR, [0, 0, 0.428571, 0.571429]),
-    (L.TopNSigma(3.0), FOUR, FOUR),
+    (TopNSigma(1.0), FOUR, [0, 0, 0.428571, 0.571429]),
+    (TopNSigma(3.0), FOUR, FOUR),
     (L.Typical(0.5), [0.97, 0.01, 0.01, 0.01], [1, 0, 0, 0]),
     (L.Typical(0.5), [0.4, 0.2, 0.2, 0.2], [0, 1 / 3, 1 / 3, 1 / 3]),
-    (L.XTC(0.99, 0.09, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0, 0, 1]),
-    (L.XTC(0.99, 0.19, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0, 2 / 3, 1 / 3]),
-    (L.XTC(0.99, 0.29, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0.5, 1 / 3, 1 / 6]),
-    (L.XTC(0.99, 0.39, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]),
+    (XTC(0.99, 0.09, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0, 0, 1]),
+    (XTC(0.99, 0.19, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0, 2 / 3, 1 / 3]),
+    (XTC(0.99, 0.29, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0, 0.5, 1 / 3, 1 / 6]),
+    (XTC(0.99, 0.39, lambda: 0.5), [0.4, 0.3, 0.2, 0.1], [0.4, 0.3, 0.2, 0.1]),
 ]
 
 
 @pytest.mark.parametrize(("processor", "p", "expected"), ANSWERS, ids=range(len(ANSWERS)))
 def test_llama_cpp_s_own_answers(processor, p: list[float], expected: list[float]) -> None:
     out = call(processor, np.log(np.array(p, np.float32)))
-    np.testing.assert_allclose(np.exp(W.Renormalize()([], out[None])[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(np.exp(Renormalize()([], out[None])[0]), expected, atol=1e-5)
 
 
 def test_llama_cpp_s_own_answer_for_dry() -> None:
     out = call(DRY(1.0, 1.1, 2, 5), np.log([0.25] * 4), [0, 1, 2, 0, 1])
     expected = [0.296923, 0.296923, 0.109232, 0.296923]
-    np.testing.assert_allclose(np.exp(W.Renormalize()([], out[None])[0]), expected, atol=1e-5)
+    np.testing.assert_allclose(np.exp(Renormalize()([], out[None])[0]), expected, atol=1e-5)
 
 
 def naive(text: list[int], dry: DRY) -> dict[int, int]:
@@ -183,7 +187,7 @@ def test_dry_is_what_its_definition_says(text, allowed, breakers) -> None:
 
 def test_the_coin_decides() -> None:
     coins = iter([0.9, 0.1])
-    xtc = L.XTC(0.5, 0.1, lambda: next(coins))
+    xtc = XTC(0.5, 0.1, lambda: next(coins))
     out = xtc([], np.array([[0.4, 0.6], [0.4, 0.6], [1.0, -np.inf]], np.float32))
     assert [left(row) for row in out] == [[0, 1], [0], [0]]  # the last has no choice, so no coin is thrown
 
@@ -208,9 +212,9 @@ KEEPING = [
     L.MinP(0.5, 3),
     L.Typical(0.3),
     L.Typical(0.3, 3),
-    L.TopNSigma(0.5),
-    L.XTC(1.0, 0.1, lambda: 0.0),
-    L.DynamicTemperature(1.0, 1.0),
+    TopNSigma(0.5),
+    XTC(1.0, 0.1, lambda: 0.0),
+    DynamicTemperature(1.0, 1.0),
 ]
 
 
@@ -242,16 +246,16 @@ def test_every_row_keeps_a_token_and_brings_none_back(processor, rows, there: in
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: L.TopK(0), "top_k must be at least 1, got 0"),
+        (lambda: L.TopK(0), "top_k must be a whole number of at least 1, got 0"),
         (lambda: L.TopP(1.5), "top_p must be in \\(0, 1\\], got 1.5"),
         (lambda: L.MinP(2), "min_p must be in \\[0, 1\\], got 2"),
         (lambda: L.TopP(0.5, 0), "min_tokens_to_keep must be at least 1, got 0"),
-        (lambda: L.TopNSigma(0), "top_n_sigma must be above 0, got 0"),
-        (lambda: L.XTC(2, 0.1, lambda: 0.0), "xtc_probability must be in \\[0, 1\\], got 2"),
-        (lambda: L.DynamicTemperature(1, 0), "dynatemp_range must be above 0, got 0"),
+        (lambda: TopNSigma(0), "top_n_sigma must be above 0, got 0"),
+        (lambda: XTC(2, 0.1, lambda: 0.0), "xtc_probability must be in \\[0, 1\\], got 2"),
+        (lambda: DynamicTemperature(1, 0), "dynatemp_range must be above 0, got 0"),
         (lambda: DRY(0), "dry_multiplier must be above 0, got 0"),
         (lambda: DRY(1, 0.5), "dry_base must be at least 1, got 0.5"),
-        (lambda: RecentPenalty(0), "penalty_last_n must be at least 1, got 0"),
+        (lambda: RecentPenalty(0), "penalty_last_n must be a whole number of at least 1, got 0"),
         (lambda: MirostatV1(1, tau=0), "mirostat_tau must be above 0, got 0"),
     ],
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
+from option_strategies import beside
 
-from decoders import Options
+from decoders import Options, methods
 from gpt2_np import GPT2
 
 ODD: list[Any] = [
@@ -44,40 +44,7 @@ ODD: list[Any] = [
     [1.5],
     len,
 ]
-BEAMS = {"num_beams": 2}
-# What an option needs beside it to act at all; the others are given do_sample.
-BESIDE: dict[str, dict[str, Any]] = {
-    "xtc_threshold": {"xtc_probability": 0.5},
-    "dynatemp_exponent": {"dynatemp_range": 0.2},
-    "mirostat_tau": {"mirostat": 2},
-    "mirostat_eta": {"mirostat": 2},
-    "dry_base": {"dry_multiplier": 1.0},
-    "dry_allowed_length": {"dry_multiplier": 1.0},
-    "dry_penalty_last_n": {"dry_multiplier": 1.0},
-    "dry_sequence_breakers": {"dry_multiplier": 1.0},
-    "negative_prompt_ids": {"guidance_scale": 2.0},
-    "penalty_last_n": {"repetition_penalty": 1.2},
-    "cuda_multiprocessors": {"rng": "cuda"},
-    "length_penalty": BEAMS,
-    "early_stopping": BEAMS,
-    "num_beam_groups": BEAMS | {"diversity_penalty": 1.0},
-    "diversity_penalty": BEAMS | {"num_beam_groups": 2},
-    "force_words_ids": BEAMS,
-    "stochastic_beams": BEAMS,
-    "min_tokens_to_keep": {"top_k": 3},
-    "penalty_alpha": {"top_k": 3},
-}
 CALLED = ("prefix_allowed_tokens_fn", "unconditional", "assistant_model")
-WITHOUT_DRAWS = {
-    "length_penalty",
-    "early_stopping",
-    "num_beam_groups",
-    "diversity_penalty",
-    "force_words_ids",
-    "penalty_alpha",
-    "num_beams",
-    "exhaustive",
-}
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +52,15 @@ def model(small) -> GPT2:
     return GPT2.from_pretrained(small)
 
 
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Options)])
+@pytest.mark.parametrize("name", methods.OPTIONS)
 def test_odd_values_work_or_are_refused_by_name(name: str, model: GPT2) -> None:
+    others = {one: model.start if value is None else value for one, value in beside(name).items()}
     for value in ODD:
-        if (value is None and name in BESIDE) or (value is len and name in CALLED):
+        if (value is None and others) or (value is len and name in CALLED):
             continue  # not given, so what stands beside it is refused instead; and a callable's own mistake is its own
         if name == "assistant_model" and isinstance(value, str):
             continue  # a model's name
-        asked = {"max_new_tokens": 1, "do_sample": name not in WITHOUT_DRAWS} | BESIDE.get(name, {}) | {name: value}
+        asked = others | {"max_new_tokens": 1} | {name: value}
         refused = refusal(model, asked)
         assert "\n" not in refused
         # DRY's breakers and texts need a tokenizer, which this model hasn't got.

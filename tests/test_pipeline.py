@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from option_strategies import asked_for, possible, values_of
 
-from decoders import Options, generate, pipeline, profiles
-from decoders.chain import chain
+from decoders import Options, generate, methods
+from decoders.generate import chain
+from decoders.processors import pipeline
 
 V, EOS = 12, 3
 
@@ -35,93 +37,30 @@ class Evens:
 
 
 small = st.integers(0, V - 1)
-p = st.floats(0.01, 0.99)
-SAMPLERS = {
-    "temperature": st.floats(0.05, 5),
-    "top_k": st.integers(1, 20),
-    "top_p": st.floats(0.01, 1),
-    "min_p": st.floats(0, 1),
-    "typical_p": p,
-    "epsilon_cutoff": p,
-    "eta_cutoff": p,
-    "top_h": p,
-    "top_n_sigma": st.floats(0.01, 3),
-    "xtc_probability": st.floats(0, 1),
-    "xtc_threshold": p,
-    "dynatemp_range": st.floats(0.1, 3),
-    "dynatemp_exponent": st.floats(0.1, 3),
-    "mirostat": st.integers(1, 2),
-    "mirostat_tau": st.floats(0.1, 9),
-    "mirostat_eta": st.floats(0, 1),
-    "min_tokens_to_keep": st.integers(1, 4),
-    "seed": st.integers(0, 99),
-    "order": st.permutations(profiles.WARPERS),
+# What is a caller's own can't be drawn.
+OWN = {
+    "prefix_allowed_tokens_fn": lambda number, ids: [0, 1, 2, 3, 4, 5],
+    "constraint": Evens(),
+    "unconditional": lambda: Table(1),
 }
-RULES = {
-    "repetition_penalty": st.floats(0.1, 5),
-    "presence_penalty": st.floats(-2, 2),
-    "frequency_penalty": st.floats(-2, 2),
-    "penalty_last_n": st.integers(1, 9),
-    "dry_multiplier": st.floats(0.1, 1e30),
-    "dry_base": st.floats(1, 9),
-    "dry_allowed_length": st.integers(0, 3),
-    "dry_penalty_last_n": st.integers(1, 9),
-    "dry_sequence_breakers": st.just([[1], [2, 3]]),
-    "no_repeat_ngram_size": st.integers(1, 4),
-    "bad_words_ids": st.lists(st.lists(small, min_size=1, max_size=2), min_size=1, max_size=3),
-    "suppress_tokens": st.lists(small, min_size=1, max_size=V),
-    "begin_suppress_tokens": st.lists(small, min_size=1),
-    "logit_bias": st.dictionaries(small, st.floats(-9, 9) | st.just(-np.inf), max_size=V),
-    "sequence_bias": st.just({(1,): -2.0, (2, 3): 5.0}),
-    "forced_bos_token_id": small,
-    "forced_eos_token_id": small,
-    "min_new_tokens": st.integers(0, 5),
-    "min_length": st.integers(0, 9),
-    "remove_invalid_values": st.booleans(),
-    "exponential_decay_length_penalty": st.just((1, 1.5)),
-    "renormalize_logits": st.booleans(),
-    "prefix_allowed_tokens_fn": st.just(lambda number, ids: [0, 1, 2, 3, 4, 5]),
-    "constraint": st.just(Evens()),
-    "guidance_scale": st.sampled_from([0.5, 1.0, 2.0]),
-    "negative_prompt_ids": st.just([1, 2]),
-    "watermarking_config": st.sampled_from(
-        [{}, {"seeding_scheme": "selfhash", "context_width": 2}, {"ngram_len": 3, "keys": [5, 6, 7]}]
-    ),
-}
-LOOSE = {
-    "xtc_threshold": "xtc_probability",
-    "dynatemp_exponent": "dynatemp_range",
-    "mirostat_tau": "mirostat",
-    "mirostat_eta": "mirostat",
-    "dry_base": "dry_multiplier",
-    "dry_allowed_length": "dry_multiplier",
-    "dry_penalty_last_n": "dry_multiplier",
-    "dry_sequence_breakers": "dry_multiplier",
-    "negative_prompt_ids": "guidance_scale",
-}
+PROCESSORS = [method for method in methods.every() if method.make is not None]
+SAMPLERS = [one.name for method in PROCESSORS if method.only == "sampling" for one in method.options]
+SAMPLERS += ["order", "min_tokens_to_keep", "seed"]
+RULES = [one.name for method in PROCESSORS if method.only != "sampling" for one in method.options]
 
 
 @st.composite
 def combinations(draw: st.DrawFn) -> dict:
     """Options that can be together, most of them several at once."""
-    rules = draw(st.lists(st.sampled_from(list(RULES)), max_size=7, unique=True))
+    names = draw(st.lists(st.sampled_from(RULES), max_size=7, unique=True))
     sampling = draw(st.booleans())
-    samplers = draw(st.lists(st.sampled_from(list(SAMPLERS)), max_size=6, unique=True)) if sampling else []
-    if "mirostat" in samplers:
-        samplers = [name for name in samplers if name not in (*profiles.MIROSTAT_REPLACES, "min_tokens_to_keep")]
-    options = {name: draw((RULES | SAMPLERS)[name]) for name in (*rules, *samplers)}
-    for name, needed in LOOSE.items():
-        if needed not in options:
-            options.pop(name, None)
-    if not options.keys() & set(profiles.PENALTIES):
-        options.pop("penalty_last_n", None)
-    if not options.keys() & {"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "xtc_probability"}:
-        options.pop("min_tokens_to_keep", None)
-    if "guidance_scale" in options:
-        options["unconditional"] = lambda: Table(1)
-    if "mirostat" not in options and draw(st.booleans()):
+    names += draw(st.lists(st.sampled_from(SAMPLERS), max_size=6, unique=True)) if sampling else []
+    options = {name: OWN[name] if name in OWN else draw(values_of(methods.option(name), V)) for name in names}
+    for method in asked_for(options):  # what is a caller's own is given beside what it belongs to
+        options |= {one.name: OWN[one.name] for one in method.options if one.name in OWN}
+    if draw(st.booleans()):
         options["num_beams"] = draw(st.integers(2, 4))
-    return options | {"do_sample": sampling, "max_new_tokens": 6}
+    return possible(options | {"do_sample": sampling, "max_new_tokens": 6})
 
 
 def forbidden(token: int, text: list[int], options: dict) -> str | None:
@@ -178,17 +117,19 @@ def test_any_combination(options: dict, prompts: list[list[int]]) -> None:
 @given(options=combinations())
 @settings(max_examples=200, deadline=None)
 def test_no_processor_acts_that_is_not_known_to_act(options: dict) -> None:
-    checked = Options(eos_token_id=EOS, **options)
-    processors = list(chain(checked, 0, 2, 9, ()))
-    assert profiles.any_in_use(checked) or processors == []
-    assert len(pipeline.build(checked, 0, 2, 9)) == len(processors)
+    named = [one.option for one in chain(Options(eos_token_id=EOS, **options), 0, 2, 9)]
+    asked = [method.name for method in asked_for(options) if method.make is not None]
+    assert set(named) <= set(asked)
+    assert len(named) == len(set(named))
+    if "order" not in options:
+        assert named == [name for name in asked if name in named]
 
 
 @given(options=combinations(), rows=st.integers(1, 3), data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_scores(options: dict, rows: int, data: st.DataObject) -> None:
     """Ties, −inf and extremes: a distribution comes out, or the option's name; what came in stays as it was."""
-    if options.get("mirostat") or options.get("guidance_scale"):
+    if any(method.has_past for method in Options(**options).acting):
         return
     options.pop("num_beams", None)
     values = st.sampled_from([-np.inf, -1e30, -1e4, -1.0, 0.0, 0.0, 1.0, 2.5, 1e4, 1e30])
@@ -197,7 +138,7 @@ def test_any_scores(options: dict, rows: int, data: st.DataObject) -> None:
     scores[:, data.draw(small)] = 1.0
     before, ids = scores.copy(), [np.array([0, 1, 2])] * rows
     try:
-        out = pipeline.apply(pipeline.build(Options(eos_token_id=EOS, **options), 0, 2, 9), ids, scores)
+        out = pipeline.apply(chain(Options(eos_token_id=EOS, **options), 0, 2, 9), ids, scores)
     except ValueError as error:
         if emptied_by(error) not in options:
             raise

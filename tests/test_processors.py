@@ -11,8 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
-from decoders import processors as P
-from decoders import warpers as W
+from decoders.processors.bias import SequenceBias, bad_words
+from decoders.processors.cutoffs import EpsilonCutoff, EtaCutoff
+from decoders.processors.forced import ForcedBOS, ForcedEOS
+from decoders.processors.lengths import ExponentialDecayLengthPenalty, MinLength
+from decoders.processors.min_p import MinP
+from decoders.processors.no_repeat_ngram import NoRepeatNgram
+from decoders.processors.penalties import OccurrencePenalty, RepetitionPenalty
+from decoders.processors.prefix_allowed import PrefixAllowedTokens
+from decoders.processors.suppress import Suppress, SuppressAtBegin
+from decoders.processors.temperature import Temperature
+from decoders.processors.top_h import TopH
+from decoders.processors.top_k import TopK
+from decoders.processors.top_p import TopP
+from decoders.processors.typical_p import Typical
+from decoders.processors.values import RemoveInvalid, Renormalize
 
 EOS = (2, 5)
 V = 12
@@ -51,30 +64,30 @@ def compare(ours, reference, ids: np.ndarray, values: np.ndarray, same: Callable
 
 
 EXACT = {
-    "temperature": (lambda n: W.Temperature(0.3 + n), lambda n: theirs.TemperatureLogitsWarper(0.3 + n)),
-    "top_k": (lambda n: W.TopK(1 + n), lambda n: theirs.TopKLogitsWarper(1 + n)),
-    "top_k of two": (lambda n: W.TopK(1, 2), lambda n: theirs.TopKLogitsWarper(1, min_tokens_to_keep=2)),
-    "repetition": (lambda n: P.RepetitionPenalty(0.5 + n), lambda n: theirs.RepetitionPenaltyLogitsProcessor(0.5 + n)),
-    "no repeat": (lambda n: P.NoRepeatNgram(1 + n % 4), lambda n: theirs.NoRepeatNGramLogitsProcessor(1 + n % 4)),
-    "min length": (lambda n: P.MinLength(n, EOS), lambda n: theirs.MinLengthLogitsProcessor(n, list(EOS))),
-    "min new": (lambda n: P.MinLength(2 + n, EOS), lambda n: theirs.MinNewTokensLengthLogitsProcessor(2, n, list(EOS))),
-    "forced bos": (lambda n: P.ForcedBOS(n), lambda n: theirs.ForcedBOSTokenLogitsProcessor(n)),
-    "forced eos": (lambda n: P.ForcedEOS(1 + n, EOS), lambda n: theirs.ForcedEOSTokenLogitsProcessor(1 + n, list(EOS))),
-    "suppress": (lambda n: P.Suppress((n, 1)), lambda n: theirs.SuppressTokensLogitsProcessor([n, 1])),
-    "begin": (lambda n: P.SuppressAtBegin((n, 1), 3), lambda n: theirs.SuppressTokensAtBeginLogitsProcessor([n, 1], 3)),
+    "temperature": (lambda n: Temperature(0.3 + n), lambda n: theirs.TemperatureLogitsWarper(0.3 + n)),
+    "top_k": (lambda n: TopK(1 + n), lambda n: theirs.TopKLogitsWarper(1 + n)),
+    "top_k of two": (lambda n: TopK(1, 2), lambda n: theirs.TopKLogitsWarper(1, min_tokens_to_keep=2)),
+    "repetition": (lambda n: RepetitionPenalty(0.5 + n), lambda n: theirs.RepetitionPenaltyLogitsProcessor(0.5 + n)),
+    "no repeat": (lambda n: NoRepeatNgram(1 + n % 4), lambda n: theirs.NoRepeatNGramLogitsProcessor(1 + n % 4)),
+    "min length": (lambda n: MinLength(n, EOS), lambda n: theirs.MinLengthLogitsProcessor(n, list(EOS))),
+    "min new": (lambda n: MinLength(2 + n, EOS), lambda n: theirs.MinNewTokensLengthLogitsProcessor(2, n, list(EOS))),
+    "forced bos": (lambda n: ForcedBOS(n), lambda n: theirs.ForcedBOSTokenLogitsProcessor(n)),
+    "forced eos": (lambda n: ForcedEOS(1 + n, EOS), lambda n: theirs.ForcedEOSTokenLogitsProcessor(1 + n, list(EOS))),
+    "suppress": (lambda n: Suppress((n, 1)), lambda n: theirs.SuppressTokensLogitsProcessor([n, 1])),
+    "begin": (lambda n: SuppressAtBegin((n, 1), 3), lambda n: theirs.SuppressTokensAtBeginLogitsProcessor([n, 1], 3)),
     "decay": (
-        lambda n: P.ExponentialDecayLengthPenalty(1 + n % 4, 1.3, EOS),
+        lambda n: ExponentialDecayLengthPenalty(1 + n % 4, 1.3, EOS),
         lambda n: theirs.ExponentialDecayLengthPenalty((n % 4, 1.3), list(EOS), 1),
     ),
     "bias": (
-        lambda n: P.SequenceBias({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
+        lambda n: SequenceBias({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
         lambda n: theirs.SequenceBiasLogitsProcessor({(n,): 1.5, (3, n): -2.0, (1, 4, 2): 9.0}),
     ),
     "bad words": (
-        lambda n: P.bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
+        lambda n: bad_words([[n], [1, n], [2], [4, 4, 4]], EOS),
         lambda n: theirs.NoBadWordsLogitsProcessor([[n], [1, n], [2], [4, 4, 4]], list(EOS)),
     ),
-    "invalid": (lambda n: P.RemoveInvalid(), lambda n: theirs.InfNanRemoveLogitsProcessor()),
+    "invalid": (lambda n: RemoveInvalid(), lambda n: theirs.InfNanRemoveLogitsProcessor()),
 }
 
 
@@ -99,14 +112,14 @@ def up_to_ties(row: np.ndarray, expected: np.ndarray, source: np.ndarray) -> Non
 
 
 KEEPING = {
-    "top_p": (lambda x: W.TopP(x), lambda x: theirs.TopPLogitsWarper(x)),
-    "top_p of three": (lambda x: W.TopP(x, 3), lambda x: theirs.TopPLogitsWarper(x, min_tokens_to_keep=3)),
-    "min_p": (lambda x: W.MinP(x), lambda x: theirs.MinPLogitsWarper(x)),
-    "typical": (lambda x: W.Typical(x), lambda x: theirs.TypicalLogitsWarper(x)),
-    "epsilon": (lambda x: W.EpsilonCutoff(x), lambda x: theirs.EpsilonLogitsWarper(x)),
-    "epsilon of two": (lambda x: W.EpsilonCutoff(x, 2), lambda x: theirs.EpsilonLogitsWarper(x, min_tokens_to_keep=2)),
-    "eta": (lambda x: W.EtaCutoff(x), lambda x: theirs.EtaLogitsWarper(x)),
-    "top_h": (lambda x: W.TopH(x), lambda x: theirs.TopHLogitsWarper(x)),
+    "top_p": (lambda x: TopP(x), lambda x: theirs.TopPLogitsWarper(x)),
+    "top_p of three": (lambda x: TopP(x, 3), lambda x: theirs.TopPLogitsWarper(x, min_tokens_to_keep=3)),
+    "min_p": (lambda x: MinP(x), lambda x: theirs.MinPLogitsWarper(x)),
+    "typical": (lambda x: Typical(x), lambda x: theirs.TypicalLogitsWarper(x)),
+    "epsilon": (lambda x: EpsilonCutoff(x), lambda x: theirs.EpsilonLogitsWarper(x)),
+    "epsilon of two": (lambda x: EpsilonCutoff(x, 2), lambda x: theirs.EpsilonLogitsWarper(x, min_tokens_to_keep=2)),
+    "eta": (lambda x: EtaCutoff(x), lambda x: theirs.EtaLogitsWarper(x)),
+    "top_h": (lambda x: TopH(x), lambda x: theirs.TopHLogitsWarper(x)),
 }
 
 
@@ -131,29 +144,25 @@ def test_the_same_tokens_are_kept_at_the_published_vocabulary(name: str) -> None
 @given(values=scores(2))
 @settings(max_examples=60, deadline=None)
 def test_renormalize(values: np.ndarray) -> None:
-    mine, expected = W.Renormalize()([], values), theirs.LogitNormalization()(None, torch.tensor(values)).numpy()
+    mine, expected = Renormalize()([], values), theirs.LogitNormalization()(None, torch.tensor(values)).numpy()
     np.testing.assert_allclose(mine, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_openai_s_penalties_count_what_was_generated() -> None:
     values = np.zeros((1, 6), np.float32)
-    out = P.OccurrencePenalty(2, presence=0.5, frequency=0.25)([np.array([0, 1, 3, 3, 4])], values)
+    out = OccurrencePenalty(2, presence=0.5, frequency=0.25)([np.array([0, 1, 3, 3, 4])], values)
     np.testing.assert_allclose(out, [[0, 0, 0, -1.0, -0.75, 0]])
 
 
 # llama.cpp's own answers for four tokens of probability .1, .2, .3, .4 (tests/test-sampling.cpp)
 @pytest.mark.parametrize(
     ("warper", "expected"),
-    [
-        (W.TopK(3), [0, 2 / 9, 3 / 9, 4 / 9]),
-        (W.TopP(0.7), [0, 0, 3 / 7, 4 / 7]),
-        (W.MinP(0.26), [0, 2 / 9, 3 / 9, 4 / 9]),
-    ],
+    [(TopK(3), [0, 2 / 9, 3 / 9, 4 / 9]), (TopP(0.7), [0, 0, 3 / 7, 4 / 7]), (MinP(0.26), [0, 2 / 9, 3 / 9, 4 / 9])],
     ids=str,
 )
 def test_llama_cpp_s_answers(warper, expected: list[float]) -> None:
     kept = warper([], np.log(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32)))
-    np.testing.assert_allclose(np.exp(W.Renormalize()([], kept))[0], expected, atol=1e-6)
+    np.testing.assert_allclose(np.exp(Renormalize()([], kept))[0], expected, atol=1e-6)
 
 
 @given(given_inputs=inputs(), n=st.integers(0, V - 1))
@@ -163,4 +172,4 @@ def test_allowed_tokens(given_inputs, n: int) -> None:
         return [n, int(ids[-1])]
 
     ids, values = given_inputs  # all rows are beams of one prompt
-    compare(P.PrefixAllowedTokens(allowed), theirs.PrefixConstrainedLogitsProcessor(allowed, len(ids)), ids, values)
+    compare(PrefixAllowedTokens(allowed), theirs.PrefixConstrainedLogitsProcessor(allowed, len(ids)), ids, values)

@@ -12,17 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process as theirs
 
-from decoders import Options, pipeline, profiles
+from decoders import Options, methods
+from decoders.generate import chain
+from decoders.processors import pipeline
 
 GOLDEN = Path(__file__).parent / "golden"
 LLAMA_CPP = json.loads((GOLDEN / "llama_cpp.json").read_text())
 MLX_LM = json.loads((GOLDEN / "mlx_lm.json").read_text())
+PENALTIES = methods.option("penalty_last_n").needs
 
 
 def process(row: list[float], text: list[int] = [0], **options) -> np.ndarray:  # noqa: B006
     """What options make of one row of scores."""
-    chain = pipeline.build(Options(**options), 0, len(text), len(text) + 50)
-    return pipeline.apply(chain, [np.array(text)], np.array([row], np.float32))[0]
+    processors = chain(Options(**options), 0, len(text), len(text) + 50)
+    return pipeline.apply(processors, [np.array(text)], np.array([row], np.float32))[0]
 
 
 def left(row: np.ndarray) -> list[int]:
@@ -77,7 +80,7 @@ def test_mlx_lm_s_chain() -> None:
 
 def test_mlx_lm_s_penalties_look_back_twenty_ids() -> None:
     for case in MLX_LM["penalties"]:
-        names = {name: case[name] for name in profiles.PENALTIES if case[name] is not None}
+        names = {name: case[name] for name in PENALTIES if case[name] is not None}
         row = process(MLX_LM["rows"][case["row"]], case["text"], profile="mlx-lm", **names)
         np.testing.assert_allclose(row, case["scores"], rtol=1e-5, atol=1e-6)
 
@@ -140,7 +143,7 @@ def test_what_an_order_does_not_name_keeps_its_place() -> None:
         renormalize_logits=True,
         order=["top_k", "repetition_penalty", "temperature"],
     )
-    names = [named.option for named in pipeline.build(options, 0, 1, 9)]
+    names = [named.option for named in chain(options, 0, 1, 9)]
     assert names == ["no_repeat_ngram_size", "top_k", "repetition_penalty", "temperature", "renormalize_logits"]
 
 
@@ -175,6 +178,27 @@ def test_what_an_order_does_not_name_keeps_its_place() -> None:
         ({"dry_base": 2.0}, "dry_base needs dry_multiplier; give it too, or leave dry_base out"),
         ({"penalty_last_n": 4}, "penalty_last_n needs one of repetition_penalty, .*; or leave it out"),
         ({"do_sample": True, "min_tokens_to_keep": 4}, "min_tokens_to_keep needs a sampler that removes tokens; or .*"),
+        (
+            {"profile": "mlx-lm", "do_sample": True, "top_p": 0.5, "min_tokens_to_keep": 3},
+            "min_tokens_to_keep needs a sampler that removes tokens and heeds it in profile 'mlx-lm'; or leave it out",
+        ),
+        (
+            {"profile": "mlx-lm", "do_sample": True, "xtc_probability": 0.5, "xtc_threshold": 0.8},
+            "xtc_threshold must be in \\[0, 0.5\\], got 0.8",
+        ),
+        ({"seed": 5}, "seed acts only when sampling; give do_sample too, or leave seed out"),
+        ({"rng": "cuda"}, "rng acts only when sampling; give do_sample too, or leave rng out"),
+        ({"uniforms": [0.5]}, "uniforms acts only when sampling; .*"),
+        (
+            {"cuda_multiprocessors": 5},
+            "cuda_multiprocessors acts only when sampling; give do_sample too, or leave cuda_multiprocessors out",
+        ),
+        (
+            {"do_sample": True, "cuda_multiprocessors": 5},
+            "cuda_multiprocessors needs rng='cuda'; give it too, or leave cuda_multiprocessors out",
+        ),
+        ({"do_sample": True, "uniforms": [0.5], "seed": 1}, "uniforms are the draws themselves; leave seed out"),
+        ({"do_sample": True, "uniforms": [0.5], "rng": "cuda"}, "uniforms are the draws themselves; leave rng out"),
         ({"do_sample": True, "top_n_sigma": 0}, "top_n_sigma must be above 0, got 0"),
         ({"do_sample": True, "xtc_probability": 1.5}, "xtc_probability must be in \\[0, 1\\], got 1.5"),
         ({"dry_multiplier": 1.0, "dry_base": 0.5}, "dry_base must be at least 1, got 0.5"),
@@ -184,6 +208,15 @@ def test_what_an_order_does_not_name_keeps_its_place() -> None:
 def test_what_cannot_be_is_refused(options, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         Options(**options)
+
+
+def test_what_a_profile_heeds_is_accepted() -> None:
+    kept = Options(profile="mlx-lm", do_sample=True, min_p=0.5, min_tokens_to_keep=3)
+    assert [named.processor.min_tokens_to_keep for named in chain(kept, 0, 1, 9) if named.option == "min_p"] == [3]
+    assert Options(profile="mlx-lm", do_sample=True, xtc_probability=0.5, xtc_threshold=0.5).xtc_threshold == 0.5
+    assert Options(do_sample=True, xtc_probability=0.5, xtc_threshold=0.8).xtc_threshold == 0.8  # as llama.cpp takes it
+    # XTC's coins are no draws of tokens: a seed is for them.
+    assert Options(do_sample=True, uniforms=[0.5], xtc_probability=0.5, seed=1).seed == 1
 
 
 def test_ids_outside_the_vocabulary() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decoders import ranking
+from decoders.base import ranking
 
 
 @given(st.integers(1, 3000), st.integers(1, 40), st.integers(1, 2000), st.floats(0, 1), st.integers(0, 2**32 - 1))

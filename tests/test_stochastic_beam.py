@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from decoders import Options, generate
-from decoders.stochastic_beam import Draw, conditioned, estimate
+from decoders.searches.stochastic_beam import Draw, conditioned, estimate
 
 EOS, V = 0, 4
 TABLE = np.random.RandomState(3).normal(0, 1.5, (V, V)).astype(np.float32)

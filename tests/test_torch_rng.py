@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from decoders import cuda_log
-from decoders.sampling import multinomial
-from decoders.torch_rng import CPU, CUDA, philox
+from decoders.random import cuda_log
+from decoders.random.draws import multinomial
+from decoders.random.torch_rng import CPU, CUDA, philox
 
 # (counter, key) → words: Random123's kat_vectors, philox4x32-10.
 KNOWN = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers.generation import logits_process as theirs
 
-from decoders.beam import Step
-from decoders.steps import TokenStep, change
+from decoders.base.watching import TokenStep, change
+from decoders.searches.beams import Step
 from decoders.trace import record
 from gpt2_np import GPT2
 

@@ -17,9 +17,9 @@ from transformers.generation import WatermarkingConfig as TheirConfig
 from transformers.generation import logits_process as theirs
 
 from decoders import Options, generate
-from decoders.synthid import SynthID, SynthIDDetector, SynthIDTextWatermarkingConfig
-from decoders.torch_rng import randint, randperm
-from decoders.watermark import Watermark, WatermarkDetector, WatermarkingConfig, configured
+from decoders.processors.synthid import SynthID, SynthIDDetector, SynthIDTextWatermarkingConfig
+from decoders.processors.watermark import Watermark, WatermarkDetector, WatermarkingConfig, configured
+from decoders.random.torch_rng import randint, randperm
 
 V = 53
 MODEL = reference_model(1, vocab_size=V, n_positions=64, n_layer=2)

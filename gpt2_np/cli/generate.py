@@ -12,41 +12,25 @@ from click.core import ParameterSource
 
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
+from .decoding import ASSISTANCE, LENGTH, decoding_options
+from .decoding import EXAMPLES as DECODING_EXAMPLES
 from .explain import explained, write_trace
-from .options import GroupedCommand, grouped, load, model_options
+from .options import DTYPES, GroupedCommand, grouped, load, model_options
 from .plain import dumps
 from .progress import compiling
-from .samplers import EXAMPLES as SAMPLER_EXAMPLES
-from .samplers import sampler_options
-from .searches import EXAMPLES as SEARCH_EXAMPLES
-from .searches import search_options
 
-SAMPLING, RULES, LENGTH, OUTPUT = "Sampling", "Rules", "Length", "Output"
+OUTPUT = "Output"
 EXAMPLES = {
-    LENGTH: 'gpt2-np generate "One day" --max-new-tokens 100 --stop "\\n"',
-    SAMPLING: 'gpt2-np generate "One day" --do-sample --temperature 0.8 --top-p 0.95 --seed 1',
-    RULES: 'gpt2-np generate "One day" --no-repeat-ngram-size 3 --repetition-penalty 1.2',
     OUTPUT: 'gpt2-np generate "One day" --json | jq .ids',
     "Model": 'gpt2-np generate "One day" --model gpt2-medium --dtype int8',
 }
 
 
-def numbers(path: Path) -> list[float]:
-    """The numbers in a text file, separated by white space."""
-    try:
-        return [float(word) for word in path.read_text(encoding="utf-8").split()]
-    except ValueError as error:
-        raise ValueError(f"{path} must hold numbers only: {error}") from None
-
-
 @click.command(
-    cls=GroupedCommand,
-    examples=EXAMPLES | SAMPLER_EXAMPLES | SEARCH_EXAMPLES | CONSTRAINT_EXAMPLES,
-    short_help="Continue a prompt.",
+    cls=GroupedCommand, examples=DECODING_EXAMPLES | CONSTRAINT_EXAMPLES | EXAMPLES, short_help="Continue a prompt."
 )
 @click.argument("prompt")
-@grouped(LENGTH, "-n", "--max-new-tokens", type=int, default=50, show_default=True, help="How many tokens at most.")
-@grouped(LENGTH, "--min-new-tokens", type=int, help="No end-of-text before so many.")
+@decoding_options
 @grouped(
     LENGTH,
     "--stop",
@@ -56,37 +40,16 @@ def numbers(path: Path) -> list[float]:
     metavar="TEXT",
     help="End once this was written; repeatable.",
 )
-@grouped(LENGTH, "--max-time", type=float, metavar="SECONDS", help="End after so many seconds.")
-@grouped(SAMPLING, "--do-sample", is_flag=True, help="Draw each token at random instead of taking the best.")
-@grouped(SAMPLING, "--seed", type=int, help="The same text as torch.manual_seed(SEED) gives.")
-@grouped(SAMPLING, "--rng", type=click.Choice(["cpu", "cuda"]), help="Whose random stream.  [default: cpu]")
-@grouped(SAMPLING, "--cuda-multiprocessors", type=int, help="Of the device whose stream it is.  [default: 132]")
 @grouped(
-    SAMPLING,
-    "--uniforms",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw with the numbers in this file, one in [0, 1) a token.",
+    ASSISTANCE,
+    "--assistant-dtype",
+    type=DTYPES,
+    help="What the smaller model's weights are kept in.  [default: float32]",
 )
-@grouped(SAMPLING, "--temperature", type=float, help="Below 1 sharpens the distribution, above 1 flattens it.")
-@grouped(SAMPLING, "--top-k", type=int, help="Only the k best tokens.")
-@grouped(SAMPLING, "--top-p", type=float, help="Only the smallest set of tokens with more than this probability.")
-@grouped(SAMPLING, "--min-p", type=float, help="Only tokens at least this many times as likely as the best.")
-@grouped(SAMPLING, "--typical-p", type=float, help="Tokens of typical surprise, up to this probability.")
-@grouped(SAMPLING, "--epsilon-cutoff", type=float, help="Only tokens at least this likely.")
-@grouped(SAMPLING, "--eta-cutoff", type=float, help="As epsilon, lower where the entropy is high.")
-@grouped(SAMPLING, "--top-h", type=float, help="The best tokens, up to this share of the entropy.")
 @grouped(
-    SAMPLING, "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
+    "Sampling", "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
 )
-@grouped(SAMPLING, "--num-return-sequences", type=int, help="How many texts.  [default: 1]")
-@sampler_options
-@search_options
 @constraint_options
-@grouped(RULES, "--repetition-penalty", type=float, help="Above 1: what occurred becomes less likely.")
-@grouped(RULES, "--presence-penalty", type=float, help="Subtracted once for a token generated before.")
-@grouped(RULES, "--frequency-penalty", type=float, help="Subtracted for each time a token was generated.")
-@grouped(RULES, "--no-repeat-ngram-size", type=int, help="No sequence of so many tokens comes twice.")
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
 @grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
 @grouped(
@@ -115,8 +78,6 @@ def generate(
     if options["generation_config"]:  # its settings give way to what was typed, not to defaults
         source = click.get_current_context().get_parameter_source
         chosen = {name: value for name, value in chosen.items() if source(name) is not ParameterSource.DEFAULT}
-    if "uniforms" in chosen:
-        chosen["uniforms"] = numbers(chosen["uniforms"])
     if stop_strings:
         chosen["stop_strings"] = stop_strings
     gpt2 = load(model, dtype, backend, device)

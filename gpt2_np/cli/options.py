@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ..text import GPT2
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+DTYPES = click.Choice(["float32", "float64", "bfloat16", "int8", "int4"])
 
 
 class Grouped(click.Option):
@@ -31,14 +32,16 @@ class GroupedCommand(click.Command):
         self.examples = examples or {}
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Each group as a section, in the order of declaration."""
-        groups: dict[str, list[tuple[str, str]]] = {}
+        """Each group as a section: those with an example in the order of the examples, then as declared."""
+        groups: dict[str, list[tuple[str, str]]] = {name: [] for name in self.examples}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             # The usage line names the arguments already: here they would be bare words among the options.
             if record is not None and isinstance(parameter, click.Option):
                 groups.setdefault(getattr(parameter, "group", "Options"), []).append(record)
         for name, records in groups.items():
+            if not records:
+                continue
             with formatter.section(name):
                 formatter.write_dl(records, col_max=34)
                 if name in self.examples:
@@ -71,12 +74,7 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Where --backend torch runs.  [default: cpu]",
         ),
         grouped(
-            "Model",
-            "--dtype",
-            type=click.Choice(["float32", "float64", "bfloat16", "int8", "int4"]),
-            default="float32",
-            show_default=True,
-            help="What the weights are kept in.",
+            "Model", "--dtype", type=DTYPES, default="float32", show_default=True, help="What the weights are kept in."
         ),
         grouped(
             "Model",

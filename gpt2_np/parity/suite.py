@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from decoders import notebook as plain
-from decoders.torch_rng import CPU, CUDA
+from decoders.random.torch_rng import CPU, CUDA
 
 from .. import generation_config
 from ..scoring import losses
@@ -155,7 +155,12 @@ def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case:
     options = case.options | {"max_new_tokens": most}
     expected = theirs.transformers_generate(ids, seed, **options)[0]
     eos: dict[str, Any] = {} if "generation_config" in options else {"eos_token_id": ()}
-    chosen = eos | options | {"seed": seed, "rng": device, "cuda_multiprocessors": theirs.multiprocessors}
+    chosen = eos | options
+    settings = ours.generation_config if "generation_config" in options else {}
+    if (settings | options).get("do_sample"):
+        chosen |= {"seed": seed, "rng": device}
+        if device == "cuda":
+            chosen["cuda_multiprocessors"] = theirs.multiprocessors
 
     def ours_on(model: GPT2) -> list[int]:
         found: list[int] = model.generate(ids, **chosen).ids

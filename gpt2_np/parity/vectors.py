@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decoders import Options, generate
-from decoders.beam import Step, beam_search
+from decoders.searches.beams import Step
 
 from .cases import BUILD, CASES, IDS, ROWS
 
@@ -66,7 +66,7 @@ def traced(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
     """Each step of the search: candidates, growing beams and the pool as (ids, score), and whether it goes on."""
     steps: list[Step] = []
     chosen = Options(max_new_tokens=NEW, eos_token_id=EOS, num_return_sequences=options["num_beams"], **options)
-    beam_search(Table(table), [PROMPT], chosen, trace=steps)
+    generate(Table(table), [PROMPT], chosen, trace=steps)
     return [
         {
             part: [[list(beam.ids), float(beam.score)] for beam in getattr(step, part)]

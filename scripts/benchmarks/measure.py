@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from decoders import Options
-from decoders.pipeline import apply, build
-from decoders.sampling import sampler
+from decoders.generate import chain
+from decoders.processors.pipeline import apply
+from decoders.random.draws import from_stream, seeded
 from gpt2_np import GPT2
 from gpt2_np.params import flatten
 
@@ -145,10 +146,10 @@ def batches(size: str, folder: Path, rounds: int) -> list[Row]:
 
 def sampled_token() -> Row:
     """What processors and draw take for one token at a vocabulary of 50,257."""
-    options = Options(do_sample=True, temperature=0.8, top_k=50, top_p=0.95, seed=0)
-    chain, choose = build(options, 0, 1, 100), sampler(options)
+    options = Options(do_sample=True, temperature=0.8, top_k=50, top_p=0.95)
+    processors, choose = chain(options, 0, 1, 100), from_stream(seeded(0))
     logits, ids = np.random.default_rng(0).standard_normal((1, 50257), np.float32) * 3, [np.array([1])]
-    cost = median(lambda: choose(apply(chain, ids, logits), [0], 1), 200)
+    cost = median(lambda: choose(apply(processors, ids, logits), [0], 1), 200)
     return Row(
         "sampling a token: temperature, top-k 50, top-p 0.95, torch's draw",
         1e3 * cost,

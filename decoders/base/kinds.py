@@ -1,0 +1,127 @@
+"""Which kinds of values options take: how each is told, how a type checker writes it, which ids it names.
+
+NumPy's scalars and arrays become Python's (`plain`); everything of another kind is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Kind(NamedTuple):
+    """A kind of value: what accepts it, what it is called, its annotation, and the token ids that a value names."""
+
+    name: str
+    annotation: str
+    phrase: str
+    accepts: Callable[[Any], bool]
+    ids: Callable[[Any], Iterable[int]] = lambda value: ()
+
+
+def plain(value: Any) -> Any:
+    """NumPy's scalars and arrays, inside lists too, as Python's numbers and lists."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    if isinstance(value, list) and any(isinstance(one, (np.generic, np.ndarray)) for one in value):
+        return [plain(one) for one in value]
+    return value
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, and not NaN."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+
+
+def is_id(value: Any) -> bool:
+    """Whether a value can be a token's id."""
+    return is_whole(value) and value >= 0
+
+
+def is_list(value: Any) -> bool:
+    """Whether a value is a list or a tuple."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def is_ids(value: Any) -> bool:
+    """Whether a value is a list of ids."""
+    return is_list(value) and all(is_id(one) for one in value)
+
+
+def is_logit_bias(value: Any) -> bool:
+    """Whether a value maps ids to numbers."""
+    return isinstance(value, Mapping) and all(is_id(token) and is_number(bias) for token, bias in value.items())
+
+
+def pairs(value: Any) -> list[tuple[Any, Any]]:
+    """The (sequence, bias) pairs of a mapping, or of a list of such pairs."""
+    return list(value.items() if isinstance(value, Mapping) else value)
+
+
+def is_sequence_bias(value: Any) -> bool:
+    """Whether a value maps sequences of ids, not empty, to numbers."""
+    if not isinstance(value, Mapping) and not (is_list(value) and all(is_list(one) and len(one) == 2 for one in value)):
+        return False
+    return all(is_ids(sequence) and len(sequence) > 0 and is_number(bias) for sequence, bias in pairs(value))
+
+
+def is_decay(value: Any) -> bool:
+    """Whether a value is a start and a factor."""
+    return bool(
+        is_list(value)
+        and len(value) == 2
+        and is_whole(value[0])
+        and is_number(value[1])
+        and 0 < value[1] < float("inf")
+    )
+
+
+def flat(value: Any) -> list[Any]:
+    """The ids in lists of any depth."""
+    return [token for one in value for token in (flat(one) if is_list(one) else [one])]
+
+
+def one_or_more(value: Any) -> list[int]:
+    """An id as a list of one; a list as it is."""
+    return [value] if isinstance(value, int) else list(value)
+
+
+FLAG = Kind("flag", "bool", "True or False", lambda value: isinstance(value, bool))
+WHOLE = Kind("whole", "int", "a whole number", is_whole)
+NUMBER = Kind("number", "float", "a number", is_number)
+NAME = Kind("name", "str", "a name", lambda value: isinstance(value, str))
+CALLABLE = Kind("callable", "Callable[..., Any]", "a callable", callable)
+NUMBERS = Kind("numbers", "Sequence[float]", "a list of numbers", lambda v: is_list(v) and all(map(is_number, v)))
+NAMES = Kind("names", "Sequence[str]", "a list of names", is_list)
+ANYTHING = Kind("anything", "Any", "anything", lambda value: True)
+ID = Kind("id", "int", "an id", is_id, lambda value: [value])
+IDS = Kind("ids", "Sequence[int]", "a list of ids", is_ids, list)
+ID_OR_IDS = Kind(
+    "id or ids", "int | Sequence[int]", "an id or a list of ids", lambda v: is_id(v) or is_ids(v), one_or_more
+)
+PHRASES = Kind(
+    "phrases", "Sequence[Sequence[int]]", "a list of lists of ids", lambda v: is_list(v) and all(map(is_ids, v)), flat
+)
+PROMPTS = Kind(
+    "prompts",
+    "Sequence[int] | Sequence[Sequence[int]]",
+    "a list of ids, or one for each prompt",
+    lambda value: is_ids(value) or (is_list(value) and all(map(is_ids, value))),
+    flat,
+)
+LOGIT_BIAS = Kind("logit bias", "Mapping[int, float]", "a mapping of ids to numbers", is_logit_bias, list)
+SEQUENCE_BIAS = Kind(
+    "sequence bias",
+    "Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]]",
+    "a mapping of tuples of ids to numbers, or a list of such pairs",
+    is_sequence_bias,
+    lambda value: [token for sequence, _ in pairs(value) for token in sequence],
+)
+DECAY = Kind("decay", "tuple[int, float]", "a pair: a whole number and a number above 0", is_decay)

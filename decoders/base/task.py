@@ -1,0 +1,166 @@
+"""What a search is given: the model, the prompts with their room and processors, what ends a text, the draws."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .interface import Array, Assistance, FinishReason, LogitsProcessor, Stepper, Stopping, Token
+from .ranking import highest
+
+if TYPE_CHECKING:
+    from .watching import Change, Watch
+
+# (scores of the growing rows, their numbers, how many rows there are in all) → one id each.
+Sampler = Callable[[Array, Sequence[int], int], Array]
+
+
+class Draws(Protocol):
+    """One (rows, V) tensor of exponentials, already drawn, read at flat indices."""
+
+    def exponential(self, wanted: Array) -> Array:
+        """The float32 exponentials at these places."""
+        ...
+
+    def least(self, wanted: Array) -> Array:
+        """What the exponentials at these places are not below (float32 rounding aside): quick to say, and near for
+        small ones."""
+        ...
+
+
+class Stream(Protocol):
+    """A source of exponentials, one (rows, V) tensor a call."""
+
+    def draw(self, rows: int, V: int) -> Draws:
+        """The next (rows, V) tensor, all of which is consumed."""
+        ...
+
+    def exponential(self, rows: int, V: int, wanted: Array) -> Array:
+        """The float32 exponentials at the flat indices `wanted` of the next (rows, V) tensor."""
+        ...
+
+    def uniform(self, n: int) -> Array:
+        """``torch.rand(n)``: (n,) float32 in [0, 1)."""
+        ...
+
+
+class Named(NamedTuple):
+    """A processor, the option that asked for it, and whether it ``forces`` tokens, ``forbids`` some, ``has_past``."""
+
+    option: str
+    processor: LogitsProcessor
+    forces: bool = False
+    forbids: bool = False
+    has_past: bool = False
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: its ids, how many may follow them, and what builds its chain of processors, anew at each call.
+
+    ``chain(taken)`` is given the list in which diverse beam search keeps what earlier groups chose.
+    """
+
+    ids: Sequence[int]
+    room: int
+    chain: Callable[[Sequence[int]], list[Named]]
+
+    @property
+    def longest(self) -> int:
+        """How long the text may become, the prompt included."""
+        return len(self.ids) + self.room
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be written, by which model, and when a text ends.
+
+    ``copies`` texts of each prompt are wanted. ``deadline`` is on the monotonic clock. ``constrained`` says that an
+    automaton may leave fewer texts than there are beams. ``choose`` takes one token a row; ``stream`` is the random
+    stream where the task samples from one. ``write`` is how the tokens of a task are written one by one. ``trace``
+    receives what happens, where it is a list.
+    """
+
+    stepper: Stepper
+    prompts: Sequence[Prompt]
+    copies: int
+    eos: tuple[int, ...]
+    stopping: Sequence[Stopping]
+    deadline: float
+    constrained: bool
+    choose: Sampler
+    stream: Stream | None
+    check_vocabulary: Callable[[int], None]
+    write: Callable[[Task], Iterator[Token]]
+    top_logprobs: int = 0
+    output_scores: bool = False
+    trace: list[Any] | None = None
+
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.deadline
+
+    def ends(self, prompt: Prompt, new: Sequence[int]) -> bool:
+        """Whether a text ends with its newest id: an end-of-text, or a `stopping` callable says so."""
+        return new[-1] in self.eos or any(stop(prompt.ids, new) for stop in self.stopping)
+
+    def finish_reason(self, prompt: Prompt, new: Sequence[int], late: bool) -> FinishReason | None:
+        """Why a text ends with its newest id: "stop" where it `ends`, "length" where its room or the time is over."""
+        if self.ends(prompt, new):
+            return "stop"
+        return "length" if late or len(new) == prompt.room else None
+
+    def feed_prompts(self, copies: int = 1) -> Array:
+        """(prompts × copies, V) logits after the prompts, the copies of one side by side; the vocabulary is checked."""
+        logits = self.stepper.feed([prompt.ids for prompt in self.prompts])
+        self.check_vocabulary(logits.shape[-1])
+        if copies > 1:
+            logits = np.repeat(logits, copies, axis=0)
+            self.stepper.reorder([number for number in range(len(self.prompts)) for _ in range(copies)])
+        return logits
+
+    def watch(self, rows: int) -> tuple[list[list[Change]], Watch | None]:
+        """A list of changes for each of so many rows, and what fills them; nothing does where there is no trace."""
+        changes: list[list[Change]] = [[] for _ in range(rows)]
+        if self.trace is None:
+            return changes, None
+        from .watching import watching
+
+        return changes, watching(changes)
+
+    def token(
+        self,
+        row: int,
+        length: int,
+        token: int,
+        logits: Array,
+        logprobs: Array,
+        scores: Array,
+        changes: Sequence[Change],
+        reason: FinishReason | None,
+        assistance: Assistance | None = None,
+    ) -> Token:
+        """A chosen id as the caller gets it, and as the trace does.
+
+        It is the `length`-th new id of its row; the model's (V,) logits and log-probabilities, the scores that it was
+        chosen by and the processors' changes are its row's.
+        """
+        if self.trace is not None:
+            from .watching import token_step
+
+            logprob = float(logprobs[token])
+            self.trace.append(token_step(row, length, token, logprob, logits, scores, changes, reason))
+        top = highest(logprobs, self.top_logprobs).tolist() if self.top_logprobs else ()
+        return Token(
+            row,
+            token,
+            float(logprobs[token]),
+            reason,
+            tuple((one, float(logprobs[one])) for one in top),
+            scores.copy() if self.output_scores else None,
+            assistance,
+        )

@@ -1,0 +1,374 @@
+"""Every method there is: the one list.
+
+To add a method, write its file (a statement beside its code, as in `processors.top_h`), name it here at its place, and
+run ``python scripts/write_methods.py``, which writes the second half of this file from the statements. A method's file
+is loaded when one of its options is given, so that a run loads only what it uses.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
+
+from .base.errors import require
+
+if TYPE_CHECKING:
+    from .base.method import Method, Option, Profile
+    from .processors.watermark import Watermarking
+
+# What acts on scores, by name, and the file of `processors` that states it. The order is transformers'
+# (`GenerationMixin._get_logits_processor`), since order changes results: what depends on the text so far, what acts
+# when sampling, and what comes last. Other engines' methods stand where they do no harm to it.
+PROCESSORS = {
+    "guidance_scale": "guidance",
+    "sequence_bias": "bias",
+    "logit_bias": "bias",
+    "diversity_penalty": "diversity",
+    "repetition_penalty": "penalties",
+    "presence_penalty": "penalties",
+    "frequency_penalty": "penalties",
+    "dry_multiplier": "dry",
+    "no_repeat_ngram_size": "no_repeat_ngram",
+    "bad_words_ids": "bias",
+    "min_length": "lengths",
+    "min_new_tokens": "lengths",
+    "prefix_allowed_tokens_fn": "prefix_allowed",
+    "forced_bos_token_id": "forced",
+    "forced_eos_token_id": "forced",
+    "remove_invalid_values": "values",
+    "exponential_decay_length_penalty": "lengths",
+    "suppress_tokens": "suppress",
+    "begin_suppress_tokens": "suppress",
+    "constraint": "constraint",  # where transformers has a caller's own: nothing puts back what it forbids
+    "temperature": "temperature",
+    "top_n_sigma": "top_n_sigma",
+    "top_h": "top_h",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "min_p": "min_p",
+    "typical_p": "typical_p",
+    "epsilon_cutoff": "cutoffs",
+    "eta_cutoff": "cutoffs",
+    "xtc_probability": "xtc",
+    "mirostat": "mirostat",
+    "watermarking_config": "watermark",
+    "renormalize_logits": "values",
+}
+# What writes texts, and the file of `searches` that states it: the first that is asked for is what runs.
+SEARCHES = {
+    "exhaustive": "exhaustive",
+    "constrained beams": "constrained_beam",
+    "diverse beams": "group_beam",
+    "stochastic beams": "stochastic_beam",
+    "beam search": "beam",
+    "best of n": "best_of",
+    "contrastive search": "contrastive",
+    "prompt look-up": "assisted",
+    "draft model": "assisted",
+    "DoLa": "dola",
+    "token by token": "token_by_token",
+}
+# Other engines' habits, and the file of `processors` that states them.
+PROFILES = {"llama.cpp": "llama_cpp", "ctranslate2": "ctranslate2", "mlx-lm": "mlx_lm"}
+
+
+class Listed(NamedTuple):
+    """An option as the table below lists it: its method's file, its kind, and its flag on the command line."""
+
+    home: str
+    kind: str
+    flag: str
+    choices: tuple[Any, ...] = ()
+    repeatable: bool = False
+
+
+@cache
+def stated(home: str) -> tuple[Method, ...]:
+    """The methods that a file of this package states."""
+    found: tuple[Method, ...] = importlib.import_module(f".{home}", __package__).METHODS
+    return found
+
+
+def method(name: str) -> Method:
+    """The method of this name."""
+    home = f"processors.{PROCESSORS[name]}" if name in PROCESSORS else f"searches.{SEARCHES[name]}"
+    return next(one for one in stated(home) if one.name == name)
+
+
+def option(name: str) -> Option:
+    """The statement of an option."""
+    return next(one for method in stated(OPTIONS[name].home) for one in method.options if one.name == name)
+
+
+def concerned(names: Iterable[str]) -> list[Method]:
+    """The methods that state these options or are asked for by them, in the list's order."""
+    homes = {OPTIONS[name].home for name in names} | {f"processors.{PROCESSORS[n]}" for n in names if n in PROCESSORS}
+    found = {one.name: one for home in homes for one in stated(home)}
+    return [found[name] for name in ("order", *PROCESSORS, *SEARCHES) if name in found]
+
+
+def every() -> list[Method]:
+    """All methods, in the list's order; their files are loaded for it."""
+    return [*stated("processors.order"), *map(method, (*PROCESSORS, *SEARCHES))]
+
+
+def profile(name: str) -> Profile:
+    """The habits of an engine; ``ValueError`` for one that isn't known."""
+    require(name in list(PROFILES), f"profile must be one of {', '.join(PROFILES)}", name)
+    found: Profile = importlib.import_module(f".processors.{PROFILES[name]}", __package__).PROFILE
+    return found
+
+
+# ---- from here on written by scripts/write_methods.py ----
+@dataclass(frozen=True)
+class Fields:
+    """Every option with its type and default."""
+
+    max_new_tokens: int = 50
+    max_time: float | None = None
+    eos_token_id: int | Sequence[int] | None = None
+    do_sample: bool = False
+    seed: int | None = None
+    rng: Literal["cpu", "cuda"] = "cpu"
+    cuda_multiprocessors: int | None = None
+    uniforms: Sequence[float] | None = None
+    num_return_sequences: int = 1
+    output_scores: bool = False
+    top_logprobs: int = 0
+    profile: str | None = None
+    order: Sequence[str] | None = None
+    min_tokens_to_keep: int | None = None
+    guidance_scale: float | None = None
+    negative_prompt_ids: Sequence[int] | Sequence[Sequence[int]] | None = None
+    unconditional: Callable[..., Any] | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = None
+    logit_bias: Mapping[int, float] | None = None
+    bad_words_ids: Sequence[Sequence[int]] | None = None
+    repetition_penalty: float | None = None
+    penalty_last_n: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    dry_multiplier: float | None = None
+    dry_base: float | None = None
+    dry_allowed_length: int | None = None
+    dry_penalty_last_n: int | None = None
+    dry_sequence_breakers: Sequence[Sequence[int]] | None = None
+    no_repeat_ngram_size: int | None = None
+    min_length: int | None = None
+    min_new_tokens: int | None = None
+    exponential_decay_length_penalty: tuple[int, float] | None = None
+    prefix_allowed_tokens_fn: Callable[..., Any] | None = None
+    forced_bos_token_id: int | None = None
+    forced_eos_token_id: int | Sequence[int] | None = None
+    remove_invalid_values: bool = False
+    renormalize_logits: bool = False
+    suppress_tokens: Sequence[int] | None = None
+    begin_suppress_tokens: Sequence[int] | None = None
+    constraint: Any | None = None
+    temperature: float | None = None
+    dynatemp_range: float | None = None
+    dynatemp_exponent: float | None = None
+    top_n_sigma: float | None = None
+    top_h: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    epsilon_cutoff: float | None = None
+    eta_cutoff: float | None = None
+    xtc_probability: float | None = None
+    xtc_threshold: float | None = None
+    mirostat: Literal[1, 2] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    watermarking_config: Watermarking | Mapping[str, Any] | None = None
+    exhaustive: bool = False
+    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
+    num_beam_groups: int = 1
+    diversity_penalty: float | None = None
+    pad_token_id: int | None = None
+    stochastic_beams: bool = False
+    num_beams: int = 1
+    length_penalty: float | None = None
+    early_stopping: Literal[True, False, "never"] | None = None
+    best_of: int | None = None
+    penalty_alpha: float | None = None
+    prompt_lookup_num_tokens: int | None = None
+    max_matching_ngram_size: int | None = None
+    assistant_model: Any | None = None
+    num_assistant_tokens: int | None = None
+    num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None
+    assistant_confidence_threshold: float | None = None
+    dola_layers: Literal["low", "high"] | Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        """`Options` checks them here."""
+
+
+class Names(TypedDict, total=False):
+    """The same as keyword arguments."""
+
+    max_new_tokens: int
+    max_time: float | None
+    eos_token_id: int | Sequence[int] | None
+    do_sample: bool
+    seed: int | None
+    rng: Literal["cpu", "cuda"]
+    cuda_multiprocessors: int | None
+    uniforms: Sequence[float] | None
+    num_return_sequences: int
+    output_scores: bool
+    top_logprobs: int
+    profile: str | None
+    order: Sequence[str] | None
+    min_tokens_to_keep: int | None
+    guidance_scale: float | None
+    negative_prompt_ids: Sequence[int] | Sequence[Sequence[int]] | None
+    unconditional: Callable[..., Any] | None
+    sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None
+    logit_bias: Mapping[int, float] | None
+    bad_words_ids: Sequence[Sequence[int]] | None
+    repetition_penalty: float | None
+    penalty_last_n: int | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    dry_multiplier: float | None
+    dry_base: float | None
+    dry_allowed_length: int | None
+    dry_penalty_last_n: int | None
+    dry_sequence_breakers: Sequence[Sequence[int]] | None
+    no_repeat_ngram_size: int | None
+    min_length: int | None
+    min_new_tokens: int | None
+    exponential_decay_length_penalty: tuple[int, float] | None
+    prefix_allowed_tokens_fn: Callable[..., Any] | None
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | Sequence[int] | None
+    remove_invalid_values: bool
+    renormalize_logits: bool
+    suppress_tokens: Sequence[int] | None
+    begin_suppress_tokens: Sequence[int] | None
+    constraint: Any | None
+    temperature: float | None
+    dynatemp_range: float | None
+    dynatemp_exponent: float | None
+    top_n_sigma: float | None
+    top_h: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    typical_p: float | None
+    epsilon_cutoff: float | None
+    eta_cutoff: float | None
+    xtc_probability: float | None
+    xtc_threshold: float | None
+    mirostat: Literal[1, 2] | None
+    mirostat_tau: float | None
+    mirostat_eta: float | None
+    watermarking_config: Watermarking | Mapping[str, Any] | None
+    exhaustive: bool
+    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None
+    num_beam_groups: int
+    diversity_penalty: float | None
+    pad_token_id: int | None
+    stochastic_beams: bool
+    num_beams: int
+    length_penalty: float | None
+    early_stopping: Literal[True, False, "never"] | None
+    best_of: int | None
+    penalty_alpha: float | None
+    prompt_lookup_num_tokens: int | None
+    max_matching_ngram_size: int | None
+    assistant_model: Any | None
+    num_assistant_tokens: int | None
+    num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None
+    assistant_confidence_threshold: float | None
+    dola_layers: Literal["low", "high"] | Sequence[int] | None
+
+
+OPTIONS: dict[str, Listed] = {
+    "max_new_tokens": Listed("searches.token_by_token", "whole", "-n/--max-new-tokens"),
+    "max_time": Listed("searches.token_by_token", "number", "--max-time"),
+    "eos_token_id": Listed("searches.token_by_token", "id or ids", ""),
+    "do_sample": Listed("searches.token_by_token", "flag", "--do-sample"),
+    "seed": Listed("searches.token_by_token", "whole", "--seed"),
+    "rng": Listed("searches.token_by_token", "name", "--rng", choices=("cpu", "cuda")),
+    "cuda_multiprocessors": Listed("searches.token_by_token", "whole", "--cuda-multiprocessors"),
+    "uniforms": Listed("searches.token_by_token", "numbers", "--uniforms"),
+    "num_return_sequences": Listed("searches.token_by_token", "whole", "--num-return-sequences"),
+    "output_scores": Listed("searches.token_by_token", "flag", ""),
+    "top_logprobs": Listed("searches.token_by_token", "whole", ""),
+    "profile": Listed("processors.order", "profile", "--profile"),
+    "order": Listed("processors.order", "names", "--order"),
+    "min_tokens_to_keep": Listed("processors.order", "whole", "--min-tokens-to-keep"),
+    "guidance_scale": Listed("processors.guidance", "number", "--guidance-scale"),
+    "negative_prompt_ids": Listed("processors.guidance", "prompts", "--negative-prompt"),
+    "unconditional": Listed("processors.guidance", "callable", ""),
+    "sequence_bias": Listed("processors.bias", "sequence bias", ""),
+    "logit_bias": Listed("processors.bias", "logit bias", ""),
+    "bad_words_ids": Listed("processors.bias", "phrases", ""),
+    "repetition_penalty": Listed("processors.penalties", "number", "--repetition-penalty"),
+    "penalty_last_n": Listed("processors.penalties", "whole", "--penalty-last-n"),
+    "presence_penalty": Listed("processors.penalties", "number", "--presence-penalty"),
+    "frequency_penalty": Listed("processors.penalties", "number", "--frequency-penalty"),
+    "dry_multiplier": Listed("processors.dry", "number", "--dry-multiplier"),
+    "dry_base": Listed("processors.dry", "number", "--dry-base"),
+    "dry_allowed_length": Listed("processors.dry", "whole", "--dry-allowed-length"),
+    "dry_penalty_last_n": Listed("processors.dry", "whole", "--dry-penalty-last-n"),
+    "dry_sequence_breakers": Listed("processors.dry", "phrases", "--dry-sequence-breaker", repeatable=True),
+    "no_repeat_ngram_size": Listed("processors.no_repeat_ngram", "whole", "--no-repeat-ngram-size"),
+    "min_length": Listed("processors.lengths", "whole", ""),
+    "min_new_tokens": Listed("processors.lengths", "whole", "--min-new-tokens"),
+    "exponential_decay_length_penalty": Listed("processors.lengths", "decay", ""),
+    "prefix_allowed_tokens_fn": Listed("processors.prefix_allowed", "callable", ""),
+    "forced_bos_token_id": Listed("processors.forced", "id", ""),
+    "forced_eos_token_id": Listed("processors.forced", "id or ids", ""),
+    "remove_invalid_values": Listed("processors.values", "flag", ""),
+    "renormalize_logits": Listed("processors.values", "flag", ""),
+    "suppress_tokens": Listed("processors.suppress", "ids", ""),
+    "begin_suppress_tokens": Listed("processors.suppress", "ids", ""),
+    "constraint": Listed("processors.constraint", "anything", ""),
+    "temperature": Listed("processors.temperature", "number", "--temperature"),
+    "dynatemp_range": Listed("processors.temperature", "number", "--dynatemp-range"),
+    "dynatemp_exponent": Listed("processors.temperature", "number", "--dynatemp-exponent"),
+    "top_n_sigma": Listed("processors.top_n_sigma", "number", "--top-n-sigma"),
+    "top_h": Listed("processors.top_h", "number", "--top-h"),
+    "top_k": Listed("processors.top_k", "whole", "--top-k"),
+    "top_p": Listed("processors.top_p", "number", "--top-p"),
+    "min_p": Listed("processors.min_p", "number", "--min-p"),
+    "typical_p": Listed("processors.typical_p", "number", "--typical-p"),
+    "epsilon_cutoff": Listed("processors.cutoffs", "number", "--epsilon-cutoff"),
+    "eta_cutoff": Listed("processors.cutoffs", "number", "--eta-cutoff"),
+    "xtc_probability": Listed("processors.xtc", "number", "--xtc-probability"),
+    "xtc_threshold": Listed("processors.xtc", "number", "--xtc-threshold"),
+    "mirostat": Listed("processors.mirostat", "whole", "--mirostat", choices=(1, 2)),
+    "mirostat_tau": Listed("processors.mirostat", "number", "--mirostat-tau"),
+    "mirostat_eta": Listed("processors.mirostat", "number", "--mirostat-eta"),
+    "watermarking_config": Listed("processors.watermark", "watermarking", "--watermark"),
+    "exhaustive": Listed("searches.exhaustive", "flag", "--exhaustive"),
+    "force_words_ids": Listed("searches.constrained_beam", "words", "--force-words", repeatable=True),
+    "num_beam_groups": Listed("searches.group_beam", "whole", "--num-beam-groups"),
+    "diversity_penalty": Listed("searches.group_beam", "number", "--diversity-penalty"),
+    "pad_token_id": Listed("searches.group_beam", "id", ""),
+    "stochastic_beams": Listed("searches.stochastic_beam", "flag", "--stochastic-beams"),
+    "num_beams": Listed("searches.beam", "whole", "--num-beams"),
+    "length_penalty": Listed("searches.beam", "number", "--length-penalty"),
+    "early_stopping": Listed("searches.beam", "early", "--early-stopping", choices=(True, False, "never")),
+    "best_of": Listed("searches.best_of", "whole", "--best-of"),
+    "penalty_alpha": Listed("searches.contrastive", "number", "--penalty-alpha"),
+    "prompt_lookup_num_tokens": Listed("searches.assisted", "whole", "--prompt-lookup-num-tokens"),
+    "max_matching_ngram_size": Listed("searches.assisted", "whole", "--max-matching-ngram-size"),
+    "assistant_model": Listed("searches.assisted", "anything", "--assistant-model"),
+    "num_assistant_tokens": Listed("searches.assisted", "whole", "--num-assistant-tokens"),
+    "num_assistant_tokens_schedule": Listed(
+        "searches.assisted",
+        "name",
+        "--num-assistant-tokens-schedule",
+        choices=("constant", "heuristic", "heuristic_transient"),
+    ),
+    "assistant_confidence_threshold": Listed("searches.assisted", "number", "--assistant-confidence-threshold"),
+    "dola_layers": Listed("searches.dola", "layers", "--dola-layers"),
+}

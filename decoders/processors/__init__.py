@@ -1,0 +1,1 @@
+"""What changes the model's scores before a token is chosen: one file a method, or a few that belong together."""

@@ -1,0 +1,69 @@
+"""Tokens that must come: after a text of one id, and last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER
+from ..base.kinds import ID, ID_OR_IDS, one_or_more
+from ..base.method import Cost, Method, Option, Vectors
+
+Array = np.ndarray
+
+BOS = Option("forced_bos_token_id", ID, help="What follows a prompt of one id.")
+EOS = Option("forced_eos_token_id", ID_OR_IDS, help="What the last token that fits must be.")
+
+
+def only(scores: Array, tokens: Sequence[int]) -> Array:
+    """0 for `tokens`, −inf for everything else."""
+    out = np.full_like(scores, NEVER)
+    out[:, list(tokens)] = 0
+    return out
+
+
+@dataclass(frozen=True)
+class ForcedBOS:
+    """The token that follows a text of one id."""
+
+    token: int
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return only(scores, [self.token]) if len(ids[0]) == 1 else scores
+
+
+@dataclass(frozen=True)
+class ForcedEOS:
+    """What the last token that fits must be."""
+
+    max_length: int
+    tokens: tuple[int, ...]
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return only(scores, self.tokens) if len(ids[0]) == self.max_length - 1 else scores
+
+
+METHODS = (
+    Method(
+        "forced_bos_token_id",
+        options=(BOS,),
+        make=lambda place, forced_bos_token_id: ForcedBOS(forced_bos_token_id),
+        forbids=True,
+        revives=True,
+        forces=True,
+        costs=(Cost({"forced_bos_token_id": 5}),),
+        vectors=(Vectors("forced_bos", ForcedBOS, ([4],)),),
+    ),
+    Method(
+        "forced_eos_token_id",
+        options=(EOS,),
+        make=lambda place, forced_eos_token_id: ForcedEOS(place.max_length, tuple(one_or_more(forced_eos_token_id))),
+        forbids=True,
+        revives=True,
+        forces=True,
+        costs=(Cost({"forced_eos_token_id": 50_256}),),
+        vectors=(Vectors("forced_eos", ForcedEOS, ([7, [2, 4]],)),),
+    ),
+)

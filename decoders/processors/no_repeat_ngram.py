@@ -1,0 +1,62 @@
+"""No n-gram comes twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER
+from ..base.kinds import WHOLE
+from ..base.method import Cost, Method, Option, Page, Vectors
+from .penalties import AGAIN
+
+Array = np.ndarray
+
+SIZE = Option(
+    "no_repeat_ngram_size", WHOLE, within="[1, inf)", group="Rules", help="No sequence of so many tokens comes twice."
+)
+
+
+@dataclass(frozen=True)
+class NoRepeatNgram:
+    """No n-gram occurs twice, the prompt counting too. Paulus et al. 2018, section 2.5."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        SIZE.check(self.size)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out = scores.copy()
+        for row, seen in zip(out, ids, strict=True):
+            seen = np.asarray(seen)
+            if len(seen) >= self.size:
+                windows = np.lib.stride_tricks.sliding_window_view(seen, self.size)
+                again = (windows[:, :-1] == seen[len(seen) - self.size + 1 :]).all(axis=1)
+                row[windows[again, -1]] = NEVER
+        return out
+
+
+METHODS = (
+    Method(
+        "no_repeat_ngram_size",
+        options=(SIZE,),
+        make=lambda place, no_repeat_ngram_size: NoRepeatNgram(no_repeat_ngram_size),
+        forbids=True,
+        pages=(
+            Page(
+                "no_repeat_ngram_size",
+                what="No n-gram comes twice.",
+                formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{text}",
+                source="Paulus et al. 2018",
+                when="A hard stop for loops in beams; 3 or 4.",
+                example={"no_repeat_ngram_size": 3},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"no_repeat_ngram_size": 3}),),
+        vectors=(Vectors("no_repeat_ngram_size", NoRepeatNgram, ([1], [2], [3])),),
+    ),
+)

@@ -1,0 +1,45 @@
+"""In which order processors act, and what concerns several of them: orders, profiles, how many tokens stay.
+
+Profiles are other engines' habits: their order, defaults and tie rule.
+
+=============  =================================================  =====================================================
+profile        order of the samplers                              besides
+=============  =================================================  =====================================================
+(none)         temperature, top_n_sigma, top_h, top_k, top_p,     transformers': top_k keeps ties, top_p sums upwards
+               min_p, typical_p, epsilon, eta, xtc, mirostat
+"llama.cpp"    top_n_sigma, top_k 40, typical_p, top_p 0.95,      exactly k; top_p sums downwards; penalties first, over
+               min_p 0.05, xtc, temperature 0.8                   the last 64 ids; mirostat acts after temperature alone
+"ctranslate2"  top_k 1, temperature, top_p                        exactly k; top_p sums downwards
+"mlx-lm"       top_p, min_p, xtc, top_k, temperature              exactly k; top_p sums downwards, ties stay; penalties
+                                                                  over the last 20 ids
+=============  =================================================  =====================================================
+
+Checked against llama.cpp's and mlx-lm's own functions; CTranslate2's against its source (``src/sampling.cc``,
+``src/ops/topp_mask_cpu.cc``). Their random streams and beam searches are their own. A constraint comes first with
+llama.cpp's profile, as a grammar does there where the first choice breaks it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..base.kinds import NAMES, WHOLE, Kind
+from ..base.method import Method, Option
+
+GROUP = "Samplers of other engines"
+ORDER = Option("order", NAMES, may_be_empty=False, group=GROUP, help="The samplers in the order in which they act.")
+ENGINE = Kind("profile", "str", "a profile's name", lambda value: isinstance(value, str))
+PROFILE = Option("profile", ENGINE, group=GROUP, help="The order, defaults and tie rule of that engine.")
+KEEP = Option(
+    "min_tokens_to_keep", WHOLE, within="[1, inf)", only="sampling", group=GROUP, help="No sampler leaves fewer tokens."
+)
+
+
+def rank(name: str, last: bool, order: Sequence[str]) -> int:
+    """Where a processor stands in an order. Of what it doesn't name, rules come first and what is `last` comes last."""
+    if name in order:
+        return list(order).index(name)
+    return len(order) if last else -1
+
+
+METHODS = (Method("order", options=(PROFILE, ORDER, KEEP), asked=()),)

@@ -1,0 +1,183 @@
+"""Penalties on tokens that occurred: transformers' and OpenAI's, and llama.cpp's, where only the last n ids count."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import LogitsProcessor
+from ..base.kinds import NUMBER, WHOLE
+from ..base.method import Cost, Method, Option, Page, Place, Vectors
+
+Array = np.ndarray
+
+REPETITION = Option(
+    "repetition_penalty", NUMBER, within="(0, inf]", group="Rules", help="Above 1: what occurred becomes less likely."
+)
+PRESENCE = Option("presence_penalty", NUMBER, group="Rules", help="Subtracted once for a token generated before.")
+FREQUENCY = Option("frequency_penalty", NUMBER, group="Rules", help="Subtracted for each time a token was generated.")
+LAST_N = Option(
+    "penalty_last_n",
+    WHOLE,
+    within="[1, inf)",
+    needs=("repetition_penalty", "presence_penalty", "frequency_penalty"),
+    group="Rules",
+    help="Penalties look at the last so many tokens.",
+)
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty:
+    """Every token that occurred, in the prompt too, loses: negative scores × penalty, others ÷ penalty.
+
+    Keskar et al. 2019, section 4.1, with the sign handled as transformers does.
+    """
+
+    penalty: float
+
+    def __post_init__(self) -> None:
+        REPETITION.check(self.penalty)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out, penalty = scores.copy(), scores.dtype.type(self.penalty)
+        for row, seen in zip(out, ids, strict=True):
+            seen = np.asarray(seen)
+            score = row[seen]
+            row[seen] = np.where(score < 0, score * penalty, score / penalty)
+        return out
+
+
+@dataclass(frozen=True)
+class OccurrencePenalty:
+    """OpenAI's penalties: presence once, frequency for each time a token was generated; the prompt doesn't count."""
+
+    prompt_length: int
+    presence: float = 0.0
+    frequency: float = 0.0
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out = scores.copy()
+        for row, seen in zip(out, ids, strict=True):
+            tokens, counts = np.unique(np.asarray(seen)[self.prompt_length :], return_counts=True)
+            row[tokens] -= self.presence + self.frequency * counts.astype(row.dtype)
+        return out
+
+
+@dataclass(frozen=True)
+class RecentPenalty:
+    """Penalties on the tokens among the last `last_n` ids, the prompt's too. ``llama_sampler_penalties_apply``.
+
+    First the repetition penalty (Keskar et al. 2019): positive scores ÷ repeat, others × repeat. Then `presence` is
+    subtracted once, `frequency` for each occurrence. mlx-lm's three processors do the same.
+    """
+
+    last_n: int
+    repeat: float = 1.0
+    presence: float = 0.0
+    frequency: float = 0.0
+
+    def __post_init__(self) -> None:
+        LAST_N.check(self.last_n)
+        REPETITION.check(self.repeat)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out, repeat = scores.copy(), scores.dtype.type(self.repeat)
+        for row, seen in zip(out, ids, strict=True):
+            tokens, counts = np.unique(np.asarray(seen)[-self.last_n :], return_counts=True)
+            score = np.where(row[tokens] <= 0, row[tokens] * repeat, row[tokens] / repeat)
+            row[tokens] = score - (counts * self.frequency + self.presence).astype(row.dtype)
+        return out
+
+
+def repetition(place: Place, repetition_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
+    """The repetition penalty; nothing at 1."""
+    if repetition_penalty == 1:
+        return None
+    if penalty_last_n is None:
+        return RepetitionPenalty(repetition_penalty)
+    return RecentPenalty(penalty_last_n, repeat=repetition_penalty)
+
+
+def presence(place: Place, presence_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
+    """The presence penalty; nothing at 0."""
+    if presence_penalty == 0:
+        return None
+    if penalty_last_n is None:
+        return OccurrencePenalty(place.prompt_length, presence=presence_penalty)
+    return RecentPenalty(penalty_last_n, presence=presence_penalty)
+
+
+def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
+    """The frequency penalty; nothing at 0."""
+    if frequency_penalty == 0:
+        return None
+    if penalty_last_n is None:
+        return OccurrencePenalty(place.prompt_length, frequency=frequency_penalty)
+    return RecentPenalty(penalty_last_n, frequency=frequency_penalty)
+
+
+AGAIN = "The cat sat by the fire and the dog sat by the"  # a prompt that invites repetition
+
+METHODS = (
+    Method(
+        "repetition_penalty",
+        options=(REPETITION, LAST_N),
+        make=repetition,
+        pages=(
+            Page(
+                "repetition_penalty",
+                what="What occurred loses: negative scores times, others divided by the penalty.",
+                formula=r"z_i \leftarrow z_i / \theta \text{ or } z_i\,\theta",
+                source="Keskar et al. 2019",
+                when="Loops in greedy text; 1.1 to 1.3. It also hits words that must come again.",
+                example={"repetition_penalty": 1.3},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"repetition_penalty": 1.2}),),
+        vectors=(
+            Vectors("repetition_penalty", RepetitionPenalty, ([1.5], [0.8])),
+            Vectors("recent_penalty", RecentPenalty, ([3, 1.5, 0.0, 0.0], [4, 1.0, 0.5, 0.25], [99, 0.8, 0, 1])),
+        ),
+    ),
+    Method(
+        "presence_penalty",
+        options=(PRESENCE,),
+        make=presence,
+        reads=("penalty_last_n",),
+        pages=(
+            Page(
+                "presence_penalty",
+                what="Subtracted once from what was generated before; the prompt doesn't count, but llama.cpp "
+                "counts the last n ids.",
+                formula=r"z_i \leftarrow z_i - a\,[c_i > 0]",
+                source="OpenAI's API; llama.cpp",
+                when="To talk about new things.",
+                example={"presence_penalty": 2.0, "penalty_last_n": 64},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"presence_penalty": 0.5}),),
+        vectors=(Vectors("occurrence_penalty", OccurrencePenalty, ([2, 0.5, 0.25],)),),
+    ),
+    Method(
+        "frequency_penalty",
+        options=(FREQUENCY,),
+        make=frequency,
+        reads=("penalty_last_n",),
+        pages=(
+            Page(
+                "frequency_penalty",
+                what="Subtracted for each time.",
+                formula=r"z_i \leftarrow z_i - b\,c_i",
+                source="OpenAI's API; llama.cpp",
+                when="Against words that come again and again.",
+                example={"frequency_penalty": 1.5, "penalty_last_n": 64},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"frequency_penalty": 0.5}),),
+    ),
+)

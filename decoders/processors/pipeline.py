@@ -1,0 +1,77 @@
+"""From the model's scores to those that a token is chosen by: every processor of a chain, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..base.task import Named
+
+if TYPE_CHECKING:
+    from ..base.watching import Watch
+
+Array = np.ndarray
+
+
+def apply(
+    chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None, watch: Watch | None = None
+) -> Array:
+    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
+
+    Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
+    with nothing, but not all. `watch` is told what each processor changed.
+    """
+    possible = None if beams is None else beams[:, 0] > -np.inf
+    alive, emptied = np.ones(len(scores), bool), ""
+    for place, (option, processor, forces, *_) in enumerate(chain):
+        # A row that has nothing left to choose from is passed over, unless this processor puts a token there.
+        takes, before = alive | forces, scores
+        with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
+            if takes.all():
+                scores = processor(ids, scores)
+            elif takes.any():
+                scores = scores.copy()
+                scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
+        if watch is not None:
+            watch(range(len(scores)), option, before, scores)
+        # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
+        alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
+        if alive.all() if possible is None else (alive & possible).any():
+            emptied = ""
+        elif not emptied:
+            earlier = dict.fromkeys(named.option for named in chain[:place])
+            emptied = f"{option}: {processor}" + (f" (before it: {', '.join(earlier)})" if earlier else "")
+    if emptied:
+        raise ValueError(f"no token is left to choose from after {emptied}")
+    return scores
+
+
+def side_by_side(
+    chains: Sequence[Sequence[Named]],
+    texts: Sequence[tuple[int, Sequence[int]]],
+    scores: Array,
+    watch: Watch | None = None,
+) -> Array:
+    """(rows, V) scores after each row's own chain; `texts` are (number of the chain, ids so far) for each row.
+
+    A chain sees all its rows at once: one that keeps a past of its own (guidance) follows them from step to step.
+    """
+    if not any(chains):
+        return scores
+    out = np.empty_like(scores)
+    for number, chain in enumerate(chains):
+        mine = [place for place, (owner, _) in enumerate(texts) if owner == number]
+        if mine:
+            told = None if watch is None else partial(in_place, watch, mine)
+            out[mine] = apply(chain, [np.array(texts[place][1]) for place in mine], scores[mine], watch=told)
+    return out
+
+
+def in_place(
+    watch: Watch, places: Sequence[int], rows: Sequence[int], option: str, before: Array, after: Array
+) -> None:
+    """Tell `watch` of some of its rows, by their places among all."""
+    watch([places[row] for row in rows], option, before, after)

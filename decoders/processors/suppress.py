@@ -1,0 +1,72 @@
+"""Tokens that never come, or don't come first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER
+from ..base.kinds import IDS
+from ..base.method import Cost, Method, Option, Place, Vectors
+
+Array = np.ndarray
+
+SUPPRESS = Option("suppress_tokens", IDS, may_be_empty=False, help="Ids that never come.")
+AT_BEGIN = Option("begin_suppress_tokens", IDS, may_be_empty=False, help="Ids that don't come first.")
+
+
+def forbid(scores: Array, tokens: Sequence[int]) -> Array:
+    """`scores` with −inf for `tokens` (those outside the vocabulary are passed over)."""
+    out = scores.copy()
+    out[:, [token for token in tokens if token < scores.shape[-1]]] = NEVER
+    return out
+
+
+@dataclass(frozen=True)
+class Suppress:
+    """Tokens that never come."""
+
+    tokens: tuple[int, ...]
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return forbid(scores, self.tokens)
+
+
+@dataclass(frozen=True)
+class SuppressAtBegin:
+    """Tokens that don't come first: when the text has exactly `begin` ids."""
+
+    tokens: tuple[int, ...]
+    begin: int
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return forbid(scores, self.tokens) if len(ids[0]) == self.begin else scores
+
+
+def at_begin(place: Place, begin_suppress_tokens: Sequence[int], forced_bos_token_id: int | None) -> SuppressAtBegin:
+    """They don't come first, or second where the first is forced."""
+    later = place.prompt_length == 1 and forced_bos_token_id is not None
+    return SuppressAtBegin(tuple(begin_suppress_tokens), place.prompt_length + later)
+
+
+METHODS = (
+    Method(
+        "suppress_tokens",
+        options=(SUPPRESS,),
+        make=lambda place, suppress_tokens: Suppress(tuple(suppress_tokens)),
+        forbids=True,
+        costs=(Cost({"suppress_tokens": list(range(100))}),),
+        vectors=(Vectors("suppress_tokens", Suppress, ([[0, 3]],)),),
+    ),
+    Method(
+        "begin_suppress_tokens",
+        options=(AT_BEGIN,),
+        make=at_begin,
+        reads=("forced_bos_token_id",),
+        forbids=True,
+        costs=(Cost({"begin_suppress_tokens": list(range(100))}),),
+        vectors=(Vectors("begin_suppress_tokens", SuppressAtBegin, ([[0, 3], 6], [[0, 3], 5])),),
+    ),
+)

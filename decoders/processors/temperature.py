@@ -1,0 +1,134 @@
+"""Temperature: scores divided by a number, fixed or following the entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER, LogitsProcessor, softmax
+from ..base.kinds import NUMBER
+from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.ranking import best
+from .truncation import removed
+
+Array = np.ndarray
+
+TEMPERATURE = Option(
+    "temperature",
+    NUMBER,
+    within="(0, inf)",
+    group="Sampling",
+    help="Below 1 sharpens the distribution, above 1 flattens it.",
+)
+RANGE = Option(
+    "dynatemp_range",
+    NUMBER,
+    within="(0, inf)",
+    group="Samplers of other engines",
+    help="Let the temperature follow the entropy, by so much.",
+)
+EXPONENT = Option(
+    "dynatemp_exponent",
+    NUMBER,
+    otherwise=1.0,
+    within="(0, inf)",
+    needs=("dynatemp_range",),
+    group="Samplers of other engines",
+    help="How it follows.",
+)
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Scores divided by the temperature: below 1 sharpens, above 1 flattens. Ackley et al. 1985."""
+
+    temperature: float
+
+    def __post_init__(self) -> None:
+        TEMPERATURE.check(self.temperature)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return scores / scores.dtype.type(self.temperature)
+
+
+@dataclass(frozen=True)
+class DynamicTemperature:
+    """A temperature between t − range and t + range: the lower, the surer the distribution is.
+
+    ``llama_sampler_temp_ext_apply``: low + (high − low)·(entropy ÷ its maximum) ** exponent, the maximum being the
+    logarithm of how many tokens are left. At temperature 0 only the best stays.
+    """
+
+    temperature: float
+    range: float
+    exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        TEMPERATURE.check(self.temperature)
+        RANGE.check(self.range)
+        EXPONENT.check(self.exponent)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return np.stack([self.row(row) for row in scores])
+
+    def row(self, row: Array) -> Array:
+        """(V,) scores divided by the temperature that their entropy asks for."""
+        there = np.count_nonzero(row > NEVER)
+        if there < 2:
+            return row
+        p = softmax(row)
+        p = p[p > 0]
+        entropy = float(-(p * np.log(p)).sum())
+        low, high = max(0.0, self.temperature - self.range), self.temperature + self.range
+        temperature = row.dtype.type(low + (high - low) * max(0.0, entropy / np.log(there)) ** self.exponent)
+        return row / temperature if temperature > 0 else removed(row, ~best(row, 1))
+
+
+def make(
+    place: Place, temperature: float | None, dynatemp_range: float | None, dynatemp_exponent: float
+) -> LogitsProcessor | None:
+    """The fixed temperature, or the one that follows the entropy; nothing at temperature 1."""
+    if dynatemp_range is not None:
+        return DynamicTemperature(temperature or 1.0, dynatemp_range, dynatemp_exponent)
+    return None if temperature is None or temperature == 1 else Temperature(temperature)
+
+
+METHODS = (
+    Method(
+        "temperature",
+        options=(TEMPERATURE, RANGE, EXPONENT),
+        make=make,
+        asked=("temperature", "dynatemp_range"),
+        only="sampling",
+        pages=(
+            Page(
+                "temperature",
+                what="Sharpens (below 1) or flattens (above 1) the whole distribution.",
+                formula=r"p'_i \propto p_i^{1/T}",
+                source="Ackley, Hinton, Sejnowski 1985",
+                when="The first thing to turn: 0.7 to 1 for text that should stay on course.",
+                example={"temperature": 0.5},
+                random=True,
+            ),
+            Page(
+                "dynatemp_range",
+                what="A temperature that follows the entropy: low where the model is sure, high where it isn't.",
+                formula=r"T = T_{lo} + (T_{hi} - T_{lo})\,(H / \ln n)^{e}",
+                source="llama.cpp, `llama_sampler_temp_ext_apply`",
+                when="When one temperature is too dull in some places and too wild in others.",
+                example={"temperature": 0.8, "dynatemp_range": 0.6},
+                random=True,
+            ),
+        ),
+        costs=(
+            Cost({"temperature": 0.8}),
+            Cost({"temperature": 0.8, "dynatemp_range": 0.5}, title="temperature (dynamic)"),
+        ),
+        vectors=(
+            Vectors("temperature", Temperature, ([0.7], [2.0])),
+            Vectors("llama.cpp dynamic_temperature", DynamicTemperature, ([1.0, 0.5], [0.5, 0.5, 2.0])),
+        ),
+    ),
+)

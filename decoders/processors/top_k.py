@@ -1,0 +1,54 @@
+"""Top-k: the k best tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.kinds import WHOLE
+from ..base.method import Cost, Method, Option, Page, Vectors
+from .truncation import KEPT_IN_BEAMS, kth_largest, removed
+
+Array = np.ndarray
+
+TOP_K = Option("top_k", WHOLE, within="[1, inf)", group="Sampling", help="Only the k best tokens.")
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The k best stay, and whatever ties with the k-th. Fan et al. 2018."""
+
+    top_k: int
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        TOP_K.check(self.top_k)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return removed(scores, scores < kth_largest(scores, max(self.top_k, self.min_tokens_to_keep)))
+
+
+METHODS = (
+    Method(
+        "top_k",
+        options=(TOP_K,),
+        make=lambda place, top_k: TopK(top_k, place.keep),
+        only="sampling",
+        keeps=True,
+        pages=(
+            Page(
+                "top_k",
+                what="The k best tokens stay, and what ties with the last of them.",
+                formula=r"z_i \ge z_{(k)}",
+                source="Fan, Lewis, Dauphin 2018",
+                when="A cheap guard against nonsense; k doesn't know how sure the model is.",
+                example={"top_k": 5},
+                random=True,
+            ),
+        ),
+        costs=(Cost({"top_k": 50}),),
+        vectors=(Vectors("top_k", TopK, ([1], [2], [99], *([1, keep] for keep in KEPT_IN_BEAMS))),),
+    ),
+)

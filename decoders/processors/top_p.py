@@ -1,0 +1,96 @@
+"""Top-p: the nucleus, the smallest set of best tokens that holds a share of the probability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER
+from ..base.kinds import NUMBER
+from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.ranking import glimpses, top
+from .truncation import KEPT_IN_BEAMS, SORTING, removed
+
+Array = np.ndarray
+
+TOP_P = Option(
+    "top_p",
+    NUMBER,
+    within="(0, 1]",
+    group="Sampling",
+    help="Only the smallest set of tokens with more than this probability.",
+)
+
+
+@dataclass(frozen=True)
+class TopP:
+    """The nucleus stays: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
+
+    Sorted upwards and summed, as transformers does: what has a cumulative probability of at most 1 − p goes, of equals
+    the first. Only finite scores are sorted, since −inf adds nothing to any sum.
+    """
+
+    top_p: float
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        TOP_P.check(self.top_p)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return np.stack([self.row(row) for row in scores])
+
+    def row(self, row: Array) -> Array:
+        """(V,) scores with −inf for what is outside the nucleus."""
+        finite = row if row.min() > NEVER else row[row > NEVER]
+        if not len(finite):
+            return row
+        lowest, count = self.cut(finite)
+        stays = row > lowest
+        ties = np.flatnonzero(row == lowest)
+        stays[ties[len(ties) - (count - np.count_nonzero(stays)) :]] = True
+        return removed(row, ~stays)
+
+    def cut(self, finite: Array) -> tuple[Array, int]:
+        """The lowest score that stays, and how many stay.
+
+        Few of the best decide in most cases, so only they are sorted: what is below a score sums to what is left when
+        the scores above it are taken from everything.
+        """
+        threshold, highest = finite.dtype.type(1 - self.top_p), finite.max()
+        e = np.exp(finite - highest)
+        weight = e.sum()
+        total = (e / weight).sum(dtype=np.float64)
+        for n in glimpses(len(finite)):
+            values = top(finite, n)
+            p = (np.exp(values - highest) / weight).astype(np.float64)
+            upwards = (total - (np.cumsum(p) - p)).astype(finite.dtype)
+            count = max(int(np.count_nonzero(upwards > threshold)), min(self.min_tokens_to_keep, n))
+            if count < n:
+                break
+        return values[count - 1], count
+
+
+METHODS = (
+    Method(
+        "top_p",
+        options=(TOP_P,),
+        make=lambda place, top_p: TopP(top_p, place.keep) if top_p < 1 else None,
+        only="sampling",
+        keeps=True,
+        pages=(
+            Page(
+                "top_p",
+                what="The smallest set of best tokens with more than the probability p: the nucleus.",
+                formula=r"\sum_{i \in V_p} p_i > p",
+                source="Holtzman et al. 2020",
+                when="The usual choice for open text, with p from 0.9 to 0.95.",
+                example={"top_p": 0.6},
+                random=True,
+            ),
+        ),
+        costs=(Cost({"top_p": 0.95}, reason=SORTING),),
+        vectors=(Vectors("top_p", TopP, ([0.1], [0.6], [0.95], *([0.1, keep] for keep in KEPT_IN_BEAMS))),),
+    ),
+)

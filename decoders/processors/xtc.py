@@ -1,0 +1,108 @@
+"""XTC: now and then the top choices are excluded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER, softmax
+from ..base.kinds import NUMBER
+from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.ranking import best
+from .truncation import at_least, removed
+
+Array = np.ndarray
+
+PROBABILITY = Option(
+    "xtc_probability",
+    NUMBER,
+    within="[0, 1]",
+    group="Samplers of other engines",
+    help="How often the top choices are excluded.",
+)
+THRESHOLD = Option(
+    "xtc_threshold",
+    NUMBER,
+    otherwise=0.1,
+    within="[0, 1]",
+    needs=("xtc_probability",),
+    group="Samplers of other engines",
+    help="What makes a top choice.",
+)
+
+
+@dataclass(frozen=True)
+class XTC:
+    """Excludes top choices: with a probability, of the tokens that reach the threshold only the least likely stays.
+
+    ``llama_sampler_xtc_apply``; p-e-w's "Exclude Top Choices". The coin is ``coin()``, uniform in [0, 1), once a row
+    that has two tokens to choose from: llama.cpp's own stream of coins is not reproduced. A threshold above one half
+    never acts.
+    """
+
+    probability: float
+    threshold: float
+    coin: Callable[[], float]
+    min_tokens_to_keep: int = 1
+
+    def __post_init__(self) -> None:
+        PROBABILITY.check(self.probability)
+        THRESHOLD.check(self.threshold)
+        at_least(self.min_tokens_to_keep)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return np.stack([self.row(row) for row in scores])
+
+    def row(self, row: Array) -> Array:
+        """(V,) scores with −inf for the top choices, where the coin says so."""
+        there = np.count_nonzero(row > NEVER)
+        if self.probability == 0 or self.threshold > 0.5 or there < 2 or self.coin() > self.probability:
+            return row
+        p = softmax(row)
+        choices = np.count_nonzero((p >= p.dtype.type(self.threshold)) & (row > NEVER))
+        if choices < 2 or there - (choices - 1) < self.min_tokens_to_keep:
+            return row
+        return removed(row, best(row, choices - 1))
+
+
+def coins(place: Place, seed: int | None) -> Callable[[], float]:
+    """The coin of one prompt: numbers uniform in [0, 1), the same again for a seed and the prompt's number."""
+    return np.random.default_rng(None if seed is None else [seed, place.prompt]).random
+
+
+def make(place: Place, xtc_probability: float, xtc_threshold: float, seed: int | None) -> XTC:
+    """XTC with the prompt's own coin."""
+    return XTC(xtc_probability, xtc_threshold, coins(place, seed), place.keep)
+
+
+METHODS = (
+    Method(
+        "xtc_probability",
+        options=(PROBABILITY, THRESHOLD),
+        make=make,
+        reads=("seed",),
+        only="sampling",
+        keeps=True,
+        pages=(
+            Page(
+                "xtc_probability",
+                what="Now and then all of the top choices but the least likely one go.",
+                formula=r"\{i : p_i \ge t\} \text{ but the least likely}",
+                source="p-e-w 2024; llama.cpp, `llama_sampler_xtc_apply`",
+                when="For surprising turns in stories; combine it with min_p, which guards the tail.",
+                example={"xtc_probability": 1.0, "xtc_threshold": 0.08},
+                random=True,
+            ),
+        ),
+        costs=(Cost({"xtc_probability": 1.0, "seed": 1}),),
+        vectors=(
+            Vectors(
+                "llama.cpp xtc",
+                lambda probability, threshold, coin, *keep: XTC(probability, threshold, lambda: coin, *keep),
+                ([0.5, 0.1, 0.25], [0.5, 0.1, 0.75], [1.0, 0.05, 0.0, 4]),
+            ),
+        ),
+    ),
+)

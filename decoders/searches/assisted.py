@@ -1,0 +1,244 @@
+"""Assistance: several tokens in one pass of the model, and still the text that it would have written alone.
+
+Candidates for the next tokens are proposed cheaply, from the text itself or by a smaller model; the model sees all of
+them in one pass and keeps those that it agrees with. Leviathan et al. 2023, "Fast Inference from Transformers via
+Speculative Decoding"; Chen et al. 2023, "Accelerating Large Language Model Decoding with Speculative Sampling"; the
+rules are those of transformers' ``_assisted_decoding``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from ..base.errors import require
+from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
+from ..base.kinds import ANYTHING, NAME, NUMBER, WHOLE
+from ..base.method import Method, Option
+from ..base.task import Stream, Task
+from ..processors import pipeline
+from ..random.draws import multinomial
+from .candidates import Candidates, Draft, PromptLookup
+
+# (the place among the candidates, the (1, V) scores there) → the id that follows.
+Choose = Callable[[int, Array], int]
+
+# So many ids a pass: where weights are streamed from memory, few positions give the same bits as one at a time.
+AT_ONCE = 48
+GROUP = "Assistance (faster, the same text)"
+
+
+def prompt_lookup(task: Task, prompt_lookup_num_tokens: int, max_matching_ngram_size: int) -> Iterator[Token]:
+    """Each new id as it is chosen, candidates being what followed the newest ids before.
+
+    Greedy decoding gives the tokens and scores that it gives without assistance, and so does sampling one text, for
+    the same seed: a candidate is kept where it is what would have been drawn.
+    """
+    return assisted(
+        task,
+        lambda prompt, V: PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V),
+        drafting=False,
+    )
+
+
+def draft_model(
+    task: Task,
+    assistant_model: Callable[[], RewindableStepper],
+    num_assistant_tokens: int,
+    num_assistant_tokens_schedule: str,
+    assistant_confidence_threshold: float,
+) -> Iterator[Token]:
+    """Each new id as it is chosen, candidates being what a smaller model says.
+
+    Greedy decoding gives the tokens and scores that it gives without assistance. When sampling, candidates are kept by
+    rejection sampling: the same distribution, but for a seed another text than without, and than transformers'.
+    """
+    adapts = num_assistant_tokens_schedule in ("heuristic", "heuristic_transient")
+    threshold = assistant_confidence_threshold
+    return assisted(
+        task,
+        lambda prompt, V: Draft(task, prompt, V, assistant_model(), num_assistant_tokens, adapts, threshold),
+        drafting=True,
+    )
+
+
+def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, drafting: bool) -> Iterator[Token]:
+    """Each new id as it is chosen, one text after the other: ``task.copies`` of each prompt."""
+    stepper = task.stepper
+    rule = "assistance needs a stepper that can take ids back (feed_all and rewind)"
+    require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"), rule, type(stepper).__name__)
+    stream = task.stream if drafting else None
+    ahead = Verification(cast(RewindableStepper, stepper))
+    for row, prompt in enumerate(prompt for prompt in task.prompts for _ in range(task.copies)):
+        chain = prompt.chain(())
+        text, passes, proposed, accepted = list(prompt.ids), 0, 0, 0
+        ahead.begin(prompt.ids)
+        task.check_vocabulary(ahead.V)
+        source = source_of(prompt, ahead.V)
+        reason = None
+        while reason is None:
+            found, drawn_from = source.propose(text, prompt.longest - len(text) - 1)
+            choose: Choose = (
+                rejecting(stream, found, drawn_from)
+                if stream is not None
+                else lambda place, scores: int(task.choose(scores, [0], 1)[0])
+            )
+            start, passes = len(text), passes + 1
+            for place, logits in enumerate(ahead.follow(text, found)):
+                changes, watch = task.watch(1)
+                scores = pipeline.side_by_side([chain], [(0, text)], logits, watch)
+                token, logprobs = choose(place, scores), log_softmax(logits[0])
+                agreed = place < len(found) and token == found[place]
+                text.append(token)
+                new = text[len(prompt.ids) :]
+                reason = task.finish_reason(prompt, new, task.late())
+                accepted += agreed
+                ended = None
+                if reason is not None:
+                    ended = Assistance(passes, proposed + len(found), accepted, source.passes)
+                yield task.token(row, len(new), token, logits[0], logprobs, scores[0], changes[0], reason, ended)
+                if reason is not None or not agreed:
+                    break
+            proposed += len(found)
+            source.learn(len(found), len(text) - start - 1)
+
+
+class Verification:
+    """What the model says after a text and after each of its candidates, one text at a time."""
+
+    def __init__(self, stepper: RewindableStepper) -> None:
+        self.stepper, self.fed = stepper, 0
+        self.newest: Array | None = None  # (1, V) logits after the prompt, until they are used
+
+    def begin(self, prompt: Sequence[int]) -> None:
+        """Feed a prompt, in the place of the text before."""
+        if self.fed:
+            self.stepper.rewind([self.fed])
+        self.newest, self.fed = self.stepper.feed([prompt]), len(prompt)
+        self.V = self.newest.shape[-1]
+
+    def follow(self, text: Sequence[int], candidates: Sequence[int]) -> Iterator[Array]:
+        """(1, V) logits after the text, then after each candidate, as long as they are asked for.
+
+        What was fed and isn't asked for any more is taken back before the next call.
+        """
+        kept = len(text) - (self.newest is None)
+        if self.fed > kept:
+            self.stepper.rewind([self.fed - kept])
+            self.fed = kept
+        waiting = [*text[kept:], *candidates]
+        if self.newest is not None:
+            first, self.newest = self.newest, None
+            yield first
+        for start in range(0, len(waiting), AT_ONCE):
+            part = waiting[start : start + AT_ONCE]
+            (logits,) = self.stepper.feed_all([part])
+            self.fed += len(part)
+            yield from logits[:, None]
+
+
+def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
+    """Algorithm 1 of Leviathan et al.: with probability p / q a candidate stays, else a draw from (p − q)₊ replaces it.
+
+    `drawn_from` are the q, (V,) each; p are the scores' probabilities. Behind the last candidate a draw from p.
+    """
+    uniforms = stream.uniform(len(candidates)) if candidates else ()
+
+    def choose(place: int, scores: Array) -> int:
+        p = softmax(scores)
+        if place < len(candidates):
+            token, q = candidates[place], drawn_from[place]
+            ratio = p[0, token] / q[token]
+            if ratio > 0 and uniforms[place] <= ratio:
+                return token
+            rest = np.maximum(p - q, 0)
+            total = rest.sum()
+            p = rest / total if total > 0 else p  # no rest: rounding alone was in the way
+        return int(multinomial(stream, p, 1, [0], 1)[0, 0])
+
+    return choose
+
+
+def check(options: Any) -> None:
+    """The assistant must be what makes a stepper."""
+    rule = "assistant_model must be what makes a stepper"
+    require(callable(options.assistant_model), rule, options.assistant_model)
+
+
+ELSEWHERE = ("num_beams", "penalty_alpha", "dola_layers", "exhaustive")
+METHODS = (
+    Method(
+        "prompt look-up",
+        options=(
+            Option(
+                "prompt_lookup_num_tokens",
+                WHOLE,
+                within="[1, inf)",
+                group=GROUP,
+                metavar="N",
+                help="Try the N tokens that followed the newest tokens before.",
+            ),
+            Option(
+                "max_matching_ngram_size",
+                WHOLE,
+                otherwise=2,
+                within="[1, inf)",
+                needs=("prompt_lookup_num_tokens",),
+                group=GROUP,
+                help="Look for so many tokens at most.",
+            ),
+        ),
+        run=prompt_lookup,
+        streams=True,
+        with_profiles=True,
+        excludes=ELSEWHERE,
+        trials={"prompt look-up": {"prompt_lookup_num_tokens": 4}},
+    ),
+    Method(
+        "draft model",
+        options=(
+            Option(
+                "assistant_model",
+                ANYTHING,
+                group=GROUP,
+                metavar="NAME",
+                help="Try what a smaller model says, of the same vocabulary.",
+            ),
+            Option(
+                "num_assistant_tokens",
+                WHOLE,
+                otherwise=20,
+                within="[1, inf)",
+                needs=("assistant_model",),
+                group=GROUP,
+                help="How many of its tokens a time.",
+            ),
+            Option(
+                "num_assistant_tokens_schedule",
+                NAME,
+                otherwise="constant",
+                choices=("constant", "heuristic", "heuristic_transient"),
+                needs=("assistant_model",),
+                group=GROUP,
+                help="Heuristic: more where all were right, fewer where not.",
+            ),
+            Option(
+                "assistant_confidence_threshold",
+                NUMBER,
+                otherwise=0.4,
+                within="[0, 1]",
+                needs=("assistant_model",),
+                group=GROUP,
+                help="It stops after a token less probable than this.",
+            ),
+        ),
+        run=draft_model,
+        streams=True,
+        with_profiles=True,
+        excludes=(*ELSEWHERE, "prompt_lookup_num_tokens", "uniforms"),
+        check=check,
+        trials={"draft model": {"assistant_model": None}},  # a model's own `start`, which whoever tries it puts here
+    ),
+)

@@ -1,0 +1,118 @@
+"""What all beam searches share: the hypothesis, the step as a trace tells it, why a search stops, what is returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.errors import require
+from ..base.interface import Array, Completion, FinishReason
+from ..base.task import Named, Prompt, Task
+from ..base.watching import Change
+from ..processors import pipeline
+
+UNREACHABLE = np.float32(-1e9)  # what a beam that may not be chosen scores
+
+# Why a search stops.
+FULL = "the pool is full"
+BEATEN = "no growing beam can beat the worst in the pool"
+NOTHING_LEFT = "no candidate goes on"
+OUT_OF_TIME = "max_time"
+
+
+@dataclass(frozen=True)
+class Beam:
+    """One hypothesis: the new ids, the model's log-probability of each, and its score."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    score: np.float32 | float
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of one prompt's search: the K candidates, what grows on, the pool, and whether the search goes on.
+
+    Where it doesn't, ``stopped`` says why. ``group`` counts the groups of diverse beam search. ``changes`` tells for
+    each beam that was continued (the `running` of the step before) what each processor removed.
+    """
+
+    prompt: int
+    candidates: tuple[Beam, ...]
+    running: tuple[Beam, ...]
+    pool: tuple[Beam, ...]
+    open: bool
+    stopped: str | None = None
+    group: int = 0
+    changes: tuple[tuple[Change, ...], ...] = ()
+
+
+def first_beams(count: int) -> list[Beam]:
+    """The beams before the first step: all are alike, and only the first may be chosen from."""
+    return [Beam((), (), np.float32(0 if rank == 0 else UNREACHABLE)) for rank in range(count)]
+
+
+def candidates_a_step(beams: int, task: Task) -> int:
+    """K: how many candidates a step looks at, so that enough go on where the best of them end."""
+    return max(2, 1 + len(task.eos)) * beams
+
+
+def processed(
+    task: Task, prompt: Prompt, chain: Sequence[Named], running: Sequence[Beam], own: Array
+) -> tuple[Array, Array, list[list[Change]]]:
+    """The (beams, V) scores of a prompt's beams after its processors, their (beams, 1) sums so far, and the changes.
+
+    `own` are the model's (beams, V) log-probabilities.
+    """
+    texts = [np.array([*prompt.ids, *beam.ids]) for beam in running]
+    so_far = np.array([[beam.score] for beam in running], np.float32)
+    changes, watch = task.watch(len(texts))
+    return pipeline.apply(chain, texts, own, so_far, watch), so_far, changes
+
+
+def tell(
+    task: Task,
+    number: int,
+    grown: Sequence[Beam],
+    running: Sequence[Beam],
+    pool: Sequence[Beam],
+    stopped: str | None,
+    changes: Sequence[Sequence[Change]],
+    group: int = 0,
+) -> None:
+    """Add a `Step` to the task's trace, where there is one."""
+    if task.trace is not None:
+        told = tuple(map(tuple, changes))
+        task.trace.append(
+            Step(number, tuple(grown), tuple(running), tuple(pool), stopped is None, stopped, group, told)
+        )
+
+
+def possible(beam: Beam, task: Task) -> bool:
+    """Whether a beam, its score being a plain sum, may be chosen at all.
+
+    transformers never asks, and neither do we, but for a constraint: it often allows fewer texts than there are beams.
+    """
+    return not task.constrained or bool(beam.score > UNREACHABLE / 2)
+
+
+def returned(ranked: Sequence[Beam], task: Task, length_penalty: float) -> list[Completion]:
+    """The first ``task.copies`` of some beams.
+
+    ``ValueError`` where they aren't texts that may be written: only as many were left as the processors allow, and
+    the rest are what no beam may choose from (transformers returns them, or nothing in their place).
+    """
+    kept = ranked[: task.copies]
+    written = [beam for beam in kept if float(beam.score) * len(beam.ids) ** length_penalty > UNREACHABLE / 2]
+    rule = f"num_return_sequences must be at most the number of texts found ({len(written)}); the options forbid more"
+    require(len(written) == task.copies, rule, task.copies)
+    return [completion(beam) for beam in kept]
+
+
+def completion(beam: Beam) -> Completion:
+    """A beam as what the caller gets."""
+    reason: FinishReason = beam.finish_reason or "length"
+    return Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score))

@@ -1,0 +1,122 @@
+"""DoLa: what the last layer says more than an earlier one does.
+
+Chuang et al. 2024, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models", as
+transformers 4 does it (``GenerationMixin._dola_decoding``); version 5 has moved it out of its core. There the layer
+is chosen for a whole batch at once; here each row chooses its own, so that a prompt gets what it gets alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Literal, cast
+
+import numpy as np
+
+from ..base.errors import require
+from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
+from ..base.kinds import Kind, is_ids
+from ..base.method import Method, Option, Page
+from ..base.task import Task
+from .token_by_token import token_by_token
+
+RELATIVE_TOP = 0.1  # a token must be at least this many times as likely as the best, by the last layer
+
+
+LAYERS = Kind(
+    "layers",
+    'Literal["low", "high"] | Sequence[int]',
+    "'low', 'high' or a list of layers",
+    lambda value: value in ("low", "high") if isinstance(value, str) else is_ids(value) and len(value) > 0,
+)
+
+
+def dola(task: Task, dola_layers: Literal["low", "high"] | Sequence[int]) -> Iterator[Token]:
+    """Token by token, from the contrast in place of the model's logits; log-probabilities are the model's own."""
+    stepper = Dola(task.stepper, dola_layers)
+    return token_by_token(replace(task, stepper=stepper), own=lambda: stepper.own)
+
+
+def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: int, tied: bool) -> list[int]:
+    """The layers that "low" or "high" mean: every second one of the lower or upper half, of 20 at most.
+
+    Where the matrices are tied the lowest are left out, since they mostly repeat the last id. ``ValueError`` when no
+    layer is left, or one is named that the model hasn't got.
+    """
+    if chosen == "low":
+        start = 0 if not tied or n_layer == 1 else 1 if n_layer == 2 else 2
+        layers = [start] if start == n_layer // 2 else list(range(start, min(n_layer // 2, 20), 2))
+        require(bool(layers), f"dola_layers 'low' means no layer of a tied model with {n_layer}; name some", chosen)
+        return layers
+    if chosen == "high":
+        return list(range(n_layer // 2 if n_layer <= 40 else n_layer - 20, n_layer, 2))
+    outside = [layer for layer in chosen if not 0 <= cast(int, layer) < n_layer]
+    require(not outside, f"dola_layers must be between 0 and {n_layer - 1}", outside)
+    return [cast(int, layer) for layer in chosen]
+
+
+class Dola:
+    """A stepper whose logits are the contrast of another's; ``own`` are the model's, row for row."""
+
+    own: Array
+
+    def __init__(self, stepper: Stepper, chosen: Literal["low", "high"] | Sequence[int]) -> None:
+        require(hasattr(stepper, "feed_layers"), "dola_layers needs a model that gives logits of its layers", stepper)
+        self.stepper = cast(EarlyExitStepper, stepper)
+        self.layers = candidate_layers(chosen, self.stepper.n_layer, self.stepper.tied)
+
+    def feed(self, ids: Sequence[Sequence[int]]) -> Array:
+        """Continue each row; (rows, V) contrasted log-probabilities, −inf where the last layer thinks too little."""
+        self.own, early = self.stepper.feed_layers(ids, self.layers)
+        chosen = most_different(self.own, early)
+        return contrast(self.own, early[chosen, np.arange(len(chosen))])
+
+    def reorder(self, rows: Sequence[int]) -> None:
+        """New row i continues old row ``rows[i]``."""
+        self.stepper.reorder(rows)
+        self.own = self.own[list(rows)]
+
+
+def most_different(final: Array, early: Array) -> Array:
+    """For each row the layer that is furthest from the last by Jensen–Shannon divergence (section 2.2).
+
+    (rows, V) and (layers, rows, V) logits → (rows,) places in `early`. Divergences are averaged over the vocabulary,
+    which changes nothing in their order.
+    """
+    middle = 0.5 * (softmax(final) + softmax(early))
+    log_middle = np.log(middle, where=middle > 0, out=np.zeros_like(middle))
+    to_final = (middle * (log_middle - log_softmax(final))).mean(axis=-1)
+    to_early = (middle * (log_middle - log_softmax(early))).mean(axis=-1)
+    return (0.5 * (to_final + to_early)).argmax(axis=0)
+
+
+def contrast(final: Array, early: Array) -> Array:
+    """log p(last layer) − log p(early layer), for the tokens that the last layer finds plausible (section 2.3)."""
+    final, early = log_softmax(final), log_softmax(early)
+    threshold = final.max(axis=-1, keepdims=True) + final.dtype.type(np.log(RELATIVE_TOP))
+    return np.where(final < threshold, final.dtype.type(-np.inf), final - early)
+
+
+METHODS = (
+    Method(
+        "DoLa",
+        options=(
+            Option("dola_layers", LAYERS, group="Contrast", help="What the last layer says more than earlier ones."),
+        ),
+        run=dola,
+        streams=True,
+        # It removes all but the likeliest tokens before any processor acts: what a constraint allows is rarely left.
+        excludes=("num_beams", "exhaustive", "constraint"),
+        pages=(
+            Page(
+                "DoLa",
+                what="What the last layer says more than an early one does.",
+                formula=r"\log p_{last} - \log p_{early}",
+                source="Chuang et al. 2024",
+                when="Facts that emerge in late layers.",
+                example={"dola_layers": "high"},
+            ),
+        ),
+        trials={"DoLa": {"dola_layers": "high"}},
+    ),
+)

@@ -1,0 +1,183 @@
+"""The loop: feed, process, choose, tell; for greedy decoding and every kind of sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ..base.given import given
+from ..base.interface import Array, Token, log_softmax
+from ..base.kinds import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, WHOLE
+from ..base.method import Cost, Method, Option, Page
+from ..base.task import Task
+from ..processors import pipeline
+
+MOST_TEXTS = 2**16  # of one prompt; more are a slip of the finger, and would fill the memory before the first token
+STREAM = "torch's CPU stream takes 100,514 draws a token from its Mersenne Twister"
+PHILOX = "Philox's ten rounds for each of 50,257 tokens, which a GPU computes side by side"
+
+
+def token_by_token(task: Task, own: Callable[[], Array] | None = None) -> Iterator[Token]:
+    """Each new id of each row as it is chosen: greedy decoding, or sampling where the task says so.
+
+    Rows are the prompts, each ``task.copies`` times, side by side. A row ends with an end-of-text or a ``stopping``
+    callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream still draws
+    for it, as torch does, until all have ended. `own` gives the model's own logits where the stepper's are others.
+    """
+    copies = task.copies
+    chains = [prompt.chain(()) for prompt in task.prompts]
+    texts = [list(prompt.ids) for prompt in task.prompts for _ in range(copies)]
+    total = len(texts)
+    logits = task.feed_prompts(copies)
+    growing = list(range(total))
+    while growing:
+        changes, watch = task.watch(len(growing))
+        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits, watch)
+        chosen = task.choose(scores, growing, total)
+        model = logits if own is None else own()
+        logprobs, late = log_softmax(model), task.late()
+
+        staying = []
+        for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
+            prompt = task.prompts[row // copies]
+            texts[row].append(token)
+            new = texts[row][len(prompt.ids) :]
+            reason = task.finish_reason(prompt, new, late)
+            if reason is None:
+                staying.append(place)
+            yield task.token(row, len(new), token, model[place], logprobs[place], scores[place], changes[place], reason)
+        if staying and len(staying) < len(growing):
+            task.stepper.reorder(staying)
+        growing = [growing[place] for place in staying]
+        if growing:
+            logits = task.stepper.feed([texts[row][-1:] for row in growing])
+
+
+def check(options: Any) -> None:
+    """What the draws rule out, and several texts where nothing is drawn."""
+    o = options
+    if o.cuda_multiprocessors is not None and o.rng != "cuda":
+        raise ValueError("cuda_multiprocessors needs rng='cuda'; give it too, or leave cuda_multiprocessors out")
+    if o.uniforms is not None:
+        drawn = ["rng", "cuda_multiprocessors"]
+        for name in drawn if given(o, "xtc_probability") else ["seed", *drawn]:
+            if given(o, name):
+                raise ValueError(f"uniforms are the draws themselves; leave {name} out")
+    single = not o.do_sample and o.num_beams == 1 and not o.exhaustive
+    if single and o.num_return_sequences > 1:
+        raise ValueError(
+            f"greedy decoding gives one sequence, got num_return_sequences "
+            f"{o.num_return_sequences}; give do_sample or num_beams"
+        )
+
+
+METHODS = (
+    Method(
+        "token by token",
+        options=(
+            Option(
+                "max_new_tokens",
+                WHOLE,
+                50,
+                within="[1, inf)",
+                group="Length",
+                flag="-n/--max-new-tokens",
+                help="How many tokens at most.",
+            ),
+            Option(
+                "max_time",
+                NUMBER,
+                within="(0, inf]",
+                group="Length",
+                metavar="SECONDS",
+                help="End after so many seconds.",
+            ),
+            Option("eos_token_id", ID_OR_IDS),
+            Option("do_sample", FLAG, False, group="Sampling", help="Draw each token at random instead of the best."),
+            Option(
+                "seed",
+                WHOLE,
+                within="[0, inf)",
+                only="sampling",
+                group="Sampling",
+                help="The same text as torch.manual_seed(SEED) gives.",
+            ),
+            Option(
+                "rng",
+                NAME,
+                "cpu",
+                choices=("cpu", "cuda"),
+                only="sampling",
+                group="Sampling",
+                help="Whose random stream.",
+            ),
+            Option(
+                "cuda_multiprocessors",
+                WHOLE,
+                otherwise=132,
+                within="[1, inf)",
+                only="sampling",
+                group="Sampling",
+                help="Of the device whose stream it is.",
+            ),
+            Option(
+                "uniforms",
+                NUMBERS,
+                only="sampling",
+                group="Sampling",
+                metavar="FILE",
+                help="Draw with the numbers in this file, one in [0, 1) a token.",
+            ),
+            Option(
+                "num_return_sequences", WHOLE, 1, within=f"[1, {MOST_TEXTS}]", group="Sampling", help="How many texts."
+            ),
+            Option("output_scores", FLAG, False),
+            Option("top_logprobs", WHOLE, 0, within="[0, inf)"),
+        ),
+        run=token_by_token,
+        asked=(),  # it runs where nothing else is asked for
+        streams=True,
+        with_profiles=True,
+        check=check,
+        pages=(
+            Page(
+                "greedy",
+                what="Always the likeliest token.",
+                formula=r"\arg\max_i p_i",
+                source="",
+                when="Short factual answers; parity checks. It loops.",
+                example={},
+            ),
+            Page(
+                "sampling",
+                what="Each token is drawn; the seed gives what torch's gives.",
+                formula=r"\arg\max_i p_i / q_i,\; q_i \sim \text{Exp}(1)",
+                source="torch, `multinomial`",
+                when="Open text, with the warpers above.",
+                example={"temperature": 0.8, "top_p": 0.95},
+                random=True,
+            ),
+        ),
+        costs=(
+            Cost({}, title="greedy"),
+            Cost({"do_sample": True}, title="do_sample", reason=STREAM),
+            Cost({"do_sample": True, "rng": "cuda"}, title="do_sample, rng cuda", reason=PHILOX),
+            Cost(
+                {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.95},
+                title="temperature 0.8, top-k 50, top-p 0.95",
+                reason=STREAM,
+            ),
+            Cost(
+                {"do_sample": True, "temperature": 0.8, "top_k": 50, "top_p": 0.95, "rng": "cuda"},
+                title="the same, rng cuda",
+            ),
+            Cost({"do_sample": True, "profile": "llama.cpp"}, title="profile llama.cpp", reason=STREAM),
+            Cost(
+                {"do_sample": True, "profile": "llama.cpp", "top_logprobs": 10},
+                title="the same, 10 alternatives listed",
+                reason=STREAM,
+            ),
+        ),
+        trials={"greedy": {}, "sampling": {"do_sample": True, "seed": 1, "top_p": 0.9}},
+    ),
+)
