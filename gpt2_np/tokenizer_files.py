@@ -51,7 +51,8 @@ def build(folder: Path) -> tokenizers.Tokenizer:
         found.named.setdefault("pad_token", inner.padding["pad_token"])
     _add(inner, found, settings, settings_file, has_file=content is not None)
     # What a file gets wrong may show no earlier than at the first text.
-    guarded(f"{folder} holds no sound tokenizer", lambda: inner.encode("a b", add_special_tokens=False))
+    where = folder if content is None else whole
+    guarded(f"{where} is not a sound tokenizer file", lambda: inner.encode("a b", add_special_tokens=False))
     return inner
 
 

@@ -36,6 +36,8 @@ def test_a_panic_is_a_value_error(tmp_path: Path, breaking: Callable[[dict[str, 
     fields = json.loads((BUNDLED / "tales" / "tokenizer.json").read_text(encoding="utf-8"))
     breaking(fields)
     (tmp_path / "tokenizer.json").write_text(json.dumps(fields))
+    # GPT-2's own class would take the vocabulary alone and build the rest anew.
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(ValueError, match=r"tokenizer\.json is not a sound tokenizer file: "):
         Tokenizer.from_folder(tmp_path)
     assert capfd.readouterr().err == ""

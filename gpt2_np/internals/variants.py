@@ -46,7 +46,8 @@ def run_variants(
     """The metric of each variant of a run: N variants → (N,).
 
     Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;
-    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be.
+    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be, and for
+    activations that overflow.
     """
     row = model.check_ids(ids)
     if len(row) != 1:
@@ -57,7 +58,9 @@ def run_variants(
     results = [np.zeros(0)]
     for start in range(0, len(taps), batch):
         part = taps[start : start + batch]
-        logits = model.forward(np.repeat(row, len(part), axis=0), tap=PerRow(part))
+        rows, tap = np.repeat(row, len(part), axis=0), PerRow(part)
+        logits = model.forward(rows, tap=tap)
+        model.check_logits(logits, rows, tap=tap)
         results.append(np.asarray(metric(logits), np.float64))
         if progress is not None:
             progress(len(part))
