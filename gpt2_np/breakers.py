@@ -17,14 +17,15 @@ def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]
     An id whose bytes hold a whole text is one by itself; an id that ends with a text's beginning is one together with
     the ids of the rest. ``ValueError`` for an empty text.
     """
-    words = [tokenizer.bytes_of(token) for token in range(tokenizer.size)]
+    last = tokenizer.ids_of_model
+    words = {token: tokenizer.bytes_of(token) for token in tokenizer.ids if last is None or token < last}
     found: list[tuple[int, ...]] = []
     for text in texts:
         if not isinstance(text, str) or not text:
             raise ValueError(f"dry_sequence_breakers must be texts of at least one character, got {text!r}")
         breaker = text.encode()[:LONGEST]
         tails = [tail(tokenizer, breaker, split) for split in range(len(breaker))]
-        for token, word in enumerate(words):
+        for token, word in words.items():
             if breaker in word:
                 found.append((token,))
                 continue
@@ -38,6 +39,6 @@ def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]
 def tail(tokenizer: Tokenizer, breaker: bytes, split: int) -> list[int]:
     """The ids of what follows the first `split` bytes; none where that would cut a character in two."""
     try:
-        return tokenizer.encode(breaker[split:].decode())[:LONGEST_TAIL]
+        return tokenizer.encode(breaker[split:].decode(), add_special_tokens=False)[:LONGEST_TAIL]
     except UnicodeDecodeError:
         return []

@@ -37,6 +37,10 @@ class KVCache:
         self.shared = np.zeros((rows, rows), np.int64)
         self.ready: Any = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process gets: all but what is `ready`, which holds addresses of this one's memory."""
+        return self.__dict__ | {"ready": None}
+
     @property
     def rows(self) -> int:
         """B."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .files import read_json
+from .config_keys import REFUSED, refuse, unknown
+from .files import read_object
 
 # Names under which other configurations of transformers know GPT-2's fields (GPT2Config.attribute_map).
 ALIASES = {
@@ -46,30 +47,7 @@ ACTIVATIONS = (
     "xielu",
 )
 
-# Fields of real config files that change nothing in a forward pass: training, bookkeeping, other heads.
-WITHOUT_EFFECT = frozenset(
-    """architectures attn_pdrop chunk_size_feed_forward decoder_start_token_id dtype embd_pdrop finetuning_task
-    gradient_checkpointing id2label initializer_range is_decoder label2id license n_ctx name_or_path num_labels
-    output_attentions output_hidden_states output_past prefix predict_special_tokens problem_type resid_pdrop
-    return_dict return_dict_in_generate sep_token_id cls_token_id mask_token_id unk_token_id summary_activation
-    summary_first_dropout summary_proj_to_labels summary_type summary_use_proj task_specific_params tokenizer_class
-    torch_dtype torchscript transformers_version use_bfloat16 use_cache attn_implementation tie_last_hidden_states
-    reorder_and_upcast_attn embedding_dropout auto_map max_length min_length do_sample early_stopping num_beams
-    num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty
-    no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences output_scores
-    forced_bos_token_id forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
-    begin_suppress_tokens""".split()
-)
-
 LARGEST = (2 - 2**-23) * 2.0**127  # float32's
-
-REFUSED = {
-    "add_cross_attention": "GPT-2 as a decoder of an encoder (cross-attention) is not supported",
-    "is_encoder_decoder": "encoder-decoder models are not supported",
-    "quantization_config": "quantised checkpoints are not supported; load the original and pass dtype=",
-    "pruned_heads": "pruned heads are not supported",
-    "per_layer_config": "layers of different shapes are not supported",
-}
 
 
 @dataclass(frozen=True)
@@ -148,35 +126,41 @@ class Config:
     def from_dict(cls, fields: Mapping[str, Any]) -> Config:
         """The configuration that a parsed ``config.json`` describes.
 
-        Fields that cannot change a forward pass are passed over; anything else that is switched on and not
-        understood is refused by name (``ValueError``), since ignoring it would give wrong text in silence.
+        Fields that cannot change a forward pass are passed over, as transformers does (`passed_over` lists those that
+        it doesn't know either); what asks for another one is refused by name (``ValueError``), since ignoring it would
+        give wrong text in silence.
         """
         kind = fields.get("model_type", "gpt2")
         if kind != "gpt2":
             raise ValueError(f"model_type must be 'gpt2', got {kind!r}")
         known = {field.name for field in dataclasses.fields(cls)}
         chosen: dict[str, Any] = {}
+        others = {}
         for name, value in fields.items():
             field = ALIASES.get(name, name)
             if field in known:
+                value = tuple(value) if isinstance(value, list) else value
                 if field in chosen and chosen[field] != value:
                     raise ValueError(f"{name} and {field} contradict each other: {value!r} and {chosen[field]!r}")
-                chosen[field] = tuple(value) if isinstance(value, list) else value
+                chosen[field] = value
             elif value and name in REFUSED:
-                raise ValueError(f"{name} is set to {value!r}: {REFUSED[name]}")
-            elif value and name not in WITHOUT_EFFECT and name != "model_type" and not name.startswith("_"):
-                raise ValueError(
-                    f"{name} is not an option of GPT-2 that is known here, got {name}: {value!r}; "
-                    "remove it from config.json if it changes nothing"
-                )
-        return cls(**chosen)
+                raise ValueError(f"{name} is set to {value!r:.200}: {REFUSED[name]}")
+            else:
+                others[name] = value
+        config = cls(**chosen)
+        refuse(others, config)
+        return config
+
+    @classmethod
+    def passed_over(cls, fields: Mapping[str, Any]) -> list[str]:
+        """The keys of a parsed ``config.json`` that neither GPT-2 nor anything around it knows."""
+        known = {*ALIASES, *(field.name for field in dataclasses.fields(cls))}
+        return unknown({name: value for name, value in fields.items() if name not in known})
 
     @classmethod
     def from_file(cls, path: Path) -> Config:
         """Read ``config.json``; ``ValueError`` names the file when it is broken or not GPT-2's."""
-        fields = read_json(path)
-        if not isinstance(fields, dict):
-            raise ValueError(f"{path} must hold a JSON object, got {type(fields).__name__}")
+        fields = read_object(path)
         try:
             return cls.from_dict(fields)
         except ValueError as error:

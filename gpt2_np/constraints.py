@@ -60,10 +60,10 @@ class _Words:
         self.tokenizer = tokenizer
         self.tokens = [*(tokenizer.bytes_of(token) for token in range(size)), b"<end>"]
         self.eos_token_id = size
-        self.special_token_ids = [*tokenizer.special_ids, size]
+        self.special_token_ids = [*(token for token in tokenizer.special_ids if token < size), size]
 
     def __call__(self, text: bytes) -> list[int]:
-        return self.tokenizer.encode(text.decode("utf-8", errors="replace"))
+        return self.tokenizer.encode(text.decode("utf-8", errors="replace"), add_special_tokens=False)
 
 
 class Automaton:
@@ -157,6 +157,8 @@ def json_schema(value: Any) -> str:
         if isinstance(schema, Mapping):
             schema = {"x-guidance": JSON_STYLE} | dict(schema)
         return json.dumps(schema, allow_nan=False)
+    except RecursionError:
+        raise ValueError("json_schema must be JSON that is nested less deeply") from None
     except (ValueError, TypeError) as error:
         raise ValueError(f"json_schema must be JSON: {error}") from None
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .other_weights import pretender
 
 
 def read_json(path: Path) -> Any:
@@ -19,7 +23,15 @@ def read_json(path: Path) -> Any:
     except RecursionError:
         raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        raise ValueError(pretender(path) or f"{path} is not valid JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; ``ValueError`` names the file when it is broken or holds anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
 
 
 def read_text(path: Path) -> str:
@@ -64,12 +76,43 @@ def write_whole(path: Path, content: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """``ValueError`` in place of a panic of a library that is written in Rust, with the panic's message.
+
+    A panic reaches Python as a BaseException, past every ``except Exception``, and its text is written to stderr
+    besides: that is left out where no other thread could miss its own words.
+    """
+    alone, kept = threading.active_count() == 1, None
+    if alone:
+        with suppress(OSError):  # a process without stderr
+            kept = os.dup(2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(" ".join(str(error).split()) or "its reader gave up") from None
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+SMALL = 1 << 20  # bytes of a file that is read whole: a mapped one that is cut short later ends the process
+
+
 def mapped(path: Path, *, large_pages: bool) -> np.ndarray:
-    """A file's bytes, mapped into memory, read-only.
+    """A file's bytes, read-only: mapped into memory, or read where they are few.
 
     Linux keeps a file in large pages where it reads it from the disk for a mapping that asks for them, and the
     processor finds its way through those faster. Without `large_pages` only what is touched counts as the process's.
     """
+    if path.stat().st_size <= SMALL:
+        return np.frombuffer(path.read_bytes(), np.uint8)
     data = np.memmap(path, np.uint8, mode="r")
     if hasattr(mmap, "MADV_HUGEPAGE") and isinstance(data.base, mmap.mmap):
         with suppress(OSError):  # a kernel built without large pages

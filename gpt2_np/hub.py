@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from .files import shards
+from .other_weights import instead
 
 BUNDLED = Path(__file__).parent / "bundled"
 DEFAULT = "tales"
@@ -16,6 +18,8 @@ OFFICIAL = {
     "gpt2-xl": "openai-community/gpt2-xl",
     "distilgpt2": "distilbert/distilgpt2",
 }
+# What a model's folder may have besides: marks of the tokenizer, and how texts end. Each may be missing.
+EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 
 def bundled() -> list[str]:
@@ -42,7 +46,10 @@ def locate(name: str | Path | None = None) -> Path:
         raise FileNotFoundError(f"there is no folder {str(name)!r}") from None
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise FileNotFoundError(f"{folder} holds no config.json; a model's folder has one beside its safetensors")
+            more = "" if (folder / "model.safetensors").is_file() else f"; {instead(folder)}"
+            raise FileNotFoundError(
+                f"{folder} holds no config.json; a model's folder has one beside its safetensors{more}"
+            )
         return folder
     text = str(name)
     if isinstance(name, Path) or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1:
@@ -53,10 +60,11 @@ def locate(name: str | Path | None = None) -> Path:
 def from_hub(repository: str) -> Path:
     """The folder of a hub repository's files, from the cache when all are there, else downloaded.
 
-    Only what is needed is fetched: ``config.json``, the safetensors (whole, or the index and its shards), and the
-    tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``).
+    Only what is needed is fetched: ``config.json``, the safetensors (whole, or the index and its shards), the
+    tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``), and those of `EXTRAS` that there are. A cache
+    that doesn't know whether one of those exists is asked for the rest, and used as it is where nobody answers.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -79,12 +87,22 @@ def from_hub(repository: str) -> Path:
         except EntryNotFoundError:
             return None
 
+    def ask() -> None:
+        """Once: the download itself would try to connect for half a minute before it gave up."""
+        get_hf_file_metadata(hf_hub_url(repository, "config.json"))
+
     try:
         folder, _ = collect(cached)
         if folder is None:
-            # Asks once: the download itself would try to connect for half a minute before it gave up.
-            get_hf_file_metadata(hf_hub_url(repository, "config.json"))
+            ask()
             folder, missing = collect(download)
+            for file in EXTRAS:
+                download(file)
+        elif unknown := [file for file in EXTRAS if try_to_load_from_cache(repository, file) is None]:
+            with suppress(Exception):  # nobody answers
+                ask()
+                for file in unknown:
+                    download(file)
     except HFValidationError:
         raise FileNotFoundError(
             f"there is no folder {repository!r}, and a hub id is written OWNER/NAME; the bundled model is {DEFAULT!r}"

@@ -8,9 +8,9 @@ grow keep the processor from running ahead.
 from __future__ import annotations
 
 import numpy as np
-from numba import get_num_threads
 
 from .files import let_go
+from .kernels.threads import threads
 from .pages import in_one_piece
 from .params import MLP, Attention, Block, Norm, Params, matrices, with_weights
 from .pool import on_threads
@@ -71,7 +71,7 @@ def _turned(weights: list[Array]) -> list[Array]:
         for down, weight in zip(turned, weights, strict=True)
         for first in range(0, len(down), ROWS)
     ]
-    on_threads(lambda piece: np.copyto(*piece), pieces, get_num_threads())
+    on_threads(lambda piece: np.copyto(*piece), pieces, threads())
     for down in turned:
         down.flags.writeable = False
     return [down.T for down in turned]

@@ -87,7 +87,7 @@ def _stream(seed: int | None) -> Stream:
 
 
 def _end(model: GPT2) -> int | None:
-    return next(iter(model.config.eos_token_ids), None)
+    return next(iter(model.eos_token_ids), None)
 
 
 def _room(model: GPT2, ids: list[int], max_length: int) -> int:

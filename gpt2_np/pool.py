@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,8 @@ Piece = TypeVar("Piece")
 
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
     """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels let go of Python's lock."""
-    for _ in _pool(threads, os.getpid()).map(work, pieces):
+    here = copy_context()  # NumPy's errstate among it
+    for _ in _pool(threads, os.getpid()).map(lambda piece: here.copy().run(work, piece), pieces):
         pass
 
 

@@ -21,6 +21,7 @@ Array = np.ndarray
 
 GROUP = 32  # inputs that share a scale and a middle in int4
 TILE = 64  # outputs that lie side by side in int4
+WIDTHS = (1.0, 0.9, 0.8)  # of a grid, as shares of the distance from the smallest weight to the largest
 REDUCED = ("bfloat16", "int8", "int4")
 INT8_STEP = np.float32(1 / 16383)  # what a vector's entries are rounded to whole multiples of, as a share of the
 INT4_STEP = np.float32(1 / 127)  # largest of them: for int8, and for int4, where each group has a largest of its own
@@ -135,12 +136,12 @@ def best_grid(groups: Array) -> tuple[Array, Array]:
     """
     low, high = groups.min(axis=-2, keepdims=True), groups.max(axis=-2, keepdims=True)
     best_scale, best_middle, least = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
-    for share in (1.0, 0.9, 0.8):
+    for share in WIDTHS:
         scale = to_bfloat16((high - low) * np.float32(share / 15))
-        middle = to_bfloat16((low + high) / 2 + scale / 2)
+        middle = to_bfloat16(low / 2 + high / 2 + scale / 2)
         steps = np.rint((groups - middle) / np.where(scale > 0, scale, np.float32(1))).clip(-8, 7)
         error = np.square(steps * scale + middle - groups).sum(axis=-2, keepdims=True)
-        better = error < least
+        better = (error < least) | (share == WIDTHS[0])  # errors may all be too large for float32
         best_scale, best_middle = np.where(better, scale, best_scale), np.where(better, middle, best_middle)
         least = np.where(better, error, least)
     return best_scale, best_middle
@@ -153,9 +154,10 @@ def quantize(params: Params, dtype: str) -> Params:
     projection ``lm_head`` gets a reduced copy of its own, in int8 where the rest is int4: it decides every token, and
     in a small model it is a third of all weights.
     """
-    head = quantize_matrix(params.lm_head.T, "int8" if dtype == "int4" else dtype)
-    let_go(params.lm_head)
-    return params._replace(h=tuple(quantize_block(block, dtype) for block in params.h), lm_head=head)
+    with np.errstate(over="ignore", invalid="ignore"):  # the logits tell (`overflow`)
+        head = quantize_matrix(params.lm_head.T, "int8" if dtype == "int4" else dtype)
+        let_go(params.lm_head)
+        return params._replace(h=tuple(quantize_block(block, dtype) for block in params.h), lm_head=head)
 
 
 def quantize_block(block: Block, dtype: str) -> Block:

@@ -14,6 +14,7 @@ from decoders.base.interface import log_softmax
 from .session import Model
 
 By = Literal["sum", "token", "byte"]
+LARGEST = 709  # what e can be raised to in a float
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """e to the power of the mean loss per token."""
-        return math.exp(self.nll / self.tokens)
+        """e to the power of the mean loss per token; infinite where a float can't hold it."""
+        mean = self.nll / self.tokens
+        return math.exp(mean) if mean < LARGEST else math.inf
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,9 @@ def nll(
     for start, end, known in windows(len(ids) - 1, context, int(stride)):
         if end >= first:
             known = max(known, first - 1)
-            total += losses(model(ids[start:end])[known - start :], ids[known + 1 : end + 1]).sum()
+            logits = model(ids[start:end])
+            model.check_logits(logits, ids[None, start:end])
+            total += losses(logits[known - start :], ids[known + 1 : end + 1]).sum()
         if progress is not None:
             progress(end - known)
     return float(total)

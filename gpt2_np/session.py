@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from . import hub, model, ops, weights
+from . import hub, model, ops, overflow, weights
 from .activations import ActivationCache
 from .cache import KVCache
 from .config import Config
@@ -38,6 +39,7 @@ class Model:
             raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
         self.params, self.config, self.folder, self.backend = params, config, folder, backend
         self.tap: Tap = no_tap
+        self.origin: Origin | None = None
 
     @classmethod
     def from_pretrained(
@@ -59,7 +61,33 @@ class Model:
             from . import quantize
 
             params = quantize.quantize(params, dtype)
-        return cls(params, config, folder=folder, backend=backend)
+        loaded = cls(params, config, folder=folder, backend=backend)
+        named = name if name is None or folder != Path(name).expanduser() else folder.absolute()
+        loaded.origin = Origin(named, dtype, params)
+        return loaded
+
+    def __reduce__(self) -> Any:
+        """A model is pickled by its name or folder, dtype and backend, and loaded again by whoever unpickles it.
+
+        ``TypeError`` says why one can't be.
+        """
+        why = None
+        if self.origin is None or self.params is not self.origin.params:
+            why = "its parameters are not those of a name or folder that from_pretrained loaded"
+        elif self.tap is not no_tap:
+            why = "it has edits"
+        if self.origin is None or why is not None:
+            raise TypeError(f"this model can't be pickled: {why}; make it in the process that uses it")
+        return _load_again, (type(self), self.origin.name, self.origin.dtype, self.backend)
+
+    def __copy__(self: AnyModel) -> AnyModel:
+        """The same model as another object; parameters are frozen, so nothing needs to be copied."""
+        copied = object.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self: AnyModel, memo: Any) -> AnyModel:
+        return copy.copy(self)
 
     @property
     def dtype(self) -> np.dtype:
@@ -87,23 +115,43 @@ class Model:
         token_type_ids: Array | None = None,
         last_only: bool = False,
     ) -> Array:
-        """`model.forward` in the implementation that suits the call; see there."""
+        """`model.forward` in the implementation that suits the call; see there. ``ValueError`` for ids outside the
+        vocabulary.
+        """
+        check_vocabulary(ids, self.config)
         tap = both(self.tap, tap)
         if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
             return self._step.forward(
                 self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids, last_only=last_only
             )
         operations, params = self._means(tap)
-        return model.forward(
-            params,
-            self.config,
-            ids,
-            cache=cache,
-            ops=operations,
-            tap=tap,
-            token_type_ids=token_type_ids,
-            last_only=last_only,
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check_logits`
+            return model.forward(
+                params,
+                self.config,
+                ids,
+                cache=cache,
+                ops=operations,
+                tap=tap,
+                token_type_ids=token_type_ids,
+                last_only=last_only,
+            )
+
+    def check_logits(
+        self, logits: Array, ids: Array, *, cache: KVCache | None = None, tap: Tap = no_tap, again: bool = True
+    ) -> None:
+        """``ValueError`` where logits are not finite: it names the layer whose activations overflow.
+
+        Only then is the forward pass of `ids` run `again`, observed; a `cache` that holds them is left as it was.
+        """
+        if overflow.sound(logits, both(self.tap, tap)):
+            return
+        watch = overflow.Watch()
+        if again:
+            if cache is not None:
+                cache.rewind(ids.shape[1])
+            self.forward(ids, cache=cache, tap=both(tap, watch))
+        raise ValueError(overflow.message(watch.first, self.dtype))
 
     @cached_property
     def _step(self) -> Any:
@@ -148,12 +196,14 @@ class Model:
         """A run in which each named activation is replaced: by a function's result, an array, or in a `Part` only.
 
         Returns the logits and the activations in `names`, as they were after the edits. ``ValueError``, before
-        anything runs, for an unknown name or an array of a wrong shape.
+        anything runs, for an unknown name or an array of a wrong shape; afterwards, where activations overflow. (A
+        plain call gives what was computed, whatever it is.)
         """
         batch = self.check_ids(ids)
         capture = Capture(select(names, self.config))
         changing = edits(changes, self.config, batch.shape) if changes else no_tap
         logits = self.forward(batch, tap=both(changing, capture if capture.names else no_tap))
+        self.check_logits(logits, batch, tap=changing)
         return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values, self.params, self.config)
 
     def with_edits(self: AnyModel, changes: Mapping[str, Edit]) -> AnyModel:
@@ -181,6 +231,29 @@ class Model:
         if array.shape[-1] > self.config.n_positions:
             raise ValueError(f"the model has {self.config.n_positions} positions, got {array.shape[-1]} ids")
         return np.atleast_2d(array).astype(np.int64, copy=False)
+
+
+def whole_numbers(ids: Iterable[Any]) -> list[int]:
+    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5 or a text."""
+    found = []
+    for one in ids:
+        try:
+            found.append(operator.index(one))
+        except TypeError:
+            raise ValueError(f"ids must be whole numbers, got {one!r:.60}") from None
+    return found
+
+
+class Origin(NamedTuple):
+    """Where a model's parameters came from: what `Model.from_pretrained` was given, a folder's path made absolute."""
+
+    name: str | Path | None
+    dtype: str
+    params: Params
+
+
+def _load_again(kind: type[AnyModel], name: str | Path | None, dtype: str, backend: str) -> AnyModel:
+    return kind.from_pretrained(name, dtype=dtype, backend=backend)
 
 
 def check_vocabulary(ids: Array, config: Config) -> None:
@@ -220,7 +293,12 @@ class Session:
         The stream is unembedded as it is, without the final norm.
         """
         logits, streams = self._observe(ids, [f"blocks.{layer}.resid_pre" for layer in layers], last_only=True)
-        return logits, self.model.unembed(np.stack([[row[-1] for row in stream] for stream in streams]))
+        with np.errstate(over="ignore", invalid="ignore"):
+            early = self.model.unembed(np.stack([[row[-1] for row in stream] for stream in streams]))
+        for layer, scores in zip(layers, early, strict=True):
+            if not overflow.sound(scores):
+                raise ValueError(overflow.message(f"blocks.{layer}.resid_pre", self.model.dtype))
+        return logits, early
 
     @property
     def n_layer(self) -> int:
@@ -244,8 +322,12 @@ class Session:
         )
 
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
-        tap = both(self.tap, watch)
-        return [self.model.forward(part, cache=cache, tap=tap, last_only=last_only) for part, cache in self._parts(ids)]
+        tap, found = both(self.tap, watch), []
+        for part, cache in self._parts(ids):
+            logits = self.model.forward(part, cache=cache, tap=tap, last_only=last_only)
+            self.model.check_logits(logits, part, cache=cache, tap=self.tap)
+            found.append(logits)
+        return found
 
     def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, KVCache]]:
         """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
@@ -257,7 +339,11 @@ class Session:
         if isinstance(ids, np.ndarray) and ids.dtype is INT64:
             parts = [(ids, self.cache)]
         else:
-            rows = [np.asarray(row, np.int64) for row in ids]
+            try:
+                rows = [np.asarray(row, np.int64) for row in ids]
+            except OverflowError:  # which is outside any vocabulary
+                check_vocabulary(np.array([one for row in ids for one in row], object), self.model.config)
+                raise
             if len({row.shape for row in rows}) == 1:
                 parts = [(np.array(rows), self.cache)]
             else:

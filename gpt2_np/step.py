@@ -15,6 +15,7 @@ from .config import Config
 from .kernels import FEW, GELU_NEW, fused
 from .kernels.matrices import NO_SCALES, zeros
 from .kernels.tables import WEIGHTS, table
+from .kernels.threads import launch
 from .model import attention_scale
 from .pages import empty
 from .params import Block, Linear, Params, matrices
@@ -62,7 +63,7 @@ def forward(
     logits = np.empty((len(ids), 1 if last_only else ids.shape[1], config.vocab_size), np.float32)
     kinds = NO_TYPES if token_type_ids is None else np.ascontiguousarray(token_type_ids)
     ids = np.ascontiguousarray(ids)
-    ready.run(ids, kinds, cache.lengths, logits, config.layer_norm_epsilon, *ready.tables)
+    launch(ready.run, ids, kinds, cache.lengths, logits, config.layer_norm_epsilon, *ready.tables)
     return logits
 
 

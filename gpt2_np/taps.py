@@ -147,6 +147,9 @@ class Tap(Protocol):
 class NoTap:
     """The tap that watches nothing."""
 
+    def __reduce__(self) -> str:
+        return "no_tap"  # there is one, in every process
+
     def wants(self, name: str) -> bool:
         return False
 

@@ -14,9 +14,9 @@ import decoders
 from decoders import Completion, Options, Token
 from decoders.base.interface import Assistance
 
-from . import breakers, constraints
+from . import breakers, constraints, generation_config
 from .scoring import By, Choice, Score, common, nll, rank
-from .session import BACKENDS, Model, check_vocabulary
+from .session import BACKENDS, Model, check_vocabulary, whole_numbers
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
@@ -54,6 +54,16 @@ class GPT2(Model):
             raise ValueError("this model has no folder, so no tokenizer; give ids instead of text")
         return Tokenizer.from_folder(self.folder, self.config)
 
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """The settings of the folder's ``generation_config.json`` (see `generation_config`)."""
+        return generation_config.read(self.folder, self.config)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text unless ``eos_token_id`` is given."""
+        return generation_config.ends(self.generation_config, self.config.vocab_size)
+
     def generate(self, prompt: Prompt | Sequence[Prompt], *, trace: list[Any] | None = None, **options: Any) -> Any:
         """Continue a prompt, or each of a list of prompts: text or ids, of any lengths.
 
@@ -66,6 +76,9 @@ class GPT2(Model):
         ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
         then competes as one that ended.
 
+        ``generation_config=True`` takes the settings of the folder's ``generation_config.json`` for options that aren't
+        given here (but for ``num_return_sequences``); how texts end is taken from there in any case.
+
         A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
 
@@ -75,7 +88,7 @@ class GPT2(Model):
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
         stopping = criteria(options.pop("stopping_criteria", None))
-        stop_strings, chosen = self.options(options)
+        stop_strings, chosen = self.options(options, max(map(len, prompts), default=0))
         stopping += self._stopping(stop_strings)
         session = self.start(capacity=self._capacity(prompts, chosen))
         completions = decoders.generate(
@@ -91,11 +104,11 @@ class GPT2(Model):
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
         """
         stopping = criteria(options.pop("stopping_criteria", None))
-        stop_strings, chosen = self.options(options)
+        prompts = [self.prompt_ids(prompt)]
+        stop_strings, chosen = self.options(options, len(prompts[0]))
         stopping += self._stopping(stop_strings)
         if not chosen.streams:
             raise ValueError("only one sequence can be streamed; beams and several sequences are known at their end")
-        prompts = [self.prompt_ids(prompt)]
         session = self.start(capacity=self._capacity(prompts, chosen))
         tokens = decoders.stream(session, prompts, chosen, context=self.config.n_positions, stopping=stopping)
         return pieces(tokens, self.tokenizer, chosen.eos_token_ids)
@@ -153,13 +166,16 @@ class GPT2(Model):
             shared = common([alone, *whole])
         else:
             alone = self._ids(prompt)
-            whole, shared = [[*alone, *self._ids(text)] for text in texts], len(alone)
+            whole = [[*alone, *self._ids(text, add_special_tokens=False)] for text in texts]
+            shared = len(alone)
         for ids in whole:
-            check_vocabulary(np.array(ids), self.config)
+            check_vocabulary(np.array(ids, object), self.config)
         return (whole[0][:shared] or self.prompt_ids([])), [ids[shared:] for ids in whole]
 
-    def _ids(self, text: Prompt) -> list[int]:
-        return self.tokenizer.encode(text) if isinstance(text, str) else [int(token) for token in text]
+    def _ids(self, text: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+        if isinstance(text, str):
+            return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+        return whole_numbers(text)
 
     def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         if isinstance(text, str):
@@ -170,12 +186,16 @@ class GPT2(Model):
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else whole_numbers(prompt)
         if not ids:
-            start = self.config.bos_token_id
-            start = start if start is not None else next(iter(self.config.eos_token_ids), None)
+            start = generation_config.start(self.generation_config, self.config)
             if start is None:
                 raise ValueError("an empty prompt needs a model with a bos_token_id or eos_token_id to start from")
+            if not 0 <= start < self.config.vocab_size:
+                rule = (
+                    f"bos_token_id must be between 0 and {self.config.vocab_size - 1} for an empty prompt to start from"
+                )
+                raise ValueError(f"{rule}, got {start}")
             return [start]
         if len(ids) > self.config.n_positions:
             raise ValueError(
@@ -184,9 +204,12 @@ class GPT2(Model):
         self.check_ids(ids)
         return ids
 
-    def options(self, names: dict[str, Any]) -> tuple[tuple[str, ...], Options]:
-        """(stop strings, checked options), the model's own end-of-text filled in where none was named."""
-        names = dict(names)
+    def options(self, names: dict[str, Any], longest: int = 0) -> tuple[tuple[str, ...], Options]:
+        """(stop strings, checked options), the model's own end-of-text filled in where none was named.
+
+        `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
+        """
+        names = generation_config.asked(self.generation_config, names, longest)
         stop = names.pop("stop_strings", None)
         stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
         if any(not isinstance(one, str) or not one for one in stop):
@@ -196,8 +219,10 @@ class GPT2(Model):
         if automaton is not None:
             names["constraint"] = automaton
         if "eos_token_id" not in names:
-            eos = [token for token in self.config.eos_token_ids if 0 <= token < self.config.vocab_size]
-            names["eos_token_id"] = tuple(eos) or None
+            names["eos_token_id"] = self.eos_token_ids or None
+        pad = self.generation_config.get("pad_token_id")
+        if "pad_token_id" not in names and pad is not None and 0 <= pad < self.config.vocab_size:
+            names["pad_token_id"] = pad
         options = Options.from_names(names)
         options.check_vocabulary(self.config.vocab_size)
         return stop, options
@@ -241,7 +266,7 @@ class GPT2(Model):
     def _word_ids(self, words: Any) -> Any:
         """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
         if isinstance(words, str):
-            return self.tokenizer.encode(words)
+            return self.tokenizer.encode(words, add_special_tokens=False)
         several = words if isinstance(words, (list, tuple)) else None
         return words if several is None else [self._word_ids(one) if isinstance(one, str) else one for one in several]
 

@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import codecs
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import tokenizers
 
+from . import tokenizer_files
 from .config import Config
-
-END_OF_TEXT = "<|endoftext|>"
-PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+from .tokenizer_marks import END_OF_TEXT
 
 
 class Tokenizer:
-    """Encodes any text without loss, and decodes any ids; ``<|endoftext|>`` in a text is its one special id."""
+    """Encodes any text without loss, and decodes any ids; marks in a text, like ``<|endoftext|>``, are an id each.
 
-    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+    `ids_of_model` is how many ids the model has: a text that holds a mark above them is refused.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, ids_of_model: int | None = None) -> None:
         inner.no_padding()
         inner.no_truncation()
-        self.inner = inner
+        self.inner, self.ids_of_model = inner, ids_of_model
         self._bytes_of: dict[int, bytes] = {}
         vocabulary = inner.get_vocab(with_added_tokens=False)
-        self._lossless = all(letter in vocabulary for letter in BYTE_OF_LETTER)
-        self._special = {i: token.content.encode() for i, token in inner.get_added_tokens_decoder().items()}
+        self._unspeakable = {byte for letter, byte in BYTE_OF_LETTER.items() if letter not in vocabulary}
 
     @classmethod
     def from_folder(cls, folder: Path, config: Config | None = None) -> Tokenizer:
-        """The tokenizer of a model's folder, from whichever files are there.
+        """The tokenizer of a model's folder, as transformers reads it from whichever files are there.
 
         They are, in this order: ``tokenizer.json``; ``vocab.json`` with ``merges.txt``; OpenAI's ``encoder.json``
-        with ``vocab.bpe``. ``FileNotFoundError`` when none is; ``ValueError`` when one is broken, or makes ids that
-        the model of `config` doesn't have.
+        with ``vocab.bpe``; and beside them what adds marks (see `tokenizer_files`). ``FileNotFoundError`` when none
+        is; ``ValueError`` when one is broken. Marks and words that the model of `config` has no ids for are no fault
+        until a text holds one; bytes are.
         """
-        whole = folder / "tokenizer.json"
-        if whole.is_file():
-            tokenizer = cls(_read(whole))
-        else:
-            for vocab, merges in PAIRS:
-                if (folder / vocab).is_file() and (folder / merges).is_file():
-                    tokenizer = cls(_build(folder / vocab, folder / merges))
-                    break
-            else:
-                wanted = ", ".join(["tokenizer.json", *(" + ".join(pair) for pair in PAIRS)])
-                raise FileNotFoundError(f"{folder} holds no tokenizer; one of these is needed: {wanted}")
-        if config is not None and tokenizer.size > config.vocab_size:
+        tokenizer = cls(tokenizer_files.build(folder), None if config is None else config.vocab_size)
+        vocabulary = tokenizer.inner.get_vocab(with_added_tokens=False)
+        largest = max((vocabulary.get(letter, 0) for letter in BYTE_OF_LETTER), default=0)
+        if config is not None and largest >= config.vocab_size:  # any text may need a byte
             raise ValueError(f"{folder}: the tokenizer has {tokenizer.size} ids, the model {config.vocab_size}")
         return tokenizer
 
@@ -65,21 +58,37 @@ class Tokenizer:
         """The ids of marks, which are no text: ``<|endoftext|>`` and what a tokenizer has added of its kind."""
         return [token for token, added in self.inner.get_added_tokens_decoder().items() if added.special]
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text. Nothing is added at its ends.
+    @property
+    def ids(self) -> list[int]:
+        """Every id that stands for something, in order."""
+        return sorted(set(self.inner.get_vocab(with_added_tokens=True).values()))
 
-        ``ValueError`` for text that UTF-8 can't carry, or that the vocabulary can't: it may lack some bytes.
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids of a text, as transformers' ``tokenizer(text)["input_ids"]``.
+
+        What ``add_bos_token`` and its like in the tokenizer's files put around a text is there too, unless
+        `add_special_tokens` is off: a part of a text gets nothing at its ends. ``ValueError`` for text that UTF-8
+        can't carry, or that the vocabulary can't: it may lack some bytes; and for a mark that the model has no id for.
         """
         try:
-            ids: list[int] = self.inner.encode(text, add_special_tokens=False).ids
+            ids: list[int] = self.inner.encode(text, add_special_tokens=add_special_tokens).ids
         except (UnicodeEncodeError, TypeError):
             raise ValueError("text must be valid Unicode, got a lone surrogate") from None
-        if not self._lossless and b"".join(map(self.bytes_of, ids)) != text.encode():
+        if self._unspeakable and not self._unspeakable.isdisjoint(text.encode()) and not self._carries(text, ids):
             raise ValueError(
                 f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
                 f"carry {text[:40]!r}"
             )
+        if self.ids_of_model is not None and ids and max(ids) >= self.ids_of_model:
+            raise ValueError(
+                f"the text holds {self.inner.id_to_token(max(ids))!r}, id {max(ids)} of the tokenizer, but the model "
+                f"has {self.ids_of_model} ids"
+            )
         return ids
+
+    def _carries(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether ids stand for all of a text but white space, which marks may swallow and prefixes add."""
+        return b"".join(b"".join(map(self.bytes_of, ids)).split()) == b"".join(text.encode().split())
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, ``<|endoftext|>`` included; bytes that are no UTF-8 become U+FFFD."""
@@ -90,14 +99,17 @@ class Tokenizer:
         return [self.bytes_of(token).decode("utf-8", errors="replace") for token in ids]
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that one id stands for; none for an id that the vocabulary leaves free."""
-        if token in self._special:
-            return self._special[token]
+        """The bytes that one id stands for; none for an id that the vocabulary leaves free.
+
+        A token whose letters all stand for bytes is those bytes, and any other its own text, marks included: as the
+        tokenizers library's byte-level decoder has it. ``ValueError`` for what can be no id at all.
+        """
         if token not in self._bytes_of:
+            if not 0 <= token <= tokenizer_files.LARGEST_ID:
+                raise ValueError(f"ids must be between 0 and {tokenizer_files.LARGEST_ID}, got {token}")
             letters = self.inner.id_to_token(int(token)) or ""
-            self._bytes_of[token] = b"".join(
-                bytes([BYTE_OF_LETTER[letter]]) if letter in BYTE_OF_LETTER else letter.encode() for letter in letters
-            )
+            spelt = [BYTE_OF_LETTER.get(letter, -1) for letter in letters]
+            self._bytes_of[token] = letters.encode() if -1 in spelt else bytes(spelt)
         return self._bytes_of[token]
 
     def streamer(self) -> TextStreamer:
@@ -129,31 +141,3 @@ def _letters() -> dict[str, int]:
 
 
 BYTE_OF_LETTER = _letters()
-
-
-def _read(path: Path) -> tokenizers.Tokenizer:
-    try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{path} is not a sound tokenizer file: {first_line(error)}") from None
-
-
-def first_line(error: Exception) -> str:
-    """An error's first line: the library's longer ones list every alternative that it tried."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _build(vocab: Path, merges: Path) -> tokenizers.Tokenizer:
-    try:
-        table = json.loads(vocab.read_text(encoding="utf-8"))
-        lines = merges.read_text(encoding="utf-8").split("\n")
-        halves = [line.split() for line in lines if line.strip() and not line.startswith("#version")]
-        pairs = [(left, right) for left, right in halves]
-        inner = tokenizers.Tokenizer(tokenizers.models.BPE(table, pairs))
-    except Exception as error:  # the library raises plain Exception
-        raise ValueError(f"{vocab} and {merges.name} are not a sound BPE vocabulary: {first_line(error)}") from None
-    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = tokenizers.decoders.ByteLevel()
-    if END_OF_TEXT in table:
-        inner.add_special_tokens([tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)])
-    return inner

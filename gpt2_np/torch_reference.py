@@ -7,18 +7,19 @@ The notebook's algorithms stand at the end, as a notebook writes them: no cache,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, DynamicCache, GPT2LMHeadModel
+from transformers import AutoTokenizer, DynamicCache, GenerationConfig, GPT2LMHeadModel
 from transformers.utils import logging
 
 from . import hub, weights
 from .config import Config
-from .session import Model, Session
+from .session import Model, Session, check_vocabulary
 from .taps import Tap, no_tap
 
 Array = np.ndarray
@@ -30,6 +31,7 @@ class TorchModel(Model):
 
     torch_model: GPT2LMHeadModel
     device: str
+    own_settings: GenerationConfig  # as transformers read them from the folder
 
     @classmethod
     def load(cls, name: str | Path | None, *, dtype: str = "float32", device: str = "cpu") -> Any:
@@ -42,6 +44,7 @@ class TorchModel(Model):
         config = Config.from_file(folder / "config.json")
         model = cls(weights.load(folder, config), config, folder=folder)
         model.torch_model, model.device = load_torch(folder, dtype, device), device
+        model.own_settings = copy.deepcopy(model.torch_model.generation_config)
         model.backend = "torch"
         return model
 
@@ -62,6 +65,7 @@ class TorchModel(Model):
         """As `Model.forward`. `cache` is a torch cache; activations can't be tapped here."""
         if tap is not no_tap:
             raise ValueError("activations are captured and edited on --backend numpy, not on torch")
+        check_vocabulary(ids, self.config)
         extra = {} if token_type_ids is None else {"token_type_ids": self._tensor(token_type_ids)}
         with torch.inference_mode():
             out = self.torch_model(
@@ -82,6 +86,10 @@ class TorchModel(Model):
         with torch.inference_mode():
             return self.torch_model.lm_head(self._tensor(x)).cpu().numpy()
 
+    def check_logits(self, logits: Array, ids: Array, **about: Any) -> None:
+        """As `Model.check_logits`, which here can't name the layer."""
+        super().check_logits(logits, ids, again=False)
+
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> TorchSession:
         """A session on torch: the same steps, torch's logits."""
         return TorchSession(self, self.config.n_positions if capacity is None else capacity, tap)
@@ -89,17 +97,33 @@ class TorchModel(Model):
     def transformers_generate(self, prompt: Sequence[int], seed: int = 0, **options: Any) -> list[list[int]]:
         """What transformers' own ``generate`` adds to a prompt, one list of ids for each returned sequence.
 
-        Nothing is on that was not asked for: its top-50 and the model's own settings are off.
+        Nothing is on that was not asked for: its top-50 and the model's own settings are off. With
+        ``generation_config=True`` the model's own settings are on, as transformers read them.
         """
         torch.manual_seed(seed)
-        eos = options.pop("eos_token_id", None)
-        self.torch_model.generation_config.eos_token_id = None
-        settings = {"top_k": 0, "do_sample": False, "pad_token_id": 0, "eos_token_id": eos} | options
+        own = self.own_settings
+        settings: dict[str, Any] = {"do_sample": False, "eos_token_id": None}
+        if options.pop("generation_config", False):
+            settings = {"eos_token_id": own.eos_token_id, "num_return_sequences": 1}
+            self.torch_model.generation_config = copy.deepcopy(own)
+        else:
+            self.torch_model.generation_config, own = GenerationConfig(), GenerationConfig()
+        settings |= {"top_k": 0 if own.top_k is None else own.top_k}
+        settings |= {"pad_token_id": 0 if own.pad_token_id is None else own.pad_token_id} | options
         ids = self._tensor(np.array([prompt]))
         with torch.inference_mode():
             model: Any = self.torch_model
             out = model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-        return [row[: row.index(eos) + 1] if eos in row else row for row in out[:, len(prompt) :].tolist()]
+        eos = settings["eos_token_id"]
+        ends = {eos} if isinstance(eos, int) else {*(eos or ())}
+        return [cut(row, ends) for row in out[:, len(prompt) :].tolist()]
+
+    @property
+    def transformers_eos(self) -> tuple[int, ...]:
+        """The ids that end a text in transformers, of those that the model has."""
+        eos = self.own_settings.eos_token_id
+        several = [] if eos is None else [eos] if isinstance(eos, int) else eos
+        return tuple(token for token in several if 0 <= token < self.config.vocab_size)
 
     def transformers_ids(self, text: str) -> list[int]:
         """A text's ids by transformers' tokenizer of the same folder."""
@@ -150,7 +174,9 @@ class TorchSession(Session):
             states["ln_final.out"] = out.hidden_states[-1]
             logits.append(out.logits[0, -1].cpu().numpy())
             seen.append([states[name][0].cpu().numpy() for name in names])
-        return np.stack(logits), [list(rows) for rows in zip(*seen, strict=True)]
+        found = np.stack(logits)
+        self.model.check_logits(found, np.empty((len(found), 0), np.int64))
+        return found, [list(rows) for rows in zip(*seen, strict=True)]
 
     def _start(self, rows: int) -> None:
         if not self.caches:
@@ -159,21 +185,25 @@ class TorchSession(Session):
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         rows = [np.asarray(row, np.int64) for row in ids]
         self._start(len(rows))
-        return [
-            self.model.forward(row[None], cache=cache, last_only=last_only)
-            for row, cache in zip(rows, self.caches, strict=True)
-        ]
+        found = []
+        for row, cache in zip(rows, self.caches, strict=True):
+            found.append(self.model.forward(row[None], cache=cache, last_only=last_only))
+            self.model.check_logits(found[-1], row[None])
+        return found
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``."""
-        import copy
-
         self.caches = [copy.deepcopy(self.caches[int(row)]) for row in rows]
 
     def rewind(self, counts: Sequence[int] | Array | int) -> None:
         """Forget each row's last ``counts[row]`` ids."""
         for cache, count in zip(self.caches, np.broadcast_to(counts, len(self.caches)), strict=True):
             cache.crop(-int(count))
+
+
+def cut(row: list[int], ends: set[int]) -> list[int]:
+    """A row up to its first end-of-text, that one included."""
+    return row[: next((place for place, token in enumerate(row) if token in ends), len(row)) + 1]
 
 
 def load_torch(folder: Path, dtype: str, device: str) -> GPT2LMHeadModel:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from .config import Config
 from .files import let_go, mapped, shards
+from .other_weights import instead, pretender
 from .params import Params, assemble, shapes
 
 Array = np.ndarray
@@ -23,31 +26,22 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.flo
 MATRICES = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 # Causal-mask buffers of old checkpoints and the constants of xIELU: no parameters.
 BUFFERS = re.compile(r"h\.\d+\.(attn\.(bias|masked_bias)|mlp\.act\.(beta|eps))")
-HOW_TO_CONVERT = (
-    'convert it where torch is installed: python -c "from transformers import GPT2LMHeadModel as M; '
-    "M.from_pretrained('FOLDER').save_pretrained('FOLDER')\""
-)
+GPT2S = re.compile(r"(transformer\.)?(wte|wpe|ln_f|h\.\d+\.(attn|mlp|ln_1|ln_2))\b.*")
+MOST = 40  # faults that one message lists
 
 
 def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     """The parameters in a model's folder, as float32; F32 files are memory-mapped, read-only, and not copied.
 
-    Accepts the official layout, ``save_pretrained``'s (names prefixed ``transformer.``) and shards with an index.
-    ``ValueError`` lists every missing, unexpected, mis-shaped or not finite tensor at once; ``FileNotFoundError``
-    when the folder has no safetensors. With `to_convert` the process doesn't hold on to the mapped memory, tensor by
-    tensor: what is converted piece by piece then needs no more than the pieces.
+    Accepts the official layout, ``save_pretrained``'s (names prefixed ``transformer.``), shards with an index, and
+    all else that transformers' ``GPT2LMHeadModel`` makes the same model of (see `read` and `untie`). ``ValueError``
+    lists every missing, mis-shaped or not finite tensor at once, and then those that are no GPT-2's, which are passed
+    over otherwise; ``FileNotFoundError`` when the folder has no safetensors. With `to_convert` the process doesn't
+    hold on to the mapped memory, tensor by tensor: what is converted piece by piece then needs no more than the pieces.
     """
-    found = {}
-    for file in files(folder):
-        for name, tensor in open_safetensors(file, large_pages=not to_convert).items():
-            official = name.removeprefix("transformer.")
-            if BUFFERS.fullmatch(official):
-                continue
-            if official in found:
-                raise ValueError(f"{file}: tensor {official} is there twice")
-            found[official] = tensor
+    found, strays = read(folder, config, large_pages=not to_convert)
     untied = untie(found, config)
-    check(found, config, untied, folder)
+    check(found, strays, config, untied, folder)
     tensors = {name: as_float32(found[name], outputs_down=bool(MATRICES.search(name))) for name in found}
     bad = []
     for name, array in tensors.items():
@@ -58,6 +52,44 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     if bad:
         raise ValueError(f"{folder}: weights must be finite, got NaN or infinity in {', '.join(bad)}")
     return assemble(tensors, config)
+
+
+def read(folder: Path, config: Config, *, large_pages: bool = True) -> tuple[dict[str, tuple[str, Array]], list[str]]:
+    """The stored tensors of a folder by their official names, and the names of those that are no GPT-2's.
+
+    A name may have the prefix ``transformer.`` once, twice or not at all, as transformers has it: other heads, and
+    what other savers add, are no part of the language model. ``ValueError`` for a tensor that is there twice, unlike.
+    """
+    opened = [(file, open_safetensors(file, large_pages=large_pages)) for file in files(folder)]
+    layers = min(config.n_layer, 1 + sum(len(tensors) for _, tensors in opened))  # n_layer may be any number
+    ours = {*shapes(replace(config, n_layer=layers)), "lm_head.weight"}
+    found: dict[str, tuple[str, Array]] = {}
+    strays = []
+    for file, tensors in opened:
+        for name, tensor in tensors.items():
+            official = official_name(name, ours)
+            if official is None:
+                if not BUFFERS.fullmatch(name.removeprefix("transformer.").removeprefix("transformer.")):
+                    strays.append(name.removeprefix("transformer."))
+            elif official in found and not alike(found[official], tensor):
+                raise ValueError(f"{file}: tensor {official} is there twice, with different values")
+            else:
+                found[official] = tensor
+    return found, strays
+
+
+def official_name(name: str, ours: Collection[str]) -> str | None:
+    """Which of `ours` transformers takes a stored tensor for; None where it takes it for none."""
+    once = name.removeprefix("transformer.")
+    twice = once.removeprefix("transformer.")
+    if once in ours:
+        return once
+    return twice if twice in ours and twice != "lm_head.weight" else None
+
+
+def alike(one: tuple[str, Array], other: tuple[str, Array]) -> bool:
+    """Whether two stored tensors are the same, to the bit."""
+    return one[0] == other[0] and np.array_equal(one[1], other[1])
 
 
 def files(folder: Path) -> list[Path]:
@@ -71,13 +103,7 @@ def files(folder: Path) -> list[Path]:
             if not (folder / shard).is_file():
                 raise FileNotFoundError(f"{folder}: shard {shard!r} is missing; the index names it")
         return [folder / shard for shard in names]
-    pickled = sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt*")) + sorted(folder.glob("*.ckpt*"))
-    if pickled:
-        raise FileNotFoundError(
-            f"{folder} holds {pickled[0].name} but no model.safetensors; pickle files are never "
-            f"opened; {HOW_TO_CONVERT}"
-        )
-    raise FileNotFoundError(f"{folder} holds no model.safetensors")
+    raise FileNotFoundError(instead(folder))
 
 
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
@@ -91,10 +117,13 @@ def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple
             with safe_open(path, framework="numpy"):
                 pass
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
+            raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
         header_size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(header_size))
     data = mapped(path, large_pages=large_pages)
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    if data.nbytes < 8 + header_size + max(ends, default=0):
+        raise ValueError(f"{path} became shorter while it was read")
     tensors = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -108,32 +137,37 @@ def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple
 def untie(found: dict[str, tuple[str, Array]], config: Config) -> bool:
     """Whether the head is a matrix of its own; a stored copy of a tied ``wte.weight`` is dropped from `found`.
 
-    A configuration that ties, with a head in the file that differs, means an untied head (as in transformers).
+    A configuration that ties, with a head in the file that differs, means an untied head (as in transformers); one
+    with the head alone, as ``save_model`` of safetensors may leave it, means that the embedding is the same matrix.
     """
     if not config.tie_word_embeddings:
         return True
-    if "lm_head.weight" not in found or "wte.weight" not in found:
+    if "lm_head.weight" not in found:
         return False
-    (_, head), (_, wte) = found["lm_head.weight"], found["wte.weight"]
-    if not np.array_equal(head, wte):
+    if "wte.weight" not in found:
+        found["wte.weight"] = found.pop("lm_head.weight")
+        return False
+    if not alike(found["lm_head.weight"], found["wte.weight"]):
         return True
     del found["lm_head.weight"]
     return False
 
 
-def check(found: dict[str, tuple[str, Array]], config: Config, untied: bool, folder: Path) -> None:
-    """``ValueError`` with everything that is wrong, in one line."""
+def check(
+    found: dict[str, tuple[str, Array]], strays: Sequence[str], config: Config, untied: bool, folder: Path
+) -> None:
+    """``ValueError`` with everything that is wrong, in one line. Strays alone are no fault."""
+    fault = f"{folder}: the weights don't fit config.json"
+    if not found and strays:
+        raise ValueError(f"{fault}: no tensor has a name of GPT-2's, such as wte.weight; {foreign(strays)}")
     layers = {name.split(".")[1] for name in found if name.startswith("h.")}
     if config.n_layer > max(1, 2 * len(layers)):  # a list of what is missing would say less, and may have no end
-        raise ValueError(
-            f"{folder}: the weights don't fit config.json: n_layer is {config.n_layer}, but there are "
-            f"tensors of {len(layers)} layers"
-        )
+        also = f"; unexpected {strays[0]}" if strays else ""
+        raise ValueError(f"{fault}: n_layer is {config.n_layer}, but there are tensors of {len(layers)} layers{also}")
     expected = shapes(config)
     if untied:
         expected["lm_head.weight"] = (config.vocab_size, config.n_embd)
     problems = [f"missing {name}" for name in expected if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in expected]
     for name, shape in expected.items():
         stored, tensor = found.get(name, ("F32", None))
         if stored not in DTYPES:
@@ -141,7 +175,17 @@ def check(found: dict[str, tuple[str, Array]], config: Config, untied: bool, fol
         elif tensor is not None and tensor.shape != shape:
             problems.append(f"{name} must be {shape}, got {tensor.shape}")
     if problems:
-        raise ValueError(f"{folder}: the weights don't fit config.json: {'; '.join(problems)}")
+        problems = [*problems[:MOST], *(f"unexpected {name}" for name in strays[:MOST])]
+        raise ValueError(f"{fault}: {'; '.join(problems)}")
+
+
+def foreign(strays: Sequence[str]) -> str:
+    """What a file of strays holds, in words: a prefix that some saver put before every name, or other names."""
+    for name in strays:
+        if known := GPT2S.search(name):
+            prefix = name[: known.start()]
+            return f"the file has {name!r}: take the prefix {prefix!r} off its names"
+    return f"the file has {strays[0]!r}"
 
 
 def as_float32(stored: tuple[str, Array], *, outputs_down: bool = False) -> Array:

@@ -91,6 +91,65 @@ def test_what_cannot_be_run_is_refused_by_name(fields: dict, message: str) -> No
         Config.from_dict(fields)
 
 
+HARMLESS = {
+    "loss_type": "ForCausalLMLoss",
+    "xla_device": True,
+    "unsloth_version": "2024.9",
+    "hidden_dropout": 0.1,
+    "attention_dropout": 0.1,
+    "use_flash_attention": True,
+    "vocab_file": "vocab.json",
+    "trl": {"a": 1},
+    "num_key_value_heads": 12,
+    "head_dim": 64,
+    "intermediate_size": 3072,
+    "position_embedding_type": "absolute",
+    "attention_bias": True,
+    "rope_theta": None,
+    "sliding_window": None,
+    "num_experts": 0,
+}
+
+
+def test_keys_that_change_nothing_are_passed_over_and_listed() -> None:
+    assert Config.from_dict(HARMLESS) == Config()
+    assert Config.passed_over(HARMLESS | {"n_layer": 3, "use_cache": True, "_name_or_path": "x"}) == [
+        name for name, value in HARMLESS.items() if value
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("rope_theta", 10000.0),
+        ("rope_scaling", {"type": "linear"}),
+        ("partial_rotary_factor", 0.5),
+        ("attn_logit_softcapping", 50.0),
+        ("final_logit_softcapping", 30.0),
+        ("num_key_value_heads", 2),
+        ("multi_query", True),
+        ("head_dim", 128),
+        ("sliding_window", 256),
+        ("attention_types", [[["global", "local"], 6]]),
+        ("alibi", True),
+        ("position_embedding_type", "rotary"),
+        ("rms_norm_eps", 1e-6),
+        ("layer_norm_eps", 1e-6),
+        ("num_local_experts", 8),
+        ("attention_bias", False),
+        ("use_parallel_residual", True),
+        ("hidden_act", "silu"),
+        ("intermediate_size", 5),
+        ("logit_scale", 0.5),
+        ("transformers_weights", "other.safetensors"),
+    ],
+)
+def test_keys_that_ask_for_another_forward_pass_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name) as error:
+        Config.from_dict({name: value})
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "{", "[1]", "null", '"gpt2"', "\xff", "[" * 100_000, '{"n_layer": ' + "9" * 5000 + "}"],

@@ -135,7 +135,12 @@ def test_an_official_name_fetches_what_is_needed_and_no_more(stand_in, small: Pa
     first = locate("gpt2", tmp_path / "cache", stand_in.address)
     folder = Path(first.stdout.strip())
     assert first.returncode == 0, first.stderr
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
     assert (folder / "model.safetensors").read_bytes() == (small / "model.safetensors").read_bytes()
     assert all((tmp_path / "cache") in path.resolve().parents for path in folder.iterdir())
 
@@ -148,6 +153,26 @@ def test_the_cache_answers_without_a_network(stand_in, small: Path, tmp_path: Pa
     offline = locate("someone/small", tmp_path / "cache", "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
     assert first.stdout == again.stdout == offline.stdout != ""
     assert len(stand_in.asked) == asked
+
+
+def test_marks_and_generation_settings_come_along(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/marked", small, "vocab.json", "merges.txt", *hub.EXTRAS)
+    folder = Path(locate("someone/marked", tmp_path / "cache", stand_in.address).stdout.strip())
+    assert {path.name for path in folder.iterdir()} >= set(hub.EXTRAS)
+
+
+def test_a_cache_without_marks_is_completed_where_somebody_answers(stand_in, small: Path, tmp_path: Path) -> None:
+    publish(stand_in, "someone/marked", small, "tokenizer.json", *hub.EXTRAS)
+    cache, address = tmp_path / "cache", stand_in.address
+    folder = Path(locate("someone/marked", cache, address).stdout.strip())
+    (folder / "added_tokens.json").unlink()
+    for nobody, variables in (("http://127.0.0.1:9", {}), (address, {"HF_HUB_OFFLINE": "1"})):
+        assert locate("someone/marked", cache, nobody, **variables).stdout.strip() == str(folder)
+        assert not (folder / "added_tokens.json").exists()
+    asked = len(stand_in.asked)
+    assert locate("someone/marked", cache, address).stdout.strip() == str(folder)
+    assert (folder / "added_tokens.json").is_file()
+    assert len(stand_in.asked) > asked
 
 
 def test_an_index_that_points_elsewhere_fetches_nothing_more(stand_in, small: Path, tmp_path: Path) -> None:
@@ -173,6 +198,7 @@ def test_shards_and_the_older_tokenizer_files(stand_in, small: Path, tmp_path: P
     folder = Path(locate("someone/sharded", tmp_path / "cache", stand_in.address).stdout.strip())
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
+        "generation_config.json",
         "merges.txt",
         "model-1.safetensors",
         "model.safetensors.index.json",

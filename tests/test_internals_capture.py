@@ -137,12 +137,12 @@ def test_writing_whole_files(tmp_path: Path) -> None:
 
 
 class Letters:
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return [ord(letter) % 31 for letter in text]
 
 
 class Words:
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
         return [len(word) for word in text.split()]
 
 

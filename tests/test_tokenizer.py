@@ -113,6 +113,13 @@ def test_a_tokenizer_larger_than_the_model_is_refused(bpe: Path) -> None:
         Tokenizer.from_folder(bpe, Config(vocab_size=30))
 
 
+def test_words_that_the_model_lacks_are_refused_where_a_text_needs_it(bpe: Path) -> None:
+    tokenizer = Tokenizer.from_folder(bpe, Config(vocab_size=257))
+    assert tokenizer.encode("x")
+    with pytest.raises(ValueError, match=r"the text holds '.*', id \d+ of the tokenizer, but the model has 257 ids"):
+        tokenizer.encode("the cat sat on the mat")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [

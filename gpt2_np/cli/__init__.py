@@ -77,6 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(128 + signal.SIGPIPE)
     except (ValueError, OSError) as error:
         refuse(in_words(error))
+    except RecursionError:
+        refuse("what was given is nested too deeply")
     except MemoryError as error:
         refuse(f"there is not enough memory: {error}" if str(error) else "there is not enough memory")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import click
 
 from .options import GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import compiling
 
 
@@ -46,7 +46,7 @@ def choose(
     if as_json:
         for one in ranked:
             print(
-                json.dumps(
+                dumps(
                     {
                         "choice": one.choice,
                         "index": one.index,
@@ -55,8 +55,7 @@ def choose(
                         "per_token": one.per_token,
                         "per_byte": one.per_byte,
                         "share": one.share,
-                    },
-                    ensure_ascii=False,
+                    }
                 )
             )
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..files import read_text
 from .options import grouped
 
 FORM = "Form of the text (one of these; without the prompt, so most begin with a space)"
@@ -22,7 +23,7 @@ class Schema(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value.strip() in ("true", "false") or value.lstrip().startswith("{"):
             return value
-        return Path(value).read_text(encoding="utf-8")
+        return read_text(Path(value))
 
 
 class File(click.ParamType):
@@ -31,7 +32,7 @@ class File(click.ParamType):
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return Path(value).read_text(encoding="utf-8")
+        return read_text(Path(value))
 
 
 def constraint_options(function: Callable[..., Any]) -> Callable[..., Any]:

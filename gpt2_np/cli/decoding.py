@@ -38,6 +38,8 @@ class JSONObject(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         try:
             found = json.loads(value)
+        except RecursionError:
+            self.fail("must be a JSON object, got one that is nested too deeply", param, ctx)
         except ValueError as error:
             self.fail(f"must be a JSON object: {error}", param, ctx)
         if not isinstance(found, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_whole
+from .plain import dumps
 
 if TYPE_CHECKING:
     from ..text import GPT2
@@ -30,7 +30,7 @@ def records(trace: Sequence[Any], gpt2: GPT2) -> list[dict[str, Any]]:
 
 def write_trace(path: Path, trace: Sequence[Any], gpt2: GPT2) -> None:
     """A trace as JSON, one object a line."""
-    lines = [json.dumps(entry, ensure_ascii=False) for entry in records(trace, gpt2)]
+    lines = [dumps(entry) for entry in records(trace, gpt2)]
     write_whole(path, "".join(f"{line}\n" for line in lines).encode())
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
@@ -16,6 +16,7 @@ from .decoding import ASSISTANCE, LENGTH, decoding_options
 from .decoding import EXAMPLES as DECODING_EXAMPLES
 from .explain import explained, write_trace
 from .options import DTYPES, GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import compiling
 
 OUTPUT = "Output"
@@ -45,6 +46,9 @@ EXAMPLES = {
     type=DTYPES,
     help="What the smaller model's weights are kept in.  [default: float32]",
 )
+@grouped(
+    "Sampling", "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
+)
 @constraint_options
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
 @grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
@@ -71,6 +75,9 @@ def generate(
 ) -> None:
     """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
     chosen = {name: value for name, value in options.items() if value is not None and value != ()}
+    if options["generation_config"]:  # its settings give way to what was typed, not to defaults
+        source = click.get_current_context().get_parameter_source
+        chosen = {name: value for name, value in chosen.items() if source(name) is not ParameterSource.DEFAULT}
     if stop_strings:
         chosen["stop_strings"] = stop_strings
     gpt2 = load(model, dtype, backend, device)
@@ -102,7 +109,7 @@ def generate(
                     fields["score"] = one.score
                 if one.assistance is not None:
                     fields["assistance"] = asdict(one.assistance)
-                print(json.dumps(fields, ensure_ascii=False))
+                print(dumps(fields))
             else:
                 if len(several) > 1:
                     score = "" if one.score is None else f", score {one.score:.4f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 import numpy as np
 
 from .options import GroupedCommand, grouped
+from .plain import dumps
 from .progress import bar
 from .readable import load_readable, readable_model_options
 
@@ -59,7 +59,7 @@ def answers(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def one_token(gpt2: GPT2, text: str) -> int:
     """The id of a text that is one token."""
-    ids = gpt2.tokenizer.encode(text)
+    ids = gpt2.tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
         pieces = " ".join(repr(piece) for piece in gpt2.tokenizer.tokens(ids))
         raise ValueError(f"an answer must be one token, got {text!r}, which is {len(ids)}: {pieces}")
@@ -80,7 +80,7 @@ def show(
     """A matrix of numbers as a table with named rows and columns, or as JSON beside `about`."""
     table = values.reshape(values.shape[0], -1)
     if as_json:
-        print(json.dumps(about | {"rows": row, "columns": column, "values": np.round(values, 6).tolist()}))
+        print(dumps(about | {"rows": row, "columns": column, "values": np.round(values, 6).tolist()}))
         return
     for name, value in about.items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
@@ -129,7 +129,7 @@ def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model
     words = [gpt2.tokenizer.tokens(row[:, 0]) for row in best]
     if as_json:
         print(
-            json.dumps(
+            dumps(
                 {
                     "tokens": tokens,
                     "labels": looked.labels,
@@ -161,10 +161,14 @@ def heads(
     from ..internals import heads as science
 
     gpt2 = load_readable(model, dtype)
-    ids = None if text is None else science.repeated(gpt2.tokenizer.encode(text), gpt2.prompt_ids("")[0])
+    ids = (
+        None
+        if text is None
+        else science.repeated(gpt2.tokenizer.encode(text, add_special_tokens=False), gpt2.prompt_ids("")[0])
+    )
     scores = science.all_head_scores(gpt2, ids, length=length, rows=rows, seed=seed)
     if as_json:
-        print(json.dumps({kind: np.round(values, 6).tolist() for kind, values in scores.items()}))
+        print(dumps({kind: np.round(values, 6).tolist() for kind, values in scores.items()}))
     else:
         for kind, values in scores.items():
             show(values, False, row="layer", column="head", kind=kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from .internals import draw, experiment, show
 from .options import grouped
+from .plain import dumps
 from .readable import load_readable
 
 
@@ -55,7 +55,7 @@ def circuits(
         for one in directions
     ]
     if as_json:
-        print(json.dumps({"layer": layer, "head": head, "kind": kind, "directions": rows}))
+        print(dumps({"layer": layer, "head": head, "kind": kind, "directions": rows}))
     else:
         for row in rows:
             for end, strength in zip(ends, (f"{row['strength']:.3f}", ""), strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import click
 
 from .internals import draw, experiment
 from .options import grouped
+from .plain import dumps
 from .progress import bar
 from .readable import load_readable
 
@@ -67,11 +67,7 @@ def neuron(
         )
     words = {"raises": gpt2.tokenizer.tokens(board.raises), "lowers": gpt2.tokenizer.tokens(board.lowers)}
     if as_json:
-        print(
-            json.dumps(
-                {"layer": layer, "neuron": neuron, "share_active": board.share_active, **words, "examples": found}
-            )
-        )
+        print(dumps({"layer": layer, "neuron": neuron, "share_active": board.share_active, **words, "examples": found}))
     else:
         print(f"active at {board.share_active:.2%} of positions")
         for name, tokens in words.items():
@@ -104,7 +100,7 @@ def tune(
     labels = looked["logit lens"].labels
     if as_json:
         numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}
-        print(json.dumps({"lens": str(lens), "streams": labels} | numbers))
+        print(dumps({"lens": str(lens), "streams": labels} | numbers))
     else:
         print(f"{lens}: nats between what each layer would say and the output, on the corpus's first text")
         for at, label in enumerate(labels):
@@ -152,7 +148,7 @@ def steer(
         options |= {"do_sample": True, "seed": seed}
     models = {"plain": gpt2, "steered": steered(gpt2, vector, layer, scale)}
     texts = {name: one.generate(prompt, **options).text for name, one in models.items()}
-    print(json.dumps(texts) if as_json else "\n".join(f"--- {name}\n{prompt}{text}" for name, text in texts.items()))
+    print(dumps(texts) if as_json else "\n".join(f"--- {name}\n{prompt}{text}" for name, text in texts.items()))
     effect = gpt2.params.lm_head @ (vector * gpt2.params.ln_f.weight)
     order = [*effect.argsort()[::-1][:12].tolist(), *effect.argsort()[:12].tolist()]
     words = gpt2.tokenizer.tokens(order)
@@ -195,4 +191,4 @@ def capture(
             progress=progress.update,
         )
     about = {"folder": str(folder), "texts": len(captured), "chunks": len(captured.chunks), "names": captured.names}
-    print(json.dumps(about) if as_json else f"{folder}: {len(captured):,} texts in {len(captured.chunks)} chunks")
+    print(dumps(about) if as_json else f"{folder}: {len(captured):,} texts in {len(captured.chunks)} chunks")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from .options import GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import compiling
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 
 @click.command(cls=GroupedCommand, short_help="Show the likeliest next tokens.")
@@ -21,7 +26,9 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
     gpt2 = load(model, dtype, backend, device)
     compiling(gpt2)
     ids = gpt2.prompt_ids(prompt)
-    scores = gpt2(ids)[-1].astype(np.float64)
+    found = gpt2(ids)
+    gpt2.check_logits(found, np.array([ids]))
+    scores = found[-1].astype(np.float64)
     p = np.exp(scores - scores.max())
     p /= p.sum()
     best = np.argsort(-scores, kind="stable")[:top].tolist()
@@ -36,7 +43,7 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
     ]
     if as_json:
         about = {"prompt": prompt, "ids": ids, "vocabulary": len(scores), "top": rows}
-        print(json.dumps(about | {"min": float(scores.min()), "max": float(scores.max())}, ensure_ascii=False))
+        print(dumps(about | {"min": float(scores.min()), "max": float(scores.max())}))
         return
     print(f"{len(ids)} tokens in, {len(scores):,} logits out, from {scores.min():.2f} to {scores.max():.2f}\n")
     width = max(len(repr(row["token"])) for row in rows)
@@ -54,6 +61,7 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
 @model_options
 def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None) -> None:
     """A model's sizes, its number of parameters, and where its files are."""
+    from ..generation_config import settings
     from ..hub import locate
     from ..params import flatten
     from ..weights import files
@@ -63,7 +71,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     count = sum(array.size for _, array in flatten(gpt2.params))
     folder = locate(model)
     on_disk = {path.name: path.stat().st_size for path in files(folder)}
-    fields = {
+    fields: dict[str, Any] = {
         "model": model,
         "folder": str(folder),
         "parameters": count,
@@ -76,9 +84,11 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
         "activation_function": config.activation_function,
         "tie_word_embeddings": gpt2.params.lm_head is gpt2.params.wte,
         "files": on_disk,
-    }
+        "eos_token_id": list(gpt2.eos_token_ids),
+        "generation_config": settings(gpt2.generation_config),
+    } | passed_over(folder, config)
     if as_json:
-        print(json.dumps(fields))
+        print(dumps(fields))
         return
     print(f"{model}: {count:,} parameters in {folder}\n")
     for name in ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "vocab_size", "activation_function"):
@@ -86,3 +96,24 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     for name, size in on_disk.items():
         print(f"  {name:<20} {size / 2**20:,.1f} MiB")
     print(f"  {'in memory, float32':<20} {4 * count / 2**20:,.1f} MiB")
+    ends = ", ".join(
+        f"{token} {gpt2.tokenizer.decode([token])!r}" if gpt2.has_tokenizer else str(token)
+        for token in gpt2.eos_token_ids
+    )
+    print(f"  {'texts end with':<20} {ends or 'nothing'}")
+    if fields["generation_config"]:
+        shown = ", ".join(f"{name} {value!r}" for name, value in fields["generation_config"].items())
+        print(f"  {'generation config':<20} {shown} (used with --generation-config)")
+    for name in ("ignored_keys", "ignored_tensors"):
+        if fields[name]:
+            print(f"  {name.replace('_', ' '):<20} {', '.join(fields[name])}")
+
+
+def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:
+    """What a folder holds that means nothing to GPT-2: keys of its config.json, and tensors."""
+    from ..config import Config
+    from ..files import read_object
+    from ..weights import read
+
+    keys = Config.passed_over(read_object(folder / "config.json"))
+    return {"ignored_keys": keys, "ignored_tensors": read(folder, config)[1]}

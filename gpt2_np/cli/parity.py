@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 
 from ..files import read_text
 from .options import GroupedCommand, grouped
+from .plain import dumps
 
 
 class ParityGroup(GroupedCommand, click.Group):
@@ -73,7 +73,7 @@ def parity(
     for check in run(model, device=device, prompts=texts, seed=seed, backend=backend, **more):
         counts[check.verdict] += 1
         if as_json:
-            print(json.dumps(dataclasses.asdict(check)), flush=True)
+            print(dumps(dataclasses.asdict(check)), flush=True)
             continue
         distances = "" if check.ours is None else f"  from float64: ours {check.ours:.1e}, torch {check.theirs:.1e}"
         figure = f"{check.difference:.1e} at {check.where}" if check.where else ""
@@ -122,7 +122,7 @@ def check(folder: Path, against: Path, as_json: bool) -> None:
     wrong = [one for one in checks if not one.passed]
     for one in checks if as_json else wrong:
         print(
-            json.dumps(dataclasses.asdict(one))
+            dumps(dataclasses.asdict(one))
             if as_json
             else f"{one.name:<40} {one.difference:.2e} off at {one.where or 'a token'}  {one.note}"
         )

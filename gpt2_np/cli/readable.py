@@ -40,6 +40,10 @@ def readable_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def load_readable(model: str, dtype: str) -> GPT2:
     """The model that the options name, on the readable path: nothing to compile."""
+    import numpy as np
+
     from ..text import GPT2
 
+    # What overflows is told in the end, once, rather than by NumPy's warnings on the way.
+    click.get_current_context().with_resource(np.errstate(over="ignore", invalid="ignore", divide="ignore"))
     return GPT2.from_pretrained(model, dtype=dtype, backend="numpy")

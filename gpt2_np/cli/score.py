@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
 from .options import GroupedCommand, grouped, load, model_options
+from .plain import dumps
 from .progress import bar, compiling
 
 
@@ -53,7 +53,7 @@ def score(
         result = gpt2.score(text, prompt=prompt, stride=stride, progress=progress.update)
     if as_json:
         print(
-            json.dumps(
+            dumps(
                 {
                     "nll": result.nll,
                     "tokens": result.tokens,

@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..files import write_whole
+from ..files import read_json, write_whole
 from ..params import flatten
 from ..session import Model
 from ..taps import canonical, points, select
@@ -124,7 +124,7 @@ class Captured:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.about: dict[str, Any] = json.loads((folder / "capture.json").read_text(encoding="utf-8"))
+            self.about: dict[str, Any] = read_json(folder / "capture.json")
             self.names: list[str] = list(self.about["names"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None

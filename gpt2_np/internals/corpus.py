@@ -13,7 +13,7 @@ BLOCK = 1 << 20  # bytes of a file that are read at once
 class Encoder(Protocol):
     """What turns text into ids."""
 
-    def encode(self, text: str) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
 
 
 def read_corpus(path: Path, tokenizer: Encoder, *, length: int, start: int | None = None) -> Iterator[list[int]]:
@@ -41,7 +41,7 @@ def _texts(file: Path, tokenizer: Encoder, length: int, start: int | None) -> It
     step = length - len(first)
     ids: list[int] = []
     for passage in passages(file):
-        ids += tokenizer.encode(passage)
+        ids += tokenizer.encode(passage, add_special_tokens=False)
         whole = len(ids) // step * step
         for at in range(0, whole, step):
             yield [*first, *ids[at : at + step]]

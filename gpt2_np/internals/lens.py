@@ -23,6 +23,7 @@ from ..session import Model
 from .variants import log_softmax
 
 Array = np.ndarray
+LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class TunedLens:
         try:
             tensors = load_file(path)
             lens = cls(tensors["weight"], tensors["bias"])
-        except (SafetensorError, KeyError) as error:
+        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a tuned lens: {error}") from None
         L, D = lens.bias.shape if lens.bias.ndim == 2 else (0, 0)
         if lens.weight.shape != (L, D, D):
@@ -115,8 +116,8 @@ def train_tuned_lens(
     outlier many times larger), with a little `ridge` (a share of the mean variance) towards the logit lens. The texts
     are read once and never kept. `progress` is told each text's tokens.
     """
-    if not 0 <= ridge < float("inf"):
-        raise ValueError(f"ridge must be a finite number of at least 0, got {ridge}")
+    if not 0 <= ridge <= LARGEST_RIDGE:
+        raise ValueError(f"ridge must be between 0 and {LARGEST_RIDGE:.0e}, got {ridge}")
     L, D = model.config.n_layer, model.config.n_embd
     square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
     for text in texts:
@@ -131,6 +132,8 @@ def train_tuned_lens(
             progress(len(final) + 1)
     if seen < 2:
         raise ValueError(f"a lens needs at least 2 positions behind the first of a text to be tuned on, got {seen}")
+    if not (np.isfinite(square).all() and np.isfinite(cross).all()):
+        raise ValueError("the streams are too large for least squares in float64")
     for layer in range(L):
         spread = np.trace(square[layer][:D, :D]) / D
         square[layer][np.arange(D), np.arange(D)] += ridge * spread

@@ -45,7 +45,7 @@ def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, tit
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     # Within a script element only "<" could end it; JSON can spell it out. The marks are replaced in one pass each,
     # the title first, so that nothing a prompt says is taken for a mark.
-    shown = json.dumps(data, ensure_ascii=True, separators=(",", ":")).replace("<", "\\u003c")
+    shown = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     before, after = template.split("@DATA@")
     return before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after
 

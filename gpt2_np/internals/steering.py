@@ -44,7 +44,10 @@ def _read(model: Model, text: Sequence[int], layer: int, position: int | None) -
 
 def addition(vector: Array, layer: int, scale: float = 1.0, positions: Any = None) -> dict[str, Edit]:
     """The edit that adds ``scale · vector`` to the stream before `layer`, everywhere or at some positions."""
-    shift = (np.asarray(vector) * scale).astype(np.asarray(vector).dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = (np.asarray(vector) * scale).astype(np.asarray(vector).dtype)
+    if not np.isfinite(shift).all():
+        raise ValueError(f"scale times the vector must be finite in {shift.dtype}, got scale {scale}")
 
     def add(x: Array) -> Array:
         if shift.shape != x.shape[-1:]:

@@ -46,7 +46,8 @@ def run_variants(
     """The metric of each variant of a run: N variants → (N,).
 
     Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;
-    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be.
+    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be, and for
+    activations that overflow.
     """
     row = model.check_ids(ids)
     if len(row) != 1:
@@ -57,7 +58,9 @@ def run_variants(
     results = [np.zeros(0)]
     for start in range(0, len(taps), batch):
         part = taps[start : start + batch]
-        logits = model.forward(np.repeat(row, len(part), axis=0), tap=PerRow(part))
+        rows, tap = np.repeat(row, len(part), axis=0), PerRow(part)
+        logits = model.forward(rows, tap=tap)
+        model.check_logits(logits, rows, tap=tap)
         results.append(np.asarray(metric(logits), np.float64))
         if progress is not None:
             progress(len(part))
@@ -69,12 +72,12 @@ def run_variants(
 
 def logit_difference(correct: int, incorrect: int, position: int = -1) -> Metric:
     """How much higher one token's logit is than another's, at one position."""
-    return lambda logits: logits[:, position, correct] - logits[:, position, incorrect]
+    return lambda logits: _column(logits[:, position], correct) - _column(logits[:, position], incorrect)
 
 
 def log_probability(token: int, position: int = -1) -> Metric:
     """The log-probability (nats) of a token at one position."""
-    return lambda logits: log_softmax(logits[:, position])[:, token]
+    return lambda logits: _column(log_softmax(logits[:, position]), token)
 
 
 def mean_loss(ids: Sequence[int] | Array) -> Metric:
@@ -82,6 +85,13 @@ def mean_loss(ids: Sequence[int] | Array) -> Metric:
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
+
+
+def _column(scores: Array, token: int) -> Array:
+    """One token's scores in (rows, V); ``ValueError`` for an id outside the vocabulary."""
+    if not 0 <= token < scores.shape[-1]:
+        raise ValueError(f"ids must be between 0 and {scores.shape[-1] - 1}, got {token}")
+    return scores[:, token]
 
 
 def log_softmax(logits: Array) -> Array:

@@ -1,7 +1,6 @@
 """The compiled twins of `ops`: same names, same signatures, Numba loops where they pay and NumPy's BLAS where it does.
 
-Importing this compiles the kernels, once on a machine: the compiled code is kept beside the source, or in the user's
-cache folder where that can't be written.
+Importing this compiles the kernels, once on a machine: the compiled code is kept in the user's cache (`code_cache`).
 """
 
 import os

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from typing import Any, cast
 
-import numba
 import numpy as np
-from numba import types
+from llvmlite import ir
+from numba import get_num_threads, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-# Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
-PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+from .compiled import PLAIN, compiled
 
 # Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
 # (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
 # So what adds up many numbers quickly says in which order itself: `dots`.
 ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
-SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "nogil": True}
-PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "cache": True, "parallel": True}
+SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "nogil": True}
+PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "parallel": True}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
@@ -42,8 +41,25 @@ def _float_of_bits(typing: Any, bits: Any) -> Any:
     return types.float32(types.int32), codegen
 
 
-# The float32 whose bits are this int32.
-float_of_bits: Any = intrinsic(_float_of_bits)
+def _bits_of_float(typing: Any, x: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), codegen
+
+
+def _plain_float_of_bits(bits: Any) -> Any:
+    """The float32 whose bits are this int32."""
+    return np.int32(bits).view(np.float32)
+
+
+def _plain_bits_of_float(x: Any) -> Any:
+    """The bits of a float32 as an int32."""
+    return np.float32(x).view(np.int32)
+
+
+float_of_bits: Any = _plain_float_of_bits if PLAIN else intrinsic(_float_of_bits)
+bits_of_float: Any = _plain_bits_of_float if PLAIN else intrinsic(_bits_of_float)
 
 
 def _exp(x: Any) -> Any:
@@ -69,7 +85,22 @@ if PLAIN:
 
 else:
     # Cephes' expf (Moshier 1992): within 2 units in the last place.
-    exp = numba.njit(types.float32(types.float32), fastmath={"contract"}, error_model="numpy", cache=True)(_exp)
+    exp = compiled(types.float32(types.float32), fastmath={"contract"}, error_model="numpy")(_exp)
+
+
+def _threads(typing: Any) -> Any:
+    get_num_threads()  # makes the symbol known
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(cast(Any, types.intp).bitwidth), [])  # as Numba declares it
+        count = builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
+        return builder.trunc(count, ir.IntType(32))
+
+    return types.int32(), codegen
+
+
+# How many threads a parallel loop would use. Numba's own function is called by its address, and such code isn't kept.
+threads_here: Any = get_num_threads if PLAIN else intrinsic(_threads)
 
 
 def widen(code: Any) -> Any:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
 from numba.core import cgutils
+from numba.extending import register_jitable
 
 from .. import ops
 from ..pages import empty
-from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4
+from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4, threads_here
+from .compiled import compiled
 from .dots import FLOATS, INDEX, dot_near
 from .matrices import FEW
 from .pointwise import softmax_causal
 from .registers import LANES, LINE, address, ask, ask_for, emits, further, load, multiply_add, repeat, store, summing
-from .threads import in_threads
+from .threads import in_threads, launch
 
 Array = np.ndarray
 NEAR = 32  # how many positions ahead memory is asked for keys, and values
@@ -76,7 +77,48 @@ def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -
     return context.get_dummy_value()
 
 
-@numba.njit(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
+@register_jitable
+def attend_head(
+    task: int, qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array
+) -> None:
+    """`attend` for one head of one row of the cache, B · H of which there are."""
+    B, H, K = k.shape[0], k.shape[1], k.shape[3]
+    T, D = len(qkv) // B, H * K
+    b, h = task // H, task % H
+    # The weights of the layers before have pushed all of it out of the processor's cache. What is asked for, in
+    # the order of its use: keys, values, the next head's keys.
+    keys, values, following, of_row = k[b, h], v[b, h], k[b, min(h + 1, H - 1)], range(b * T, b * T + T)
+    if qkv.shape[1] > D:
+        for r in of_row:
+            for d in range(0, K, LINE):
+                ask(keys, positions[r], d)
+                ask(values, positions[r], d)
+    for s in range(min(positions[b * T] + 1, NEAR)):
+        for d in range(0, K, LINE):
+            ask(keys, s, d)
+    if qkv.shape[1] > D:
+        for r in of_row:
+            for d in range(K):
+                keys[positions[r], d] = qkv[r, D + h * K + d]
+                values[positions[r], d] = qkv[r, 2 * D + h * K + d]
+    for r in of_row:
+        q, w, S = qkv[r : r + 1, h * K : h * K + K], weights[r, h], positions[r] + 1
+        best = np.float32(-np.inf)
+        for s in range(S):
+            ahead = s + NEAR
+            for d in range(0, K, LINE):
+                if ahead < S:
+                    ask(keys, ahead, d)
+                else:
+                    ask(values, ahead - S, d)
+            w[s] = dot_near(q, 0, keys, s, 0, K) * scale
+            best = max(best, w[s])
+        for s in range(S):
+            w[s] = exp(w[s] - best)
+        weighted_mean(w, values, S, following, out[r, h])
+
+
+@compiled(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
 def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
     """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
 
@@ -85,41 +127,13 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weigh
     the positions, one behind the other: position r stands at ``positions[r]``. ``weights`` is room to work in,
     (R, H, the most keys that are seen …).
     """
-    B, H, K = k.shape[0], k.shape[1], k.shape[3]
-    T, D = len(qkv) // B, H * K
-    for task in prange(B * H):
-        b, h = task // H, task % H
-        # The weights of the layers before have pushed all of it out of the processor's cache. What is asked for, in
-        # the order of its use: keys, values, the next head's keys.
-        keys, values, following, of_row = k[b, h], v[b, h], k[b, min(h + 1, H - 1)], range(b * T, b * T + T)
-        if qkv.shape[1] > D:
-            for r in of_row:
-                for d in range(0, K, LINE):
-                    ask(keys, positions[r], d)
-                    ask(values, positions[r], d)
-        for s in range(min(positions[b * T] + 1, NEAR)):
-            for d in range(0, K, LINE):
-                ask(keys, s, d)
-        if qkv.shape[1] > D:
-            for r in of_row:
-                for d in range(K):
-                    keys[positions[r], d] = qkv[r, D + h * K + d]
-                    values[positions[r], d] = qkv[r, 2 * D + h * K + d]
-        for r in of_row:
-            q, w, S = qkv[r : r + 1, h * K : h * K + K], weights[r, h], positions[r] + 1
-            best = np.float32(-np.inf)
-            for s in range(S):
-                ahead = s + NEAR
-                for d in range(0, K, LINE):
-                    if ahead < S:
-                        ask(keys, ahead, d)
-                    else:
-                        ask(values, ahead - S, d)
-                w[s] = dot_near(q, 0, keys, s, 0, K) * scale
-                best = max(best, w[s])
-            for s in range(S):
-                w[s] = exp(w[s] - best)
-            weighted_mean(w, values, S, following, out[r, h])
+    heads = k.shape[0] * k.shape[1]
+    if threads_here() == 1:
+        for head in range(heads):
+            attend_head(head, qkv, k, v, positions, scale, weights, out)
+    else:
+        for head in prange(heads):
+            attend_head(np.int64(head), qkv, k, v, positions, scale, weights, out)
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
@@ -133,7 +147,7 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
         k, v = (np.require(array, requirements=("C", "W")) for array in (k, v))
         positions = (lengths[:, None] + np.arange(T)).ravel()
         weights = np.empty((B * T, H, int(positions.max()) + 1), np.float32)
-        attend(np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, weights, out)
+        launch(attend, np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, weights, out)
         return out.reshape(B, T, H, K)
     out = empty((B, T, H, K), np.float32)
     queries = q.transpose(0, 2, 1, 3)

@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import prange, types
 from numba.extending import register_jitable
 
-from .arithmetic import widen
+from .arithmetic import threads_here, widen
 from .registers import (
     LANES,
     LINE,
@@ -261,38 +261,47 @@ def share(part: int, F: int) -> tuple[int, int]:
 
 def dot_rows(x: Array, codes: Array, bias: Array, out: Array) -> None:
     """x @ weights.T + bias into ``out``: (R, D), (F, D) float32 or bfloat16, (F,) → (R, F). To be compiled."""
+    parts = (len(codes) + OUTPUTS - 1) // OUTPUTS
+    if threads_here() == 1:
+        for part in range(parts):
+            dot_rows_part(part, x, codes, bias, out)
+    else:
+        for part in prange(parts):
+            dot_rows_part(np.int64(part), x, codes, bias, out)
+
+
+@register_jitable
+def dot_rows_part(part: int, x: Array, codes: Array, bias: Array, out: Array) -> None:
+    """`dot_rows` for OUTPUTS outputs."""
     R, D = x.shape
     F = len(codes)
+    first, last = share(part, F)
     if R < ROWS or F < SOME:
         group = together(codes) if R == 1 and D * codes.itemsize >= LONG else 1
-        for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-            first, last = share(np.int64(part), F)
-            grouped = last - (last - first) % group if group > 1 else first
-            for f in range(first, grouped, group):
-                dots_together(x, 0, codes, f, 0, D, out[0, f : f + group])
-                for k in range(f, f + group):
-                    out[0, k] += bias[k]
-            for f in range(grouped, last):
-                if R == 1:
-                    out[0, f] = dot(x, 0, codes, f, 0, D) + bias[f]
-                    continue
-                for r in range(R):
-                    out[r, f] = dot_in_turn(x, r, codes, f, 0, D) + bias[f]
+        grouped = last - (last - first) % group if group > 1 else first
+        for f in range(first, grouped, group):
+            dots_together(x, 0, codes, f, 0, D, out[0, f : f + group])
+            for k in range(f, f + group):
+                out[0, k] += bias[k]
+        for f in range(grouped, last):
+            if R == 1:
+                out[0, f] = dot(x, 0, codes, f, 0, D) + bias[f]
+                continue
+            for r in range(R):
+                out[r, f] = dot_in_turn(x, r, codes, f, 0, D) + bias[f]
         return
-    for part in prange((F + OUTPUTS - 1) // OUTPUTS):
-        first, last = share(np.int64(part), F)
-        totals = np.empty((ROWS, SOME), np.float32)
-        for some in range(first, last, SOME):
-            f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
-            r = 0
-            while r < R:
-                mine = totals
-                if r + ROWS <= R:
-                    dots_of_rows(x, r, codes, f, 0, D, mine)
-                else:
-                    mine = totals[:1]
-                    dots_of_row(x, r, codes, f, 0, D, mine)
-                for row in range(len(mine)):
-                    for k in range(SOME):
-                        out[r + row, f + k] = mine[row, k] + bias[f + k]
-                r += len(mine)
+    totals = np.empty((ROWS, SOME), np.float32)
+    for some in range(first, last, SOME):
+        f = min(some, F - SOME)  # the last ones overlap others, which get the same sums once more
+        r = 0
+        while r < R:
+            mine = totals
+            if r + ROWS <= R:
+                dots_of_rows(x, r, codes, f, 0, D, mine)
+            else:
+                mine = totals[:1]
+                dots_of_row(x, r, codes, f, 0, D, mine)
+            for row in range(len(mine)):
+                for k in range(SOME):
+                    out[r + row, f + k] = mine[row, k] + bias[f + k]
+            r += len(mine)

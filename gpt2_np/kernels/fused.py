@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types, void
 from numba.extending import register_jitable
@@ -17,6 +16,7 @@ from numba.extending import register_jitable
 from ..pages import in_one_piece
 from .arithmetic import SERIAL, out3
 from .causal import attend
+from .compiled import compiled
 from .pointwise import gelu_rows, layer_norm_rows
 from .product import product
 from .tables import layer, others
@@ -120,4 +120,4 @@ def forward(code: str, head: str) -> Any:
 
     signature = void(ids2, ids2, types.int64[::1], out3, types.float32, ids2, ids2)
     # Python's lock stays held: not every pool of threads that Numba may have can serve two steps at once.
-    return numba.njit(signature, **SERIAL | {"nogil": False})(run)
+    return compiled(signature, **SERIAL | {"nogil": False})(run)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
+from numba.extending import register_jitable
 
 from ..quantize import GROUP, INT4_STEP, TILE
-from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, vector, widen
+from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector, widen
+from .compiled import compiled
 from .dots import FURTHER
 from .reduced import round_group
 from .registers import (
@@ -123,7 +124,7 @@ def _put(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     return context.get_dummy_value()
 
 
-@numba.njit(void(matrix, types.int16[:, ::1], types.int16[:, ::1], out2, out2), **SERIAL)
+@compiled(void(matrix, types.int16[:, ::1], types.int16[:, ::1], out2, out2), **SERIAL)
 def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Array) -> None:
     """Every group of x as whole numbers, with what `int4_tiles` needs of each: where its sums start, its step, its sum.
 
@@ -141,27 +142,47 @@ def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Arr
             start[r, g], level[r, g] = np.int16(-8 * total), np.float32(total) * steps[r, g]
 
 
-@numba.njit(void(matrix, codes4, grids, vector, out2), **PARALLEL)
+@register_jitable
+def int4_tile(
+    tile: int,
+    levels: Array,
+    start: Array,
+    steps: Array,
+    level: Array,
+    codes: Array,
+    scales: Array,
+    bias: Array,
+    out: Array,
+) -> None:
+    """`int4_tiles` for one tile, with what `round_groups` made of the inputs."""
+    first, mine = tile * TILE, np.empty(TILE, np.float32)
+    for r in range(len(out)):
+        totals = no_totals()
+        for g in range(codes.shape[1]):
+            whole = all_alike(start[r, g])
+            for j in range(GROUP // 2):
+                whole = add_pair(whole, levels, r, g * GROUP + 2 * j, codes, tile, g, j)
+            totals = add_group(totals, whole, steps[r, g], level[r, g], scales, tile, g)
+        put(totals, mine)
+        for f in range(first, min(out.shape[1], first + TILE)):
+            out[r, f] = mine[f - first] + bias[f]
+
+
+@compiled(void(matrix, codes4, grids, vector, out2), **PARALLEL)
 def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `quantize.Matrix` → (R, F).
 
     A group's sum of (code − 8) · level fits into 16 bits: 8 · 127 · 32 is less than 2¹⁵. So it starts from −8 times the
     sum of its levels, and it doesn't matter that the sums of code · level may wrap around on their way.
     """
-    R, F = len(x), out.shape[1]
+    R = len(x)
     tiles, groups = codes.shape[:2]
     levels, start = np.empty((R, groups * GROUP), np.int16), np.empty((R, groups), np.int16)
     steps, level = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
     round_groups(x, levels, start, steps, level)
-    for tile in prange(tiles):
-        first, mine = np.int64(tile) * TILE, np.empty(TILE, np.float32)
-        for r in range(R):
-            totals = no_totals()
-            for g in range(groups):
-                whole = all_alike(start[r, g])
-                for j in range(GROUP // 2):
-                    whole = add_pair(whole, levels, r, g * GROUP + 2 * j, codes, tile, g, j)
-                totals = add_group(totals, whole, steps[r, g], level[r, g], scales, tile, g)
-            put(totals, mine)
-            for f in range(first, min(F, first + TILE)):
-                out[r, f] = mine[f - first] + bias[f]
+    if threads_here() == 1:
+        for tile in range(tiles):
+            int4_tile(tile, levels, start, steps, level, codes, scales, bias, out)
+    else:
+        for tile in prange(tiles):
+            int4_tile(np.int64(tile), levels, start, steps, level, codes, scales, bias, out)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 from numba import types, void
 
 from .. import ops
 from ..pages import empty
 from .arithmetic import SERIAL, exp, lengths1, matrix, out2, out4, vector
+from .compiled import compiled
 from .dots import dot_near
 from .threads import in_threads, slices
 
 Array = np.ndarray
 
 
-@numba.njit(void(matrix, vector, vector, types.float32, out2), **SERIAL)
+@compiled(void(matrix, vector, vector, types.float32, out2), **SERIAL)
 def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     D = x.shape[1]
     ones = np.ones((1, D), np.float32)
@@ -41,7 +41,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     return out
 
 
-@numba.njit(void(matrix, out2), **SERIAL)
+@compiled(void(matrix, out2), **SERIAL)
 def gelu_rows(x: Array, out: Array) -> None:
     for row in range(x.shape[0]):
         for f in range(x.shape[1]):
@@ -68,7 +68,7 @@ def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
     return gelu_new(x) if name in GELU_NEW else ops.activate(x, name, parameters)
 
 
-@numba.njit(void(out4, lengths1, types.float32), **SERIAL)
+@compiled(void(out4, lengths1, types.float32), **SERIAL)
 def _softmax_causal(scores: Array, lengths: Array, scale: float) -> None:
     B, H, T, S = scores.shape
     ones = np.ones((1, S), np.float32)

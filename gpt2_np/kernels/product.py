@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 from numba import void
 from numba.extending import overload, register_jitable
 
 from .arithmetic import PARALLEL, matrix, out2, vector
+from .compiled import compiled
 from .dots import dot_rows
+from .threads import launch
 
 Array = np.ndarray
 
-float32_dots = numba.njit(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
+float32_dots = compiled(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
 
 
 @register_jitable
@@ -42,7 +43,7 @@ def product(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> N
 
     ``codes`` and ``scales`` are as in `quantize.Matrix`; float32 weights, (F, D), go without scales.
     """
-    kernel(codes.dtype.char)(x, codes, scales, bias, out)
+    launch(kernel(codes.dtype.char), x, codes, scales, bias, out)
 
 
 @overload(product)

@@ -12,16 +12,16 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, models, register_model, type_callable
 
-FEATURES = llvmlite.binding.get_host_cpu_features()
-WIDE = bool(FEATURES.get("avx512f"))  # 32 registers of 512 bits, or 16 of 256
-BYTES = WIDE and bool(FEATURES.get("avx512vnni"))  # whether one instruction multiplies and adds up bytes
+from . import target
+
+WIDE = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
+BYTES = WIDE and target.has("avx512vnni")  # whether one instruction multiplies and adds up bytes
 LANES = 16 if WIDE else 8  # float32 numbers in a vector
 LINE = 16  # float32 numbers in a line of the processor's cache
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from ..files import read_json
+from ..files import read_json, write_whole
 from ..taps import points
 from ..text import GPT2
 from ..weights import files
@@ -61,7 +61,7 @@ def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: in
             decoded.append(
                 {"strategy": strategy, "options": options, "prompt": number, "max_new_tokens": most, "ids": out.ids}
             )
-    save_file(tensors, folder / "activations.safetensors")
+    write_whole(folder / "activations.safetensors", save(tensors))
     (folder / "activations.safetensors").chmod(0o644)
     order = [*points(exact.config), "logits", "stepwise"]
     about = {
@@ -73,7 +73,7 @@ def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: in
         "tolerance": TOLERANCE,
         "tokens": decoded,
     }
-    (folder / "bundle.json").write_text(json.dumps(about, indent=1) + "\n")
+    (folder / "bundle.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     (folder / "decoders.json").write_text(vectors.written(vectors.make()))
     assert exact.folder is not None
     if sum(path.stat().st_size for path in files(exact.folder)) <= SMALL:
@@ -97,13 +97,14 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
     tensors: dict[str, Array] = {}
     for number, ids in enumerate(about["prompts"]):
         tensors |= {f"{number}/{key}": value for key, value in activations(model, ids).items()}
-    save_file(tensors, folder / "activations.safetensors")
+    write_whole(folder / "activations.safetensors", save(tensors))
     tokens = [
         model.generate(about["prompts"][case["prompt"]], max_new_tokens=case["max_new_tokens"], **case["options"]).ids
         for case in about["tokens"]
     ]
-    decoders = json.loads((bundle / "decoders.json").read_text())
-    (folder / "answers.json").write_text(json.dumps({"tokens": tokens, **vectors.answer(decoders)}) + "\n")
+    decoders = read_json(bundle / "decoders.json")
+    answers = {"tokens": tokens, **vectors.answer(decoders)}
+    (folder / "answers.json").write_text(json.dumps(answers, allow_nan=False) + "\n")
 
 
 def read(bundle: Path) -> dict[str, Any]:

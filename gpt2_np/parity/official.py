@@ -306,9 +306,9 @@ def accuracy(known: KnownAccuracy, model: GPT2) -> Check:
     prompts = indirect_objects()
     right: dict[tuple[str, str, str], bool] = {}
     for prompt, indirect, subject in dict.fromkeys(prompts):
-        ids = [*model.config.eos_token_ids[:1], *model.tokenizer.encode(prompt)]
+        ids = [*model.config.eos_token_ids[:1], *model.tokenizer.encode(prompt, add_special_tokens=False)]
         logits = model.forward(np.array([ids]))[0, -1]
-        good, bad = (model.tokenizer.encode(one)[0] for one in (indirect, subject))
+        good, bad = (model.tokenizer.encode(one, add_special_tokens=False)[0] for one in (indirect, subject))
         right[prompt, indirect, subject] = bool(logits[good] > logits[bad])
     share = sum(right[one] for one in prompts) / len(prompts)
     return Check(

@@ -14,6 +14,7 @@ import numpy as np
 from decoders import notebook as plain
 from decoders.random.torch_rng import CPU, CUDA
 
+from .. import generation_config
 from ..scoring import losses
 from ..text import GPT2, on_torch
 from . import official
@@ -84,6 +85,10 @@ def run(
     for case in CASES:
         for number, ids in enumerate(rows):
             yield tokens(f"{case.name}, prompt {number}", ours, theirs, truth, ids, case, seed, device)
+    yield ends(ours, theirs)
+    for case in own(ours):
+        for number, ids in enumerate(rows):
+            yield tokens(f"{case.name}, prompt {number}", ours, theirs, truth, ids, case, seed, device)
     for number, ids in enumerate(rows):
         yield from notebook(f"prompt {number}", ours, theirs, truth, ids, seed, device)
 
@@ -103,6 +108,21 @@ def tokenizer(ours: GPT2, theirs: Any, texts: Sequence[str]) -> Check:
         if mine != their:
             return Check("tokenizer ids", "mismatch", where=repr(text[:40]), note=f"{mine} against {their}")
     return Check("tokenizer ids", "same", note=f"{sum(len(text) for text in texts)} characters")
+
+
+def ends(ours: GPT2, theirs: Any) -> Check:
+    """Which ids end a text, ours against transformers'."""
+    mine, their = sorted(ours.eos_token_ids), sorted(theirs.transformers_eos)
+    return Check("end-of-text ids", "same" if mine == their else "mismatch", note=f"{mine} against {their}")
+
+
+def own(model: GPT2) -> list[Case]:
+    """What the model's own files ask for: its end-of-text, and the settings of its generation_config.json."""
+    eos = list(model.eos_token_ids)
+    cases = [Case("greedy, to the end-of-text", {"eos_token_id": eos})] if eos else []
+    if generation_config.settings(model.generation_config):
+        cases.append(Case("generation_config.json", {"generation_config": True}))
+    return cases
 
 
 def forward(label: str, ours: GPT2, theirs: Any, truth: Any, exact: GPT2, ids: Array) -> Iterator[Check]:
@@ -134,8 +154,10 @@ def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case:
     most = min(case.tokens, ours.config.n_positions - len(ids))
     options = case.options | {"max_new_tokens": most}
     expected = theirs.transformers_generate(ids, seed, **options)[0]
-    chosen = options | {"eos_token_id": ()}
-    if options.get("do_sample"):
+    eos: dict[str, Any] = {} if "generation_config" in options else {"eos_token_id": ()}
+    chosen = eos | options
+    settings = ours.generation_config if "generation_config" in options else {}
+    if (settings | options).get("do_sample"):
         chosen |= {"seed": seed, "rng": device}
         if device == "cuda":
             chosen["cuda_multiprocessors"] = theirs.multiprocessors

@@ -1,0 +1,25 @@
+"""JSON that every reader takes: no NaN and no infinity in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+def dumps(value: Any) -> str:
+    """A value as JSON in one line. An infinity, such as the log-probability of what can't be, is null.
+
+    ``ValueError`` for NaN, which is nobody's result.
+    """
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise ValueError("a result is not a number (NaN), which JSON can't say: the model's numbers leave float32")
+        return None if math.isinf(value) else value
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,46 @@
+"""Finite weights whose activations leave float32: seen in the logits, and traced back to where they did."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from .taps import Tap, no_tap
+
+Array = np.ndarray
+WATCHED = re.compile(r"(pos_)?embed|unembed|ln_final\.out|blocks\.\d+\.(attn_out|mlp_out|resid_\w+)")
+
+
+def sound(logits: Array, tap: Tap = no_tap) -> bool:
+    """Whether logits are numbers; where a tap may have put −infinity there, to rule out tokens, that is one too."""
+    if np.isfinite(logits).all():
+        return True
+    if not tap.wants("unembed"):
+        return False
+    return not (np.isnan(logits) | (logits == np.inf)).any()
+
+
+class Watch:
+    """A tap that remembers the first activation that is not finite, among those that every part adds up to."""
+
+    def __init__(self) -> None:
+        self.first: str | None = None
+
+    def wants(self, name: str) -> bool:
+        """The embeddings, each block's streams, the final norm and the logits."""
+        return WATCHED.fullmatch(name) is not None
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if self.first is None and self.wants(name) and not np.isfinite(x).all():
+            self.first = name
+        return x
+
+
+def message(place: str | None, dtype: Any) -> str:
+    """The one line that says so; `place` is the activation's name."""
+    block = re.match(r"blocks\.(\d+)\.", place or "")
+    others = {None: "", "unembed": " in the logits", "ln_final.out": " in the final norm"}
+    where = f" in layer {block[1]}" if block else others.get(place, " in the embeddings")
+    return f"the model's activations overflow {np.dtype(dtype)}{where}"
