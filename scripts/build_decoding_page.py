@@ -243,6 +243,7 @@ def main() -> None:
         INTRO.format(count=sum(len(method.pages) for method in methods.every())),
         "## Warpers: what is left to draw from\n",
         *sections(model, warpers),
+        *briefly("warpers", warpers),
         "## Processors: what the text so far forbids or favours\n",
         *sections(model, processors),
         *briefly("processors", processors),

@@ -88,7 +88,7 @@ def possible(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def impossible(options: Mapping[str, Any]) -> Iterator[str]:
     """The options that can't be beside the others."""
-    acting = asked_for(options)
+    acting = asked_for({name: value for name, value in options.items() if value != DEFAULTS[name]})
     for name in options:
         needed = methods.option(name).needs
         if needed and not options.keys() & set(needed):
