@@ -52,6 +52,8 @@ PROCESSORS = {
     "typical_p": "typical_p",
     "epsilon_cutoff": "cutoffs",
     "eta_cutoff": "cutoffs",
+    "p_less": "p_less",
+    "p_less_norm": "p_less",
     "xtc_probability": "xtc",
     "mirostat": "mirostat",
     "watermarking_config": "watermark",
@@ -179,6 +181,8 @@ class Fields:
     typical_p: float | None = None
     epsilon_cutoff: float | None = None
     eta_cutoff: float | None = None
+    p_less: bool = False
+    p_less_norm: bool = False
     xtc_probability: float | None = None
     xtc_threshold: float | None = None
     mirostat: Literal[1, 2] | None = None
@@ -263,6 +267,8 @@ class Names(TypedDict, total=False):
     typical_p: float | None
     epsilon_cutoff: float | None
     eta_cutoff: float | None
+    p_less: bool
+    p_less_norm: bool
     xtc_probability: float | None
     xtc_threshold: float | None
     mirostat: Literal[1, 2] | None
@@ -342,6 +348,8 @@ OPTIONS: dict[str, Listed] = {
     "typical_p": Listed("processors.typical_p", "number", "--typical-p"),
     "epsilon_cutoff": Listed("processors.cutoffs", "number", "--epsilon-cutoff"),
     "eta_cutoff": Listed("processors.cutoffs", "number", "--eta-cutoff"),
+    "p_less": Listed("processors.p_less", "flag", "--p-less"),
+    "p_less_norm": Listed("processors.p_less", "flag", "--p-less-norm"),
     "xtc_probability": Listed("processors.xtc", "number", "--xtc-probability"),
     "xtc_threshold": Listed("processors.xtc", "number", "--xtc-threshold"),
     "mirostat": Listed("processors.mirostat", "whole", "--mirostat", choices=(1, 2)),
