@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -14,9 +14,12 @@ from . import hub, model, ops, weights
 from .activations import ActivationCache
 from .cache import KVCache
 from .config import Config
-from .edits import Edit, edits
-from .params import Params, map_arrays
+from .edits import AnyEdit, edits
+from .params import Params, check_shapes, map_arrays
 from .taps import Capture, Recording, Tap, both, no_tap, select
+
+if TYPE_CHECKING:
+    from .gradients import GradientRun, Metric
 
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
@@ -143,7 +146,7 @@ class Model:
         return self.run_with_edits(ids, {}, names)
 
     def run_with_edits(
-        self, ids: Any, changes: Mapping[str, Edit], names: str | Iterable[str] | None = ()
+        self, ids: Any, changes: Mapping[str, AnyEdit], names: str | Iterable[str] | None = ()
     ) -> tuple[Array, ActivationCache]:
         """A run in which each named activation is replaced: by a function's result, an array, or in a `Part` only.
 
@@ -156,14 +159,59 @@ class Model:
         logits = self.forward(batch, tap=both(changing, capture if capture.names else no_tap))
         return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values, self.params, self.config)
 
-    def with_edits(self: AnyModel, changes: Mapping[str, Edit]) -> AnyModel:
+    def run_with_gradients(
+        self,
+        ids: Any,
+        metric: Metric,
+        names: str | Iterable[str] | None = None,
+        parameters: bool = False,
+        *,
+        gradient_edits: Mapping[str, AnyEdit] | None = None,
+        keep: str = "all",
+        token_type_ids: Any = None,
+    ) -> GradientRun:
+        """A run forwards and backwards: how a metric changes with every named activation, and with every parameter.
+
+        `ids` are (T,), (B, T) or a list of rows of unequal lengths. `metric` gives each row a number and says how it
+        changes with the logits: one of `gpt2_np.gradients`, or an object of your own with ``value(logits, ids)``, (B,),
+        and ``gradient(logits, ids)``, (B, T, V). The result (`gradients.GradientRun`) holds ``value``, ``logits``,
+        ``cache[name]`` and ``grads[name]``, and with `parameters` the parameters' gradients as ``params``. Names are
+        those of `run_with_cache`. ``grads["blocks.0.ln1.in"]`` is the norm's share, ``grads["blocks.0.resid_pre"]`` the
+        whole, what goes past the block included.
+
+        `gradient_edits` change gradients on their way back as `run_with_edits` changes activations: a function of the
+        gradient, an array or a `Part`. Edits of the model itself (`with_edits`) act on gradients too: an array stops
+        them, an `Edit` passes them by its derivative, a bare function is refused. `keep` says what memory may be spent
+        on, without changing a bit of the result: "all", "layers" or "inputs" (`gradients.kept`). Reduced-precision
+        weights stand for their numbers, and have no gradients themselves.
+
+        ``ValueError``, before anything runs, for names, ids, edits or options that can't be.
+        """
+        from .gradients.run import run_with_gradients
+
+        return run_with_gradients(
+            self,
+            ids,
+            metric,
+            names,
+            parameters,
+            gradient_edits=gradient_edits,
+            keep=keep,
+            token_type_ids=token_type_ids,
+        )
+
+    def with_edits(self: AnyModel, changes: Mapping[str, AnyEdit]) -> AnyModel:
         """The same model with these edits in whatever it does: runs, scores, generates. This one stays as it is."""
         edited = copy.copy(self)
         edited.tap = both(self.tap, edits(changes, self.config))
         return edited
 
     def with_params(self: AnyModel, params: Params) -> AnyModel:
-        """The same model with other parameters of the same shapes (`internals.processing` makes some)."""
+        """The same model with other parameters of the same shapes (`internals.processing` makes some).
+
+        ``ValueError`` names the first tensor of another shape. ``lm_head`` may be untied.
+        """
+        check_shapes(params, self.config)
         altered = type(self)(params, self.config, folder=self.folder, backend=self.backend)
         altered.tap = self.tap
         return altered

@@ -22,6 +22,7 @@ LEVELS = [
     {"cache", "weights", "hub", "tokenizer"},
     {"model", "breakers", "constraints"},
     {"activations", "layout", "step"},
+    {"gradients"},
     {"session", "torch_reference"},
     {"scoring"},
     {"text", "internals", "parity", "notebook"},

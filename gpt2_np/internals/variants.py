@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import Edit, Edits, edits
+from ..edits import AnyEdit, Edits, edits
 from ..session import Model
 
 Array = np.ndarray
-Variant = Mapping[str, Edit]
+Variant = Mapping[str, AnyEdit]
 Metric = Callable[[Array], Array]
 
 
