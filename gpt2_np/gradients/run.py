@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import threaded as ops
 from ..activations import ActivationCache
 from ..edits import AnyEdit, edits
 from ..model import forward
 from ..params import Params, matrices
-from ..taps import Capture, Tap, both, no_tap, select
+from ..taps import Capture, both, no_tap, select
+from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward
 from .edited import Edited
@@ -59,15 +59,16 @@ def run_with_gradients(
     if types is not None and types.shape != batch.shape:
         raise ValueError(f"token_type_ids must have the shape of ids, {batch.shape}, got {types.shape}")
     check_weights(model, parameters)
-    values, gradients = Capture(select(names, model.config)), Capture(select(names, model.config))
+    chosen = select(names, model.config)
+    values, gradients = Capture(chosen), Capture(chosen)
     changes = edits(gradient_edits, model.config, batch.shape) if gradient_edits else no_tap
     edited = Edited(model.tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
-    tap = both(kept.tap, values if values.names else no_tap)
+    tap = both(kept.tap, values if chosen else no_tap)
     logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
     value, gradient = of_metric(metric, logits, batch, lengths)
-    tap = both(changes, both(gradients if gradients.names else no_tap, edited.backward()))
+    tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
         model.params,
         model.config,
@@ -79,8 +80,30 @@ def run_with_gradients(
         parameters=parameters,
         token_type_ids=types,
     )
-    cache, grads = (ActivationCache(one.values, model.params, model.config) for one in (values, gradients))
+    cache, grads = (
+        ActivationCache({name: one.values[name] for name in chosen}, model.params, model.config)
+        for one in (values, gradients)
+    )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+class Ends:
+    """A tap of the backward pass: no gradient at the keys behind a row's end.
+
+    Everywhere else it is 0 there by itself; of a pattern's zeros there are gradients, as of all of the future's.
+    """
+
+    def __init__(self, lengths: Array) -> None:
+        self.lengths = lengths
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if not name.endswith("attn.pattern") or (self.lengths == x.shape[-1]).all():
+            return x
+        inside = np.arange(x.shape[-1]) < self.lengths[:, None]
+        return np.where(inside[:, None, None], x, 0).astype(x.dtype, copy=False)
 
 
 def prepared(metric: Any, model: Any) -> Any:
