@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_model
 
 from gpt2_np.edits import Edits, Part
-from gpt2_np.gradients import Edit, check_gradient, cross_entropy, logit_difference
+from gpt2_np.gradients import Edit, activations, check_gradient, cross_entropy, logit_difference
 from gpt2_np.internals.variants import PerRow
 from gpt2_np.params import flatten
 from gpt2_np.taps import points, sizes
@@ -183,6 +183,35 @@ def test_a_gradient_doubled_is_a_derivative_doubled(name: str, keep: str) -> Non
         np.testing.assert_allclose(by_edit.grads[other] * (2 if other == name else 1), x, atol=1e-14, err_msg=other)
     for (_, one), (_, other) in zip(flatten(by_edit.params), flatten(by_tap.params), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-13)
+
+
+def test_gradients_may_be_seen_by_a_tap_of_ones_own() -> None:
+    """One that lets the gradient past each activation function by its ratio, f(x) / x, in place of its derivative."""
+
+    class Ratio:
+        def __init__(self, values: Any) -> None:
+            self.values, self.of_post = values, np.zeros(0)
+
+        def wants(self, name: str) -> bool:
+            return name.endswith(("mlp.pre", "mlp.post"))
+
+        def __call__(self, name: str, x: np.ndarray) -> np.ndarray:
+            if name.endswith("mlp.post"):
+                self.of_post = x
+            if name.endswith("mlp.pre"):
+                return self.of_post * self.values[name.replace("pre", "post")] / self.values[name]
+            return x
+
+    values = MODEL.run_with_cache(IDS, "*.mlp.p*")[1]
+    linear = {}
+    for layer in range(2):
+        pre, post = values["pre", layer], values["post", layer]
+        factor = post / pre / activations.gelu_new(pre)
+        linear[f"blocks.{layer}.mlp.post"] = Edit(lambda x: x, lambda x, gradient, factor=factor: gradient * factor)
+    by_tap = MODEL.run_with_gradients(IDS, METRIC, "*resid_pre", gradient_edits=Ratio(values))
+    by_edit = MODEL.with_edits(linear).run_with_gradients(IDS, METRIC, "*resid_pre")
+    for name, x in by_tap.grads.items():
+        np.testing.assert_allclose(by_edit.grads[name], x, rtol=1e-9, atol=1e-13)
 
 
 def test_what_is_put_into_the_future_goes_no_further() -> None:

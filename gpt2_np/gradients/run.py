@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..activations import ActivationCache
+from ..config import Config
 from ..edits import AnyEdit, edits
 from ..model import forward
 from ..params import Params, matrices
-from ..taps import Capture, both, no_tap, select
+from ..taps import Capture, Tap, both, no_tap, select
 from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward
@@ -48,7 +49,7 @@ def run_with_gradients(
     names: str | Iterable[str] | None = None,
     parameters: bool = False,
     *,
-    gradient_edits: Mapping[str, AnyEdit] | None = None,
+    gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
     keep: str = "all",
     token_type_ids: Any = None,
 ) -> GradientRun:
@@ -61,19 +62,19 @@ def run_with_gradients(
     check_weights(model, parameters)
     chosen = select(names, model.config)
     values, gradients = Capture(chosen), Capture(chosen)
-    changes = edits(gradient_edits, model.config, batch.shape) if gradient_edits else no_tap
+    changes = gradient_tap(gradient_edits, model.config, batch)
     edited = Edited(model.tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(kept.tap, values if chosen else no_tap)
     logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
-    value, gradient = of_metric(metric, logits, batch, lengths)
+    value, *gradient = of_metric(metric, logits, batch, lengths)
     tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
         model.params,
         model.config,
         batch,
-        gradient,
+        gradient.pop(),
         kept,
         derivatives=derivatives,
         tap=tap,
@@ -85,6 +86,13 @@ def run_with_gradients(
         for one in (values, gradients)
     )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:
+    """What is to happen to gradients on their way, as a tap of the backward pass."""
+    if isinstance(changes, Mapping):
+        return edits(changes, config, (batch.shape[0], batch.shape[1])) if changes else no_tap
+    return no_tap if changes is None else changes
 
 
 class Ends:
