@@ -48,13 +48,33 @@ def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> 
     return np.isin(positions, np.asarray(wanted))
 
 
-Edit = Change | Part
+@dataclass(frozen=True)
+class Edit:
+    """A change together with its derivative, so that gradients pass it (`gradients`).
+
+    ``derivative(x, gradient)`` gets the value that entered the change and the gradient of what left it, and returns
+    the gradient of ``x``: a vector-Jacobian product, of the same shape. For ``change = lambda x: 2 * x`` it is
+    ``lambda x, gradient: 2 * gradient``; ``lambda x, gradient: gradient`` passes gradients straight through. Where the
+    change is a `Part`, the derivative sees the gradient of the part alone (0 elsewhere).
+    """
+
+    change: Change | Part
+    derivative: Callable[[Array, Array], Array]
+
+
+AnyEdit = Change | Part | Edit
+
+
+def part_of(edit: AnyEdit) -> Part:
+    """Any edit as a `Part`, of everything where it names none."""
+    change = edit.change if isinstance(edit, Edit) else edit
+    return change if isinstance(change, Part) else Part(change)
 
 
 class Edits:
     """A tap that replaces the named activations: by a function's result, or by an array of the same shape."""
 
-    def __init__(self, changes: Mapping[str, Edit], config: Config, positions: Array | None = None) -> None:
+    def __init__(self, changes: Mapping[str, AnyEdit], config: Config, positions: Array | None = None) -> None:
         self.changes, self.config, self.positions = dict(changes), config, positions
         self.shapes = points(config)
 
@@ -67,11 +87,7 @@ class Edits:
     def __call__(self, name: str, x: Array) -> Array:
         if name not in self.changes:
             return x
-        edit, letters = self.changes[name], self.shapes[name].split()
-        part = edit if isinstance(edit, Part) else Part(edit)
-        axis = letters.index("T")
-        B, T = x.shape[0], x.shape[axis]
-        positions = np.broadcast_to(np.arange(T), (B, T)) if self.positions is None else self.positions[:, -T:]
+        part, letters, positions = self._where(name, x.shape)
         if callable(part.change):
             changed = np.asarray(part.change(np.array(x)))
             if changed.shape != x.shape:
@@ -81,6 +97,44 @@ class Edits:
             changed, covered = _from_array(name, np.asarray(part.change), x.shape, letters, positions)
             mask = part.mask(letters, positions, self.config.n_head) & covered
         return np.where(mask, changed, x).astype(x.dtype, copy=False)
+
+    def _where(self, name: str, shape: tuple[int, ...]) -> tuple[Part, list[str], Array]:
+        """The edit of a point, the letters of its shape, and the (B, T) positions of an activation of this shape."""
+        letters = self.shapes[name].split()
+        B, T = shape[0], shape[letters.index("T")]
+        positions = np.broadcast_to(np.arange(T), (B, T)) if self.positions is None else self.positions[:, -T:]
+        return part_of(self.changes[name]), letters, positions
+
+    def backward(self, name: str, x: Array, gradient: Array) -> Array:
+        """The gradient of the value ``x`` that entered a point, given the gradient of the value that left it.
+
+        What an array replaced gets none; what a function changed gets what the `Edit`'s derivative says; the rest
+        passes as it is. ``ValueError`` for a derivative's result of another shape.
+        """
+        if name not in self.changes:
+            return gradient
+        edit, (part, letters, positions) = self.changes[name], self._where(name, x.shape)
+        mask = part.mask(letters, positions, self.config.n_head)
+        if not callable(part.change):
+            mask = mask & _from_array(name, np.asarray(part.change), x.shape, letters, positions)[1]
+        passed = np.where(mask, 0, gradient).astype(gradient.dtype, copy=False)
+        if isinstance(edit, Edit):
+            through = np.asarray(edit.derivative(np.array(x), np.where(mask, gradient, 0).astype(gradient.dtype)))
+            if through.shape != x.shape:
+                raise ValueError(
+                    f"the derivative of an edit of {name} must have its shape {x.shape}, got {through.shape}"
+                )
+            passed += through.astype(gradient.dtype, copy=False)
+        return passed
+
+    def check_derivatives(self) -> None:
+        """``ValueError`` names the first edit that gradients can't pass: a function without its derivative."""
+        for name, edit in self.changes.items():
+            if callable(part_of(edit).change) and not isinstance(edit, Edit):
+                raise ValueError(
+                    f"the edit of {name} is a function, and gradients can't pass it: give Edit(function, derivative), "
+                    "or an array, which stops them"
+                )
 
 
 def _from_array(
@@ -99,7 +153,7 @@ def _from_array(
     return np.moveaxis(said, 1, axis), where
 
 
-def edits(changes: Mapping[str, Edit], config: Config, fed: tuple[int, int] | None = None) -> Edits:
+def edits(changes: Mapping[str, AnyEdit], config: Config, fed: tuple[int, int] | None = None) -> Edits:
     """An `Edits` tap from names or patterns.
 
     ``ValueError``, before anything runs, for an unknown name (the nearest is suggested), heads or positions that the
@@ -108,7 +162,7 @@ def edits(changes: Mapping[str, Edit], config: Config, fed: tuple[int, int] | No
     """
     chosen = {point: change for name, change in changes.items() for point in select(name, config)}
     for name, change in chosen.items():
-        check(name, change if isinstance(change, Part) else Part(change), config, fed)
+        check(name, part_of(change), config, fed)
     return Edits(chosen, config)
 
 

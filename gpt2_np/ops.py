@@ -205,12 +205,20 @@ def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
 
     transformers keeps α, β and ε in bfloat16, and so what it computes from them alone; in float64 it does not.
     """
-    beta, epsilon = 0.5, x.dtype.type(-9.98377799987793e-07)  # −1e−6 rounded to bfloat16
-    rounded = to_bfloat16 if x.dtype == np.float32 else np.asarray
-    rise = rounded(softplus(alpha_p.astype(x.dtype)))
-    fall = rounded(beta + rounded(softplus(alpha_n.astype(x.dtype))))
+    rise, fall = xielu_alphas(x.dtype, alpha_p, alpha_n)
+    beta, epsilon = XIELU_BETA, x.dtype.type(XIELU_EPSILON)
     below = (np.expm1(np.minimum(x, epsilon)) - x) * fall + beta * x
     return np.where(x > 0, rise * x * x + beta * x, below)
+
+
+XIELU_BETA, XIELU_EPSILON = 0.5, -9.98377799987793e-07  # −1e−6 rounded to bfloat16
+
+
+def xielu_alphas(dtype: np.dtype, alpha_p: Array, alpha_n: Array) -> tuple[Array, Array]:
+    """xIELU's two factors, of the quadratic and of the exponential, from what is learned: (1,) twice."""
+    rounded = to_bfloat16 if dtype == np.float32 else np.asarray
+    rise = rounded(softplus(alpha_p.astype(dtype)))
+    return rise, rounded(XIELU_BETA + rounded(softplus(alpha_n.astype(dtype))))
 
 
 def to_bfloat16(x: Array) -> Array:

@@ -179,6 +179,18 @@ def flatten(params: Params) -> Iterator[tuple[str, Array]]:
         yield "lm_head.weight", params.lm_head
 
 
+def check_shapes(params: Params, config: Config) -> None:
+    """``ValueError`` names the first tensor whose shape isn't the one of `shapes`; ``lm_head`` may be untied."""
+    expected, found = shapes(config), {name: np.shape(tensor) for name, tensor in flatten(params)}
+    expected.setdefault("lm_head.weight", expected["wte.weight"])
+    if not isinstance(params.lm_head, np.ndarray):
+        found["lm_head.weight"] = params.lm_head.shape[::-1]  # reduced precision has (inputs, outputs)
+    found.setdefault("lm_head.weight", np.shape(params.lm_head))
+    for name in dict.fromkeys([*expected, *found]):
+        if found.get(name) != expected.get(name):
+            raise ValueError(f"{name} must have the shape {expected.get(name)}, got {found.get(name)}")
+
+
 def map_arrays(params: Params, change: Any) -> Params:
     """The same model with ``change(array)`` in place of every array; a tied head stays tied."""
 

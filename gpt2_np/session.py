@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,16 +14,20 @@ from . import hub, model, ops, overflow, weights
 from .activations import ActivationCache
 from .cache import KVCache
 from .config import Config
-from .edits import Edit, edits
-from .params import Params, map_arrays
-from .taps import Capture, Recording, Tap, both, no_tap, select
+from .edits import AnyEdit, edits
+from .ids import check_vocabulary
+from .params import Params, check_shapes, map_arrays
+from .stepper import Session
+from .taps import Capture, Tap, both, no_tap, select
+
+if TYPE_CHECKING:
+    from .gradients import GradientRun, Metric
 
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 BACKENDS = ("numba", "numpy")
 DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
-INT64 = np.dtype(np.int64)
 
 
 class Model:
@@ -191,7 +194,7 @@ class Model:
         return self.run_with_edits(ids, {}, names)
 
     def run_with_edits(
-        self, ids: Any, changes: Mapping[str, Edit], names: str | Iterable[str] | None = ()
+        self, ids: Any, changes: Mapping[str, AnyEdit], names: str | Iterable[str] | None = ()
     ) -> tuple[Array, ActivationCache]:
         """A run in which each named activation is replaced: by a function's result, an array, or in a `Part` only.
 
@@ -206,14 +209,60 @@ class Model:
         self.check_logits(logits, batch, tap=changing)
         return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values, self.params, self.config)
 
-    def with_edits(self: AnyModel, changes: Mapping[str, Edit]) -> AnyModel:
+    def run_with_gradients(
+        self,
+        ids: Any,
+        metric: Metric,
+        names: str | Iterable[str] | None = None,
+        parameters: bool = False,
+        *,
+        gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
+        keep: str = "all",
+        token_type_ids: Any = None,
+    ) -> GradientRun:
+        """A run forwards and backwards: how a metric changes with every named activation, and with every parameter.
+
+        `ids` are (T,), (B, T) or a list of rows of unequal lengths. `metric` gives each row a number and says how it
+        changes with the logits: one of `gpt2_np.gradients`, or an object of your own with ``value(logits, ids)``, (B,),
+        and ``gradient(logits, ids)``, (B, T, V). The result (`gradients.GradientRun`) holds ``value``, ``logits``,
+        ``cache[name]`` and ``grads[name]``, and with `parameters` the parameters' gradients as ``params``. Names are
+        those of `run_with_cache`. ``grads["blocks.0.ln1.in"]`` is the norm's share, ``grads["blocks.0.resid_pre"]`` the
+        whole, what goes past the block included.
+
+        `gradient_edits` change gradients on their way back as `run_with_edits` changes activations: a function of the
+        gradient, an array or a `Part`; or they are a tap of your own (`taps.Tap`), which sees them all. Edits of the
+        model itself (`with_edits`) act on gradients too: an array stops them, an `Edit` passes them by its derivative,
+        a bare function is refused. `keep` says what memory may be spent on, without changing a bit of the result:
+        "all", "layers" or "inputs" (`gradients.kept`). Reduced-precision weights stand for their numbers, and have no
+        gradients themselves.
+
+        ``ValueError``, before anything runs, for names, ids, edits or options that can't be.
+        """
+        from .gradients.run import run_with_gradients
+
+        return run_with_gradients(
+            self,
+            ids,
+            metric,
+            names,
+            parameters,
+            gradient_edits=gradient_edits,
+            keep=keep,
+            token_type_ids=token_type_ids,
+        )
+
+    def with_edits(self: AnyModel, changes: Mapping[str, AnyEdit]) -> AnyModel:
         """The same model with these edits in whatever it does: runs, scores, generates. This one stays as it is."""
         edited = copy.copy(self)
         edited.tap = both(self.tap, edits(changes, self.config))
         return edited
 
     def with_params(self: AnyModel, params: Params) -> AnyModel:
-        """The same model with other parameters of the same shapes (`internals.processing` makes some)."""
+        """The same model with other parameters of the same shapes (`internals.processing` makes some).
+
+        ``ValueError`` names the first tensor of another shape. ``lm_head`` may be untied.
+        """
+        check_shapes(params, self.config)
         altered = type(self)(params, self.config, folder=self.folder, backend=self.backend)
         altered.tap = self.tap
         return altered
@@ -233,17 +282,6 @@ class Model:
         return np.atleast_2d(array).astype(np.int64, copy=False)
 
 
-def whole_numbers(ids: Iterable[Any]) -> list[int]:
-    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5 or a text."""
-    found = []
-    for one in ids:
-        try:
-            found.append(operator.index(one))
-        except TypeError:
-            raise ValueError(f"ids must be whole numbers, got {one!r:.60}") from None
-    return found
-
-
 class Origin(NamedTuple):
     """Where a model's parameters came from: what `Model.from_pretrained` was given, a folder's path made absolute."""
 
@@ -254,118 +292,3 @@ class Origin(NamedTuple):
 
 def _load_again(kind: type[AnyModel], name: str | Path | None, dtype: str, backend: str) -> AnyModel:
     return kind.from_pretrained(name, dtype=dtype, backend=backend)
-
-
-def check_vocabulary(ids: Array, config: Config) -> None:
-    """``ValueError`` names the first id that is not in the vocabulary."""
-    for one in ids.ravel().tolist():  # for the single id of a step much faster than NumPy
-        if not 0 <= one < config.vocab_size:
-            raise ValueError(f"ids must be between 0 and {config.vocab_size - 1}, got {one}")
-
-
-class Session:
-    """Rows of text in progress: all that `decoders` need of a model (each of their ``…Stepper`` protocols).
-
-    The first `feed` brings the prompts, one a row, of any lengths; every later one continues the rows.
-    """
-
-    def __init__(self, model: Model, capacity: int, tap: Tap = no_tap) -> None:
-        self.model, self.capacity, self.tap = model, capacity, tap
-        self.cache: KVCache | None = None
-
-    def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
-        """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
-        logits = self._advance(ids, last_only=True)
-        return logits[0][:, -1] if len(logits) == 1 else np.concatenate([part[:, -1] for part in logits])
-
-    def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
-        """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
-        return [row for logits in self._advance(ids, last_only=False) for row in logits]
-
-    def feed_hidden(self, ids: Sequence[Sequence[int]] | Array) -> tuple[Array, list[Array]]:
-        """`feed`'s logits, and the final norm's output after every new id: for each row (its new ids, D)."""
-        logits, (hidden,) = self._observe(ids, ["ln_final.out"], last_only=False)
-        return logits, hidden
-
-    def feed_layers(self, ids: Sequence[Sequence[int]] | Array, layers: Sequence[int]) -> tuple[Array, Array]:
-        """`feed`'s logits, and those of the residual stream as it enters each of `layers`: (layers, rows, V).
-
-        The stream is unembedded as it is, without the final norm.
-        """
-        logits, streams = self._observe(ids, [f"blocks.{layer}.resid_pre" for layer in layers], last_only=True)
-        with np.errstate(over="ignore", invalid="ignore"):
-            early = self.model.unembed(np.stack([[row[-1] for row in stream] for stream in streams]))
-        for layer, scores in zip(layers, early, strict=True):
-            if not overflow.sound(scores):
-                raise ValueError(overflow.message(f"blocks.{layer}.resid_pre", self.model.dtype))
-        return logits, early
-
-    @property
-    def n_layer(self) -> int:
-        """How many layers `feed_layers` can look at."""
-        return self.model.config.n_layer
-
-    @property
-    def tied(self) -> bool:
-        """Whether embedding and unembedding are one matrix, so that early layers mostly repeat the last id."""
-        return self.model.config.tie_word_embeddings
-
-    def _observe(
-        self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
-    ) -> tuple[Array, list[list[Array]]]:
-        """(rows, V) logits after each row's last id, and for each name each row's (its new ids, D) activations."""
-        seen = Recording(names, self.model.config)
-        logits = self._advance(ids, last_only, seen)
-        return (
-            np.concatenate([part[:, -1] for part in logits]),
-            [[row for part in seen.passes[name] for row in part] for name in names],
-        )
-
-    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
-        tap, found = both(self.tap, watch), []
-        for part, cache in self._parts(ids):
-            logits = self.model.forward(part, cache=cache, tap=tap, last_only=last_only)
-            self.model.check_logits(logits, part, cache=cache, tap=self.tap)
-            found.append(logits)
-        return found
-
-    def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, KVCache]]:
-        """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
-
-        ``ValueError``, before any of them is run, for ids that are not in the vocabulary or find no room.
-        """
-        if self.cache is None:
-            self.cache = KVCache(self.model.config, len(ids), self.capacity, self.model.dtype)
-        if isinstance(ids, np.ndarray) and ids.dtype is INT64:
-            parts = [(ids, self.cache)]
-        else:
-            try:
-                rows = [np.asarray(row, np.int64) for row in ids]
-            except OverflowError:  # which is outside any vocabulary
-                check_vocabulary(np.array([one for row in ids for one in row], object), self.model.config)
-                raise
-            if len({row.shape for row in rows}) == 1:
-                parts = [(np.array(rows), self.cache)]
-            else:
-                parts = [(row[None], self.cache.row(number)) for number, row in enumerate(rows)]
-        wrong = len(ids) != self.cache.rows
-        for part, _ in parts:
-            wrong = wrong or part.ndim != 2 or not part.size
-        if wrong:
-            counts = [np.size(row) for row in ids]
-            raise ValueError(f"each of the {self.cache.rows} rows must get at least one new id, got {counts}")
-        for part, _ in parts:
-            check_vocabulary(part, self.model.config)
-        for part, cache in parts:
-            cache.check_room(part.shape[1])
-        return parts
-
-    def reorder(self, rows: Sequence[int] | Array) -> None:
-        """New row i continues old row ``rows[i]``."""
-        assert self.cache is not None, "nothing was fed yet"
-        self.cache.reorder(rows)
-
-    def rewind(self, counts: Sequence[int] | Array | int) -> None:
-        """Forget each row's last ``counts[row]`` ids."""
-        assert self.cache is not None, "nothing was fed yet"
-        self.cache.rewind(counts)

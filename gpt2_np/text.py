@@ -15,8 +15,9 @@ from decoders import Completion, Options, Token
 from decoders.base.interface import Assistance
 
 from . import breakers, constraints, generation_config
+from .ids import check_vocabulary, whole_numbers
 from .scoring import By, Choice, Score, common, nll, rank
-from .session import BACKENDS, Model, check_vocabulary, whole_numbers
+from .session import BACKENDS, Model
 from .tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]

@@ -24,22 +24,22 @@ CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """As `ops.layer_norm`, some positions at a time."""
-    return _by_rows(lambda some: ops.layer_norm(some, weight, bias, epsilon), x)
+    return by_rows(lambda some: ops.layer_norm(some, weight, bias, epsilon), x)
 
 
 def centred(x: Array) -> Array:
     """As `ops.centred`, some positions at a time."""
-    return _by_rows(ops.centred, x)
+    return by_rows(ops.centred, x)
 
 
 def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
     """As `ops.scaled_and_shifted`, some positions at a time."""
-    return _by_rows(lambda some: ops.scaled_and_shifted(some, weight, bias), normalized)
+    return by_rows(lambda some: ops.scaled_and_shifted(some, weight, bias), normalized)
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     """As `ops.layer_norm_scale`, some positions at a time."""
-    return _by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
+    return by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
 
 
 def linear(x: Array, weight: Any, bias: Array) -> Array:
@@ -48,7 +48,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
         return ops.linear(x, weight, bias)
     y = np.matmul(x, weight, out=empty((*x.shape[:-1], weight.shape[1]), x.dtype))
     rows = y.reshape(-1, y.shape[-1])
-    _in_pieces(lambda some: np.add(rows[some], bias, out=rows[some]), len(rows), y.size)
+    in_pieces(lambda some: np.add(rows[some], bias, out=rows[some]), len(rows), y.size)
     return y
 
 
@@ -61,12 +61,12 @@ def unembed(x: Array, lm_head: Any) -> Array:
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
     """As `ops.activate`, some positions at a time."""
-    return _by_rows(lambda some: ops.activate(some, name, parameters), x)
+    return by_rows(lambda some: ops.activate(some, name, parameters), x)
 
 
 def softmax(scores: Array) -> Array:
     """As `ops.softmax`, some queries at a time."""
-    return _by_rows(ops.softmax, scores)
+    return by_rows(ops.softmax, scores)
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
@@ -78,7 +78,7 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
     def finish(heads: slice) -> None:
         ops.scale_and_hide(scores[:, heads], lengths, scale)
 
-    _in_pieces(finish, scores.shape[1], scores.size)
+    in_pieces(finish, scores.shape[1], scores.size)
     return scores
 
 
@@ -96,7 +96,7 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 
 
-def _by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
+def by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
     """``function(x)``, for a function of every vector along the last axis apart, whose results are `width` long.
 
     0 stands for as long as the vector.
@@ -109,11 +109,11 @@ def _by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Ar
     def fill(some: slice) -> None:
         out[some] = function(rows[some])
 
-    _in_pieces(fill, len(rows), x.size)
+    in_pieces(fill, len(rows), x.size)
     return out.reshape(*x.shape[:-1], -1)
 
 
-def _in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
+def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
     """Call ``work`` for slices that together make up `count` things of `size` numbers, on threads if these are many."""
     if size <= CACHED:
         work(slice(0, count))

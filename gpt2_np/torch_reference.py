@@ -19,7 +19,9 @@ from transformers.utils import logging
 
 from . import hub, weights
 from .config import Config
-from .session import Model, Session, check_vocabulary
+from .ids import check_vocabulary
+from .session import Model
+from .stepper import Session
 from .taps import Tap, no_tap
 
 Array = np.ndarray

@@ -82,7 +82,7 @@ def test_an_error_in_a_piece_is_raised_and_the_next_call_works() -> None:
     with pytest.raises(KeyError, match="nothing"):
         threaded.activate(normal(np.float32, 40, 40), "nothing")
     with pytest.raises(IndexError):
-        threaded._by_rows(lambda some: some[99], normal(np.float32, 40, 40))
+        threaded.by_rows(lambda some: some[99], normal(np.float32, 40, 40))
     x = normal(np.float32, 40, 40)
     np.testing.assert_array_equal(threaded.softmax(x), ops.softmax(x))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import ops
 from ..activations import ActivationCache
-from ..edits import Edit, Part
+from ..edits import AnyEdit, Part
 from ..params import as_array
 from ..session import Model
 from ..taps import BLOCK_POINTS, canonical, nearest
@@ -111,13 +111,13 @@ def path_patch(
 
 def _received(
     model: Model, cache: ActivationCache, receivers: Sequence[tuple[str, int | None]], sender: int, change: Array
-) -> dict[str, Edit]:
+) -> dict[str, AnyEdit]:
     """What the receivers compute once `change` is added to the stream behind layer `sender`'s attention."""
     params, epsilon, D = model.params, model.config.layer_norm_epsilon, model.config.n_embd
     heads: dict[str, list[int]] = {}
     for point, head in receivers:
         heads.setdefault(point, []).append(-1 if head is None else head)
-    results: dict[str, Edit] = {}
+    results: dict[str, AnyEdit] = {}
     for point, chosen in heads.items():
         if point == "unembed":
             x = cache["resid_post", model.config.n_layer - 1] + change

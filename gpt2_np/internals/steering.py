@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import Edit, Part
+from ..edits import AnyEdit, Part
 from ..session import AnyModel, Model
 
 Array = np.ndarray
@@ -42,7 +42,7 @@ def _read(model: Model, text: Sequence[int], layer: int, position: int | None) -
     return stream[position]
 
 
-def addition(vector: Array, layer: int, scale: float = 1.0, positions: Any = None) -> dict[str, Edit]:
+def addition(vector: Array, layer: int, scale: float = 1.0, positions: Any = None) -> dict[str, AnyEdit]:
     """The edit that adds ``scale · vector`` to the stream before `layer`, everywhere or at some positions."""
     with np.errstate(over="ignore", invalid="ignore"):
         shift = (np.asarray(vector) * scale).astype(np.asarray(vector).dtype)

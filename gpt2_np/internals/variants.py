@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import Edit, Edits, edits
+from ..edits import AnyEdit, Edits, edits
+from ..gradients.metrics import log_probability as log_probability
+from ..gradients.metrics import logit_difference as logit_difference
 from ..session import Model
 
 Array = np.ndarray
-Variant = Mapping[str, Edit]
+Variant = Mapping[str, AnyEdit]
 Metric = Callable[[Array], Array]
 
 
@@ -67,17 +69,7 @@ def run_variants(
     return np.concatenate(results)
 
 
-# ---- metrics: (rows, T, V) logits → (rows,) -------------------------------------------------------------------------
-
-
-def logit_difference(correct: int, incorrect: int, position: int = -1) -> Metric:
-    """How much higher one token's logit is than another's, at one position."""
-    return lambda logits: _column(logits[:, position], correct) - _column(logits[:, position], incorrect)
-
-
-def log_probability(token: int, position: int = -1) -> Metric:
-    """The log-probability (nats) of a token at one position."""
-    return lambda logits: _column(log_softmax(logits[:, position]), token)
+# ---- metrics: (rows, T, V) logits → (rows,); those of `gradients` are some too --------------------------------------
 
 
 def mean_loss(ids: Sequence[int] | Array) -> Metric:
@@ -85,13 +77,6 @@ def mean_loss(ids: Sequence[int] | Array) -> Metric:
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
-
-
-def _column(scores: Array, token: int) -> Array:
-    """One token's scores in (rows, V); ``ValueError`` for an id outside the vocabulary."""
-    if not 0 <= token < scores.shape[-1]:
-        raise ValueError(f"ids must be between 0 and {scores.shape[-1] - 1}, got {token}")
-    return scores[:, token]
 
 
 def log_softmax(logits: Array) -> Array:

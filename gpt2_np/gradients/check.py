@@ -1,0 +1,112 @@
+"""Any gradient against finite differences, in float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import threaded as ops
+from ..edits import edits
+from ..model import forward
+from ..params import Params, assemble, flatten, map_arrays
+from ..taps import both, select
+from .metrics import Metric
+from .run import Ends, of_metric, padded, prepared, run_with_gradients
+
+Array = np.ndarray
+
+# Weights of f(x + step·h), step = −2 … 2, in the derivative of f at x: its error shrinks with h⁴. Fornberg 1988.
+STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
+
+
+class GradientMismatch(ArithmeticError):
+    """A gradient and its finite differences disagree."""
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What `check_gradient` compared: derivatives along some random directions, (directions,) each."""
+
+    name: str
+    gradient: Array
+    finite_differences: Array
+
+    @property
+    def error(self) -> float:
+        """The largest difference, as a share of the largest derivative."""
+        largest = max(float(np.abs(self.finite_differences).max()), float(np.abs(self.gradient).max()))
+        difference = float(np.abs(self.gradient - self.finite_differences).max())
+        return difference / largest if largest else 0.0
+
+
+def check_gradient(
+    model: Any, ids: Any, metric: Metric, name: str, *, directions: int = 3, tolerance: float = 1e-6, seed: int = 0
+) -> GradientCheck:
+    """Compare the gradient at a name with finite differences of the metric, along random directions, in float64.
+
+    `name` is an activation's ("blocks.0.attn.hook_pattern"), or a parameter's official one ("h.0.attn.c_attn.weight").
+    The sum of the metric is measured where all of the activation, or the parameter, is moved by ±h and ±2h along a
+    direction, h being a thousandth of its size. Reduced-precision weights count as the numbers they stand for.
+
+    `GradientMismatch`, which says by how much, where the two differ by more than `tolerance` of the larger (or by what
+    rounding makes of a derivative of 0); a kink of the activation function within ±2h can cause one too. ``ValueError``
+    for an unknown name, or one that means several activations.
+    """
+    if directions < 1:
+        raise ValueError(f"directions must be at least 1, got {directions}")
+    metric = prepared(metric, model)
+    batch, lengths = padded(model, ids)
+    exact = model.with_params(in_float64(model.params))
+    tensors = dict(flatten(exact.params))
+    of_parameter = name in tensors
+    (point,) = (name,) if of_parameter else _one(select(name, model.config), name)
+    run = run_with_gradients(exact, ids, metric, () if of_parameter else point, parameters=of_parameter)
+    gradient = dict(flatten(run.params))[name] if run.params is not None else run.grads[point]
+    x = tensors[name] if of_parameter else run.cache[point]
+
+    def total(change: Array) -> float:
+        params, tap = exact.params, exact.tap
+        if of_parameter:
+            params = assemble(tensors | {name: x + change}, exact.config)
+        else:
+            tap = both(tap, edits({point: lambda value: value + change}, exact.config))
+        return float(of_metric(metric, forward(params, exact.config, batch, ops=ops, tap=tap), batch, lengths)[0].sum())
+
+    random, finite = np.random.default_rng(seed), x[np.isfinite(x)]
+    step = 1e-3 * (float(np.sqrt((finite * finite).mean())) or 1.0)
+    expected, got = np.empty(directions), np.empty(directions)
+    for number in range(directions):
+        direction = random.standard_normal(x.shape)
+        direction = direction if of_parameter else Ends(lengths)(point, direction)
+        expected[number] = sum(weight * total(at * step * direction) for at, weight in STENCIL.items()) / step
+        got[number] = (gradient * direction).sum()
+    result = GradientCheck(name, got, expected)
+    noise = 1e-12 / step * (1 + float(np.abs(run.value).sum()))
+    if np.abs(got - expected).max() > tolerance * max(np.abs(got).max(), np.abs(expected).max()) + noise:
+        raise GradientMismatch(
+            f"the gradient of {name} along {directions} random directions is {_numbers(got)}, "
+            f"finite differences are {_numbers(expected)}: they differ by {result.error:.1e} of the larger"
+        )
+    return result
+
+
+def in_float64(params: Params) -> Params:
+    """The same parameters in float64, those of reduced precision as the numbers they stand for."""
+
+    def wide(array: Any) -> Array:
+        return array.astype(np.float64) if isinstance(array, np.ndarray) else array.dequantize().astype(np.float64)
+
+    exact = map_arrays(params, wide)
+    return exact if isinstance(params.lm_head, np.ndarray) else exact._replace(lm_head=exact.lm_head.T)
+
+
+def _one(names: list[str], asked: str) -> list[str]:
+    if len(names) != 1:
+        raise ValueError(f"name must mean one activation, got {asked!r}, which means {len(names)}")
+    return names
+
+
+def _numbers(x: Array) -> str:
+    return ", ".join(f"{one:.9g}" for one in x)

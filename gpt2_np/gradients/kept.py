@@ -1,0 +1,202 @@
+"""What a forward pass leaves for the backward pass, and how much memory that takes.
+
+    keep      kept of each block                                 computed again, block by block
+    "all"     all that its derivatives read                      nothing
+    "layers"  its input, and the results of its affine maps      norms, scores, patterns, activations
+    "inputs"  its input                                          the whole block
+
+"inputs" is gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"), "layers" the
+selective kind (Korthikanti et al. 2022, section 5). What is computed again is computed by the same operations, so the
+gradients are the same bits.
+
+Measured, the most that NumPy holds at once beyond the weights, at the 124M shape in float32 with the loss of all
+positions: all parameters' gradients of 8 × 256 tokens take 2.75, 1.77 and 1.31 GB (0.5 of them the gradients, 0.4 the
+logits, 0.4 the logits' gradient). For 4 × 64 tokens it is 0.74 GB in each way: there the parameters' gradients are
+most of it. All names of 1 × 512 tokens take 2.4 GB in each, since what is captured is kept anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import params as P
+from ..config import Config
+from ..model import block
+from ..taps import Tap, both, no_tap, within
+from .edited import Edited
+
+Array = np.ndarray
+
+KEEP = ("all", "layers", "inputs")
+
+# What the derivatives of a block read, and what those of its parameters read besides.
+NEEDED = (
+    "ln1.normalized",
+    "ln1.scale",
+    "attn.q",
+    "attn.k",
+    "attn.v",
+    "attn.pattern",
+    "ln2.normalized",
+    "ln2.scale",
+    "mlp.pre",
+)
+NEEDED_BY_PARAMETERS = ("ln1.out", "attn.z", "ln2.out", "mlp.post")
+
+
+class Kept:
+    """The tap of a forward pass whose gradients are wanted; afterwards it holds what `backward` asks for, once.
+
+    The pass must be given ``kept.tap`` and ``kept.ops``: the edits of `edited` are applied within. ``ValueError`` for
+    an unknown way to keep.
+    """
+
+    def __init__(
+        self,
+        params: P.Params,
+        config: Config,
+        ops: Any,
+        *,
+        edited: Edited | None = None,
+        keep: str = "all",
+        parameters: bool = False,
+    ) -> None:
+        if keep not in KEEP:
+            raise ValueError(f"keep must be one of {', '.join(KEEP)}, got {keep!r}")
+        self.params, self.config, self.edited = params, config, edited
+        self.needed = NEEDED + (NEEDED_BY_PARAMETERS if parameters else ())
+        self.last = self.needed[-1]
+        final = ["ln_final.normalized", "ln_final.scale", *(["ln_final.out"] if parameters else [])]
+        blocks = [f"blocks.{layer}." for layer in range(config.n_layer)]
+        self.inputs = [prefix + "resid_pre" for prefix in blocks]
+        of_blocks = [prefix + name for prefix in blocks for name in self.needed] if keep == "all" else self.inputs
+        self.names = frozenset([*final, *of_blocks])
+        self.again = keep != "all"
+        self.readable, self.ops = ops, Products(ops) if keep == "layers" else ops
+        self.left: dict[str, Array] = {}
+
+    @property
+    def tap(self) -> Tap:
+        """The edits first, then what is kept."""
+        return both(no_tap if self.edited is None else self.edited, self)
+
+    def wants(self, name: str) -> bool:
+        return name in self.names
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if name in self.names:
+            self.left[name] = x
+            if isinstance(self.ops, Products) and name in self.inputs:
+                self.ops.next_block()
+        return x
+
+    def values(self) -> Values:
+        """The values of the final norm."""
+        return Values(self.left, self.edited)
+
+    def block(self, layer: int) -> Values:
+        """The values of a block, computed again where they weren't kept; they are given once."""
+        prefix = f"blocks.{layer}."
+        if self.again:
+            self._again(layer, prefix)
+        return Values({prefix + name: self.left.pop(prefix + name) for name in self.needed}, self.edited, prefix)
+
+    def _again(self, layer: int, prefix: str) -> None:
+        """A block's forward pass once more, as far as its values are needed."""
+        x = self.left.pop(self.inputs[layer])
+        made = None if self.edited is None else self.edited.made(self.inputs[layer])
+        until = Until(frozenset(prefix + name for name in self.needed), prefix + self.last, self.left)
+        ops = self.ops.again(layer) if isinstance(self.ops, Products) else self.readable
+        tap = within(both(no_tap if self.edited is None else self.edited, until), prefix)
+        with contextlib.suppress(Enough):
+            block(x if made is None else made, self.params.h[layer], self.config, layer, ops, None, tap)
+
+
+class Enough(Exception):
+    """A block that is computed again has come as far as anything of it is needed."""
+
+
+class Until:
+    """A tap that keeps the `names` in `left` and ends the pass behind the `last` of them."""
+
+    def __init__(self, names: frozenset[str], last: str, left: dict[str, Array]) -> None:
+        self.names, self.last, self.left = names, last, left
+
+    def wants(self, name: str) -> bool:
+        return name in self.names
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if name in self.names:
+            self.left[name] = x
+        if name == self.last:
+            raise Enough
+        return x
+
+
+class Products:
+    """`ops` that remember the results of affine maps, block by block, except each block's last, which nothing reads."""
+
+    def __init__(self, ops: Any) -> None:
+        self.ops = ops
+        self.blocks: list[list[Array]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ops, name)
+
+    def next_block(self) -> None:
+        """What follows belongs to the next block."""
+        if self.blocks:
+            self.blocks[-1].pop()
+        self.blocks.append([])
+
+    def linear(self, x: Array, weight: Any, bias: Array) -> Array:
+        """As ``ops.linear``, remembered."""
+        y: Array = self.ops.linear(x, weight, bias)
+        self.blocks[-1].append(y)
+        return y
+
+    def again(self, layer: int) -> Remembered:
+        """The same operations for a block's second pass, its affine maps remembered: once."""
+        results, self.blocks[layer] = self.blocks[layer], []
+        return Remembered(self.ops, iter(results))
+
+
+class Remembered:
+    """`ops` whose affine maps are remembered instead of computed."""
+
+    def __init__(self, ops: Any, results: Iterator[Array]) -> None:
+        self.ops, self.results = ops, results
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.ops, name)
+
+    def linear(self, x: Array, weight: Any, bias: Array) -> Array:
+        """The result of the first pass."""
+        return next(self.results)
+
+
+class Values:
+    """The values of one part of the model by their names within it: ``values["attn.q"]`` is what left that tap."""
+
+    def __init__(self, left: Mapping[str, Array], edited: Edited | None, prefix: str = "") -> None:
+        self.left, self.edited, self.prefix = left, edited, prefix
+
+    def within(self, prefix: str) -> Values:
+        """The same values seen from inside one part of this part."""
+        return Values(self.left, self.edited, self.prefix + prefix)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.left[self.prefix + name]
+
+    def get(self, name: str) -> Array | None:
+        """A value that may not have been kept, since only parameters' gradients read it."""
+        return self.left.get(self.prefix + name)
+
+    def made(self, name: str) -> Array:
+        """What the operation before the tap made, which edits may have changed: its derivative reads this."""
+        made = None if self.edited is None else self.edited.made(self.prefix + name)
+        return self[name] if made is None else made

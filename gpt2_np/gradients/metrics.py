@@ -1,0 +1,306 @@
+"""Metrics with their derivatives: what a gradient is the gradient of. One number a row.
+
+A metric is any object with two methods, for logits (B, T, V) and ids (B, T):
+
+    value(logits, ids)     its value, (B,)
+    gradient(logits, ids)  ∂(sum of value)/∂logits, (B, T, V)
+
+Rows of unequal lengths are given to it one by one, as long as each is, so that position −1 is each row's own last. A
+metric whose arguments differ from row to row says with ``of_row(b)`` what it is for row b alone; one that takes tokens
+as texts says with ``with_tokens(ids_of)`` what it is in ids. Those here do both, and give their value when they are
+called with logits alone, as sweeps do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..pages import empty
+from ..threaded import in_pieces
+
+Array = np.ndarray
+Token = int | str | Sequence[int] | Sequence[str] | Array  # one for all rows, or one a row
+Position = int | Sequence[int] | Array
+There = tuple[Array, Array]  # rows and positions, both (B,)
+IGNORED = -100  # transformers' label of what isn't to be predicted
+
+
+class Metric(Protocol):
+    """What gradients are taken of; see the top of this module."""
+
+    def value(self, logits: Array, ids: Array) -> Array:
+        """Its value: (B, T, V) logits of (B, T) ids → (B,)."""
+        ...
+
+    def gradient(self, logits: Array, ids: Array) -> Array:
+        """The gradient of the sum of its values: (B, T, V)."""
+        ...
+
+
+def cross_entropy(labels: Any = None) -> CrossEntropy:
+    """transformers' loss of a row: the mean, over its labels, of −log p(label), in nats.
+
+    Labels are shifted inside, so that label t is predicted from the positions before it; they are the ids themselves
+    unless given, of the ids' shape. −100 is ignored. ``ValueError``, when it is asked, for a row without any label.
+    """
+    return CrossEntropy(labels)
+
+
+def logit_difference(a: Token, b: Token, position: Position = -1) -> LogitDifference:
+    """How much higher the logit of token `a` is than that of token `b`, at one position.
+
+    Tokens are ids or texts of one token, for all rows or one a row.
+    """
+    return LogitDifference((a, b), position)
+
+
+def log_probability(token: Token, position: Position = -1) -> LogProbability:
+    """The log-probability (nats) of a token, an id or a text of one token, at one position."""
+    return LogProbability((token,), position)
+
+
+def kl_divergence(reference_logits: Any, position: Position = -1) -> KLDivergence:
+    """KL(reference ‖ model) in nats, at one position: Σ r·(log r − log p). Kullback & Leibler 1951.
+
+    `reference_logits` are another run's logits of the same ids, (T, V) or (B, T, V) (for unequal rows padded as ours),
+    or those of the position alone, (V,).
+    """
+    return KLDivergence((), position, reference_logits)
+
+
+@dataclass(frozen=True, eq=False)
+class CrossEntropy:
+    """See `cross_entropy`."""
+
+    labels: Any = None
+
+    def __call__(self, logits: Array) -> Array:
+        return self.value(logits)
+
+    def value(self, logits: Array, ids: Array | None = None) -> Array:
+        """(B,) float64 nats."""
+        return self.value_and_gradient(logits, ids, with_gradient=False)[0]
+
+    def gradient(self, logits: Array, ids: Array | None = None) -> Array:
+        """(p − the label's one-hot vector) / the row's number of labels: (B, T, V). Bishop 2006, eq. 4.109."""
+        return self.value_and_gradient(logits, ids)[1]
+
+    def value_and_gradient(
+        self, logits: Array, ids: Array | None = None, with_gradient: bool = True
+    ) -> tuple[Array, Array]:
+        """Both at once, from one softmax. Without `with_gradient` the second is empty."""
+        B, T, V = logits.shape
+        targets = self._targets(ids, (B, T), V)
+        counted = targets != IGNORED
+        counts = counted.sum(axis=1)
+        if not counts.all():
+            raise ValueError(f"cross_entropy needs at least one label in each row, got none in row {np.argmin(counts)}")
+        share = (counted / counts[:, None]).astype(logits.dtype).reshape(-1)
+        chosen, flat = np.where(counted, targets, 0).reshape(-1), logits.reshape(-1, V)
+        gradient = empty(flat.shape if with_gradient else (0, V), logits.dtype)
+        losses = np.empty(len(flat))
+
+        def work(some: slice) -> None:
+            x, label = flat[some], chosen[some]
+            each = np.arange(len(x))
+            p = gradient[some] if with_gradient else np.empty_like(x)
+            np.subtract(x, x.max(axis=-1, keepdims=True), out=p)
+            label_logits = p[each, label]
+            np.exp(p, out=p)
+            total = p.sum(axis=-1)
+            losses[some] = np.log(total.astype(np.float64)) - label_logits
+            if with_gradient:
+                p *= (share[some] / total)[:, None]
+                p[each, label] -= share[some]
+
+        in_pieces(work, len(flat), flat.size)
+        value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / counts
+        return value, gradient.reshape(B, T, V) if with_gradient else gradient
+
+    def of_row(self, row: int) -> CrossEntropy:
+        """The same for one row alone."""
+        return self if self.labels is None else replace(self, labels=np.asarray(self.labels[row])[None])
+
+    def _targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
+        """What each position is to predict, (B, T): the label of the next one, −100 at the last."""
+        if self.labels is None and ids is None:
+            raise ValueError("cross_entropy needs ids or labels: it was given logits alone")
+        labels = np.atleast_2d(np.asarray(ids if self.labels is None else self.labels))
+        labels = labels[:, : shape[1]] if len(labels) == 1 == shape[0] else labels  # a row alone comes without padding
+        if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"labels must be whole numbers of the ids' shape {shape}, got {labels.dtype} {labels.shape}"
+            )
+        wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= V))]
+        if wrong.size:
+            raise ValueError(f"labels must be between 0 and {V - 1}, or {IGNORED} to be ignored, got {wrong[0]}")
+        targets = np.full(shape, IGNORED)
+        targets[:, :-1] = labels[:, 1:]
+        return targets
+
+
+@dataclass(frozen=True, eq=False)
+class AtPosition:
+    """A metric of the logits at one position of each row: what those below have in common."""
+
+    tokens: tuple[Token, ...] = ()
+    position: Position = -1
+
+    def __call__(self, logits: Array) -> Array:
+        return self.value(logits)
+
+    def value(self, logits: Array, ids: Array | None = None) -> Array:
+        """(B,) float64."""
+        there = self._there(logits)
+        return self.value_there(logits[there].astype(np.float64), there, self._ids(logits))
+
+    def gradient(self, logits: Array, ids: Array | None = None) -> Array:
+        """(B, T, V), 0 but at the position."""
+        there = self._there(logits)
+        gradient = np.zeros_like(logits)
+        gradient[there] = self.gradient_there(logits[there].astype(np.float64), there, self._ids(logits))
+        return gradient
+
+    def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """The value, given the position's logits, (B, V) float64; the row and position of each; (B,) tokens: (B,)."""
+        raise NotImplementedError
+
+    def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """Its gradient: (B, V)."""
+        raise NotImplementedError
+
+    def of_row(self, row: int) -> AtPosition:
+        """The same for one row alone."""
+        tokens = tuple(_of_row(token, row) for token in self.tokens)
+        return replace(self, tokens=tokens, position=_of_row(self.position, row))
+
+    def with_tokens(self, ids_of: Callable[[str], Sequence[int]]) -> AtPosition:
+        """The same with tokens as ids, of which `ids_of` gives a text's. ``ValueError`` if a text isn't one token."""
+        return replace(self, tokens=tuple(_token_ids(token, ids_of) for token in self.tokens))
+
+    def _there(self, logits: Array) -> There:
+        B, T, _ = logits.shape
+        position = _a_row(self.position, B, "position")
+        wrong = position[(position < -T) | (position >= T)]
+        if wrong.size:
+            raise ValueError(f"position must be between {-T} and {T - 1}, got {wrong[0]}")
+        return np.arange(B), position % T
+
+    def _ids(self, logits: Array) -> tuple[Array, ...]:
+        B, _, V = logits.shape
+        tokens = tuple(_a_row(token, B, "a token") for token in self.tokens)
+        for ids in tokens:
+            wrong = ids[(ids < 0) | (ids >= V)]
+            if wrong.size:
+                raise ValueError(f"tokens must be between 0 and {V - 1}, got {wrong[0]}")
+        return tokens
+
+
+class LogitDifference(AtPosition):
+    """See `logit_difference`."""
+
+    def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """logit[a] − logit[b]."""
+        rows, (a, b) = there[0], tokens
+        return x[rows, a] - x[rows, b]
+
+    def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """1 at a, −1 at b."""
+        rows, (a, b) = there[0], tokens
+        gradient = np.zeros_like(x)
+        gradient[rows, a] += 1
+        gradient[rows, b] -= 1
+        return gradient
+
+
+class LogProbability(AtPosition):
+    """See `log_probability`."""
+
+    def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """log p(token)."""
+        return _log_softmax(x)[there[0], tokens[0]]
+
+    def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """The token's one-hot vector less p. Bishop 2006, eq. 4.109."""
+        gradient = -np.exp(_log_softmax(x))
+        gradient[there[0], tokens[0]] += 1
+        return gradient
+
+
+@dataclass(frozen=True, eq=False)
+class KLDivergence(AtPosition):
+    """See `kl_divergence`."""
+
+    reference_logits: Any = None
+
+    def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """Σ r·(log r − log p)."""
+        log_r = _log_softmax(self._reference(x, there))
+        return (np.exp(log_r) * (log_r - _log_softmax(x))).sum(axis=-1)
+
+    def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
+        """p − r."""
+        return np.exp(_log_softmax(x)) - np.exp(_log_softmax(self._reference(x, there)))
+
+    def of_row(self, row: int) -> KLDivergence:
+        """The same for one row alone."""
+        reference = self.reference_logits
+        reference = reference[row] if np.ndim(reference) == 3 else reference
+        return replace(self, position=_of_row(self.position, row), reference_logits=reference)
+
+    def _reference(self, x: Array, there: There) -> Array:
+        """The reference's logits at the position: (B, V) float64."""
+        given, (rows, position) = np.asarray(self.reference_logits), there
+        fits = given.shape[-1:] == x.shape[-1:] and (given.ndim == 1 or given.shape[-2] > position.max())
+        if not fits or given.ndim > 3 or (given.ndim == 3 and len(given) != len(x)):
+            rule = "reference_logits must be (V,), (T, V) or (B, T, V), as the run's logits are"
+            raise ValueError(f"{rule}, got {given.shape}")
+        chosen = given[None] if given.ndim == 1 else given[position] if given.ndim == 2 else given[rows, position]
+        return np.broadcast_to(chosen, x.shape).astype(np.float64)
+
+
+def checked(metric: Any) -> Any:
+    """The metric, if it is one. ``ValueError`` says what it lacks."""
+    for name, what in (
+        ("value", "value(logits, ids), each row's value: (B,)"),
+        ("gradient", "gradient(logits, ids), the gradient of the sum of its values: (B, T, V)"),
+    ):
+        if not callable(getattr(metric, name, None)):
+            raise ValueError(f"a metric needs a method {what}; {type(metric).__name__} has no .{name}")
+    return metric
+
+
+def _log_softmax(x: Array) -> Array:
+    """Log-probabilities along the last axis."""
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
+def _of_row(value: Any, row: int) -> Any:
+    """What an argument that may differ from row to row is for one of them."""
+    return value if isinstance(value, str) or np.ndim(value) == 0 else value[row]
+
+
+def _a_row(value: Any, rows: int, what: str) -> Array:
+    """One whole number a row, (B,), from one for all or one each."""
+    numbers = np.asarray(value)
+    if numbers.dtype.kind == "U":
+        raise ValueError(f"{what} given as a text needs a model with a tokenizer: give its id instead of {value!r}")
+    if not np.issubdtype(numbers.dtype, np.integer) or numbers.shape not in ((), (rows,)):
+        raise ValueError(f"{what} must be a whole number, or one for each of {rows} rows, got {value!r}")
+    return np.broadcast_to(numbers, (rows,))
+
+
+def _token_ids(token: Any, ids_of: Callable[[str], Sequence[int]]) -> Any:
+    """A token, or several, as ids."""
+    if not isinstance(token, str):
+        several = isinstance(token, (list, tuple)) and any(isinstance(one, str) for one in token)
+        return [_token_ids(one, ids_of) for one in token] if several else token
+    ids = list(ids_of(token))
+    if len(ids) != 1:
+        raise ValueError(f"{token!r} must be one token of the vocabulary, got {len(ids)}")
+    return ids[0]

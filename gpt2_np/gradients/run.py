@@ -1,0 +1,186 @@
+"""One run forwards and backwards: what `Model.run_with_gradients` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..activations import ActivationCache
+from ..config import Config
+from ..edits import AnyEdit, edits
+from ..model import forward
+from ..params import Params, matrices
+from ..taps import Capture, Tap, both, no_tap, select
+from . import joined as ops
+from . import threaded as derivatives
+from .backward import backward
+from .edited import Edited
+from .kept import Kept
+from .metrics import Metric, checked
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class GradientRun:
+    """A run of a model with its gradients. For one row of ids, (T,), ``logits`` are (T, V); all else keeps its B axis.
+
+    ``value`` is the metric of each row, (B,). ``cache[name]`` is an activation and ``grads[name]`` the gradient of the
+    sum of the values with respect to it, as it left its tap: two arrays of one shape. ``lengths`` are the rows' numbers
+    of ids, (B,): behind a row's end gradients are 0, and logits and activations mean nothing. ``params`` holds the
+    parameters' gradients where they were asked for.
+    """
+
+    value: Array
+    logits: Array
+    cache: ActivationCache
+    grads: ActivationCache
+    lengths: Array
+    params: Params | None = None
+
+
+def run_with_gradients(
+    model: Any,
+    ids: Any,
+    metric: Metric,
+    names: str | Iterable[str] | None = None,
+    parameters: bool = False,
+    *,
+    gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
+    keep: str = "all",
+    token_type_ids: Any = None,
+) -> GradientRun:
+    """See `Model.run_with_gradients`."""
+    metric = prepared(metric, model)
+    batch, lengths = padded(model, ids)
+    types = None if token_type_ids is None else padded(model, token_type_ids)[0]
+    if types is not None and types.shape != batch.shape:
+        raise ValueError(f"token_type_ids must have the shape of ids, {batch.shape}, got {types.shape}")
+    check_weights(model, parameters)
+    chosen = select(names, model.config)
+    values, gradients = Capture(chosen), Capture(chosen)
+    changes = gradient_tap(gradient_edits, model.config, batch)
+    edited = Edited(model.tap)
+
+    kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
+    tap = both(kept.tap, values if chosen else no_tap)
+    logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
+    value, *gradient = of_metric(metric, logits, batch, lengths)
+    tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
+    found = backward(
+        model.params,
+        model.config,
+        batch,
+        gradient.pop(),
+        kept,
+        derivatives=derivatives,
+        tap=tap,
+        parameters=parameters,
+        token_type_ids=types,
+    )
+    cache, grads = (
+        ActivationCache({name: one.values[name] for name in chosen}, model.params, model.config)
+        for one in (values, gradients)
+    )
+    return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:
+    """What is to happen to gradients on their way, as a tap of the backward pass."""
+    if isinstance(changes, Mapping):
+        return edits(changes, config, (batch.shape[0], batch.shape[1])) if changes else no_tap
+    return no_tap if changes is None else changes
+
+
+class Ends:
+    """A tap of the backward pass: no gradient at the keys behind a row's end.
+
+    Everywhere else it is 0 there by itself; of a pattern's zeros there are gradients, as of all of the future's.
+    """
+
+    def __init__(self, lengths: Array) -> None:
+        self.lengths = lengths
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if not name.endswith("attn.pattern") or (self.lengths == x.shape[-1]).all():
+            return x
+        inside = np.arange(x.shape[-1]) < self.lengths[:, None]
+        return np.where(inside[:, None, None], x, 0).astype(x.dtype, copy=False)
+
+
+def prepared(metric: Any, model: Any) -> Any:
+    """A metric that is one, its tokens as ids of the model's vocabulary. ``ValueError`` otherwise."""
+    metric = checked(metric)
+    if hasattr(metric, "with_tokens"):
+        metric = metric.with_tokens(lambda text: model.tokenizer.encode(text))
+    return metric
+
+
+def several(ids: Any) -> bool:
+    """Whether ids are rows of ids, and not those of one row, (T,)."""
+    return np.ndim(ids) > 1 if isinstance(ids, np.ndarray) else any(np.ndim(row) for row in ids)
+
+
+def padded(model: Any, ids: Any) -> tuple[Array, Array]:
+    """Ids as a checked (B, T) array, rows of unequal lengths padded with 0 on the right, and the lengths: (B,)."""
+    if isinstance(ids, np.ndarray) or not isinstance(ids, Sequence) or not several(ids):
+        batch = model.check_ids(ids)
+        return batch, np.full(len(batch), batch.shape[1])
+    rows = [model.check_ids(row) for row in ids]
+    if any(len(row) != 1 for row in rows):
+        raise ValueError("each row of ids must be one text, in one dimension")
+    lengths = np.array([row.shape[1] for row in rows])
+    batch = np.zeros((len(rows), lengths.max()), np.int64)
+    for place, row, length in zip(batch, rows, lengths, strict=True):
+        place[:length] = row[0]
+    return batch, lengths
+
+
+def of_metric(metric: Any, logits: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
+    """The metric's value of each row, (B,), and its gradient in the dtype of the logits, (B, T, V).
+
+    ``ValueError`` for results of other shapes.
+    """
+    B, T, _ = logits.shape
+    if (lengths == T).all():
+        return _both(metric, logits, ids)
+    value, gradient = np.empty(B), np.zeros_like(logits)
+    for row, length in enumerate(lengths):
+        alone = metric.of_row(row) if hasattr(metric, "of_row") else metric
+        value[row : row + 1], gradient[row : row + 1, :length] = _both(
+            alone, logits[row : row + 1, :length], ids[row : row + 1, :length]
+        )
+    return value, gradient
+
+
+def _both(metric: Any, logits: Array, ids: Array) -> tuple[Array, Array]:
+    if hasattr(metric, "value_and_gradient"):
+        value, gradient = metric.value_and_gradient(logits, ids)
+    else:
+        value, gradient = metric.value(logits, ids), metric.gradient(logits, ids)
+    value, gradient = np.asarray(value), np.asarray(gradient)
+    for what, got, shape in (("value", value, logits.shape[:1]), ("gradient", gradient, logits.shape)):
+        if got.shape != shape:
+            raise ValueError(f"a metric's {what} must have the shape {shape}, got {got.shape}")
+    return value, gradient.astype(logits.dtype, copy=False)
+
+
+def check_weights(model: Any, parameters: bool) -> None:
+    """``ValueError`` where a run with gradients isn't possible on these weights."""
+    if model.backend == "torch":
+        raise ValueError("gradients are taken on --backend numpy or numba, not on torch")
+    if not parameters:
+        return
+    first = matrices(model.params.h[0])[0].weight
+    if not isinstance(first, np.ndarray):
+        kind = {"H": "bfloat16", "b": "int8", "B": "int4"}[first.codes.dtype.char]
+        raise ValueError(
+            f"parameters=True needs weights in float32 or float64, got {kind}, which has no gradient: "
+            "load the model in float32, or ask for gradients of activations"
+        )

@@ -1,0 +1,201 @@
+"""`derivatives` on every core: the same names and signatures, the same formulas, nothing compiled.
+
+BLAS has threads of its own for the products, each of which is one large one over all positions. What treats positions
+apart is worked out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to
+the next stays in a core's cache. Sums over all positions are sums of sums over a few, which round less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..pages import empty
+from ..params import as_array
+from ..threaded import in_pieces
+from . import derivatives
+from .derivatives import activate_parameters as activate_parameters
+from .derivatives import head_results as head_results
+from .derivatives import head_results_parameters as head_results_parameters
+from .derivatives import hide as hide
+
+Array = np.ndarray
+SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
+
+
+def linear(gradient: Array, weight: Any) -> Array:
+    """As `derivatives.linear`."""
+    return _product(gradient, as_array(weight).T)
+
+
+def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
+    """As `derivatives.linear_parameters`."""
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    inputs = x.reshape(len(rows), -1)
+    weight = np.matmul(inputs.T, rows, out=empty((inputs.shape[1], rows.shape[1]), rows.dtype))
+    return weight, _summed(lambda some: rows[some], len(rows))
+
+
+def unembed(gradient: Array, lm_head: Any) -> Array:
+    """As `derivatives.unembed`; positions that got no gradient are passed over."""
+    weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    some = _with_gradient(rows)
+    if some is None:
+        return _product(gradient, weight)
+    out = np.zeros((len(rows), weight.shape[1]), rows.dtype)
+    out[some] = rows[some] @ weight
+    return out.reshape(*gradient.shape[:-1], -1)
+
+
+def unembed_parameters(gradient: Array, x: Array) -> Array:
+    """As `derivatives.unembed_parameters`; positions that got no gradient are passed over."""
+    rows = gradient.reshape(-1, gradient.shape[-1])
+    inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
+    if some is not None:
+        rows, inputs = rows[some], inputs[some]
+    return np.matmul(rows.T, inputs, out=empty((rows.shape[1], inputs.shape[1]), rows.dtype))
+
+
+def _with_gradient(rows: Array) -> Array | None:
+    """Which rows are not all 0; None where that are so many that it doesn't pay."""
+    found = np.empty(len(rows), bool)
+
+    def look(some: slice) -> None:
+        np.any(rows[some], axis=-1, out=found[some])
+
+    in_pieces(look, len(rows), rows.size)
+    return np.flatnonzero(found) if 2 * np.count_nonzero(found) < len(rows) else None
+
+
+def look_up(gradient: Array, ids: Array, table: Array) -> Array:
+    """As `derivatives.look_up`: gradients of the same row are summed first."""
+    order = np.argsort(ids, axis=None, kind="stable")
+    rows, starts = np.unique(ids.reshape(-1)[order], return_index=True)
+    table[rows] += np.add.reduceat(gradient.reshape(-1, gradient.shape[-1])[order], starts, axis=0)
+    return table
+
+
+def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:
+    """As `derivatives.layer_norm`, some positions at a time."""
+    return _by_rows(lambda g, n, s: derivatives.layer_norm(g, weight, n, s), gradient, normalized, scale)
+
+
+def scaled_and_shifted(gradient: Array, weight: Array) -> Array:
+    """As `derivatives.scaled_and_shifted`, some positions at a time."""
+    return _by_rows(lambda g: derivatives.scaled_and_shifted(g, weight), gradient)
+
+
+def scaled_and_shifted_parameters(gradient: Array, normalized: Array) -> tuple[Array, Array]:
+    """As `derivatives.scaled_and_shifted_parameters`."""
+    D = gradient.shape[-1]
+    g, n = gradient.reshape(-1, D), normalized.reshape(-1, D)
+    return _summed(lambda some: g[some] * n[some], len(g)), _summed(lambda some: g[some], len(g))
+
+
+def divided(gradient: Array, scale: Array) -> Array:
+    """As `derivatives.divided`, some positions at a time."""
+    return _by_rows(derivatives.divided, gradient, scale)
+
+
+def divided_scale(gradient: Array, normalized: Array, scale: Array) -> Array:
+    """As `derivatives.divided_scale`, some positions at a time."""
+    return _by_rows(derivatives.divided_scale, gradient, normalized, scale, width=1)
+
+
+def layer_norm_scale(gradient: Array, centred: Array, scale: Array) -> Array:
+    """As `derivatives.layer_norm_scale`, some positions at a time."""
+    return _by_rows(lambda c, g, s: derivatives.layer_norm_scale(g, c, s), centred, gradient, scale)
+
+
+def centred(gradient: Array) -> Array:
+    """As `derivatives.centred`, some positions at a time."""
+    return _by_rows(derivatives.centred, gradient)
+
+
+def attention(
+    gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
+) -> tuple[Array, Array, Array]:
+    """As `derivatives.attention`, with this module's steps."""
+    of_pattern = mix_values(gradient, v)
+    of_q, of_k = attention_scores(softmax(of_pattern, pattern), q, k, scale)
+    return of_q, of_k, mix_values_v(gradient, pattern)
+
+
+def mix_values(gradient: Array, v: Array) -> Array:
+    """As `derivatives.mix_values`."""
+    B, T, H, _ = gradient.shape
+    out = empty((B, H, T, v.shape[1]), gradient.dtype)
+    return np.matmul(gradient.transpose(0, 2, 1, 3), v.transpose(0, 2, 3, 1), out=out)
+
+
+def mix_values_v(gradient: Array, pattern: Array) -> Array:
+    """As `derivatives.mix_values_v`."""
+    return _heads_product(pattern.swapaxes(2, 3), gradient)
+
+
+def softmax(gradient: Array, p: Array) -> Array:
+    """As `derivatives.softmax`, some queries at a time."""
+    return _by_rows(derivatives.softmax, gradient, p)
+
+
+def attention_scores(gradient: Array, q: Array, k: Array, scale: float) -> tuple[Array, Array]:
+    """As `derivatives.attention_scores`."""
+    of_q, of_k = _heads_product(gradient, k), _heads_product(gradient.swapaxes(2, 3), q)
+    of_q *= scale
+    of_k *= scale
+    return of_q, of_k
+
+
+def split_heads(q: Array, k: Array, v: Array) -> Array:
+    """As `derivatives.split_heads`."""
+    B, T, H, K = q.shape
+    out = empty((B, T, 3, H, K), q.dtype)
+    for number, part in enumerate((q, k, v)):
+        out[:, :, number] = part
+    return out.reshape(B, T, -1)
+
+
+def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
+    """As `derivatives.activate`, some positions at a time."""
+    return _by_rows(lambda g, some: derivatives.activate(g, some, name, parameters), gradient, x)
+
+
+def _product(x: Array, weight: Array) -> Array:
+    """x times a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
+    rows = x.reshape(-1, x.shape[-1])
+    out = np.matmul(rows, weight, out=empty((len(rows), weight.shape[1]), rows.dtype))
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def _heads_product(weights: Array, vectors: Array) -> Array:
+    """Each head's weights times its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
+    B, H, T, _ = weights.shape
+    out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
+    np.matmul(weights, vectors.transpose(0, 2, 1, 3), out=out.transpose(0, 2, 1, 3))
+    return out
+
+
+def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> Array:
+    """``function(*arrays)``, for a function of every position's vectors apart, whose results are `width` long.
+
+    0 stands for as long as the first array's.
+    """
+    shape = arrays[0].shape
+    rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
+    out = empty((len(rows[0]), width or shape[-1]), arrays[0].dtype)
+
+    def fill(some: slice) -> None:
+        out[some] = function(*(array[some] for array in rows))
+
+    in_pieces(fill, len(out), rows[0].size)
+    return out.reshape(*shape[:-1], -1)
+
+
+def _summed(piece: Callable[[slice], Array], count: int) -> Array:
+    """The sum over `count` positions, of which `piece` gives some: (outputs,)."""
+    starts = range(0, count, SUMMED)
+    sums = [piece(slice(start, start + SUMMED)).sum(axis=0) for start in starts]
+    return np.stack(sums).sum(axis=0, dtype=np.float64).astype(sums[0].dtype)
