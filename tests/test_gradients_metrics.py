@@ -115,8 +115,8 @@ def test_tokens_may_be_texts(small: Path) -> None:
 @pytest.mark.parametrize(
     ("metric", "message"),
     [
-        (logit_difference(3, 19), "tokens must be between 0 and 18, got 19"),
-        (logit_difference(-1, 3), "tokens must be between 0 and 18, got -1"),
+        (logit_difference(3, 19), "ids must be between 0 and 18, got 19"),
+        (logit_difference(-1, 3), "ids must be between 0 and 18, got -1"),
         (log_probability(3, 6), "position must be between -6 and 5, got 6"),
         (log_probability(3, -7), "position must be between -6 and 5, got -7"),
         (log_probability([1, 2]), "a token must be a whole number, or one for each of 3 rows"),

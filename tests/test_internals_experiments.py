@@ -186,7 +186,7 @@ def test_steering_adds_the_difference_of_means() -> None:
         (lambda m: circuits.composition_scores(m.params, CONFIG, "q"), "kind must be 'Q', 'K' or 'V', got 'q'"),
         (lambda m: lens.logit_lens(m, golden()["ids"]), "a lens looks at one prompt, got 2 rows"),
         (lambda m: lens.train_tuned_lens(m, [[1]]), "at least 2 positions"),
-        (lambda m: lens.train_tuned_lens(m, [], ridge=-1), "ridge must be between 0 and 1e+12, got -1"),
+        (lambda m: lens.train_tuned_lens(m, [], ridge=-1), "ridge must be between 0 and 1e\\+12, got -1"),
         (lambda m: neurons.dashboards(m, [IDS], [(0, 64)]), r"neurons below 64, got \(0, 64\)"),
         (lambda m: neurons.dashboards(m, [], [(0, 1)]), "at least one text, got none"),
         (lambda m: steering.steering_vector(m, [], [IDS], 1), "texts on both sides, got 0 and 1"),

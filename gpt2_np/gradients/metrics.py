@@ -196,7 +196,7 @@ class AtPosition:
         for ids in tokens:
             wrong = ids[(ids < 0) | (ids >= V)]
             if wrong.size:
-                raise ValueError(f"tokens must be between 0 and {V - 1}, got {wrong[0]}")
+                raise ValueError(f"ids must be between 0 and {V - 1}, got {wrong[0]}")
         return tokens
 
 
