@@ -112,6 +112,9 @@ def test_windows_behind_a_prompt(data, n: int, stride: int, model: GPT2) -> None
             assert len(ids) <= 16
             return model(ids)
 
+        def check_logits(self, logits, ids):
+            assert np.isfinite(logits).all()
+
     ids = np.random.default_rng(n).integers(1, 4000, n)
     first = data.draw(st.integers(1, n - 1))
     each = [nll(Short(), ids, place, stride) for place in range(1, n)]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model
 from safetensors.torch import load_file, save_file
 
-from gpt2_np import weights
+from gpt2_np import files, weights
 from gpt2_np.config import Config
 from gpt2_np.layout import lies_down
 from gpt2_np.params import assemble, flatten, matrices, shapes
@@ -80,7 +80,8 @@ def test_other_dtypes_become_float32(dtype: torch.dtype, small: Path, tmp_path: 
     np.testing.assert_allclose(model(IDS), reference_logits(reference, IDS), atol=1e-4)
 
 
-def test_float32_is_mapped_not_copied(small: Path) -> None:
+def test_float32_is_mapped_not_copied(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "SMALL", 0)  # a small file is read
     params = weights.load(small, Config.from_file(small / "config.json"))
     for name, array in flatten(params):
         base = array
@@ -95,7 +96,8 @@ def test_mapped_weights_ask_for_large_pages_where_all_are_read(dtype: str, flag:
     if "[" not in read_if_there("/sys/kernel/mm/transparent_hugepage/enabled"):
         pytest.skip("this system has no large pages to ask for")
     code = (
-        "import sys; from gpt2_np.session import Model; model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2]);"
+        "import sys; from gpt2_np import files; files.SMALL = 0; from gpt2_np.session import Model;"
+        "model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2]);"
         "parts = open('/proc/self/smaps').read().split('VmFlags:');"
         "print(*[after.split('\\n')[0] for part, after in zip(parts, parts[1:]) if 'model.safetensors' in part])"
     )

@@ -99,8 +99,18 @@ def _threads(typing: Any) -> Any:
     return types.int32(), codegen
 
 
-# How many threads a parallel loop would use. Numba's own function is called by its address, and such code isn't kept.
-threads_here: Any = get_num_threads if PLAIN else intrinsic(_threads)
+def threads_here() -> int:
+    """How many threads a parallel loop would use."""
+    return int(get_num_threads())
+
+
+if not PLAIN:
+    # Numba's own function is called by its address, and code that does so isn't kept.
+    _counted: Any = intrinsic(_threads)
+
+    @overload(threads_here, inline="always")
+    def _threads_here() -> Any:
+        return lambda: _counted()
 
 
 def widen(code: Any) -> Any:
