@@ -25,7 +25,9 @@ LEVELS = [
     {"gradients"},
     {"session", "torch_reference"},
     {"scoring"},
-    {"text", "internals", "parity", "notebook"},
+    {"text", "internals", "notebook"},
+    {"training"},
+    {"parity"},
     {"cli"},
     {"__main__"},
 ]
