@@ -19,7 +19,7 @@ LEVELS = [
     {"version"},
     {"config", "params", "ops", "taps", "edits", "files", "quantize", "loading", "pages", "pool"},
     {"kernels", "threaded"},
-    {"cache", "weights", "hub", "tokenizer"},
+    {"cache", "weights", "hub", "tokenizer", "save"},
     {"model", "breakers", "constraints"},
     {"activations", "layout", "step"},
     {"gradients"},
