@@ -51,7 +51,8 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     is written to as it is.
     """
     path = path.resolve()
-    part, pieces = path.with_name(f"{path.name}.part"), [content] if isinstance(content, bytes) else content
+    part = path.with_name(f"{path.name}.part")
+    pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
     try:
         if path.exists() and not path.is_file():
             with open(path, "wb") as file:

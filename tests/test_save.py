@@ -64,7 +64,7 @@ def test_openai_s_vocabulary_files_become_one_that_transformers_reads(tmp_path: 
 
 
 def test_reduced_precision_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="only float32 and float64 weights can be saved, and h.0.attn.c_attn.weight"):
+    with pytest.raises(ValueError, match=r"only float32 and float64 weights can be saved, and h.0.attn.c_attn.weight"):
         GPT2.from_pretrained(dtype="int8").save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
