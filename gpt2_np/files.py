@@ -6,7 +6,7 @@ import json
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,20 +54,23 @@ def shards(index: Path) -> list[str]:
     return sorted(names)
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     """Write a file so that a crash, a kill or a full disk leaves either the old one or the new one.
 
+    `content` is its bytes, or pieces of them (bytes, contiguous arrays) that are written one after the other.
     ``OSError`` names the file when it can't be written; what was begun is removed. A device or a pipe (``/dev/stdout``)
     is written to as it is.
     """
     path = path.resolve()
     part = path.with_name(f"{path.name}.part")
+    pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
     try:
         if path.exists() and not path.is_file():
-            path.write_bytes(content)
+            with open(path, "wb") as file:
+                file.writelines(pieces)
             return
         with open(part, "wb") as file:
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -14,7 +14,7 @@ import decoders
 from decoders import Completion, Options, Token
 from decoders.base.interface import Assistance
 
-from . import breakers, constraints, generation_config
+from . import breakers, constraints, generation_config, save
 from .ids import check_vocabulary, whole_numbers
 from .scoring import By, Choice, Score, common, nll, rank
 from .session import BACKENDS, Model
@@ -182,6 +182,15 @@ class GPT2(Model):
         if isinstance(text, str):
             return len(text.encode())
         return sum(len(self.tokenizer.bytes_of(token)) for token in ids) if self.has_tokenizer else 0
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model into a folder, as transformers would: configuration, safetensors, tokenizer.
+
+        `GPT2.from_pretrained(folder)` and transformers load it. Files that are there already are replaced, each as a
+        whole; the weights keep their float32 or float64. Edits of activations (`with_edits`) aren't part of it.
+        ``ValueError`` for weights of a reduced precision; ``OSError`` names a file that can't be written.
+        """
+        save.save_pretrained(Path(folder), self.params, self.config, self.folder)
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 

@@ -8,7 +8,7 @@ threads, so that what passes from one line of it to the next stays in a core's c
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from . import ops
 from .ops import split_heads as split_heads
 from .pages import empty
-from .pool import blas, evenly, on_threads
+from .pool import Piece, blas, evenly, on_threads
 
 Array = np.ndarray
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
@@ -118,11 +118,20 @@ def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
     if size <= CACHED:
         work(slice(0, count))
         return
-    threads = _threads()
-    pieces = min(count, threads * max(1, round(size / (threads * CACHED))))
-    on_threads(work, evenly(count, pieces), threads)
+    workers = threads()
+    pieces = min(count, workers * max(1, round(size / (workers * CACHED))))
+    on_threads(work, evenly(count, pieces), workers)
 
 
-def _threads() -> int:
+def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) -> None:
+    """Call ``work`` for every piece of what is `size` numbers together, on threads if these are many."""
+    if size <= CACHED:
+        for piece in pieces:
+            work(piece)
+        return
+    on_threads(work, pieces, threads())
+
+
+def threads() -> int:
     """As many as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl's) hold here too."""
     return max((library.num_threads for library in blas().lib_controllers), default=os.cpu_count() or 1)

@@ -19,7 +19,7 @@ DTYPES = (np.float32, np.float64)
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threaded, "CACHED", 64)
-    monkeypatch.setattr(threaded, "_threads", lambda: 3)
+    monkeypatch.setattr(threaded, "threads", lambda: 3)
 
 
 def normal(dtype: type, *shape: int) -> np.ndarray:

@@ -19,6 +19,7 @@ COMMANDS = {
     "choose": (["choose"], "choose"),
     "info": (["look"], "info"),
     "parity": (["parity"], "parity"),
+    "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),
     "internals": (["internals", "internals_circuits", "internals_corpus"], "internals_group"),
 }

@@ -90,7 +90,10 @@ def parity(
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt; repeatable.")
 @click.option("--ids", "ids", multiple=True, metavar="'1 2 3'", help="A prompt as ids; repeatable.")
 @click.option("--tokens", type=click.IntRange(min=1), default=20, show_default=True, help="Tokens of each decoding.")
-def export(folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, ...], tokens: int) -> None:
+@click.option("--training", is_flag=True, help="Gradients of a batch and ten steps of AdamW besides.")
+def export(
+    folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, ...], tokens: int, training: bool
+) -> None:
     """Write activations, logits, decoded tokens and decoder vectors into FOLDER, with float64 truths."""
     from ..parity import PROMPTS, bundle
     from ..text import GPT2
@@ -103,7 +106,7 @@ def export(folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, .
     if texts:
         named = GPT2.from_pretrained(model)
         rows += [named.prompt_ids(text) for text in texts]
-    bundle.export(folder, model, rows, tokens)
+    bundle.export(folder, model, rows, tokens, with_training=training)
     print(f"wrote {folder}: {len(rows)} prompts; its bundle.json says what is in it")
 
 

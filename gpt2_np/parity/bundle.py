@@ -7,6 +7,7 @@ A bundle is a folder:
 ``activations.safetensors`` the truths, float64: ``PROMPT/NAME`` for every activation and ``PROMPT/logits``, and
                             ``PROMPT/stepwise`` for logits computed one id at a time, from a cache
 ``decoders.json``           conformance vectors: scores and ids in, scores out, for every processor; beams on a table
+``training.*``              where asked for: gradients and steps of an optimizer (see `training`)
 ``model/``                  the weights, where the model is small enough to come along
 
 The implementation under test writes a folder of the same shape: ``activations.safetensors`` with any of the names
@@ -31,7 +32,7 @@ from ..files import read_json, write_whole
 from ..taps import points
 from ..text import GPT2
 from ..weights import files
-from . import vectors
+from . import training, vectors
 from .checks import Check
 
 Array = np.ndarray
@@ -47,8 +48,13 @@ STRATEGIES: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: int = 20) -> None:
-    """Write a bundle of the model called `name` for prompts of ids. The truths are computed in float64."""
+def export(
+    folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: int = 20, *, with_training: bool = False
+) -> None:
+    """Write a bundle of the model called `name` for prompts of ids. The truths are computed in float64.
+
+    With `with_training` it holds a batch's gradients and ten steps of AdamW besides (`training`).
+    """
     exact = GPT2.from_pretrained(name, dtype="float64", backend="numpy")
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Array] = {}
@@ -75,6 +81,8 @@ def export(folder: Path, name: str, prompts: Sequence[Sequence[int]], tokens: in
     }
     (folder / "bundle.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
     (folder / "decoders.json").write_text(vectors.written(vectors.make()))
+    if with_training:
+        training.export(folder, exact)
     assert exact.folder is not None
     if sum(path.stat().st_size for path in files(exact.folder)) <= SMALL:
         (folder / "model").mkdir(exist_ok=True)
@@ -140,7 +148,11 @@ def tensors_of(folder: Path) -> dict[str, Array]:
 
 
 def check(bundle: Path, theirs: Path) -> Iterator[Check]:
-    """Judge another implementation's folder: each operation in the order of the forward pass, then the decoders."""
+    """Judge another implementation's folder: the forward pass in its order, the decoders, then training."""
+    trained = (bundle / training.ABOUT).is_file() and (theirs / training.TENSORS).is_file()
+    if trained and not (theirs / "activations.safetensors").is_file():
+        yield from training.check(bundle, theirs)
+        return
     about, truth, given = read(bundle), tensors_of(bundle), tensors_of(theirs)
     known = [name for name in given if name in truth]
     if not known:
@@ -175,6 +187,8 @@ def check(bundle: Path, theirs: Path) -> Iterator[Check]:
             yield from judge(about, decoders, answered)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
             raise ValueError(f"{answers} can't be read: {type(error).__name__}: {error}") from None
+    if trained:
+        yield from training.check(bundle, theirs)
 
 
 def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import lzma
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,11 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
+from gpt2_np.tokenizer import END_OF_TEXT
+from gpt2_np.training.data import documents_of, window
+from gpt2_np.training.data import is_held_out as by_hash
+
 KINDS = ("tales", "novels")
-END_OF_TEXT = "<|endoftext|>"
 HELD_OUT = 0.03
 
 
@@ -27,13 +29,12 @@ class Corpus:
 def documents(folder: Path, kind: str) -> list[str]:
     """The documents of ``KIND.txt.xz``; a line ``<|endoftext|>`` stands between two."""
     text = lzma.decompress((folder / f"{kind}.txt.xz").read_bytes()).decode("utf-8")
-    return [part.strip() for part in text.split(f"\n{END_OF_TEXT}\n") if part.strip()]
+    return documents_of(text)
 
 
 def is_held_out(document: str) -> bool:
     """Whether a document is kept from training: decided by its own hash, so the split never moves."""
-    digest = hashlib.sha256(document.encode()).digest()
-    return int.from_bytes(digest[:4], "big") < HELD_OUT * 2**32
+    return by_hash(document, HELD_OUT)
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> tokenizers.Tokenizer:
@@ -88,8 +89,7 @@ def batch(
     out = np.empty((rows, length + 1), np.int64)
     for row in out:
         ids = corpora["tales" if random.random() < tales else "novels"].ids
-        start = random.integers(0, len(ids) - length - 1)
-        row[:] = ids[start : start + length + 1]
+        row[:] = window(ids, length, random)
         if random.random() < repeats:
             period = int(random.integers(8, 129))
             passage = row[:period].copy() if random.random() < 0.5 else random.integers(1, vocabulary, period)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from gpt2_np.training.schedule import cosine_with_min_lr
 
 
 def build(shape: dict[str, int], seed: int, dropout: float, device: str) -> GPT2LMHeadModel:
@@ -100,9 +101,7 @@ def head(
 
 def schedule(done: float, warmup: float = 0.02, floor: float = 0.02) -> float:
     """The share of the peak learning rate when `done` (0 … 1) of the run lies behind: linear up, cosine down."""
-    if done < warmup:
-        return done / warmup
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+    return cosine_with_min_lr(min(1.0, done), warmup, 1.0, floor)
 
 
 class Phase(NamedTuple):

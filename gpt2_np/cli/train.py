@@ -1,0 +1,136 @@
+"""``gpt2-np train``: fine-tune a model on texts, or train a small one from scratch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .options import GroupedCommand, grouped
+
+
+def number(group: str, name: str, kind: Any, default: Any, text: str) -> Any:
+    """An option that is one of `training.Settings`, under its name there."""
+    return grouped(group, f"--{name}", type=kind, default=default, show_default=True, help=text)
+
+
+@click.command(cls=GroupedCommand, short_help="Fine-tune a model on texts, or train one from scratch.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@grouped(
+    "Run", "-o", "--out", type=click.Path(path_type=Path), required=True, help="The run's folder, a model's folder."
+)
+@grouped("Run", "--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
+@number("Run", "steps", int, 100, "How many steps.")
+@number("Run", "save-steps", int, 100, "Steps between checkpoints.")
+@number("Run", "eval-steps", int, 50, "Steps between looks at the held-out text, each with a sample.")
+@number("Run", "seed", int, 0, "Decides the order of the text.")
+@number("Text", "batch-size", int, 8, "Rows of a batch.")
+@number("Text", "gradient-accumulation-steps", int, 1, "Batches of a step.")
+@grouped("Text", "--context", type=int, help="Ids of a row.  [default: 128, or all that the model has]")
+@number("Text", "held-out", float, 0.05, "Share of the documents that is held out.")
+@number("Text", "sample-prompt", str, "", "What samples begin with.")
+@number("Text", "sample-tokens", int, 60, "Length of a sample; 0: none.")
+@number("Learning", "learning-rate", float, 1e-4, "At its peak.")
+@number("Learning", "lr-scheduler-type", str, "cosine", "As transformers names them.")
+@number("Learning", "warmup-steps", int, 0, "Steps in which the learning rate rises.")
+@number("Learning", "weight-decay", float, 0.01, "AdamW's decoupled decay.")
+@number("Learning", "decayed", click.Choice(["matrices", "all"]), "matrices", "What decays.")
+@number("Learning", "max-grad-norm", float, 1.0, "Gradients are clipped to this norm; 0: never.")
+@number("Learning", "lora-rank", int, 0, "Train adapters of this rank and leave the model as it is.")
+@number("Learning", "lora-alpha", float, 0.0, "Their scale times the rank.  0: twice the rank.")
+@grouped(
+    "Model", "-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes."
+)
+@grouped("Model", "--n-layer", type=int, help="A new model of so many layers, with the vocabulary of --model.")
+@grouped("Model", "--n-embd", type=int, help="… of this width.")
+@grouped("Model", "--n-head", type=int, help="… with so many heads.")
+@grouped("Model", "--n-positions", type=int, help="… with so many positions.")
+@grouped(
+    "Model", "--backend", type=click.Choice(["numba", "numpy"]), default="numba", show_default=True, help="Which path."
+)
+def train(
+    files: tuple[Path, ...],
+    out: Path,
+    resume: bool,
+    model: str,
+    context: int | None,
+    n_layer: int | None,
+    n_embd: int | None,
+    n_head: int | None,
+    n_positions: int | None,
+    backend: str,
+    **settings: Any,
+) -> None:
+    """Train a model on FILES: text, with documents apart by a line <|endoftext|>, or JSONL of "text" or "ids".
+
+    --out becomes a model's folder, which generate and transformers take, with the loss curve (loss.csv, loss.png) and
+    samples beside it. Ctrl-C saves and ends; the same command with --resume goes on.
+
+    \b
+    gpt2-np train book.txt --out runs/book --steps 200
+    gpt2-np train book.txt --out runs/book --steps 200 --resume
+    gpt2-np generate "It was" --model runs/book
+    """
+    from ..text import GPT2
+    from ..training import Stopped, initial
+    from ..training import train as run
+
+    gpt2 = GPT2.from_pretrained(model, backend=backend)
+    shape = {"n_layer": n_layer, "n_embd": n_embd, "n_head": n_head, "n_positions": n_positions}
+    given: dict[str, Any] = {name: value for name, value in shape.items() if value is not None}
+    if given:
+        config = replace(gpt2.config, **given)
+        gpt2 = GPT2(initial(config, settings["seed"]), config, folder=gpt2.folder, backend=backend)
+    settings |= {"context": min(128, gpt2.config.n_positions) if context is None else context, "backend": backend}
+    shown = Shown(settings["steps"])
+    try:
+        run(gpt2, files, out, resume=resume, report=shown, name=model, **settings)
+    except Stopped as stopped:
+        shown.close()
+        again = shlex.join([one for one in sys.argv[1:] if one != "--resume"])
+        print(f"saved step {stopped.step} in {out}; go on with: gpt2-np {again} --resume", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        shown.close()
+    print(
+        f"{out} holds the model; see its loss.csv" if shown.steps else f"{out} is at its end already", file=sys.stderr
+    )
+
+
+class Shown:
+    """Progress on stderr: a bar on a terminal, elsewhere a line now and then."""
+
+    EVERY = 30.0  # seconds between lines
+
+    def __init__(self, total: int) -> None:
+        from tqdm import tqdm
+
+        self.total, self.steps, self.last = total, 0, 0.0
+        self.bar = tqdm(total=total, unit="step", disable=None, leave=False) if sys.stderr.isatty() else None
+
+    def __call__(self, report: Any) -> None:
+        """After a step."""
+        self.steps += 1
+        held = "" if report.held_out is None else f", held out {report.held_out:.3f}"
+        text = f"loss {report.loss:.3f}{held}, {report.tokens_per_second:,.0f} tokens/s"
+        if self.bar is not None:
+            self.bar.n = report.step
+            self.bar.set_postfix_str(text)
+            if report.sample is not None:
+                self.bar.write(f"--- step {report.step}{held}\n{report.sample}", file=sys.stderr)
+            return
+        now = time.monotonic()
+        if held or self.steps == 1 or now - self.last >= self.EVERY:
+            left = f"{report.seconds_left / 60:.1f} min left"
+            print(f"step {report.step}/{report.steps}: {text}, {left}", file=sys.stderr, flush=True)
+            self.last = now
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,133 @@
+"""Checkpoints: folders that are there as a whole or not at all, and a run's folder that shows the newest.
+
+OUT/training.json          the run's settings, and a fingerprint of its text
+OUT/checkpoint-STEP/       the newest model as transformers loads it, ``optimizer.safetensors``, ``progress.json``
+OUT/model.safetensors …    the same model's files, so that OUT is a model's folder itself
+OUT/loss.csv, samples.txt  one line a step; texts written on the way
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..files import read_json, write_whole
+from ..params import Params, assemble, flatten
+from ..save import as_json, safetensors
+from ..weights import open_safetensors
+from .optimizer import State
+
+Array = np.ndarray
+OPTIMIZER, PROGRESS, SETTINGS = "optimizer.safetensors", "progress.json", "training.json"
+
+
+def named(tree: Any) -> dict[str, Array]:
+    """A nest's arrays by name: `Params` by the official names, adapters by their own."""
+    return dict(flatten(tree)) if isinstance(tree, Params) else dict(tree)
+
+
+def write(out: Path, step: int, state: State, write_model: Callable[[Path], None]) -> Path:
+    """A checkpoint's folder, renamed into place when all of it is on the disk; older ones go, and OUT shows it.
+
+    `write_model` writes the model's files into a folder. ``OSError`` names what can't be written (a full disk): then
+    nothing is left of it, and the checkpoint before stays.
+    """
+    folder = out / f"checkpoint-{step}"
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        write_model(part)
+        tensors = {
+            f"{kind}.{name}": x for kind in ("mean", "square") for name, x in named(getattr(state, kind)).items()
+        }
+        write_whole(part / OPTIMIZER, safetensors(tensors))
+        write_whole(part / PROGRESS, as_json({"step": step}))
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    publish(out, folder)
+    for old in folders(out)[:-1]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def folders(out: Path) -> list[Path]:
+    """The checkpoints of a run, the newest last."""
+    found = [path for path in out.glob("checkpoint-*") if path.suffix != ".part" and (path / PROGRESS).is_file()]
+    return sorted(found, key=step_of)
+
+
+def step_of(folder: Path) -> int:
+    """How many steps a checkpoint has behind it. ``ValueError`` where it doesn't say so."""
+    progress = read_json(folder / PROGRESS)
+    step = progress.get("step") if isinstance(progress, dict) else None
+    if isinstance(step, bool) or not isinstance(step, int) or step < 0:
+        raise ValueError(f"{folder / PROGRESS} must hold a step of at least 0, got {step!r}")
+    return step
+
+
+def read_state(folder: Path, like: Any, config: Any) -> State:
+    """The optimizer's state of a checkpoint, nested as `like`. ``ValueError`` for tensors that aren't its."""
+    tensors = {name: x for name, (_, x) in open_safetensors(folder / OPTIMIZER).items()}
+    trees = []
+    for kind in ("mean", "square"):
+        of_kind = {}
+        for name, array in named(like).items():
+            found = tensors.get(f"{kind}.{name}")
+            if found is None or found.shape != array.shape:
+                raise ValueError(f"{folder / OPTIMIZER}: {kind}.{name} must be there, of the shape {array.shape}")
+            of_kind[name] = found.astype(array.dtype)
+        trees.append(assemble(of_kind, config) if isinstance(like, Params) else of_kind)
+    return State(step_of(folder), *trees)
+
+
+def publish(out: Path, folder: Path) -> None:
+    """Show a checkpoint's model in OUT itself: the same files under a second name, or copies where that can't be."""
+    for path in folder.iterdir():
+        if path.name in (OPTIMIZER, PROGRESS):
+            continue
+        part = out / f"{path.name}.part"
+        part.unlink(missing_ok=True)
+        try:
+            os.link(path, part)
+        except OSError:
+            shutil.copyfile(path, part)
+        os.replace(part, out / path.name)
+
+
+def in_use(out: Path) -> bool:
+    """Whether a folder holds anything but what a kill left of a file."""
+    return out.is_dir() and any(path.suffix != ".part" for path in out.iterdir())
+
+
+def append(path: Path, columns: Sequence[str], row: Sequence[Any]) -> None:
+    """One more line of a table; the first brings its columns."""
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(columns)
+        writer.writerow(row)
+
+
+def cut(out: Path, step: int) -> None:
+    """The loss curve and the samples without what came after a step, which is to be done again."""
+    table, samples = out / "loss.csv", out / "samples.txt"
+    if table.is_file():
+        head, *lines = table.read_text(encoding="utf-8").splitlines() or [""]
+        whole_lines = [line for line in lines if line.count(",") == head.count(",")]
+        kept = [line for line in whole_lines if int(line.split(",")[0]) <= step]
+        write_whole(table, "".join(f"{line}\n" for line in [head, *kept]).encode())
+    if samples.is_file():
+        marks = [part.partition("\n") for part in samples.read_text(encoding="utf-8").split("--- step ")[1:]]
+        texts = [f"--- step {number}\n{text}" for number, _, text in marks if number.isdigit() and int(number) <= step]
+        write_whole(samples, "".join(texts).encode())

@@ -1,0 +1,96 @@
+"""The gradient of one step: the loss over all its tokens, its micro-batches added up, and clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..gradients.metrics import IGNORED, CrossEntropy
+from ..session import Model
+from ..threaded import each, in_pieces
+from .tree import leaves
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class NextIds(CrossEntropy):
+    """The cross-entropy of a micro-batch's share of a step: a row's sum of −log p, in nats, over the step's tokens.
+
+    ``labels``, (B, T), are what each position is to predict, −100 where nothing is counted; `tokens` is how many are
+    counted in all micro-batches of the step. The sum over the rows of all of them is the mean over the tokens.
+    """
+
+    tokens: int = 1
+
+    def value_and_gradient(
+        self, logits: Array, ids: Array | None = None, with_gradient: bool = True
+    ) -> tuple[Array, Array]:
+        """As `CrossEntropy`, which divides by a row's own tokens, made a share of the step's."""
+        value, gradient = super().value_and_gradient(logits, ids, with_gradient)
+        shares = (np.asarray(self.labels) != IGNORED).sum(axis=1) / self.tokens
+        if with_gradient:
+            factors = shares.astype(gradient.dtype)
+
+            def work(rows: slice) -> None:
+                gradient[rows] *= factors[rows, None, None]
+
+            in_pieces(work, len(gradient), gradient.size)
+        return value * shares, gradient
+
+    def _targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
+        return np.asarray(self.labels)
+
+
+def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, keep: str = "all") -> tuple[float, Any]:
+    """The mean cross-entropy (nats) of a step, and its gradients as `Params`.
+
+    Each micro-batch is ids, (B, T), and labels, (B, T): what each position is to predict, −100 being ignored. Each
+    adds its gradients of the sum over its tokens, divided by the tokens of *all* micro-batches: so the result is that
+    of one large batch, whatever the lengths. `keep` is as in `Model.run_with_gradients`. ``ValueError`` for a row
+    without any label.
+    """
+    tokens = sum(int((np.asarray(labels) != IGNORED).sum()) for _, labels in batches)
+    loss, total = 0.0, None
+    for ids, labels in batches:
+        run = model.run_with_gradients(ids, NextIds(labels, tokens), (), parameters=True, keep=keep)
+        loss += float(run.value.sum())
+        if total is None:
+            total = run.params
+        else:
+            for sum_so_far, more in zip(leaves(total), leaves(run.params), strict=True):
+                add(sum_so_far, more)
+    return loss, total
+
+
+def add(total: Array, more: Array) -> None:
+    """total += more, on every core."""
+    flat, others = total.reshape(-1), more.reshape(-1)
+    in_pieces(lambda some: np.add(flat[some], others[some], out=flat[some]), flat.size, flat.size)
+
+
+def norm(grads: Any) -> float:
+    """The L2 norm of all gradients together, its squares added up in float64: NaN or infinite if any of them is."""
+    size = 1 << 16
+    flat = [one.reshape(-1) for one in leaves(grads)]
+    pieces = [one[start : start + size] for one in flat for start in range(0, one.size, size)]
+    squares = np.empty(len(pieces))
+
+    def work(number: int) -> None:
+        squares[number] = np.square(pieces[number], dtype=np.float64).sum()
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        each(work, range(len(pieces)), sum(one.size for one in flat))
+        return math.sqrt(squares.sum())
+
+
+def clipping(length: float, max_norm: float | None) -> float:
+    """What gradients of this norm are multiplied by so that it is at most `max_norm`; 1 where that is None.
+
+    ``torch.nn.utils.clip_grad_norm_``'s factor: max_norm / (norm + 1e-6), at most 1.
+    """
+    return 1.0 if max_norm is None else min(1.0, max_norm / (length + 1e-6))

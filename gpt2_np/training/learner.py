@@ -1,0 +1,84 @@
+"""What learns: all of a model's parameters, or adapters beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..pages import empty
+from ..params import Params, assemble, check_shapes
+from ..save import copy_besides, save_pretrained
+from ..text import GPT2
+from ..weights import open_safetensors
+from . import low_rank
+from .settings import Settings
+from .tree import map_tree
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Learner:
+    """`trained` is the nest of arrays that AdamW changes: `Params`, or the tensors of adapters to ``base.params``."""
+
+    base: GPT2
+    trained: Any
+    adapters: low_rank.Adapters | None = None
+    name: str | None = None
+
+    def model(self) -> GPT2:
+        """The model as it is now."""
+        params = self.trained
+        if self.adapters is not None:
+            params = low_rank.adapted(self.base.params, low_rank.replaced(self.adapters, self.trained))
+        return GPT2(params, self.base.config, folder=self.base.folder, backend=self.base.backend)
+
+    def gradients(self, of_params: Params) -> Any:
+        """Gradients of what learns, from those of the parameters."""
+        if self.adapters is None:
+            return of_params
+        return low_rank.gradients(of_params, low_rank.replaced(self.adapters, self.trained))
+
+    def write(self, folder: Path) -> None:
+        """The model's files, or the adapters', into a folder."""
+        if self.adapters is None:
+            save_pretrained(folder, self.trained, self.base.config, self.base.folder)
+            return
+        low_rank.save(folder, low_rank.replaced(self.adapters, self.trained), self.name)
+        if self.base.folder is not None:
+            copy_besides(self.base.folder, folder, self.base.config)
+
+
+def learner(model: GPT2, settings: Settings, saved: Path | None, name: str | None = None) -> Learner:
+    """What learns at the beginning of a run, or as a checkpoint has it.
+
+    ``ValueError`` for weights of a reduced precision.
+    """
+    if not isinstance(model.params.h[0].attn.c_attn.weight, np.ndarray):
+        raise ValueError("training needs weights in float32 or float64, got a reduced precision")
+    if settings.lora_rank:
+        alpha = settings.lora_alpha or 2.0 * settings.lora_rank
+        adapters = low_rank.initial(model.config, settings.lora_rank, alpha, settings.seed)
+        if saved is not None:
+            adapters = low_rank.load(saved, model.config)
+        return Learner(model, {key: own(x) for key, x in adapters.tensors.items()}, adapters, name)
+    params = model.params if saved is None else read_params(saved, model)
+    return Learner(model, map_tree(params, own))
+
+
+def read_params(saved: Path, model: GPT2) -> Params:
+    """The parameters of a checkpoint, in the dtype that they are kept in. ``ValueError`` if they aren't the model's."""
+    tensors = open_safetensors(saved / "model.safetensors")
+    params = assemble({name.removeprefix("transformer."): x for name, (_, x) in tensors.items()}, model.config)
+    check_shapes(params, model.config)
+    return params
+
+
+def own(array: Array) -> Array:
+    """A copy to be written to, row behind row, whatever the array's own order: so that every run adds up alike."""
+    copy = empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy

@@ -1,0 +1,132 @@
+"""AdamW, as ``torch.optim.AdamW`` computes it, over a whole model at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ..pages import empty, zeros
+from ..threaded import each
+from . import update
+from .tree import leaves, rebuilt
+
+Array = np.ndarray
+PIECE = {"numba": 1 << 18, "numpy": 1 << 14}  # numbers that a thread updates at a time
+
+
+class State(NamedTuple):
+    """What AdamW remembers: the number of steps done, and the running means of gradients and of their squares.
+
+    ``mean`` and ``square`` are nested as the parameters are.
+    """
+
+    step: int
+    mean: Any
+    square: Any
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), exactly ``torch.optim.AdamW``'s.
+
+    `decayed` says what `weight_decay` acts on: "all" parameters, as torch does unless told otherwise, or "matrices",
+    everything with two dimensions, embeddings included, as nanoGPT groups them. `backend` is "numba" (compiled, one
+    pass over memory, for float32) or "numpy". ``ValueError`` for a number out of its range.
+    """
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    decayed: Literal["all", "matrices"] = "all"
+    backend: Literal["numba", "numpy"] = "numba"
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "epsilon", "weight_decay"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+        for name, known in (("decayed", ("all", "matrices")), ("backend", ("numba", "numpy"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+
+    def step(
+        self,
+        params: Any,
+        grads: Any,
+        state: State | None,
+        donate: bool = False,
+        *,
+        learning_rate: float | None = None,
+        scale: float = 1.0,
+    ) -> tuple[Any, State]:
+        """The parameters after one step, and the state for the next one; `state` is None at first.
+
+        `params` are `Params` or any nest of tuples and dicts of float32 or float64 arrays, `grads` gradients of the
+        same nest. `learning_rate` is this step's, where a schedule changes it; every gradient is multiplied by `scale`
+        first (`clipping`). With `donate` the buffers of `params` and `state` may be written to and must not be read
+        again, which saves their copies; without it nothing that was given changes. ``ValueError`` for parameters of a
+        reduced precision or gradients of other shapes.
+        """
+        old, given = leaves(params), leaves(grads)
+        check(old, given)
+        means = [zeros(one.shape, one.dtype) for one in old] if state is None else leaves(state.mean)
+        squares = [zeros(one.shape, one.dtype) for one in old] if state is None else leaves(state.square)
+        number = 1 if state is None else state.step + 1
+        keep = donate or state is None  # fresh zeros are nobody else's
+        new = [owned(one, donate) for one in old]
+        means, squares = [owned(one, keep) for one in means], [owned(one, keep) for one in squares]
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        both = [
+            update.constants(number, rate, self.betas, self.epsilon, decay, scale) for decay in (0.0, self.weight_decay)
+        ]
+        function, size = self._means(old[0].dtype)
+
+        def work(piece: tuple[tuple[Array, ...], slice, update.Constants]) -> None:
+            arrays, some, numbers = piece
+            function(*(array[some] for array in arrays), numbers)
+
+        pieces: list[tuple[tuple[Array, ...], slice, update.Constants]] = []
+        for arrays in zip(new, given, means, squares, strict=True):
+            flat = tuple(np.ascontiguousarray(array).reshape(-1) for array in arrays)
+            numbers = both[self.decayed == "all" or arrays[0].ndim >= 2]
+            count = flat[0].size
+            pieces += [(flat, slice(start, start + size), numbers) for start in range(0, count, size)]
+        each(work, pieces, sum(one.size for one in old))
+        return rebuilt(params, new), State(number, rebuilt(params, means), rebuilt(params, squares))
+
+    def _means(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
+        """The implementation of the update, and how many numbers it takes at a time."""
+        if self.backend == "numba" and dtype == np.float32:
+            from ..kernels.adamw import adamw
+
+            return adamw, PIECE["numba"]
+        return update.adamw, PIECE["numpy"]
+
+
+def owned(array: Array, donated: bool) -> Array:
+    """An array that may be written to, in one piece: the given one where it was donated and is such, else a copy."""
+    if donated and array.flags.writeable and array.flags.c_contiguous:
+        return array
+    copy = empty(array.shape, array.dtype)
+    np.copyto(copy, array)
+    return copy
+
+
+def check(params: list[Any], grads: list[Any]) -> None:
+    """``ValueError`` for parameters that can't be learned, or gradients that aren't theirs."""
+    for one in params:
+        if not isinstance(one, np.ndarray) or one.dtype not in (np.float32, np.float64):
+            kind = getattr(one, "dtype", type(one).__name__)
+            raise ValueError(f"parameters must be float32 or float64 to be trained, got {kind}")
+    if len(params) != len(grads):
+        raise ValueError(f"there must be a gradient for each of {len(params)} parameters, got {len(grads)}")
+    for one, gradient in zip(params, grads, strict=True):
+        if gradient.shape != one.shape or gradient.dtype != params[0].dtype or one.dtype != params[0].dtype:
+            kinds = f"{params[0].dtype} {one.shape}, got {gradient.dtype} {gradient.shape} for {one.dtype}"
+            raise ValueError(f"a gradient must be of its parameter's shape and dtype, {kinds}")

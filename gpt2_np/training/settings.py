@@ -1,0 +1,80 @@
+"""What a training run is: every number that its result depends on, checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+from .optimizer import AdamW
+from .schedule import share
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Named as in transformers' ``TrainingArguments`` where it has the same. ``ValueError`` quotes the rule broken."""
+
+    steps: int = 100
+    batch_size: int = 8  # rows of a micro-batch
+    gradient_accumulation_steps: int = 1  # micro-batches of a step
+    context: int = 128  # ids that a row reads
+    learning_rate: float = 1e-4  # at its peak
+    lr_scheduler_type: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    decayed: Literal["all", "matrices"] = "matrices"
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    max_grad_norm: float = 1.0  # 0: gradients aren't clipped
+    held_out: float = 0.05  # share of the documents
+    eval_steps: int = 50  # steps between looks at the held-out text, each with a sample
+    save_steps: int = 100  # steps between checkpoints
+    sample_prompt: str = ""
+    sample_tokens: int = 60  # 0: no samples
+    lora_rank: int = 0  # 0: all parameters learn
+    lora_alpha: float = 0.0  # 0: twice the rank
+    seed: int = 0
+    backend: Literal["numba", "numpy"] = "numba"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "gradient_accumulation_steps", "context", "eval_steps", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "sample_tokens", "lora_rank", "seed", "max_grad_norm", "lora_alpha"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be in [0, 1), got {self.held_out}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        self.rate(0)
+        self.adamw()
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step that counts from 0; as in transformers, a warm-up's first is 0."""
+        return self.learning_rate * share(self.lr_scheduler_type, step, self.warmup_steps, self.steps)
+
+    def adamw(self) -> AdamW:
+        """The optimizer."""
+        betas = (self.adam_beta1, self.adam_beta2)
+        return AdamW(self.learning_rate, betas, self.adam_epsilon, self.weight_decay, self.decayed, self.backend)
+
+    @property
+    def tokens_a_step(self) -> int:
+        """How many ids are predicted in a step."""
+        return self.batch_size * self.gradient_accumulation_steps * self.context
+
+    def check_same(self, before: dict[str, Any]) -> None:
+        """``ValueError`` names the first setting that isn't the one that a run began with."""
+        for name, value in asdict(self).items():
+            if before.get(name) != value:
+                raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
+
+
+def from_names(names: dict[str, Any]) -> Settings:
+    """Settings from keywords. ``ValueError`` for one that isn't known."""
+    known = [one.name for one in fields(Settings)]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no setting of training; known are {', '.join(known)}")
+    return Settings(**names)

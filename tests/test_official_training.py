@@ -1,0 +1,66 @@
+"""llm.c's ten losses, where the published weights and its debug state are; what reads and judges them, everywhere."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from reference import random_ids, reference_model
+
+from gpt2_np import GPT2, hub
+from gpt2_np.parity import official_training as official
+from gpt2_np.training import AdamW
+
+VARIABLE = "LLM_C_DEBUG_STATE"
+
+
+def test_known_losses() -> None:
+    """LLM_C_DEBUG_STATE=…/gpt2_124M_debug_state.bin pytest tests/test_official_training.py"""
+    if not isinstance(huggingface_hub.try_to_load_from_cache(hub.OFFICIAL["gpt2"], "model.safetensors"), str):
+        pytest.skip("the weights of gpt2 are not in the cache; 'gpt2-np info --model gpt2' downloads them")
+    if VARIABLE not in os.environ:
+        pytest.skip(f"{VARIABLE} names no file: it should be llm.c's gpt2_124M_debug_state.bin")
+    assert official.check(GPT2.from_pretrained("gpt2"), Path(os.environ[VARIABLE])).passed
+
+
+def debug_state(path: Path, ids: np.ndarray, labels: np.ndarray) -> Path:
+    header = np.zeros(official.HEADER, "<i4")
+    header[:4] = official.MAGIC, 2, *ids.shape
+    path.write_bytes(header.tobytes() + ids.astype("<i4").tobytes() + labels.astype("<i4").tobytes() + b"logits")
+    return path
+
+
+def test_losses_are_torch_s_and_can_be_missed(small: Path, tmp_path: Path) -> None:
+    rows = random_ids(2, 9)
+    path = debug_state(tmp_path / "state.bin", rows[:, :-1], rows[:, 1:])
+    reference = reference_model()
+    optimizer, expected = torch.optim.AdamW(reference.parameters(), 1e-2), []
+    for _ in range(3):
+        logits = reference(torch.tensor(rows[:, :-1])).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(rows[:, 1:]).flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    known = official.KnownLosses("small", tuple(expected), AdamW(1e-2, backend="numpy"), "torch")
+    model = GPT2.from_pretrained(small, backend="numpy")
+    assert official.check(model, path, known).passed
+    off = official.check(model, path, replace(known, losses=(*expected[:2], expected[2] + 2e-4)))
+    assert not off.passed
+    assert off.where == "[2]"
+    assert not official.compare(known, [float("nan")] * 3).passed
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    rows = random_ids(2, 9)
+    path = debug_state(tmp_path / "state.bin", rows, rows)
+    content = path.read_bytes()
+    for spoilt in (b"", content[:100], b"x" * 5000, content[:1100]):
+        path.write_bytes(spoilt)
+        with pytest.raises(ValueError, match=r"state.bin must (be a debug state of llm.c|hold 36 ids and labels)"):
+            official.debug_batch(path)
