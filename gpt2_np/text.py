@@ -170,7 +170,7 @@ class GPT2(Model):
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(token) for token in prompt]
+        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else whole(prompt)
         if not ids:
             start = self.config.bos_token_id
             start = start if start is not None else next(iter(self.config.eos_token_ids), None)
@@ -220,7 +220,9 @@ class GPT2(Model):
         elif negative is not None and listed["negative_prompt_ids"]:
             names["negative_prompt_ids"] = [self.prompt_ids(one) if isinstance(one, str) else one for one in negative]
         given = names.get("dry_sequence_breakers")
-        if names.get("dry_multiplier") is not None and (given is None or listed["dry_sequence_breakers"]):
+        multiplier = names.get("dry_multiplier")
+        dry = multiplier is not None and not (isinstance(multiplier, (int, float)) and multiplier == 0)
+        if dry and (given is None or listed["dry_sequence_breakers"]):
             given = breakers.DEFAULT if given is None else given
             texts = [one for one in given if isinstance(one, str)]
             others = [one for one in given if not isinstance(one, str)]
@@ -246,8 +248,8 @@ class GPT2(Model):
         return words if several is None else [self._word_ids(one) if isinstance(one, str) else one for one in several]
 
     def _capacity(self, prompts: list[list[int]], options: Options) -> int:
-        longest = max((len(prompt) for prompt in prompts), default=1)
-        return min(self.config.n_positions, longest + options.max_new_tokens)
+        longest = max((len(prompt) + options.most(len(prompt)) for prompt in prompts), default=1)
+        return min(self.config.n_positions, longest)
 
     def _stopping(self, stop_strings: tuple[str, ...]) -> list[decoders.Stopping]:
         return [StopString(self.tokenizer, one.encode()) for one in stop_strings]
@@ -323,6 +325,14 @@ def pieces(tokens: Iterator[Token], tokenizer: Tokenizer, eos: Sequence[int]) ->
             piece += streamer.finish()
         if piece:
             yield piece
+
+
+def whole(prompt: Any) -> list[int]:
+    """A prompt's ids as Python's; ``ValueError`` for what is no id: a number with a fraction, True, a text."""
+    for token in prompt:
+        if not isinstance(token, (int, np.integer)) or isinstance(token, bool):
+            raise ValueError(f"a prompt must be a text or a list of ids, got {token!r} in it")
+    return [int(token) for token in prompt]
 
 
 def criteria(given: Any) -> list[decoders.Stopping]:

@@ -19,17 +19,18 @@ Array = np.ndarray
 def apply(
     chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None, watch: Watch | None = None
 ) -> Array:
-    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
+    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from, or that
+    took scores out of float32: to NaN, or to +inf, among which there is no order.
 
     Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
     with nothing, but not all. `watch` is told what each processor changed.
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
     alive, emptied = np.ones(len(scores), bool), ""
-    for place, (option, processor, forces, *_) in enumerate(chain):
+    for place, (option, processor, forces, _, _, given) in enumerate(chain):
         # A row that has nothing left to choose from is passed over, unless this processor puts a token there.
         takes, before = alive | forces, scores
-        with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
             if takes.all():
                 scores = processor(ids, scores)
             elif takes.any():
@@ -38,7 +39,11 @@ def apply(
         if watch is not None:
             watch(range(len(scores)), option, before, scores)
         # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
-        alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
+        highest = scores.max(axis=-1)  # NaN where one is
+        alive = highest > np.finfo(scores.dtype).min * 1e-3
+        if not (highest < np.inf).all() and (before.max(axis=-1) < np.inf).all() and not repaired(chain[place + 1 :]):
+            worst = highest[~(highest < np.inf)][0]
+            raise ValueError(f"{given or option} must keep scores within {scores.dtype}: {worst} after {processor}")
         if alive.all() if possible is None else (alive & possible).any():
             emptied = ""
         elif not emptied:
@@ -47,6 +52,11 @@ def apply(
     if emptied:
         raise ValueError(f"no token is left to choose from after {emptied}")
     return scores
+
+
+def repaired(chain: Sequence[Named]) -> bool:
+    """Whether a later processor makes numbers of what are none."""
+    return any(named.option == "remove_invalid_values" for named in chain)
 
 
 def side_by_side(

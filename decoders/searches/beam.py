@@ -23,6 +23,7 @@ from .beams import (
     UNREACHABLE,
     Beam,
     candidates_a_step,
+    check_length_penalty,
     first_beams,
     possible,
     processed,
@@ -54,6 +55,7 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
     that end go to the pool, scored by their sum of log-probabilities over length ** length_penalty; the best that don't
     end grow on. The task's trace receives a `Step` for each prompt and step.
     """
+    check_length_penalty(length_penalty, task.prompts)
     beams, stepper = num_beams, task.stepper
     searches = [Search(prompt, prompt.chain(()), first_beams(beams)) for prompt in task.prompts]
     logits = task.feed_prompts(beams)

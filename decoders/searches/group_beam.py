@@ -17,7 +17,17 @@ from ..base.kinds import ID, NUMBER, WHOLE
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
 from ..base.watching import Change
-from .beams import NOTHING_LEFT, OUT_OF_TIME, Beam, candidates_a_step, first_beams, processed, returned, tell
+from .beams import (
+    NOTHING_LEFT,
+    OUT_OF_TIME,
+    Beam,
+    candidates_a_step,
+    check_length_penalty,
+    first_beams,
+    processed,
+    returned,
+    tell,
+)
 from .finished import Early, Pool, candidates, ranked, split
 
 
@@ -60,6 +70,7 @@ def group_beam_search(
     losing ``diversity_penalty`` per earlier group's beam that has just taken the same token. Scores in the result
     contain these penalties, as in transformers. The task's trace receives a `Step` for each prompt, group and step.
     """
+    check_length_penalty(length_penalty, task.prompts)
     size = num_beams // num_beam_groups
     searches = []
     for prompt in task.prompts:
@@ -137,7 +148,7 @@ METHODS = (
                 group=GROUP,
                 help="Diverse beams: so many groups that keep apart.",
             ),
-            Option("diversity_penalty", NUMBER, group=GROUP, help="How hard the groups keep apart."),
+            Option("diversity_penalty", NUMBER, off=(0,), group=GROUP, help="How hard the groups keep apart."),
             Option("pad_token_id", ID),  # no row is ever padded; only these beams notice it, as in transformers
         ),
         run=group_beam_search,
