@@ -226,7 +226,10 @@ class GPT2(Model):
             given = breakers.DEFAULT if given is None else given
             texts = [one for one in given if isinstance(one, str)]
             others = [one for one in given if not isinstance(one, str)]
-            names["dry_sequence_breakers"] = [*others, *breakers.breakers(self.tokenizer, texts)] or None
+            names["dry_sequence_breakers"] = [
+                *others,
+                *(breakers.breakers(self.tokenizer, texts) if texts else ()),
+            ] or None
 
     def _assistant(self, assistant: Any) -> Any:
         """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from .errors import require
-from .kinds import WHOLE, Kind
+from .kinds import NUMBER, WHOLE, Kind
 
 Only = Literal["", "sampling", "beams"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -227,8 +227,9 @@ class Method(NamedTuple):
 
     @property
     def concerned_by(self) -> tuple[str, ...]:
-        """The options that ask for it or that it states."""
-        return tuple(dict.fromkeys([*self.askers, *(option.name for option in self.options)]))
+        """The options that ask for it, and the numbers among those that it states."""
+        numbers = [option.name for option in self.options if option.kind is NUMBER]
+        return tuple(dict.fromkeys([*self.askers, *numbers]))
 
     def option(self, name: str) -> Option:
         """Its option of this name."""

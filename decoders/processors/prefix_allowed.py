@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import require
+from ..base.errors import require, shown
 from ..base.interface import NEVER
 from ..base.kinds import CALLABLE
 from ..base.method import Cost, Method, Option, Vectors
@@ -48,7 +48,7 @@ def answer(tokens: Any, vocabulary: int) -> Any:
     for token in (min(found), max(found)) if not isinstance(found, np.ndarray) else (found.min(), found.max()):
         rule = f"prefix_allowed_tokens_fn must allow ids between 0 and {vocabulary - 1}"
         require(0 <= token < vocabulary, rule, int(token))
-    return found
+    return list(found) if isinstance(found, tuple) else found  # a tuple would count places of several axes
 
 
 def listed(tokens: Any) -> list[Any]:
@@ -58,7 +58,7 @@ def listed(tokens: Any) -> list[Any]:
             raise TypeError
         return tokens.tolist() if hasattr(tokens, "tolist") else list(tokens)
     except TypeError:
-        raise ValueError(f"prefix_allowed_tokens_fn must answer with a list of ids, got {tokens!r}") from None
+        raise ValueError(f"prefix_allowed_tokens_fn must answer with a list of ids, got {shown(tokens)}") from None
 
 
 def _by_last(lists: Sequence[Any]) -> Callable[[int, Array], list[int]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
 from ..base.kinds import NUMBER, WHOLE, Kind
 from ..base.method import Method, Option, Page
@@ -125,6 +126,10 @@ def settle(
         for beam in grown[:beams]
         if beam.finish_reason and possible(beam, task)
     ]
+    if penalty < 0:
+        rule = f"length_penalty must keep the scores of texts above {UNREACHABLE:g}"
+        lost = any(beam.score <= UNREACHABLE < beam.score * np.float32(length**penalty) * 2 for beam in ended)
+        require(not lost, rule, penalty)
     ended = [beam for beam in ended if beam.score > UNREACHABLE]
     full = len(search.pool) == beams
     if not (full and early_stopping is True):
