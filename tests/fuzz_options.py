@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from option_strategies import EVERY, SAMPLERS, beside
+from option_strategies import SAMPLERS, beside
 
 from decoders import Completion, Options, generate, methods
 from decoders.base.kinds import flat, pairs
@@ -241,7 +241,9 @@ def write(names: dict[str, Any], model: GPT2 | None) -> list[str]:
     stop = given.pop("stopping_criteria", None)
     options = Options.from_names(given)
     prompts = [[1, 2], [0, 1, 0, 1]]
-    completions = generate(Table(), prompts, options, context=CONTEXT, stopping=[stop] if stop is not None else [])
+    stopping = [stop] if stop is not None else []
+    trace: list[Any] | None = [] if len(names) % 3 == 0 else None
+    completions = generate(Table(), prompts, options, context=CONTEXT, stopping=stopping, trace=trace)
     return faults(completions, options, V, CONTEXT, (2, 4))
 
 
@@ -316,9 +318,10 @@ def one(number: int, model: GPT2 | None) -> tuple[str, list[str]]:
         with warnings.catch_warnings(), limits():
             warnings.simplefilter("error")
             found = write(names, model if number % 20 == 0 else None)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         refused = str(error)
-        named = any(name in refused for name in names) or "holds no tokenizer" in refused
+        settings = [key for value in names.values() if isinstance(value, dict) for key in value]
+        named = any(str(name) in refused for name in [*names, *settings]) or "holds no tokenizer" in refused
         if not refused or "\n" in refused or len(refused) > 4000 or not named:
             found = [f"not one line that names an option: {refused[:500]!r}\n{traceback.format_exc()[-700:]}"]
     except Hang:
@@ -353,4 +356,3 @@ if __name__ == "__main__":
         f"{sum(by_kind.values())} sets, {len(by_kind)} kinds of outcome, {by_kind['sound']} sound, {len(found)} faults"
     )
     print("\n".join(found[:12]))
-    assert EVERY

@@ -79,7 +79,9 @@ class Mirostat(ABC):
             return self.finite(2 * self.tau)
         require(text[:-1].tobytes() in self.newest, "mirostat must see a text grow by one id at a time", text.tolist())
         mu, surprise = self.newest[text[:-1].tobytes()]
-        return self.finite(mu - self.eta * (float(surprise[text[-1]]) - self.tau))
+        seen = float(surprise[text[-1]])
+        learned = mu - self.eta * (seen - self.tau)
+        return self.finite(learned) if math.isfinite(mu) and math.isfinite(seen) else learned
 
     def finite(self, mu: float) -> float:
         """A limit; ``ValueError`` where the settings have taken it out of float64."""

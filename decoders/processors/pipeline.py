@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ..base.watching import Watch
 
 Array = np.ndarray
+INFINITY = float("inf")
 
 
 def apply(
@@ -26,24 +27,32 @@ def apply(
     with nothing, but not all. `watch` is told what each processor changed.
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
-    alive, emptied = np.ones(len(scores), bool), ""
+    everyone = alive = np.ones(len(scores), bool)
+    emptied = ""
+    # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
+    lowest = float(np.finfo(scores.dtype).min) * 1e-3
     for place, (option, processor, forces, _, _, given) in enumerate(chain):
         # A row that has nothing left to choose from is passed over, unless this processor puts a token there.
-        takes, before = alive | forces, scores
+        takes, before = everyone if alive is everyone else alive | forces, scores
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
-            if takes.all():
+            if takes is everyone or takes.all():
                 scores = processor(ids, scores)
             elif takes.any():
                 scores = scores.copy()
                 scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
+        highest = scores.max(axis=-1)  # NaN where one is
+        sound = all(lowest < one < INFINITY for one in highest.tolist())
+        if not sound and not repaired(chain[place + 1 :]):
+            outside = highest[~(highest < np.inf)]
+            if len(outside) and (before.max(axis=-1) < np.inf).all():
+                rule = f"{given or option} must keep scores within {scores.dtype}"
+                raise ValueError(f"{rule}: {outside[0]} after {processor}")
         if watch is not None:
             watch(range(len(scores)), option, before, scores)
-        # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
-        highest = scores.max(axis=-1)  # NaN where one is
-        alive = highest > np.finfo(scores.dtype).min * 1e-3
-        if not (highest < np.inf).all() and (before.max(axis=-1) < np.inf).all() and not repaired(chain[place + 1 :]):
-            worst = highest[~(highest < np.inf)][0]
-            raise ValueError(f"{given or option} must keep scores within {scores.dtype}: {worst} after {processor}")
+        if sound:
+            alive, emptied = everyone, ""
+            continue
+        alive = highest > lowest
         if alive.all() if possible is None else (alive & possible).any():
             emptied = ""
         elif not emptied:

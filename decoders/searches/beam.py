@@ -58,8 +58,8 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
     """
     check_length_penalty(length_penalty, task.prompts)
     beams, stepper = num_beams, task.stepper
-    searches = [Search(prompt, prompt.chain(()), first_beams(beams)) for prompt in task.prompts]
     logits = task.feed_prompts(beams)
+    searches = [Search(prompt, prompt.chain(()), first_beams(beams)) for prompt in task.prompts]
     V, K = logits.shape[-1], candidates_a_step(beams, task)
     growing = list(range(len(searches)))
     while growing:

@@ -59,6 +59,7 @@ def constrained_beam_search(
     best others fill up, as in transformers. The task's trace receives a `Step` for each prompt and step.
     """
     check_length_penalty(length_penalty, task.prompts)
+    logits = task.feed_prompts(num_beams)
     constraints = choices(force_words_ids)
     searches = [
         Search(
@@ -69,7 +70,6 @@ def constrained_beam_search(
         )
         for prompt in task.prompts
     ]
-    logits = task.feed_prompts(num_beams)
     while True:
         own, first, rows = log_softmax(logits), 0, list[int]()
         late = task.late()

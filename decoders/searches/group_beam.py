@@ -71,7 +71,7 @@ def group_beam_search(
     contain these penalties, as in transformers. The task's trace receives a `Step` for each prompt, group and step.
     """
     check_length_penalty(length_penalty, task.prompts)
-    size = num_beams // num_beam_groups
+    size, logits = num_beams // num_beam_groups, task.feed_prompts(num_beams)
     searches = []
     for prompt in task.prompts:
         taken: list[int] = []
@@ -81,7 +81,6 @@ def group_beam_search(
     # transformers fills what has ended with the pad token, and the penalty counts it.
     pad = next(iter(task.eos), None) if pad_token_id is None else pad_token_id
     filling = [] if pad is None else [pad] * size
-    logits = task.feed_prompts(num_beams)
     while True:
         own, first, rows = log_softmax(logits), 0, list[int]()
         late = task.late()

@@ -92,7 +92,7 @@ METHODS = (
                 WHOLE,
                 within="[1, inf)",
                 group="Length",
-                help="The same, the prompt counting too; --max-new-tokens goes before it.",
+                help="How long prompt and text may be together; -n goes before it.",
             ),
             Option(
                 "max_time",
