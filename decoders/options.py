@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import methods
 from .base.errors import require
 from .base.given import excluded
-from .base.kinds import one_or_more, plain
+from .base.kinds import NUMBER, one_or_more, plain
 from .methods import Fields
 from .processors.order import rank
 
@@ -137,6 +137,9 @@ def check(o: Options) -> None:
         if name in o.given:
             option = methods.option(name)
             option.check(getattr(o, name), ranges.get(name, ""))
+            value = getattr(o, name)
+            if option.kind is NUMBER and isinstance(value, int) and abs(value) > 2**53:
+                o._set(name, float(value))  # beyond NumPy's integers, arithmetic would be Python's
             if option.converted is not None:
                 o._set(name, option.converted(getattr(o, name)))
     if profile is not None:

@@ -64,6 +64,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"watermarking_config": {"bias": 1e39}}, "watermarking_config must keep"),
     ({"mirostat": 2, "mirostat_tau": 1e308, **SAMPLE}, "mirostat_tau and mirostat_eta must keep the limit finite"),
     ({"mirostat": 1, "mirostat_eta": 1e308, **SAMPLE}, "mirostat_tau and mirostat_eta must keep the limit finite"),
+    ({"presence_penalty": -(10**60)}, "presence_penalty must keep"),
     ({"presence_penalty": 10**400}, "presence_penalty must be a number"),
 ]
 
@@ -108,6 +109,17 @@ def test_what_stays_within_float32_is_torch_s_own_answer(asked: dict[str, Any]) 
         TorchStepper(MODEL), PROMPTS, Options(**more, **asked, **({"seed": 5} if "do_sample" in asked else {}))
     )
     assert [one.ids for one in ours] == new_ids(theirs, PROMPTS, 3)
+
+
+def test_whole_numbers_beyond_numpy_s_are_numbers() -> None:
+    for asked in (
+        {"frequency_penalty": 10**20, "penalty_last_n": 4},
+        {"dry_multiplier": 1.0, "dry_base": 2**64, "dry_allowed_length": 1},
+        {"prompt_lookup_num_tokens": 10**20},
+    ):
+        assert all(len(one.ids) == 20 for one in written(max_new_tokens=20, **asked))
+    with pytest.raises(ValueError, match=r"^num_beams must be at most the vocabulary's size \(12\), got 10{20}$"):
+        written(num_beams=10**20)
 
 
 def test_later_numbers_are_made_of_what_are_none() -> None:

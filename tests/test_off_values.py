@@ -57,19 +57,16 @@ def test_what_is_off_in_transformers_is_off_here(off: dict[str, Any], do_sample:
     assert [one.ids for one in ours] == new_ids(theirs, PROMPTS, 3)
 
 
-STATED = [
-    option for method in methods.every() for option in method.options if option.off or option.otherwise is not None
-]
+STATED = [option for method in methods.every() for option in method.options if option.off]
 
 
 @pytest.mark.parametrize("option", STATED, ids=lambda option: option.name)
 def test_a_value_that_means_off_counts_as_not_given(option: Option) -> None:
-    for value in (*option.off, option.otherwise):
-        if value is not None:
-            options = Options(**{option.name: value})
-            assert option.name not in options.given
-            assert getattr(options, option.name) == DEFAULTS[option.name]
-            assert option.off == () or options.off == {option.name}
+    for value in option.off:
+        options = Options(**{option.name: value})
+        assert option.name not in options.given
+        assert options.off == {option.name}
+        assert getattr(options, option.name) == DEFAULTS[option.name]
 
 
 def test_what_other_engines_call_off() -> None:

@@ -24,10 +24,9 @@ class Option(NamedTuple):
     ``default`` None means that it isn't given; ``otherwise`` is then the value that its method uses. ``within`` is a
     range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be given
     too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are values by
-    which an engine says that it is not used: such a value counts as not given, and so does the value that its method
-    takes otherwise. ``hints`` tell of values that can't be what to do instead. On the command line it is listed under
-    ``group`` (none: it has no flag), as ``flag`` (its own name unless told), which may be ``repeatable``, with
-    ``metavar`` in the place of a value.
+    which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values that can't be
+    what to do instead. On the command line it is listed under ``group`` (none: it has no flag), as ``flag`` (its own
+    name unless told), which may be ``repeatable``, with ``metavar`` in the place of a value.
     """
 
     name: str
@@ -51,7 +50,7 @@ class Option(NamedTuple):
     def means_off(self, value: Any, interval: str = "") -> bool:
         """Whether a value says that the option isn't used; `interval` holds those of another engine."""
         comparable = type(value) in (bool, int, float, str, list)
-        for one in (*self.off, self.otherwise) if comparable else ():
+        for one in self.off if comparable else ():
             if isinstance(one, bool) == isinstance(value, bool) and value == one:
                 return True
         return bool(interval) and self.kind.accepts(value) and Interval.parse(interval).holds(value)

@@ -184,13 +184,20 @@ METHODS = (
                 help="Follow so many texts at once and return the likeliest.",
             ),
             Option(
-                "length_penalty", NUMBER, otherwise=1.0, only="beams", group=GROUP, help="Above 0 favours long texts."
+                "length_penalty",
+                NUMBER,
+                otherwise=1.0,
+                off=(1,),
+                only="beams",
+                group=GROUP,
+                help="Above 0 favours long texts.",
             ),
             Option(
                 "early_stopping",
                 EARLY,
                 otherwise=False,
                 choices=(True, False, "never"),
+                off=(False,),
                 only="beams",
                 group=GROUP,
                 help="When to stop looking for better.",

@@ -110,15 +110,16 @@ def possible(beam: Beam, task: Task) -> bool:
     return not task.constrained or bool(beam.score > UNREACHABLE / 2)
 
 
-def returned(ranked: Sequence[Beam], task: Task, length_penalty: float) -> list[Completion]:
+def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str = "the options") -> list[Completion]:
     """The first ``task.copies`` of some beams.
 
     ``ValueError`` where they aren't texts that may be written: only as many were left as the processors allow, and
-    the rest are what no beam may choose from (transformers returns them, or nothing in their place).
+    the rest are what no beam may choose from (transformers returns them, or nothing in their place). `by` is what left
+    no more.
     """
     kept = ranked[: task.copies]
     written = [beam for beam in kept if float(beam.score) * len(beam.ids) ** length_penalty > UNREACHABLE / 2]
-    rule = f"num_return_sequences must be at most the number of texts found ({len(written)}); the options forbid more"
+    rule = f"num_return_sequences must be at most the number of texts found ({len(written)}); {by} forbid more"
     require(len(written) == task.copies, rule, task.copies)
     return [completion(beam) for beam in kept]
 

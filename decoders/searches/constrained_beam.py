@@ -37,6 +37,8 @@ from .beams import (
 from .finished import Early, Pool, candidates, ranked, split
 from .phrases import Choice, Progress, choices
 
+BY = "force_words_ids and the other options"
+
 
 @dataclass
 class Search:
@@ -87,7 +89,7 @@ def constrained_beam_search(
         task.stepper.reorder(rows)
         running = [beam for search in searches if search.stopped is None for beam in search.running]
         logits = task.stepper.feed([beam.ids[-1:] for beam in running])
-    return [one for search in searches for one in returned(ranked(search.pool.beams), task, length_penalty)]
+    return [one for search in searches for one in returned(ranked(search.pool.beams), task, length_penalty, BY)]
 
 
 def advance(
