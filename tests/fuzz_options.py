@@ -131,6 +131,8 @@ def options_of(number: int) -> dict[str, Any]:
     if dice.random() < 0.3:
         names["eos_token_id"] = dice.choice([EOS, [EOS, 5], EOS])
     names.setdefault("max_new_tokens", dice.randint(1, 6)) if dice.random() < 0.8 else None
+    if isinstance(names.get("assistant_model"), str):
+        names["assistant_model"] = 5  # a text names a model, which would be looked for
     if names.get("exhaustive") is True:
         names["max_new_tokens"] = dice.randint(1, 3)
     return names
