@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from . import methods
+from .base.errors import require
 from .base.interface import Completion, Stepper, Stopping, Token
 from .base.method import Place
 from .base.task import Named, Prompt, Sampler, Task
@@ -68,6 +71,7 @@ def prepared(
     """The task that the options ask for. ``ValueError`` for a prompt that is empty or longer than the context."""
     o, writer = options, options.writer
     longest_other = 0
+    stopping = [partial(answered, stop) for stop in stopping]
     if o.negative_prompt_ids is not None:
         from .processors.guidance import check_prompts, longest_negative_prompt
 
@@ -76,12 +80,12 @@ def prepared(
     if o.constraint is not None:
         from .processors.constraint import stops
 
-        stopping = stops(o.constraint, o.eos_token_ids, o.max_new_tokens, stopping)
+        stopping = stops(o.constraint, o.eos_token_ids, o.most, stopping)
     if context is not None and writer.feeds_last:
         context -= 1
     asked = []
     for number, ids in enumerate(prompts):
-        space = room(ids, o.max_new_tokens, context, longest_other)
+        space = room(ids, o.most(len(ids)), context, longest_other)
         asked.append(Prompt(list(ids), space, partial(chain, o, number, len(ids), len(ids) + space)))
     choose: Sampler = argmax
     draws = None
@@ -114,6 +118,13 @@ def write(options: Options, task: Task) -> Iterator[Token]:
     own = {} if writer.name == "token by token" else options.values(writer)
     tokens: Iterator[Token] = writer.run(task, **own)  # type: ignore[misc]
     return tokens
+
+
+def answered(stop: Stopping, prompt: Sequence[int], new: Sequence[int]) -> bool:
+    """Whether a callable stops here; ``ValueError`` where it says neither yes nor no."""
+    answer = stop(prompt, new)
+    require(isinstance(answer, (bool, np.bool_)), "stopping_criteria must answer True or False", answer)
+    return bool(answer)
 
 
 def room(prompt: Sequence[int], most: int, context: int | None, longest_other: int = 0) -> int:
@@ -149,7 +160,8 @@ def chain(options: Options, prompt: int, prompt_length: int, max_length: int, ta
         make = one.make if profile is None else profile.makes.get(one.name, one.make)
         processor = make(place, **o.values(one))  # type: ignore[misc]
         if processor is not None:
-            named.append((one.last, Named(one.name, processor, one.forces, one.forbids, one.has_past)))
+            given = ", ".join(name for name in one.concerned_by if name in o.given)
+            named.append((one.last, Named(one.name, processor, one.forces, one.forbids, one.has_past, given)))
     order = o.order if profile is None or o.order is not None else profile.order
     if order is not None:
         named.sort(key=lambda pair: rank(pair[1].option, pair[0], order))

@@ -130,6 +130,7 @@ class Fields:
     """Every option with its type and default."""
 
     max_new_tokens: int = 50
+    max_length: int | None = None
     max_time: float | None = None
     eos_token_id: int | Sequence[int] | None = None
     do_sample: bool = False
@@ -216,6 +217,7 @@ class Names(TypedDict, total=False):
     """The same as keyword arguments."""
 
     max_new_tokens: int
+    max_length: int | None
     max_time: float | None
     eos_token_id: int | Sequence[int] | None
     do_sample: bool
@@ -297,6 +299,7 @@ class Names(TypedDict, total=False):
 
 OPTIONS: dict[str, Listed] = {
     "max_new_tokens": Listed("searches.token_by_token", "whole", "-n/--max-new-tokens"),
+    "max_length": Listed("searches.token_by_token", "whole", "--max-length"),
     "max_time": Listed("searches.token_by_token", "number", "--max-time"),
     "eos_token_id": Listed("searches.token_by_token", "id or ids", ""),
     "do_sample": Listed("searches.token_by_token", "flag", "--do-sample"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from . import methods
 from .base.errors import require
 from .base.given import excluded
-from .base.kinds import one_or_more, plain
+from .base.kinds import NUMBER, one_or_more, plain
 from .methods import Fields
 from .processors.order import rank
 
@@ -24,7 +24,8 @@ class Options(Fields):
     """The options of `generate`, with GenerationConfig's names and meaning; no option is enabled by default.
 
     Unlike there, ``top_k`` is off unless given, and an option that the chosen method would ignore is an error, as
-    is any value outside its range: ``ValueError``, in one line, with the rule and the value.
+    is any value outside its range: ``ValueError``, in one line, with the rule and the value. A value that means "off",
+    there or in the engine of a ``profile``, counts as not given: ``top_k=0``, ``top_p=1.0``, ``early_stopping=False``.
 
     Besides GenerationConfig's: ``seed`` and ``rng`` choose torch's random stream ("cpu", or "cuda" with
     ``cuda_multiprocessors``); ``uniforms`` gives the draws as data instead; ``presence_penalty`` and
@@ -35,7 +36,8 @@ class Options(Fields):
     drafts. ``constraint`` is an automaton: only texts that it accepts are written (see `processors.constraint`).
     """
 
-    given: frozenset[str]  # the options whose value isn't their default
+    given: frozenset[str]  # the options whose value isn't their default, nor means "off"
+    off: frozenset[str]  # those whose value means "off"
 
     def __post_init__(self) -> None:
         given = []
@@ -48,6 +50,7 @@ class Options(Fields):
             if type(value) is not type(default) or value != default:
                 given.append(name)
         self._set("given", frozenset(given))
+        self._set("off", frozenset())
         check(self)
 
     def _set(self, name: str, value: Any) -> None:
@@ -57,6 +60,18 @@ class Options(Fields):
     def eos_token_ids(self) -> tuple[int, ...]:
         """Every id that ends a text."""
         return () if self.eos_token_id is None else tuple(one_or_more(self.eos_token_id))
+
+    def most(self, prompt_length: int) -> int:
+        """How many new tokens are asked for at most behind a prompt of so many.
+
+        As in transformers, ``max_length`` counts the prompt, and ``max_new_tokens`` goes before it; ``ValueError``
+        where it leaves no room.
+        """
+        if self.max_length is None or "max_new_tokens" in self.given:
+            return self.max_new_tokens
+        rule = f"max_length counts the prompt, so it must be above its length ({prompt_length})"
+        require(self.max_length > prompt_length, rule, self.max_length)
+        return self.max_length - prompt_length
 
     @property
     def acting(self) -> list[Method]:
@@ -95,6 +110,10 @@ class Options(Fields):
             if name not in DEFAULTS:
                 near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
                 raise ValueError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if names.get("max_new_tokens") is not None and names.get("max_length") is not None:
+            # It goes before even where it is its default, which an object can't tell from not being given.
+            cls(max_length=names["max_length"])
+            names = {name: value for name, value in names.items() if name != "max_length"}
         return cls(**names)
 
     def check_vocabulary(self, vocabulary: int) -> None:
@@ -113,16 +132,21 @@ def check(o: Options) -> None:
     """``ValueError``, in one line, for the first value or combination that can't be."""
     profile = None if o.profile is None else methods.profile(o.profile)
     ranges = {} if profile is None else profile.ranges
+    switch_off(o, {} if profile is None else profile.off)
     for name in DEFAULTS:
         if name in o.given:
             option = methods.option(name)
             option.check(getattr(o, name), ranges.get(name, ""))
+            value = getattr(o, name)
+            if option.kind is NUMBER and isinstance(value, int) and abs(value) > 2**53:
+                o._set(name, float(value))  # beyond NumPy's integers, arithmetic would be Python's
             if option.converted is not None:
                 o._set(name, option.converted(getattr(o, name)))
     if profile is not None:
         fill(o, profile)
     needs(o)
-    taken = {name for method in o.acting for name in method.takes}
+    switched = [method for method in methods.concerned(o.off) if not o.off.isdisjoint(method.askers)]
+    taken = {name for method in [*o.acting, *switched] for name in method.takes}
     for name in DEFAULTS:
         if name in o.given and name not in taken:
             acts(o, name)
@@ -142,6 +166,15 @@ def check(o: Options) -> None:
         has(o, profile)
 
 
+def switch_off(o: Options, intervals: Mapping[str, str]) -> None:
+    """What has a value that means "off" is as if it weren't given, and no profile fills it in."""
+    off = {name for name in o.given if methods.option(name).means_off(getattr(o, name), intervals.get(name, ""))}
+    for name in off:
+        o._set(name, DEFAULTS[name])
+    o._set("given", o.given - off)
+    o._set("off", frozenset(off))
+
+
 def asker(o: Options, method: Method) -> str:
     """The option that asks for a method."""
     return next(name for name in method.askers if name in o.given)
@@ -152,7 +185,8 @@ def fill(o: Options, profile: Profile) -> None:
     filled: dict[str, Any] = {}
     if o.do_sample:
         kept = ("temperature",) if o.mirostat else tuple(profile.defaults)
-        filled = {name: profile.defaults[name] for name in kept if name in profile.defaults and name not in o.given}
+        known = o.given | o.off
+        filled = {name: profile.defaults[name] for name in kept if name in profile.defaults and name not in known}
     penalties = methods.option("penalty_last_n").needs
     if profile.penalty_last_n and o.penalty_last_n is None and not o.given.isdisjoint(penalties):
         filled["penalty_last_n"] = profile.penalty_last_n
@@ -162,10 +196,10 @@ def fill(o: Options, profile: Profile) -> None:
 
 
 def needs(o: Options) -> None:
-    """What only refines another option needs that."""
+    """What only refines another option needs that, be it switched off."""
     for name in DEFAULTS:
         needed = methods.option(name).needs if name in o.given else ()
-        if needed and o.given.isdisjoint(needed):
+        if needed and (o.given | o.off).isdisjoint(needed):
             several = len(needed) > 1
             what = f"one of {', '.join(needed)}; or" if several else f"{needed[0]}; give it too, or"
             raise ValueError(f"{name} needs {what} leave {'it' if several else name} out")
@@ -184,9 +218,10 @@ def acts(o: Options, name: str) -> None:
 
 
 def keeping(o: Options, profile: Profile | None) -> None:
-    """min_tokens_to_keep holds back what removes tokens, which must be there."""
+    """min_tokens_to_keep holds back what removes tokens, which must be there, be it switched off."""
     if o.min_tokens_to_keep is not None:
-        heeds = [one.name for one in o.acting if one.keeps and (profile is None or one.name in profile.keeps)]
+        there = [*o.acting, *methods.concerned(o.off)]
+        heeds = [one.name for one in there if one.keeps and (profile is None or one.name in profile.keeps)]
         if not heeds:
             where = "" if profile is None else f" and heeds it in profile {profile.name!r}"
             raise ValueError(f"min_tokens_to_keep needs a sampler that removes tokens{where}; or leave it out")

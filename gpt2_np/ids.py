@@ -14,10 +14,12 @@ Array = np.ndarray
 
 
 def whole_numbers(ids: Iterable[Any]) -> list[int]:
-    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5 or a text."""
+    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5, True or a text."""
     found = []
     for one in ids:
         try:
+            if isinstance(one, (bool, np.bool_)):
+                raise TypeError
             found.append(operator.index(one))
         except TypeError:
             raise ValueError(f"ids must be whole numbers, got {one!r:.60}") from None

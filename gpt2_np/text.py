@@ -255,11 +255,16 @@ class GPT2(Model):
         elif negative is not None and listed["negative_prompt_ids"]:
             names["negative_prompt_ids"] = [self.prompt_ids(one) if isinstance(one, str) else one for one in negative]
         given = names.get("dry_sequence_breakers")
-        if names.get("dry_multiplier") is not None and (given is None or listed["dry_sequence_breakers"]):
+        multiplier = names.get("dry_multiplier")
+        dry = multiplier is not None and not (isinstance(multiplier, (int, float)) and multiplier == 0)
+        if dry and (given is None or listed["dry_sequence_breakers"]):
             given = breakers.DEFAULT if given is None else given
             texts = [one for one in given if isinstance(one, str)]
             others = [one for one in given if not isinstance(one, str)]
-            names["dry_sequence_breakers"] = [*others, *breakers.breakers(self.tokenizer, texts)] or None
+            names["dry_sequence_breakers"] = [
+                *others,
+                *(breakers.breakers(self.tokenizer, texts) if texts else ()),
+            ] or None
 
     def _assistant(self, assistant: Any) -> Any:
         """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
@@ -281,8 +286,8 @@ class GPT2(Model):
         return words if several is None else [self._word_ids(one) if isinstance(one, str) else one for one in several]
 
     def _capacity(self, prompts: list[list[int]], options: Options) -> int:
-        longest = max((len(prompt) for prompt in prompts), default=1)
-        return min(self.config.n_positions, longest + options.max_new_tokens)
+        longest = max((len(prompt) + options.most(len(prompt)) for prompt in prompts), default=1)
+        return min(self.config.n_positions, longest)
 
     def _stopping(self, stop_strings: tuple[str, ...]) -> list[decoders.Stopping]:
         return [StopString(self.tokenizer, one.encode()) for one in stop_strings]

@@ -50,7 +50,7 @@ VALUES: list[Any] = [
     10**30,
     0.5,
     -0.5,
-    1e-30,
+    1e-45,
     1e300,
     float("nan"),
     float("inf"),

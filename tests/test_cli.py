@@ -123,7 +123,7 @@ def test_help_is_grouped_with_an_example_of_each() -> None:
         (["generate", "x", "--do-sample", "--temperature", "0"], "temperature must be above 0, got 0.0"),
         (["generate", "x", "--temperature", "0.5"], "temperature acts only when sampling; give do_sample too"),
         (["generate", "x", "--do-sample", "--top-p", "0"], "top_p must be in (0, 1], got 0.0"),
-        (["generate", "x", "--do-sample", "--top-k", "0"], "top_k must be a whole number of at least 1, got 0"),
+        (["generate", "x", "--do-sample", "--top-k", "-1"], "top_k must be a whole number of at least 1, got -1"),
         (["generate", "x", "--num-beams", "5000"], "num_beams must be at most the vocabulary's size (4096), got 5000"),
         (["generate", "x", "--num-beams", "2", "--early-stopping", "soon"], "must be true, false or never, got 'soon'"),
         (["generate", "x " * 600], "the prompt must have at most 512 tokens, the model's context, got"),

@@ -89,6 +89,8 @@ def forbidden(token: int, text: list[int], options: dict) -> str | None:
 
 def emptied_by(error: ValueError) -> str:
     """The option that an error blames."""
+    if " must keep scores within " in str(error):
+        return str(error).split(" ")[0].strip(",")
     return str(error).removeprefix("no token is left to choose from after ").split(":")[0]
 
 

@@ -121,14 +121,16 @@ class Completion:
 
 def log_softmax(logits: Array) -> Array:
     """Log-probabilities along the last axis, in the dtype that comes in."""
-    shifted: Array = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # −inf, where two scores are further apart than float32 reaches
+        shifted: Array = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities along the last axis, in the dtype that comes in; −inf becomes exactly 0."""
-    e: Array = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(over="ignore"):  # −inf, where two scores are further apart than float32 reaches
+        e: Array = logits - logits.max(axis=-1, keepdims=True)
     np.exp(e, out=e)
     e /= e.sum(axis=-1, keepdims=True)
     return e

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MOST = int(np.finfo(np.float64).max)
+
 
 class Kind(NamedTuple):
     """A kind of value: what accepts it, what it is called, its annotation, and the token ids that a value names."""
@@ -22,12 +24,12 @@ class Kind(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """NumPy's scalars and arrays, inside lists too, as Python's numbers and lists."""
+    """NumPy's scalars and arrays, inside lists, tuples and mappings too, as Python's numbers and lists."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
-    if isinstance(value, list) and any(isinstance(one, (np.generic, np.ndarray)) for one in value):
-        return [plain(one) for one in value]
-    return value
+    if type(value) is dict:
+        return {plain(key): plain(one) for key, one in value.items()}
+    return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
 def is_whole(value: Any) -> bool:
@@ -36,8 +38,10 @@ def is_whole(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, and not NaN."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value == value
+    """Whether a value is a number that float64 can hold, and not NaN."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
+        return False
+    return isinstance(value, float) or abs(value) <= MOST
 
 
 def is_id(value: Any) -> bool:
@@ -88,6 +92,16 @@ def flat(value: Any) -> list[Any]:
     return [token for one in value for token in (flat(one) if is_list(one) else [one])]
 
 
+def is_long(value: Any) -> bool:
+    """Whether a value is a whole number that int64 can hold."""
+    return is_whole(value) and -(2**63) <= value < 2**63
+
+
+def is_seed(value: Any) -> bool:
+    """Whether ``torch.manual_seed`` takes a value."""
+    return is_whole(value) and -(2**63) <= value < 2**64
+
+
 def one_or_more(value: Any) -> list[int]:
     """An id as a list of one; a list as it is."""
     return [value] if isinstance(value, int) else list(value)
@@ -124,4 +138,5 @@ SEQUENCE_BIAS = Kind(
     is_sequence_bias,
     lambda value: [token for sequence, _ in pairs(value) for token in sequence],
 )
+SEED = Kind("whole", "int", "a whole number from -2**63 to 2**64 - 1", is_seed)
 DECAY = Kind("decay", "tuple[int, float]", "a pair: a whole number and a number above 0", is_decay)

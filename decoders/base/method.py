@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from .errors import require
-from .kinds import WHOLE, Kind
+from .kinds import NUMBER, WHOLE, Kind
 
 Only = Literal["", "sampling", "beams"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -23,9 +23,10 @@ class Option(NamedTuple):
 
     ``default`` None means that it isn't given; ``otherwise`` is then the value that its method uses. ``within`` is a
     range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be given
-    too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. On the command line it
-    is listed under ``group`` (none: it has no flag), as ``flag`` (its own name unless told), which may be
-    ``repeatable``, with ``metavar`` in the place of a value.
+    too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are values by
+    which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values that can't be
+    what to do instead. On the command line it is listed under ``group`` (none: it has no flag), as ``flag`` (its own
+    name unless told), which may be ``repeatable``, with ``metavar`` in the place of a value.
     """
 
     name: str
@@ -38,14 +39,33 @@ class Option(NamedTuple):
     only: Only = ""
     may_be_empty: bool = True
     converted: Callable[[Any], Any] | None = None
+    off: tuple[Any, ...] = ()
+    hints: Mapping[Any, str] = NOTHING
     help: str = ""
     group: str = ""
     flag: str = ""
     metavar: str = ""
     repeatable: bool = False
 
+    def means_off(self, value: Any, interval: str = "") -> bool:
+        """Whether a value says that the option isn't used; `interval` holds those of another engine."""
+        comparable = type(value) in (bool, int, float, str, list)
+        for one in self.off if comparable else ():
+            if isinstance(one, bool) == isinstance(value, bool) and value == one:
+                return True
+        return bool(interval) and self.kind.accepts(value) and Interval.parse(interval).holds(value)
+
     def check(self, value: Any, within: str = "") -> None:
-        """``ValueError``, in one line, for a value of another kind or outside the range (or a narrower one)."""
+        """``ValueError``, in one line, for a value of another kind or outside the range (or another engine's)."""
+        try:
+            self._check(value, within)
+        except ValueError as error:
+            hint = self.hints.get(value) if isinstance(value, (int, float)) else None
+            if hint is None:
+                raise
+            raise ValueError(f"{error}; {hint}") from None
+
+    def _check(self, value: Any, within: str) -> None:
         interval = Interval.parse(within or self.within) if within or self.within else None
         if self.choices:
             fits = self.kind.accepts(value) and value in self.choices
@@ -204,6 +224,12 @@ class Method(NamedTuple):
         """The options that ask for it."""
         return (self.options[0].name,) if self.asked is None else self.asked
 
+    @property
+    def concerned_by(self) -> tuple[str, ...]:
+        """The options that ask for it, and the numbers among those that it states."""
+        numbers = [option.name for option in self.options if option.kind is NUMBER]
+        return tuple(dict.fromkeys([*self.askers, *numbers]))
+
     def option(self, name: str) -> Option:
         """Its option of this name."""
         return next(option for option in self.options if option.name == name)
@@ -213,7 +239,8 @@ class Profile(NamedTuple):
     """Another engine's habits: its order, its defaults when sampling, and its own variants of some methods.
 
     What is not in ``order`` it hasn't got, nor the options that it ``lacks``. ``makes`` are its variants, each as a
-    method's ``make``; ``ranges`` what it narrows; ``keeps`` which methods heed min_tokens_to_keep there.
+    method's ``make``; ``ranges`` are its own ranges of options; ``off`` the ranges by which it says that an option
+    isn't used; ``keeps`` which methods heed min_tokens_to_keep there.
     """
 
     name: str
@@ -223,6 +250,7 @@ class Profile(NamedTuple):
     penalty_last_n: int | None = None
     lacks: tuple[str, ...] = ()
     ranges: Mapping[str, str] = NOTHING
+    off: Mapping[str, str] = NOTHING
     keeps: tuple[str, ...] = ()
     costs: tuple[Cost, ...] = ()
     vectors: tuple[Vectors, ...] = ()

@@ -49,13 +49,17 @@ class Stream(Protocol):
 
 
 class Named(NamedTuple):
-    """A processor, the option that asked for it, and whether it ``forces`` tokens, ``forbids`` some, ``has_past``."""
+    """A processor, the method that asked for it, and whether it ``forces`` tokens, ``forbids`` some, ``has_past``.
+
+    ``given`` names the options that were given for it.
+    """
 
     option: str
     processor: LogitsProcessor
     forces: bool = False
     forbids: bool = False
     has_past: bool = False
+    given: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ ends with "length" and may not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,7 +46,7 @@ class Constraint:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out = np.full_like(scores, NEVER)
         for row, scored, text in zip(out, scores, ids, strict=True):
-            allowed, complete = self.automaton.following(np.asarray(text)[self.prompt_length :].tolist())
+            allowed, complete = answer(self.automaton, np.asarray(text)[self.prompt_length :].tolist())
             rule = f"constraint must speak of as many ids as there are scores ({len(scored)})"
             require(len(allowed) == len(scored), rule, len(allowed))
             np.copyto(row, scored, where=allowed)
@@ -58,10 +58,23 @@ class Constraint:
         return repr(self.automaton)
 
 
+def answer(automaton: Automaton, new: Sequence[int]) -> tuple[Array, bool]:
+    """What an automaton says of some new ids; ``ValueError`` where it isn't a mask and a yes or no."""
+    found = automaton.following(new)
+    pair = isinstance(found, (tuple, list)) and len(found) == 2
+    allowed = found[0] if pair else None
+    mask = isinstance(allowed, np.ndarray) and allowed.ndim == 1 and allowed.dtype == bool
+    fits = mask and isinstance(found[1], (bool, np.bool_))
+    require(fits, "constraint must answer with (V,) bool, what may follow, and whether the text may end", found)
+    return found[0], bool(found[1])
+
+
 def stops(
-    automaton: Automaton | None, eos: Sequence[int], max_new_tokens: int, stopping: Sequence[Stopping]
+    automaton: Automaton | None, eos: Sequence[int], most: Callable[[int], int], stopping: Sequence[Stopping]
 ) -> Sequence[Stopping]:
     """What ends a text under a constraint: `stopping`, but only where the text is complete.
+
+    `most` tells how many new ids a prompt of so many may get.
 
     Where there is no end-of-text to be forced, or no room for one, a text ends by itself once nothing may follow.
     """
@@ -70,13 +83,13 @@ def stops(
     ends = list(eos)
 
     def where_complete(stop: Stopping) -> Stopping:
-        return lambda prompt, new: stop(prompt, new) and automaton.following(new)[1]
+        return lambda prompt, new: stop(prompt, new) and answer(automaton, new)[1]
 
     def closed(prompt: Sequence[int], new: Sequence[int]) -> bool:
-        if ends and len(new) < max_new_tokens:
+        if ends and len(new) < most(len(prompt)):
             return False
-        allowed, complete = automaton.following(new)
-        return complete and not np.delete(allowed, ends).any()
+        allowed, complete = answer(automaton, new)
+        return complete and not np.delete(allowed, [end for end in ends if end < len(allowed)]).any()
 
     return [*map(where_complete, stopping), closed]
 

@@ -15,10 +15,15 @@ from .truncation import COPYING, KEPT_IN_BEAMS, kth_largest, removed
 Array = np.ndarray
 
 EPSILON_CUTOFF = Option(
-    "epsilon_cutoff", NUMBER, within="(0, 1)", group="Sampling", help="Only tokens at least this likely."
+    "epsilon_cutoff", NUMBER, within="(0, 1)", off=(0, 1), group="Sampling", help="Only tokens at least this likely."
 )
 ETA_CUTOFF = Option(
-    "eta_cutoff", NUMBER, within="(0, 1)", group="Sampling", help="As epsilon, lower where the entropy is high."
+    "eta_cutoff",
+    NUMBER,
+    within="(0, 1)",
+    off=(0, 1),
+    group="Sampling",
+    help="As epsilon, lower where the entropy is high.",
 )
 
 

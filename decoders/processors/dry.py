@@ -15,7 +15,12 @@ from .penalties import AGAIN
 Array = np.ndarray
 
 MULTIPLIER = Option(
-    "dry_multiplier", NUMBER, within="(0, inf)", group="Rules", help="Above 0: don't continue what was said before."
+    "dry_multiplier",
+    NUMBER,
+    within="(0, inf)",
+    off=(0,),
+    group="Rules",
+    help="Above 0: don't continue what was said before.",
 )
 BASE = Option(
     "dry_base",
@@ -38,10 +43,11 @@ ALLOWED_LENGTH = Option(
 LAST_N = Option(
     "dry_penalty_last_n",
     WHOLE,
-    within="[1, inf)",
+    within="[0, inf)",
+    off=(-1,),
     needs=("dry_multiplier",),
     group="Rules",
-    help="Look back so far.  [default: everything]",
+    help="Look back so far; 0: not at all.  [default: everything]",
 )
 BREAKERS = Option(
     "dry_sequence_breakers",
@@ -76,7 +82,7 @@ class DRY:
         BASE.check(self.base)
         ALLOWED_LENGTH.check(self.allowed_length)
         if self.last_n is not None:
-            LAST_N.check(self.last_n)
+            LAST_N.check(self.last_n, "[1, inf)")
         require(all(self.breakers), "dry_sequence_breakers must not hold an empty sequence", self.breakers)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
@@ -137,8 +143,10 @@ def make(
     dry_allowed_length: int,
     dry_penalty_last_n: int | None,
     dry_sequence_breakers: Sequence[Sequence[int]] | None,
-) -> DRY:
-    """DRY with the breakers as tuples."""
+) -> DRY | None:
+    """DRY with the breakers as tuples; nothing where it mustn't look back."""
+    if dry_penalty_last_n == 0:
+        return None
     breakers = tuple(tuple(breaker) for breaker in dry_sequence_breakers or ())
     return DRY(dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, breakers)
 

@@ -15,7 +15,12 @@ from ..base.method import Cost, Method, Option, Page, Place, Vectors
 Array = np.ndarray
 
 SCALE = Option(
-    "guidance_scale", NUMBER, within="(-inf, inf)", group="Rules", help="Above 1: away from the negative prompt."
+    "guidance_scale",
+    NUMBER,
+    within="(-inf, inf)",
+    off=(1,),
+    group="Rules",
+    help="Above 1: away from the negative prompt.",
 )
 NEGATIVE = Option(
     "negative_prompt_ids",

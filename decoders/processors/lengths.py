@@ -14,12 +14,18 @@ from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from .suppress import forbid
 
 Array = np.ndarray
+FAR = 2**53  # ids beyond a start that no text reaches
 
 MIN_LENGTH = Option(
-    "min_length", WHOLE, within="[0, inf)", help="No end-of-text before prompt and text have so many tokens."
+    "min_length", WHOLE, within="[0, inf)", off=(0,), help="No end-of-text before prompt and text have so many tokens."
 )
 MIN_NEW_TOKENS = Option(
-    "min_new_tokens", WHOLE, within="[0, inf)", group="Length", help="No end-of-text before so many new tokens."
+    "min_new_tokens",
+    WHOLE,
+    within="[0, inf)",
+    off=(0,),
+    group="Length",
+    help="No end-of-text before so many new tokens.",
 )
 DECAYING = Option("exponential_decay_length_penalty", DECAY)
 
@@ -48,7 +54,8 @@ class ExponentialDecayLengthPenalty:
         if over <= 0:
             return scores
         out, eos = scores.copy(), list(self.eos)
-        gain = np.abs(scores[:, eos]) * scores.dtype.type(self.factor**over - 1)
+        power = np.float64(self.factor) ** float(min(over, FAR))  # infinite where it leaves float64
+        gain = np.abs(scores[:, eos]) * scores.dtype.type(power - 1)
         # A score of −inf, or the lowest number that RemoveInvalid puts in its place, is a forbidden token's.
         out[:, eos] += np.where(scores[:, eos] > np.finfo(scores.dtype).min, gain, 0)
         return out
@@ -67,7 +74,7 @@ def decaying(place: Place, exponential_decay_length_penalty: tuple[int, float]) 
 
 def check(options: Any) -> None:
     """No more tokens at least than there are at most."""
-    if options.min_new_tokens is not None:
+    if options.min_new_tokens is not None and (options.max_length is None or "max_new_tokens" in options.given):
         rule = f"min_new_tokens must be at most max_new_tokens ({options.max_new_tokens})"
         require(options.min_new_tokens <= options.max_new_tokens, rule, options.min_new_tokens)
 

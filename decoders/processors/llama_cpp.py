@@ -15,6 +15,7 @@ from ..base.interface import NEVER, softmax
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import best, glimpses, highest, top
 from .min_p import MIN_P
+from .temperature import OR_ZERO
 from .top_k import TOP_K
 from .top_p import TOP_P
 from .truncation import SORTING, at_least, removed
@@ -167,6 +168,16 @@ PROFILE = Profile(
     makes={"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p},
     defaults={"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
     penalty_last_n=64,
+    ranges={"temperature": OR_ZERO},
+    off={
+        "top_k": "(-inf, 0]",
+        "top_p": "[1, inf)",
+        "min_p": "(-inf, 0]",
+        "typical_p": "[1, inf)",
+        "top_n_sigma": "(-inf, 0]",
+        "xtc_probability": "(-inf, 0]",
+        "dynatemp_range": "(-inf, 0]",
+    },
     keeps=("top_k", "top_p", "min_p", "typical_p", "xtc_probability"),
     costs=(
         Cost({"top_k": 40, "profile": "llama.cpp"}, title="top_k (llama.cpp)"),

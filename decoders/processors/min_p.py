@@ -18,6 +18,7 @@ MIN_P = Option(
     "min_p",
     NUMBER,
     within="[0, 1]",
+    off=(0,),
     group="Sampling",
     help="Only tokens at least this many times as likely as the best.",
 )

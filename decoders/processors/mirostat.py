@@ -8,6 +8,7 @@ function of the text alone, and rows share one object.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,7 @@ MIROSTAT = Option(
     "mirostat",
     WHOLE,
     choices=(1, 2),
+    off=(0,),
     group="Samplers of other engines",
     help="Steer the surprise of what is drawn.",
     metavar="1|2",
@@ -74,10 +76,17 @@ class Mirostat(ABC):
     def limit(self, text: Array) -> float:
         """μ after a text, which must continue one of the step before by one id."""
         if len(text) == self.prompt_length:
-            return 2 * self.tau
+            return self.finite(2 * self.tau)
         require(text[:-1].tobytes() in self.newest, "mirostat must see a text grow by one id at a time", text.tolist())
         mu, surprise = self.newest[text[:-1].tobytes()]
-        return mu - self.eta * (float(surprise[text[-1]]) - self.tau)
+        seen = float(surprise[text[-1]])
+        learned = mu - self.eta * (seen - self.tau)
+        return self.finite(learned) if math.isfinite(mu) and math.isfinite(seen) else learned
+
+    def finite(self, mu: float) -> float:
+        """A limit; ``ValueError`` where the settings have taken it out of float64."""
+        require(math.isfinite(mu), "mirostat_tau and mirostat_eta must keep the limit finite", (self.tau, self.eta))
+        return mu
 
     @abstractmethod
     def keep(self, row: Array, mu: float) -> Array:

@@ -11,6 +11,7 @@ from ..base.interface import softmax
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import nth
 from . import llama_cpp
+from .temperature import OR_ZERO
 from .top_p import TOP_P
 from .truncation import SORTING, removed
 from .xtc import PROBABILITY, THRESHOLD, coins
@@ -83,7 +84,8 @@ PROFILE = Profile(
     makes={"top_p": top_p, "min_p": llama_cpp.min_p, "xtc_probability": xtc, "top_k": llama_cpp.top_k},
     penalty_last_n=20,
     lacks=("dynatemp_range",),
-    ranges={"xtc_threshold": AT_MOST_HALF},
+    ranges={"xtc_threshold": AT_MOST_HALF, "temperature": OR_ZERO},
+    off={"top_k": "(-inf, 0]", "top_p": "(-inf, 0]", "repetition_penalty": "[0, 0]"},
     keeps=("min_p", "top_k"),
     costs=(
         Cost({"top_p": 0.95, "profile": "mlx-lm"}, title="top_p (mlx-lm)", reason=SORTING),

@@ -15,7 +15,12 @@ from .penalties import AGAIN
 Array = np.ndarray
 
 SIZE = Option(
-    "no_repeat_ngram_size", WHOLE, within="[1, inf)", group="Rules", help="No sequence of so many tokens comes twice."
+    "no_repeat_ngram_size",
+    WHOLE,
+    within="[1, inf)",
+    off=(0,),
+    group="Rules",
+    help="No sequence of so many tokens comes twice.",
 )
 
 

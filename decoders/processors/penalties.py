@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.errors import require
 from ..base.interface import LogitsProcessor
 from ..base.kinds import NUMBER, WHOLE
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
@@ -14,17 +15,26 @@ from ..base.method import Cost, Method, Option, Page, Place, Vectors
 Array = np.ndarray
 
 REPETITION = Option(
-    "repetition_penalty", NUMBER, within="(0, inf]", group="Rules", help="Above 1: what occurred becomes less likely."
+    "repetition_penalty",
+    NUMBER,
+    within="(0, inf]",
+    off=(1,),
+    group="Rules",
+    help="Above 1: what occurred becomes less likely.",
 )
-PRESENCE = Option("presence_penalty", NUMBER, group="Rules", help="Subtracted once for a token generated before.")
-FREQUENCY = Option("frequency_penalty", NUMBER, group="Rules", help="Subtracted for each time a token was generated.")
+PRESENCE = Option(
+    "presence_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted once for a token generated before."
+)
+FREQUENCY = Option(
+    "frequency_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted for each time a token was generated."
+)
 LAST_N = Option(
     "penalty_last_n",
     WHOLE,
-    within="[1, inf)",
+    within="[-1, inf)",
     needs=("repetition_penalty", "presence_penalty", "frequency_penalty"),
     group="Rules",
-    help="Penalties look at the last so many tokens.",
+    help="Penalties look at the last so many tokens; -1: at all, 0: at none.",
 )
 
 
@@ -70,7 +80,7 @@ class RecentPenalty:
     """Penalties on the tokens among the last `last_n` ids, the prompt's too. ``llama_sampler_penalties_apply``.
 
     First the repetition penalty (Keskar et al. 2019): positive scores ÷ repeat, others × repeat. Then `presence` is
-    subtracted once, `frequency` for each occurrence. mlx-lm's three processors do the same.
+    subtracted once, `frequency` for each occurrence. mlx-lm's three processors do the same. A `last_n` of −1 means all.
     """
 
     last_n: int
@@ -79,21 +89,23 @@ class RecentPenalty:
     frequency: float = 0.0
 
     def __post_init__(self) -> None:
+        require(self.last_n != 0, "penalty_last_n must be at least 1, or -1", self.last_n)
         LAST_N.check(self.last_n)
         REPETITION.check(self.repeat)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out, repeat = scores.copy(), scores.dtype.type(self.repeat)
+        first = 0 if self.last_n < 0 else -self.last_n
         for row, seen in zip(out, ids, strict=True):
-            tokens, counts = np.unique(np.asarray(seen)[-self.last_n :], return_counts=True)
+            tokens, counts = np.unique(np.asarray(seen)[first:], return_counts=True)
             score = np.where(row[tokens] <= 0, row[tokens] * repeat, row[tokens] / repeat)
             row[tokens] = score - (counts * self.frequency + self.presence).astype(row.dtype)
         return out
 
 
 def repetition(place: Place, repetition_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
-    """The repetition penalty; nothing at 1."""
-    if repetition_penalty == 1:
+    """The repetition penalty; nothing at 1, or where it looks at no token."""
+    if repetition_penalty == 1 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
         return RepetitionPenalty(repetition_penalty)
@@ -101,8 +113,8 @@ def repetition(place: Place, repetition_penalty: float, penalty_last_n: int | No
 
 
 def presence(place: Place, presence_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
-    """The presence penalty; nothing at 0."""
-    if presence_penalty == 0:
+    """The presence penalty; nothing at 0, or where it looks at no token."""
+    if presence_penalty == 0 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
         return OccurrencePenalty(place.prompt_length, presence=presence_penalty)
@@ -110,8 +122,8 @@ def presence(place: Place, presence_penalty: float, penalty_last_n: int | None) 
 
 
 def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
-    """The frequency penalty; nothing at 0."""
-    if frequency_penalty == 0:
+    """The frequency penalty; nothing at 0, or where it looks at no token."""
+    if frequency_penalty == 0 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
         return OccurrencePenalty(place.prompt_length, frequency=frequency_penalty)

@@ -14,31 +14,45 @@ if TYPE_CHECKING:
     from ..base.watching import Watch
 
 Array = np.ndarray
+INFINITY = float("inf")
 
 
 def apply(
     chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None, watch: Watch | None = None
 ) -> Array:
-    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from.
+    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from, or that
+    took scores out of float32: to NaN, or to +inf, among which there is no order.
 
     Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
     with nothing, but not all. `watch` is told what each processor changed.
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
-    alive, emptied = np.ones(len(scores), bool), ""
-    for place, (option, processor, forces, *_) in enumerate(chain):
+    everyone = alive = np.ones(len(scores), bool)
+    emptied = ""
+    # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
+    lowest = float(np.finfo(scores.dtype).min) * 1e-3
+    for place, (option, processor, forces, _, _, given) in enumerate(chain):
         # A row that has nothing left to choose from is passed over, unless this processor puts a token there.
-        takes, before = alive | forces, scores
-        with np.errstate(over="ignore"):  # what passes float32's range is ±inf, as in torch
-            if takes.all():
+        takes, before = everyone if alive is everyone else alive | forces, scores
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
+            if takes is everyone or takes.all():
                 scores = processor(ids, scores)
             elif takes.any():
                 scores = scores.copy()
                 scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
+        highest = scores.max(axis=-1)  # NaN where one is
+        sound = all(lowest < one < INFINITY for one in highest.tolist())
+        if not sound and not repaired(chain[place + 1 :]):
+            outside = highest[~(highest < np.inf)]
+            if len(outside) and (before.max(axis=-1) < np.inf).all():
+                rule = f"{given or option} must keep scores within {scores.dtype}"
+                raise ValueError(f"{rule}: {outside[0]} after {processor}")
         if watch is not None:
             watch(range(len(scores)), option, before, scores)
-        # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
-        alive = (scores > np.finfo(scores.dtype).min * 1e-3).any(axis=-1)
+        if sound:
+            alive, emptied = everyone, ""
+            continue
+        alive = highest > lowest
         if alive.all() if possible is None else (alive & possible).any():
             emptied = ""
         elif not emptied:
@@ -47,6 +61,11 @@ def apply(
     if emptied:
         raise ValueError(f"no token is left to choose from after {emptied}")
     return scores
+
+
+def repaired(chain: Sequence[Named]) -> bool:
+    """Whether a later processor makes numbers of what are none."""
+    return any(named.option == "remove_invalid_values" for named in chain)
 
 
 def side_by_side(

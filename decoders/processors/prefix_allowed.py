@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.errors import require
+from ..base.errors import require, shown
 from ..base.interface import NEVER
 from ..base.kinds import CALLABLE
 from ..base.method import Cost, Method, Option, Vectors
@@ -31,11 +31,34 @@ class PrefixAllowedTokens:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         mask = np.full_like(scores, NEVER)
         for row, seen in zip(mask, ids, strict=True):
-            tokens = list(self.allowed(self.prompt, np.asarray(seen)))
-            require(bool(tokens), "prefix_allowed_tokens_fn must allow at least one token", tokens)
-            row[tokens] = 0
+            row[answer(self.allowed(self.prompt, np.asarray(seen)), len(row))] = 0
         left = scores + mask
         return left if (left > NEVER).any() else mask
+
+
+def answer(tokens: Any, vocabulary: int) -> Any:
+    """The ids that a function of the text allows; ``ValueError`` where they are none, or outside the vocabulary."""
+    found = tokens if isinstance(tokens, (list, tuple, range, np.ndarray)) else listed(tokens)
+    require(len(found) > 0, "prefix_allowed_tokens_fn must allow at least one token", tokens)
+    if isinstance(found, np.ndarray):
+        fits = found.ndim == 1 and found.dtype.kind in "iu"
+    else:
+        fits = all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in set(map(type, found)))
+    require(fits, "prefix_allowed_tokens_fn must answer with a list of ids", tokens)
+    for token in (min(found), max(found)) if not isinstance(found, np.ndarray) else (found.min(), found.max()):
+        rule = f"prefix_allowed_tokens_fn must allow ids between 0 and {vocabulary - 1}"
+        require(0 <= token < vocabulary, rule, int(token))
+    return list(found) if isinstance(found, tuple) else found  # a tuple would count places of several axes
+
+
+def listed(tokens: Any) -> list[Any]:
+    """What another kind of collection holds (a set, a tensor); ``ValueError`` for what is none, or a text."""
+    try:
+        if isinstance(tokens, (str, bytes, dict)):
+            raise TypeError
+        return tokens.tolist() if hasattr(tokens, "tolist") else list(tokens)
+    except TypeError:
+        raise ValueError(f"prefix_allowed_tokens_fn must answer with a list of ids, got {shown(tokens)}") from None
 
 
 def _by_last(lists: Sequence[Any]) -> Callable[[int, Array], list[int]]:

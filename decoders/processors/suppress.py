@@ -13,8 +13,8 @@ from ..base.method import Cost, Method, Option, Place, Vectors
 
 Array = np.ndarray
 
-SUPPRESS = Option("suppress_tokens", IDS, may_be_empty=False, help="Ids that never come.")
-AT_BEGIN = Option("begin_suppress_tokens", IDS, may_be_empty=False, help="Ids that don't come first.")
+SUPPRESS = Option("suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that never come.")
+AT_BEGIN = Option("begin_suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that don't come first.")
 
 
 def forbid(scores: Array, tokens: Sequence[int]) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import NEVER, softmax
+from ..base.kinds import is_list, is_long
 from ..random.torch_rng import randint
 
 Array = np.ndarray
@@ -36,7 +37,13 @@ class SynthIDTextWatermarkingConfig:
     skip_first_ngram_calls: bool = False
 
     def __post_init__(self) -> None:
+        keyed = is_list(self.keys) and all(map(is_long, self.keys))
+        require(keyed, "keys must be a list of whole numbers of 64 bits", self.keys)
         object.__setattr__(self, "keys", tuple(self.keys))
+        for name in ("ngram_len", "context_history_size", "sampling_table_seed", "sampling_table_size"):
+            require(is_long(getattr(self, name)), f"{name} must be a whole number of 64 bits", getattr(self, name))
+        skips = self.skip_first_ngram_calls
+        require(isinstance(skips, bool), "skip_first_ngram_calls must be True or False", skips)
         require(self.ngram_len >= 2, "ngram_len must be at least 2", self.ngram_len)
         require(len(self.keys) > 0, "keys must hold at least one key", self.keys)
         require(self.context_history_size >= 0, "context_history_size must be at least 0", self.context_history_size)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from ..base.given import excluded
 from ..base.interface import NEVER, LogitsProcessor, softmax
 from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
@@ -19,6 +21,8 @@ TEMPERATURE = Option(
     "temperature",
     NUMBER,
     within="(0, inf)",
+    off=(1,),
+    hints={0: "leave do_sample out for greedy decoding"},
     group="Sampling",
     help="Below 1 sharpens the distribution, above 1 flattens it.",
 )
@@ -26,6 +30,7 @@ RANGE = Option(
     "dynatemp_range",
     NUMBER,
     within="(0, inf)",
+    off=(0,),
     group="Samplers of other engines",
     help="Let the temperature follow the entropy, by so much.",
 )
@@ -38,6 +43,9 @@ EXPONENT = Option(
     group="Samplers of other engines",
     help="How it follows.",
 )
+
+
+OR_ZERO = "[0, inf)"  # the range in engines where a temperature of 0 means greedy
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class DynamicTemperature:
     exponent: float = 1.0
 
     def __post_init__(self) -> None:
-        TEMPERATURE.check(self.temperature)
+        TEMPERATURE.check(self.temperature, OR_ZERO)
         RANGE.check(self.range)
         EXPONENT.check(self.exponent)
 
@@ -86,13 +94,29 @@ class DynamicTemperature:
         return row / temperature if temperature > 0 else removed(row, ~best(row, 1))
 
 
+@dataclass(frozen=True)
+class Greedy:
+    """Only the best token stays: what a temperature of 0 means in engines that know it."""
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        return np.stack([removed(row, ~best(row, 1)) for row in scores])
+
+
 def make(
     place: Place, temperature: float | None, dynatemp_range: float | None, dynatemp_exponent: float
 ) -> LogitsProcessor | None:
     """The fixed temperature, or the one that follows the entropy; nothing at temperature 1."""
     if dynatemp_range is not None:
-        return DynamicTemperature(temperature or 1.0, dynatemp_range, dynatemp_exponent)
+        return DynamicTemperature(1.0 if temperature is None else temperature, dynatemp_range, dynatemp_exponent)
+    if temperature == 0:
+        return Greedy()
     return None if temperature is None or temperature == 1 else Temperature(temperature)
+
+
+def check(options: Any) -> None:
+    """mlx-lm's temperature of 0 takes the best token whatever the samplers say; XTC alone would have removed it."""
+    if options.temperature == 0 and options.profile == "mlx-lm":
+        excluded("a temperature of 0 in mlx-lm", options, "xtc_probability")
 
 
 METHODS = (
@@ -100,6 +124,7 @@ METHODS = (
         "temperature",
         options=(TEMPERATURE, RANGE, EXPONENT),
         make=make,
+        check=check,
         asked=("temperature", "dynatemp_range"),
         only="sampling",
         pages=(

@@ -13,7 +13,7 @@ from .truncation import KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
 
-TOP_K = Option("top_k", WHOLE, within="[1, inf)", group="Sampling", help="Only the k best tokens.")
+TOP_K = Option("top_k", WHOLE, within="[1, inf)", off=(0,), group="Sampling", help="Only the k best tokens.")
 
 
 @dataclass(frozen=True)

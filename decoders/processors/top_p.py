@@ -19,6 +19,7 @@ TOP_P = Option(
     "top_p",
     NUMBER,
     within="(0, 1]",
+    off=(1,),
     group="Sampling",
     help="Only the smallest set of tokens with more than this probability.",
 )

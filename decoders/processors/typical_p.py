@@ -16,7 +16,12 @@ from .truncation import KEPT_IN_BEAMS, SORTING, cumulative, removed, spared
 Array = np.ndarray
 
 TYPICAL_P = Option(
-    "typical_p", NUMBER, within="(0, 1]", group="Sampling", help="Tokens of typical surprise, up to this probability."
+    "typical_p",
+    NUMBER,
+    within="(0, 1]",
+    off=(1,),
+    group="Sampling",
+    help="Tokens of typical surprise, up to this probability.",
 )
 
 

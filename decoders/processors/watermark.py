@@ -17,7 +17,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import LogitsProcessor
-from ..base.kinds import Kind
+from ..base.kinds import Kind, is_long, is_number, plain
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best, descending
 from ..random.torch_rng import randperm
@@ -43,6 +43,10 @@ class WatermarkingConfig:
     context_width: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("greenlist_ratio", "bias"):
+            require(is_number(getattr(self, name)), f"{name} must be a number", getattr(self, name))
+        for name in ("hashing_key", "context_width"):
+            require(is_long(getattr(self, name)), f"{name} must be a whole number of 64 bits", getattr(self, name))
         require(0 < self.greenlist_ratio < 1, "greenlist_ratio must be in (0, 1)", self.greenlist_ratio)
         require(math.isfinite(self.bias), "bias must be finite", self.bias)
         schemes = ("lefthash", "selfhash")
@@ -91,7 +95,7 @@ def configured(settings: Any) -> Watermarking:
         require(name in known, f"watermarking_config may hold {', '.join(known)}", name)
     if kind is SynthIDTextWatermarkingConfig:
         require("ngram_len" in settings, "watermarking_config must hold ngram_len beside keys", dict(settings))
-    return kind(**settings)
+    return kind(**{name: plain(value) for name, value in settings.items()})
 
 
 @lru_cache(maxsize=2)

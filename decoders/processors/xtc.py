@@ -19,6 +19,7 @@ PROBABILITY = Option(
     "xtc_probability",
     NUMBER,
     within="[0, 1]",
+    off=(0,),
     group="Samplers of other engines",
     help="How often the top choices are excluded.",
 )

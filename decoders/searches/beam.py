@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
 from ..base.kinds import NUMBER, WHOLE, Kind
 from ..base.method import Method, Option, Page
@@ -23,6 +24,7 @@ from .beams import (
     UNREACHABLE,
     Beam,
     candidates_a_step,
+    check_length_penalty,
     first_beams,
     possible,
     processed,
@@ -54,9 +56,10 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
     that end go to the pool, scored by their sum of log-probabilities over length ** length_penalty; the best that don't
     end grow on. The task's trace receives a `Step` for each prompt and step.
     """
+    check_length_penalty(length_penalty, task.prompts)
     beams, stepper = num_beams, task.stepper
-    searches = [Search(prompt, prompt.chain(()), first_beams(beams)) for prompt in task.prompts]
     logits = task.feed_prompts(beams)
+    searches = [Search(prompt, prompt.chain(()), first_beams(beams)) for prompt in task.prompts]
     V, K = logits.shape[-1], candidates_a_step(beams, task)
     growing = list(range(len(searches)))
     while growing:
@@ -123,6 +126,10 @@ def settle(
         for beam in grown[:beams]
         if beam.finish_reason and possible(beam, task)
     ]
+    if penalty < 0:
+        rule = f"length_penalty must keep the scores of texts above {UNREACHABLE:g}"
+        lost = any(beam.score <= UNREACHABLE < beam.score * np.float32(length**penalty) * 2 for beam in ended)
+        require(not lost, rule, penalty)
     ended = [beam for beam in ended if beam.score > UNREACHABLE]
     full = len(search.pool) == beams
     if not (full and early_stopping is True):
@@ -177,13 +184,20 @@ METHODS = (
                 help="Follow so many texts at once and return the likeliest.",
             ),
             Option(
-                "length_penalty", NUMBER, otherwise=1.0, only="beams", group=GROUP, help="Above 0 favours long texts."
+                "length_penalty",
+                NUMBER,
+                otherwise=1.0,
+                off=(1,),
+                only="beams",
+                group=GROUP,
+                help="Above 0 favours long texts.",
             ),
             Option(
                 "early_stopping",
                 EARLY,
                 otherwise=False,
                 choices=(True, False, "never"),
+                off=(False,),
                 only="beams",
                 group=GROUP,
                 help="When to stop looking for better.",

@@ -15,6 +15,9 @@ from ..processors import pipeline
 
 UNREACHABLE = np.float32(-1e9)  # what a beam that may not be chosen scores
 
+# Powers of ten between which a score can be divided by a number, and none becomes infinite or nothing.
+SMALLEST, LARGEST = -28, 38
+
 # Why a search stops.
 FULL = "the pool is full"
 BEATEN = "no growing beam can beat the worst in the pool"
@@ -53,6 +56,14 @@ class Step:
 def first_beams(count: int) -> list[Beam]:
     """The beams before the first step: all are alike, and only the first may be chosen from."""
     return [Beam((), (), np.float32(0 if rank == 0 else UNREACHABLE)) for rank in range(count)]
+
+
+def check_length_penalty(length_penalty: float, prompts: Sequence[Prompt]) -> None:
+    """``ValueError`` where the power of a length that scores are divided by leaves float32, or makes them do so."""
+    for prompt in prompts:
+        power = np.log10(float(prompt.room)) * np.float64(length_penalty) if prompt.room > 1 else 0.0
+        rule = f"length_penalty must keep length ** length_penalty within float32 up to {prompt.room} new tokens"
+        require(SMALLEST <= power <= LARGEST, rule, length_penalty)
 
 
 def candidates_a_step(beams: int, task: Task) -> int:
@@ -99,15 +110,16 @@ def possible(beam: Beam, task: Task) -> bool:
     return not task.constrained or bool(beam.score > UNREACHABLE / 2)
 
 
-def returned(ranked: Sequence[Beam], task: Task, length_penalty: float) -> list[Completion]:
+def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str = "the options") -> list[Completion]:
     """The first ``task.copies`` of some beams.
 
     ``ValueError`` where they aren't texts that may be written: only as many were left as the processors allow, and
-    the rest are what no beam may choose from (transformers returns them, or nothing in their place).
+    the rest are what no beam may choose from (transformers returns them, or nothing in their place). `by` is what left
+    no more.
     """
     kept = ranked[: task.copies]
     written = [beam for beam in kept if float(beam.score) * len(beam.ids) ** length_penalty > UNREACHABLE / 2]
-    rule = f"num_return_sequences must be at most the number of texts found ({len(written)}); the options forbid more"
+    rule = f"num_return_sequences must be at most the number of texts found ({len(written)}); {by} forbid more"
     require(len(written) == task.copies, rule, task.copies)
     return [completion(beam) for beam in kept]
 

@@ -49,7 +49,7 @@ class PromptLookup:
         ids = np.array(text)
         for n in range(min(self.ngram, len(ids) - 1), 0, -1):
             windows = np.lib.stride_tricks.sliding_window_view(ids, n)[:-1]
-            for start in np.flatnonzero((windows == ids[-n:]).all(axis=-1)) + n:
+            for start in (np.flatnonzero((windows == ids[-n:]).all(axis=-1)) + n).tolist():
                 found = self.allowed(ids, ids[start : start + self.tokens].tolist())
                 if found:
                     end = next((place for place, token in enumerate(found) if token in self.eos), len(found))

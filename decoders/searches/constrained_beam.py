@@ -18,13 +18,26 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.kinds import Kind, flat, is_list
+from ..base.kinds import Kind, flat, is_id, is_list
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
 from ..base.watching import Change
-from .beams import NOTHING_LEFT, OUT_OF_TIME, Beam, candidates_a_step, first_beams, possible, processed, returned, tell
+from .beams import (
+    NOTHING_LEFT,
+    OUT_OF_TIME,
+    Beam,
+    candidates_a_step,
+    check_length_penalty,
+    first_beams,
+    possible,
+    processed,
+    returned,
+    tell,
+)
 from .finished import Early, Pool, candidates, ranked, split
 from .phrases import Choice, Progress, choices
+
+BY = "force_words_ids and the other options"
 
 
 @dataclass
@@ -47,6 +60,8 @@ def constrained_beam_search(
     A text may end only once its constraints are met. Where there are not enough such texts when no room is left, the
     best others fill up, as in transformers. The task's trace receives a `Step` for each prompt and step.
     """
+    check_length_penalty(length_penalty, task.prompts)
+    logits = task.feed_prompts(num_beams)
     constraints = choices(force_words_ids)
     searches = [
         Search(
@@ -57,7 +72,6 @@ def constrained_beam_search(
         )
         for prompt in task.prompts
     ]
-    logits = task.feed_prompts(num_beams)
     while True:
         own, first, rows = log_softmax(logits), 0, list[int]()
         late = task.late()
@@ -75,7 +89,7 @@ def constrained_beam_search(
         task.stepper.reorder(rows)
         running = [beam for search in searches if search.stopped is None for beam in search.running]
         logits = task.stepper.feed([beam.ids[-1:] for beam in running])
-    return [one for search in searches for one in returned(ranked(search.pool.beams), task, length_penalty)]
+    return [one for search in searches for one in returned(ranked(search.pool.beams), task, length_penalty, BY)]
 
 
 def advance(
@@ -158,10 +172,7 @@ def is_words(value: Any) -> bool:
     if not is_list(value) or not len(value) or not all(is_list(entry) and len(entry) for entry in value):
         return False
     phrases = [phrase for entry in value for phrase in (entry if is_list(entry[0]) else [entry])]
-    return all(
-        is_list(phrase) and len(phrase) > 0 and all(isinstance(token, int) and token >= 0 for token in phrase)
-        for phrase in phrases
-    )
+    return all(is_list(phrase) and len(phrase) > 0 and all(map(is_id, phrase)) for phrase in phrases)
 
 
 WORDS = Kind(

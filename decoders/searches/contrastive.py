@@ -22,6 +22,7 @@ ALPHA = Option(
     "penalty_alpha",
     NUMBER,
     within="(0, 1]",
+    off=(0,),
     group="Contrast",
     help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1.",
 )

@@ -13,7 +13,7 @@ from ..base.kinds import FLAG
 from ..base.method import Method, Option
 from ..base.task import Task
 from ..processors import pipeline
-from .beams import Beam, completion
+from .beams import Beam, check_length_penalty, completion
 
 LIMIT = 2**18  # texts
 
@@ -26,6 +26,7 @@ def exhaustive_search(task: Task, length_penalty: float) -> list[Completion]:
     than `LIMIT` texts, or fewer than are to be returned.
     """
     prompts, copies = task.prompts, task.copies
+    check_length_penalty(length_penalty, prompts)
     chains = [prompt.chain(()) for prompt in prompts]
     logits = task.feed_prompts()
     V = logits.shape[-1]

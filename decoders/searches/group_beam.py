@@ -17,7 +17,17 @@ from ..base.kinds import ID, NUMBER, WHOLE
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
 from ..base.watching import Change
-from .beams import NOTHING_LEFT, OUT_OF_TIME, Beam, candidates_a_step, first_beams, processed, returned, tell
+from .beams import (
+    NOTHING_LEFT,
+    OUT_OF_TIME,
+    Beam,
+    candidates_a_step,
+    check_length_penalty,
+    first_beams,
+    processed,
+    returned,
+    tell,
+)
 from .finished import Early, Pool, candidates, ranked, split
 
 
@@ -60,7 +70,8 @@ def group_beam_search(
     losing ``diversity_penalty`` per earlier group's beam that has just taken the same token. Scores in the result
     contain these penalties, as in transformers. The task's trace receives a `Step` for each prompt, group and step.
     """
-    size = num_beams // num_beam_groups
+    check_length_penalty(length_penalty, task.prompts)
+    size, logits = num_beams // num_beam_groups, task.feed_prompts(num_beams)
     searches = []
     for prompt in task.prompts:
         taken: list[int] = []
@@ -70,7 +81,6 @@ def group_beam_search(
     # transformers fills what has ended with the pad token, and the penalty counts it.
     pad = next(iter(task.eos), None) if pad_token_id is None else pad_token_id
     filling = [] if pad is None else [pad] * size
-    logits = task.feed_prompts(num_beams)
     while True:
         own, first, rows = log_softmax(logits), 0, list[int]()
         late = task.late()
@@ -137,7 +147,7 @@ METHODS = (
                 group=GROUP,
                 help="Diverse beams: so many groups that keep apart.",
             ),
-            Option("diversity_penalty", NUMBER, group=GROUP, help="How hard the groups keep apart."),
+            Option("diversity_penalty", NUMBER, off=(0,), group=GROUP, help="How hard the groups keep apart."),
             Option("pad_token_id", ID),  # no row is ever padded; only these beams notice it, as in transformers
         ),
         run=group_beam_search,

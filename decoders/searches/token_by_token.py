@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
-from ..base.kinds import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, WHOLE
+from ..base.kinds import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
 from ..base.method import Cost, Method, Option, Page
 from ..base.task import Task
 from ..processors import pipeline
@@ -59,6 +60,8 @@ def check(options: Any) -> None:
     if o.cuda_multiprocessors is not None and o.rng != "cuda":
         raise ValueError("cuda_multiprocessors needs rng='cuda'; give it too, or leave cuda_multiprocessors out")
     if o.uniforms is not None:
+        outside = [one for one in o.uniforms if not 0 <= one < 1]
+        require(not outside, "uniforms must be in [0, 1)", *outside[:1] or [None])
         drawn = ["rng", "cuda_multiprocessors"]
         for name in drawn if given(o, "xtc_probability") else ["seed", *drawn]:
             if given(o, name):
@@ -85,6 +88,13 @@ METHODS = (
                 help="How many tokens at most.",
             ),
             Option(
+                "max_length",
+                WHOLE,
+                within="[1, inf)",
+                group="Length",
+                help="How long prompt and text may be together; -n goes before it.",
+            ),
+            Option(
                 "max_time",
                 NUMBER,
                 within="(0, inf]",
@@ -96,8 +106,8 @@ METHODS = (
             Option("do_sample", FLAG, False, group="Sampling", help="Draw each token at random instead of the best."),
             Option(
                 "seed",
-                WHOLE,
-                within="[0, inf)",
+                SEED,
+                converted=lambda seed: seed % 2**64,
                 only="sampling",
                 group="Sampling",
                 help="The same text as torch.manual_seed(SEED) gives.",
