@@ -10,19 +10,18 @@ import os
 import random
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from broken_folders import NAMES, TEXT, base, break_one
+from limits import Hang, limits
 
 from gpt2_np import GPT2
 from gpt2_np.cli import in_words
@@ -31,10 +30,6 @@ from gpt2_np.cli.look import passed_over
 CPU_SECONDS, SECONDS = 2.0, 60.0  # that one folder may take
 
 FILES = re.compile(r"\.(json|safetensors|txt)\b")
-
-
-class Hang(BaseException):
-    """A folder took too long."""
 
 
 def use(folder: Path) -> list[str]:
@@ -66,25 +61,6 @@ def use(folder: Path) -> list[str]:
     return refused
 
 
-@contextmanager
-def limits() -> Iterator[None]:
-    """No more than `CPU_SECONDS` of computing, or `SECONDS` in all."""
-
-    def stop(*_: object) -> None:
-        raise Hang
-
-    old = [signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), old, strict=True):
-            signal.signal(number, handler)
-
-
 def one(number: int, folder: Path) -> tuple[list[str], list[str]]:
     """(the refusals, the faults found) of the folder that a number makes."""
     dice = random.Random(number)
@@ -97,7 +73,7 @@ def one(number: int, folder: Path) -> tuple[list[str], list[str]]:
         os.dup2(noise.fileno(), 1), os.dup2(noise.fileno(), 2)
         refused, faults = [], []
         try:
-            with warnings.catch_warnings(), limits():
+            with warnings.catch_warnings(), limits(CPU_SECONDS, SECONDS):
                 warnings.simplefilter("error")
                 refused = use(folder)
         except Hang:

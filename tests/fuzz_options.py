@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import random
 import re
-import signal
 import sys
 import tempfile
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from limits import Hang, limits
 from option_strategies import SAMPLERS, beside
 
 from decoders import Completion, Options, generate, methods
@@ -59,10 +58,6 @@ ANSWERS: list[Any] = [[-1], [V], [True], [1.5], ["a"], "ab", None, 3, [], np.arr
 ANSWERS += [np.array([0, V]), range(V + 1), [0, 2**70], np.array([True, False]), {2, 5}, np.array([2, 5]), (0, 1)]
 NOT_BOOL: list[Any] = [None, 1, "yes", [], np.array([True, False]), 0.5]
 FEW = ("num_return_sequences", "best_of")  # many of them are sound, and slow
-
-
-class Hang(BaseException):
-    """A set took too long."""
 
 
 class Table:
@@ -293,31 +288,12 @@ def forbidden(o: Options) -> Iterator[tuple[str, set[int]]]:
     yield "sequence_bias", {s[0] for s, bias in pairs(o.sequence_bias or {}) if len(s) == 1 and bias == -np.inf}
 
 
-@contextmanager
-def limits() -> Iterator[None]:
-    """No more than `CPU_SECONDS` of computing, or `SECONDS` in all."""
-
-    def stop(*_: object) -> None:
-        raise Hang
-
-    old = [signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)]
-    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), old, strict=True):
-            signal.signal(number, handler)
-
-
 def one(number: int, model: GPT2 | None) -> tuple[str, list[str]]:
     """(the refusal, the faults found) of the set that a number draws; nothing is refused by an empty text."""
     names = options_of(number)
     refused, found = "", []
     try:
-        with warnings.catch_warnings(), limits():
+        with warnings.catch_warnings(), limits(CPU_SECONDS, SECONDS):
             warnings.simplefilter("error")
             found = write(names, model if number % 20 == 0 else None)
     except (ValueError, OSError) as error:
