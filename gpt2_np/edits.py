@@ -121,7 +121,9 @@ class Edits:
         if isinstance(edit, Edit):
             through = np.asarray(edit.derivative(np.array(x), np.where(mask, gradient, 0).astype(gradient.dtype)))
             if through.shape != x.shape:
-                raise ValueError(f"the derivative of an edit of {name} must have its shape {x.shape}, got {through.shape}")
+                raise ValueError(
+                    f"the derivative of an edit of {name} must have its shape {x.shape}, got {through.shape}"
+                )
             passed += through.astype(gradient.dtype, copy=False)
         return passed
 

@@ -166,7 +166,7 @@ class Model:
         names: str | Iterable[str] | None = None,
         parameters: bool = False,
         *,
-        gradient_edits: Mapping[str, AnyEdit] | None = None,
+        gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
         keep: str = "all",
         token_type_ids: Any = None,
     ) -> GradientRun:
@@ -180,10 +180,11 @@ class Model:
         whole, what goes past the block included.
 
         `gradient_edits` change gradients on their way back as `run_with_edits` changes activations: a function of the
-        gradient, an array or a `Part`. Edits of the model itself (`with_edits`) act on gradients too: an array stops
-        them, an `Edit` passes them by its derivative, a bare function is refused. `keep` says what memory may be spent
-        on, without changing a bit of the result: "all", "layers" or "inputs" (`gradients.kept`). Reduced-precision
-        weights stand for their numbers, and have no gradients themselves.
+        gradient, an array or a `Part`; or they are a tap of your own (`taps.Tap`), which sees them all. Edits of the
+        model itself (`with_edits`) act on gradients too: an array stops them, an `Edit` passes them by its derivative,
+        a bare function is refused. `keep` says what memory may be spent on, without changing a bit of the result:
+        "all", "layers" or "inputs" (`gradients.kept`). Reduced-precision weights stand for their numbers, and have no
+        gradients themselves.
 
         ``ValueError``, before anything runs, for names, ids, edits or options that can't be.
         """

@@ -69,13 +69,13 @@ class Graph(dict):
     """A tap that makes every activation a node of the graph of its own, and keeps its gradient."""
 
     def __call__(self, name: str, x: Tensor) -> Tensor:
-        self[name] = x.view_as(x)
+        self[name] = x.view_as(x) if x.requires_grad else x.requires_grad_()
         self[name].retain_grad()
         return self[name]
 
     def gradients(self) -> dict[str, np.ndarray]:
-        """Every activation's gradient, after ``backward()``."""
-        return {name: x.grad.numpy() for name, x in self.items()}
+        """Every activation's gradient, after ``backward()``; 0 where nothing reached it."""
+        return {name: (torch.zeros_like(x) if x.grad is None else x.grad).numpy() for name, x in self.items()}
 
 
 def parameter_gradients(reference: GPT2LMHeadModel) -> dict[str, np.ndarray]:

@@ -1,13 +1,13 @@
 """Gradients at every name: the forward pass's mirror image, in NumPy.
 
-    derivatives  the derivative of every operation, beside `ops`; `activations` holds those of the activations
-    threaded     the same on every core
-    backward     the model backwards, beside `model`
-    kept         what the forward pass leaves for it, and how much memory that takes
-    edited       edits on the way back
-    metrics      what gradients are of
-    run          forwards and backwards: `Model.run_with_gradients`
-    check        any of them against finite differences
+derivatives  the derivative of every operation, beside `ops`; `activations` holds those of the activations
+threaded     the same on every core; `joined` is the forward pass that goes with it
+backward     the model backwards, beside `model`
+kept         what the forward pass leaves for it, and how much memory that takes
+edited       edits on the way back
+metrics      what gradients are of
+run          forwards and backwards: `Model.run_with_gradients`
+check        any of them against finite differences
 """
 
 from ..edits import Edit

@@ -46,6 +46,7 @@ def backward(
     head = "wte.weight" if params.lm_head is params.wte else "lm_head.weight"
 
     g = tap("unembed", gradient)
+    del gradient  # as large as the logits, so it isn't held longer than it is read
     learned(head, d.unembed_parameters, g, values.get("ln_final.out"))
     g = d.unembed(g, params.lm_head)
     g = layer_norm(g, params.ln_f, values.within("ln_final."), d, within(tap, "ln_final."), learned.within("ln_f."))

@@ -11,9 +11,9 @@ from .. import threaded as ops
 from ..edits import edits
 from ..model import forward
 from ..params import Params, assemble, flatten, map_arrays
-from ..taps import both, no_tap, select
+from ..taps import both, select
 from .metrics import Metric
-from .run import of_metric, padded, prepared, run_with_gradients
+from .run import Ends, of_metric, padded, prepared, run_with_gradients
 
 Array = np.ndarray
 
@@ -61,7 +61,7 @@ def check_gradient(
     exact = model.with_params(in_float64(model.params))
     tensors = dict(flatten(exact.params))
     of_parameter = name in tensors
-    (point,) = ((name,) if of_parameter else _one(select(name, model.config), name))
+    (point,) = (name,) if of_parameter else _one(select(name, model.config), name)
     run = run_with_gradients(exact, ids, metric, () if of_parameter else point, parameters=of_parameter)
     gradient = dict(flatten(run.params))[name] if run.params is not None else run.grads[point]
     x = tensors[name] if of_parameter else run.cache[point]
@@ -79,6 +79,7 @@ def check_gradient(
     expected, got = np.empty(directions), np.empty(directions)
     for number in range(directions):
         direction = random.standard_normal(x.shape)
+        direction = direction if of_parameter else Ends(lengths)(point, direction)
         expected[number] = sum(weight * total(at * step * direction) for at, weight in STENCIL.items()) / step
         got[number] = (gradient * direction).sum()
     result = GradientCheck(name, got, expected)

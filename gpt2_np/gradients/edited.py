@@ -20,12 +20,8 @@ class Edited:
     """
 
     def __init__(self, tap: Tap) -> None:
-        self.parts = list(_flat(tap))
+        self.parts = [_checked(part) for part in _flat(tap)]
         self.entered: dict[str, list[Array]] = {}
-        for part in self.parts:
-            if not isinstance(part, Edits):
-                raise ValueError(f"gradients can't pass a tap of type {type(part).__name__}; give edits")
-            part.check_derivatives()
 
     def wants(self, name: str) -> bool:
         return any(part.wants(name) for part in self.parts)
@@ -56,10 +52,11 @@ class Backward:
     def wants(self, name: str) -> bool:
         return self.edited.wants(name)
 
-    def __call__(self, name: str, gradient: Array) -> Array:
+    def __call__(self, name: str, x: Array) -> Array:
+        gradient = x
         if self.wants(name):
-            for part, x in zip(reversed(self.edited.parts), reversed(self.edited.entered[name]), strict=True):
-                gradient = part.backward(name, x, gradient)
+            for part, entered in zip(reversed(self.edited.parts), reversed(self.edited.entered[name]), strict=True):
+                gradient = part.backward(name, entered, gradient)
         return gradient
 
 
@@ -70,3 +67,10 @@ def _flat(tap: Tap) -> Iterator[Tap]:
         yield from _flat(tap.second)
     elif tap is not no_tap:
         yield tap
+
+
+def _checked(tap: Tap) -> Edits:
+    if not isinstance(tap, Edits):
+        raise ValueError(f"gradients pass edits alone, got a tap of type {type(tap).__name__}")
+    tap.check_derivatives()
+    return tap

@@ -132,7 +132,9 @@ class CrossEntropy:
         labels = np.atleast_2d(np.asarray(ids if self.labels is None else self.labels))
         labels = labels[:, : shape[1]] if len(labels) == 1 == shape[0] else labels  # a row alone comes without padding
         if labels.shape != shape or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels must be whole numbers of the ids' shape {shape}, got {labels.dtype} {labels.shape}")
+            raise ValueError(
+                f"labels must be whole numbers of the ids' shape {shape}, got {labels.dtype} {labels.shape}"
+            )
         wrong = labels[(labels != IGNORED) & ((labels < 0) | (labels >= V))]
         if wrong.size:
             raise ValueError(f"labels must be between 0 and {V - 1}, or {IGNORED} to be ignored, got {wrong[0]}")

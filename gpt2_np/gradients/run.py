@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import threaded as ops
 from ..activations import ActivationCache
+from ..config import Config
 from ..edits import AnyEdit, edits
 from ..model import forward
 from ..params import Params, matrices
 from ..taps import Capture, Tap, both, no_tap, select
+from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward
 from .edited import Edited
@@ -48,7 +49,7 @@ def run_with_gradients(
     names: str | Iterable[str] | None = None,
     parameters: bool = False,
     *,
-    gradient_edits: Mapping[str, AnyEdit] | None = None,
+    gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
     keep: str = "all",
     token_type_ids: Any = None,
 ) -> GradientRun:
@@ -59,28 +60,58 @@ def run_with_gradients(
     if types is not None and types.shape != batch.shape:
         raise ValueError(f"token_type_ids must have the shape of ids, {batch.shape}, got {types.shape}")
     check_weights(model, parameters)
-    values, gradients = Capture(select(names, model.config)), Capture(select(names, model.config))
-    changes = edits(gradient_edits, model.config, batch.shape) if gradient_edits else no_tap
+    chosen = select(names, model.config)
+    values, gradients = Capture(chosen), Capture(chosen)
+    changes = gradient_tap(gradient_edits, model.config, batch)
     edited = Edited(model.tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
-    tap = both(kept.tap, values if values.names else no_tap)
+    tap = both(kept.tap, values if chosen else no_tap)
     logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
-    value, gradient = of_metric(metric, logits, batch, lengths)
-    tap = both(changes, both(gradients if gradients.names else no_tap, edited.backward()))
+    value, *gradient = of_metric(metric, logits, batch, lengths)
+    tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
         model.params,
         model.config,
         batch,
-        gradient,
+        gradient.pop(),
         kept,
         derivatives=derivatives,
         tap=tap,
         parameters=parameters,
         token_type_ids=types,
     )
-    cache, grads = (ActivationCache(one.values, model.params, model.config) for one in (values, gradients))
+    cache, grads = (
+        ActivationCache({name: one.values[name] for name in chosen}, model.params, model.config)
+        for one in (values, gradients)
+    )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:
+    """What is to happen to gradients on their way, as a tap of the backward pass."""
+    if isinstance(changes, Mapping):
+        return edits(changes, config, (batch.shape[0], batch.shape[1])) if changes else no_tap
+    return no_tap if changes is None else changes
+
+
+class Ends:
+    """A tap of the backward pass: no gradient at the keys behind a row's end.
+
+    Everywhere else it is 0 there by itself; of a pattern's zeros there are gradients, as of all of the future's.
+    """
+
+    def __init__(self, lengths: Array) -> None:
+        self.lengths = lengths
+
+    def wants(self, name: str) -> bool:
+        return False
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if not name.endswith("attn.pattern") or (self.lengths == x.shape[-1]).all():
+            return x
+        inside = np.arange(x.shape[-1]) < self.lengths[:, None]
+        return np.where(inside[:, None, None], x, 0).astype(x.dtype, copy=False)
 
 
 def prepared(metric: Any, model: Any) -> Any:

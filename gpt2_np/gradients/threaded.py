@@ -22,7 +22,7 @@ from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
 
 Array = np.ndarray
-SUMMED = 32  # positions whose gradients are summed before the sums are
+SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
 
 
 def linear(gradient: Array, weight: Any) -> Array:
@@ -198,4 +198,4 @@ def _summed(piece: Callable[[slice], Array], count: int) -> Array:
     """The sum over `count` positions, of which `piece` gives some: (outputs,)."""
     starts = range(0, count, SUMMED)
     sums = [piece(slice(start, start + SUMMED)).sum(axis=0) for start in starts]
-    return np.stack(sums).sum(axis=0)
+    return np.stack(sums).sum(axis=0, dtype=np.float64).astype(sums[0].dtype)

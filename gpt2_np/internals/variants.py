@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..edits import AnyEdit, Edits, edits
+from ..gradients.metrics import log_probability as log_probability
+from ..gradients.metrics import logit_difference as logit_difference
 from ..session import Model
 
 Array = np.ndarray
@@ -64,17 +66,7 @@ def run_variants(
     return np.concatenate(results)
 
 
-# ---- metrics: (rows, T, V) logits → (rows,) -------------------------------------------------------------------------
-
-
-def logit_difference(correct: int, incorrect: int, position: int = -1) -> Metric:
-    """How much higher one token's logit is than another's, at one position."""
-    return lambda logits: logits[:, position, correct] - logits[:, position, incorrect]
-
-
-def log_probability(token: int, position: int = -1) -> Metric:
-    """The log-probability (nats) of a token at one position."""
-    return lambda logits: log_softmax(logits[:, position])[:, token]
+# ---- metrics: (rows, T, V) logits → (rows,); those of `gradients` are some too --------------------------------------
 
 
 def mean_loss(ids: Sequence[int] | Array) -> Metric:

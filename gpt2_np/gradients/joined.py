@@ -1,0 +1,39 @@
+"""`threaded` with the rows of a batch joined: each affine map is one product over all their positions.
+
+BLAS then reads a matrix once instead of once a row: for 4 rows of 64, a third less time for the same products. The
+bits of a row depend on the rest of its batch, which is why other runs take `threaded`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import threaded
+from ..threaded import activate as activate
+from ..threaded import attention as attention
+from ..threaded import attention_scores as attention_scores
+from ..threaded import centred as centred
+from ..threaded import layer_norm as layer_norm
+from ..threaded import layer_norm_scale as layer_norm_scale
+from ..threaded import mix_values as mix_values
+from ..threaded import scaled_and_shifted as scaled_and_shifted
+from ..threaded import softmax as softmax
+from ..threaded import split_heads as split_heads
+
+Array = np.ndarray
+
+
+def linear(x: Array, weight: Any, bias: Array) -> Array:
+    """As `threaded.linear`, over all positions at once."""
+    return threaded.linear(_joined(x), weight, bias).reshape(*x.shape[:-1], -1)
+
+
+def unembed(x: Array, lm_head: Any) -> Array:
+    """As `threaded.unembed`, over all positions at once."""
+    return threaded.unembed(_joined(x), lm_head).reshape(*x.shape[:-1], -1)
+
+
+def _joined(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
