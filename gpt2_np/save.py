@@ -45,7 +45,7 @@ def save_pretrained(folder: Path, params: Params, config: Config, source: Path |
 
 
 def tensors_of(params: Params) -> dict[str, Array]:
-    """Every tensor by the name that transformers saves it under: ``transformer.h.0.…``, ``lm_head.weight`` if untied."""
+    """Every tensor by the name that transformers saves: ``transformer.h.0.…``, ``lm_head.weight`` if untied."""
     return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in flatten(params)}
 
 
