@@ -255,7 +255,7 @@ def test_every_row_keeps_a_token_and_brings_none_back(processor, rows, there: in
         (lambda: DynamicTemperature(1, 0), "dynatemp_range must be above 0, got 0"),
         (lambda: DRY(0), "dry_multiplier must be above 0, got 0"),
         (lambda: DRY(1, 0.5), "dry_base must be at least 1, got 0.5"),
-        (lambda: RecentPenalty(0), "penalty_last_n must be a whole number of at least 1, got 0"),
+        (lambda: RecentPenalty(0), "penalty_last_n must be at least 1, or -1, got 0"),
         (lambda: MirostatV1(1, tau=0), "mirostat_tau must be above 0, got 0"),
     ],
 )

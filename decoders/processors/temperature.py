@@ -153,6 +153,7 @@ METHODS = (
         ),
         vectors=(
             Vectors("temperature", Temperature, ([0.7], [2.0])),
+            Vectors("temperature 0", Greedy, ([],)),
             Vectors("llama.cpp dynamic_temperature", DynamicTemperature, ([1.0, 0.5], [0.5, 0.5, 2.0])),
         ),
     ),
