@@ -32,6 +32,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"temperature": 1e-38, "num_beams": 3, **SAMPLE}, "no token is left to choose from after temperature: "),
     ({"temperature": 1e39, "top_k": 3, "order": ["top_k", "temperature"], **SAMPLE}, "temperature must keep scores"),
     ({"dynatemp_range": 1e308, "top_k": 3, "order": ["top_k", "temperature"], **SAMPLE}, "dynatemp_range must keep"),
+    *[
+        (
+            {"presence_penalty": -1e38, "max_new_tokens": 6, "eos_token_id": None} | beams,
+            ("diversity_penalty, " if "diversity_penalty" in beams else "") + "presence_penalty must keep a beam's sum",
+        )
+        for beams in (
+            {"num_beams": 4},
+            {"num_beams": 4, **SAMPLE},
+            {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+            {"num_beams": 4, "force_words_ids": [[7, 8]]},
+        )
+    ],
     ({"length_penalty": 200.0, "num_beams": 2}, "length_penalty must keep length ** length_penalty within float32"),
     ({"length_penalty": -200.0, "num_beams": 2}, "length_penalty must keep length ** length_penalty within float32"),
     ({"length_penalty": float("inf"), "num_beams": 2}, "length_penalty must keep"),

@@ -67,9 +67,8 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
         totals = np.empty((len(growing), beams * V), np.float32)
         for place, number in enumerate(growing):
             search, mine = searches[number], own[place * beams : (place + 1) * beams]
-            scores, so_far, search.changes = processed(task, search.prompt, search.chain, search.running, mine)
-            with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
-                totals[place] = (scores + so_far).ravel()
+            summed, search.changes = processed(task, search.prompt, search.chain, search.running, mine)
+            totals[place] = summed.ravel()
         if task.stream is None:
             candidates = np.array([highest(row, K) for row in totals])
         else:

@@ -73,15 +73,23 @@ def candidates_a_step(beams: int, task: Task) -> int:
 
 def processed(
     task: Task, prompt: Prompt, chain: Sequence[Named], running: Sequence[Beam], own: Array
-) -> tuple[Array, Array, list[list[Change]]]:
-    """The (beams, V) scores of a prompt's beams after its processors, their (beams, 1) sums so far, and the changes.
+) -> tuple[Array, list[list[Change]]]:
+    """The (beams, V) sums of a prompt's beams continued by each token, and what the processors changed.
 
-    `own` are the model's (beams, V) log-probabilities.
+    `own` are the model's (beams, V) log-probabilities. ``ValueError`` where a sum passes float32's range.
     """
     texts = [np.array([*prompt.ids, *beam.ids]) for beam in running]
     so_far = np.array([[beam.score] for beam in running], np.float32)
     changes, watch = task.watch(len(texts))
-    return pipeline.apply(chain, texts, own, so_far, watch), so_far, changes
+    scores = pipeline.apply(chain, texts, own, so_far, watch)
+    with np.errstate(over="ignore"):  # float32's lowest number, for what can't be, may sum up to −inf
+        totals: Array = so_far + scores
+    if totals.max() == np.inf:
+        names = ", ".join(named.option for named in chain)
+        raise ValueError(
+            f"{names} must keep a beam's sum within float32, got inf after {len(running[0].ids) + 1} tokens"
+        )
+    return totals, changes
 
 
 def tell(

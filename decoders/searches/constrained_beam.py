@@ -108,8 +108,7 @@ def advance(
     def ends(ids: tuple[int, ...]) -> bool:
         return task.ends(prompt, ids)
 
-    scores, so_far, search.changes = processed(task, prompt, search.chain, old, own)
-    totals = so_far + scores
+    totals, search.changes = processed(task, prompt, search.chain, old, own)
     grown, parents = candidates(old, totals, own, candidates_a_step(beams, task), ends)
     running, parents = split(grown, parents, beams, add)
     search.running, parents = share_out(task, prompt, old, running, parents, totals, own, constraints, beams)

@@ -109,9 +109,9 @@ def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool) ->
     """One step of one group, from the model's (beams, V) log-probabilities: its candidates and the parents of its
     new beams."""
     size = len(group.running)
-    scores, so_far, group.changes = processed(task, prompt, group.chain, group.running, own)
+    totals, group.changes = processed(task, prompt, group.chain, group.running, own)
     k = candidates_a_step(size, task)
-    grown, parents = candidates(group.running, so_far + scores, own, k, lambda ids: task.ends(prompt, ids))
+    grown, parents = candidates(group.running, totals, own, k, lambda ids: task.ends(prompt, ids))
     group.running, parents = split(grown, parents, size, group.pool.add)
     group.stopped = group.pool.stops(grown, group.running, late)
     if group.stopped in (NOTHING_LEFT, OUT_OF_TIME):
