@@ -221,6 +221,8 @@ class GPT2(Model):
         """
         names = generation_config.asked(self.generation_config, names, longest)
         stop = names.pop("stop_strings", None)
+        if stop is not None and not isinstance(stop, (str, list, tuple)):
+            raise ValueError(f"stop_strings must be a text or a list of texts, got {stop!r:.60}")
         stop = (stop,) if isinstance(stop, str) else tuple(stop or ())
         if any(not isinstance(one, str) or not one for one in stop):
             raise ValueError(f"stop_strings must be texts of at least one character, got {list(stop)!r}")

@@ -196,6 +196,7 @@ def test_a_long_text_is_scored_in_windows(model: GPT2) -> None:
         ),
         ({"eos_token_id": 5000}, "eos_token_id must hold ids between 0 and 4095, got 5000"),
         ({"stop_strings": [""]}, "stop_strings must be texts of at least one character"),
+        ({"stop_strings": 10**20}, "stop_strings must be a text or a list of texts, got 100000000000000000000"),
         ({"early_stopping": "soon", "num_beams": 2}, "early_stopping must be True, False or 'never', got 'soon'"),
         ({"rng": "tpu"}, "rng must be 'cpu' or 'cuda', got 'tpu'"),
         ({"temprature": 1.0}, "there is no option 'temprature'; did you mean 'temperature'?"),
