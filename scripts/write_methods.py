@@ -54,8 +54,8 @@ def listed(home: str, option: Option) -> str:
     return f"    {option.name!r}: Listed({', '.join(arguments)}),\n"
 
 
-def written() -> str:
-    """The whole file as it should be, formatted."""
+def composed() -> str:
+    """The whole file as it should be, but for its layout."""
     text, defined = head()
     options = [(home, option) for home, method in statements(defined) for option in method.options]
     lines = [text, MARKER, "@dataclass(frozen=True)\nclass Fields:\n"]
@@ -65,8 +65,13 @@ def written() -> str:
     lines += ["\n\nclass Names(TypedDict, total=False):\n", '    """The same as keyword arguments."""\n\n']
     lines += [f"    {one.name}: {one.annotation}\n" for _, one in options]
     lines += ["\n\nOPTIONS: dict[str, Listed] = {\n", *(listed(home, one) for home, one in options), "}\n"]
+    return "".join(lines)
+
+
+def written() -> str:
+    """The whole file as it should be, formatted by ruff (the `dev` extra)."""
     command = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PAGE), "-"]
-    return subprocess.run(command, input="".join(lines), text=True, capture_output=True, check=True).stdout
+    return subprocess.run(command, input=composed(), text=True, capture_output=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import subprocess
 import sys
@@ -28,10 +29,12 @@ each_option = pytest.mark.parametrize("option", OPTIONS.values(), ids=lambda opt
 
 
 def test_what_is_written_from_the_statements_is_up_to_date() -> None:
-    code = "import sys; sys.path.insert(0, 'scripts'); from write_methods import written; sys.stdout.write(written())"
+    code = "import sys; sys.path.insert(0, 'scripts'); from write_methods import composed; sys.stdout.write(composed())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (ROOT / "decoders/methods.py").read_text(encoding="utf-8"), "run scripts/write_methods.py"
+    # Compared as syntax trees: how a line is laid out is the formatter's, which tests do without.
+    there = (ROOT / "decoders/methods.py").read_text(encoding="utf-8")
+    assert ast.dump(ast.parse(done.stdout)) == ast.dump(ast.parse(there)), "run scripts/write_methods.py"
 
 
 def test_every_option_is_stated_once_and_is_a_field() -> None:
