@@ -13,6 +13,7 @@ import numpy as np
 
 from .config import ALIASES, Config
 from .files import read_json, write_whole
+from .hub import EXTRAS
 from .params import Params, flatten
 from .tokenizer import Tokenizer
 from .tokenizer_files import PAIRS
@@ -20,15 +21,7 @@ from .tokenizer_files import PAIRS
 Array = np.ndarray
 
 # What a model's folder may hold besides, and what goes along as it is: the tokenizer's files, generation's defaults.
-BESIDES = (
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-)
+BESIDES = ("tokenizer.json", *PAIRS[0], *EXTRAS)
 STORED = {"float32": "F32", "float64": "F64", "int64": "I64"}
 
 

@@ -119,31 +119,9 @@ def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
     return np.where(x > 0, 2 * rise * x + beta, below)
 
 
+# Which function a configuration's word means is said in `ops`; its derivative has the same name here.
 DERIVATIVES: dict[str, Callable[..., Array]] = {
-    "gelu": gelu,
-    "gelu_10": gelu_10,
-    "gelu_fast": gelu_new,
-    "gelu_new": gelu_new,
-    "gelu_python": gelu,
-    "gelu_pytorch_tanh": gelu_new,
-    "gelu_python_tanh": gelu_new,
-    "gelu_accurate": gelu_new,
-    "hardswish": hardswish,
-    "laplace": laplace,
-    "leaky_relu": leaky_relu,
-    "linear": linear_activation,
-    "mish": mish,
-    "quick_gelu": quick_gelu,
-    "relu": relu,
-    "relu2": relu2,
-    "relu6": relu6,
-    "sigmoid": sigmoid,
-    "silu": silu,
-    "sqrtsoftplus": sqrtsoftplus,
-    "swish": silu,
-    "tanh": tanh,
-    "prelu": prelu,
-    "xielu": xielu,
+    name: globals()[function.__name__] for name, function in ops.ACTIVATIONS.items()
 }
 
 
