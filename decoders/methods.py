@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict
 
 from .base.errors import require
 
 if TYPE_CHECKING:
-    from .base.method import Method, Option, Profile
+    from .base.method import Method, Only, Option, Profile
     from .processors.watermark import Watermarking
 
 # What acts on scores, by name, and the file of `processors` that states it. The order is transformers'
@@ -100,6 +100,7 @@ def method(name: str) -> Method:
     return next(one for one in stated(home) if one.name == name)
 
 
+@cache
 def option(name: str) -> Option:
     """The statement of an option."""
     return next(one for method in stated(OPTIONS[name].home) for one in method.options if one.name == name)
@@ -110,6 +111,18 @@ def concerned(names: Iterable[str]) -> list[Method]:
     homes = {OPTIONS[name].home for name in names} | {f"processors.{PROCESSORS[n]}" for n in names if n in PROCESSORS}
     found = {one.name: one for home in homes for one in stated(home)}
     return [found[name] for name in ("order", *PROCESSORS, *SEARCHES) if name in found]
+
+
+@lru_cache(maxsize=256)
+def asked_for(names: frozenset[str]) -> tuple[Method, ...]:
+    """The methods that these options ask for, in the list's order."""
+    return tuple(method for method in concerned(names) if not names.isdisjoint(method.askers))
+
+
+def only(name: str) -> Only:
+    """When an option acts at all: as it says itself, or as the method does that it asks for."""
+    of_methods = [method.only for method in concerned([name]) if name in method.askers and method.only]
+    return of_methods[-1] if of_methods else option(name).only
 
 
 def every() -> list[Method]:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from . import methods
 from .base.errors import require
 from .base.given import excluded
-from .base.kinds import NUMBER, one_or_more, plain
+from .base.kinds import one_or_more, plain
 from .methods import Fields
 from .processors.order import rank
 
 if TYPE_CHECKING:
-    from .base.method import Method, Profile
+    from .base.method import Method, Option, Profile
 
 DEFAULTS = {field.name: field.default for field in fields(Fields)}
 
@@ -76,7 +76,7 @@ class Options(Fields):
     @property
     def acting(self) -> list[Method]:
         """The methods that the options ask for, in the list's order."""
-        return [method for method in methods.concerned(self.given) if not self.given.isdisjoint(method.askers)]
+        return list(methods.asked_for(self.given))
 
     @property
     def search(self) -> Method:
@@ -133,25 +133,18 @@ def check(o: Options) -> None:
     profile = None if o.profile is None else methods.profile(o.profile)
     ranges = {} if profile is None else profile.ranges
     switch_off(o, {} if profile is None else profile.off)
-    for name in DEFAULTS:
-        if name in o.given:
-            option = methods.option(name)
-            option.check(getattr(o, name), ranges.get(name, ""))
-            value = getattr(o, name)
-            if option.kind is NUMBER and isinstance(value, int) and abs(value) > 2**53:
-                o._set(name, float(value))  # beyond NumPy's integers, arithmetic would be Python's
-            if option.converted is not None:
-                o._set(name, option.converted(getattr(o, name)))
+    for option in stated(o):
+        option.check(getattr(o, option.name), ranges.get(option.name, ""))
+        o._set(option.name, option.kept(getattr(o, option.name)))
     if profile is not None:
         fill(o, profile)
     needs(o)
-    switched = [method for method in methods.concerned(o.off) if not o.off.isdisjoint(method.askers)]
-    taken = {name for method in [*o.acting, *switched] for name in method.takes}
-    for name in DEFAULTS:
-        if name in o.given and name not in taken:
-            acts(o, name)
+    taken = {name for method in (*o.acting, *methods.asked_for(o.off)) for name in method.takes}
+    for option in stated(o):
+        if option.name not in taken:
+            acts(o, option.name)
     keeping(o, profile)
-    for method in [*reversed(o.acting), methods.method("token by token")]:
+    for method in (*reversed(o.acting), methods.method("token by token")):
         if method.check is not None:
             method.check(o)
         if method.excludes:
@@ -164,6 +157,11 @@ def check(o: Options) -> None:
         in_order(o, o.order)
     if profile is not None:
         has(o, profile)
+
+
+def stated(o: Options) -> list[Option]:
+    """The statements of the options that were given, in the order of the fields."""
+    return [methods.option(name) for name in DEFAULTS if name in o.given]
 
 
 def switch_off(o: Options, intervals: Mapping[str, str]) -> None:
@@ -192,13 +190,13 @@ def fill(o: Options, profile: Profile) -> None:
         filled["penalty_last_n"] = profile.penalty_last_n
     for name, value in filled.items():
         o._set(name, value)
-    o._set("given", o.given | filled.keys())
+    o._set("given", o.given.union(filled))
 
 
 def needs(o: Options) -> None:
     """What only refines another option needs that, be it switched off."""
-    for name in DEFAULTS:
-        needed = methods.option(name).needs if name in o.given else ()
+    for option in stated(o):
+        name, needed = option.name, option.needs
         if needed and (o.given | o.off).isdisjoint(needed):
             several = len(needed) > 1
             what = f"one of {', '.join(needed)}; or" if several else f"{needed[0]}; give it too, or"
@@ -207,10 +205,7 @@ def needs(o: Options) -> None:
 
 def acts(o: Options, name: str) -> None:
     """What acts only when sampling or in beam search is refused elsewhere."""
-    only = methods.option(name).only
-    for method in methods.concerned([name]):
-        if name in method.askers and method.only:
-            only = method.only
+    only = methods.only(name)
     if only == "sampling" and not o.do_sample:
         raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
     if only == "beams" and o.num_beams == 1:

@@ -6,19 +6,18 @@ isn't. Its other settings are options of `decoders.Options` by the same names, f
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from decoders import Options
+from decoders import methods
 
 from .config import Config
 from .files import read_object
 
 FILE = "generation_config.json"
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
-OPTIONS = {field.name for field in dataclasses.fields(Options)} | {"stop_strings", "max_length"}
+OPTIONS = {*methods.OPTIONS, "stop_strings"}
 # How many texts come back is for the caller alone to say, and so is what no file can hold.
 NEVER = {"num_return_sequences", "assistant_model", "unconditional", "constraint", "seed", "uniforms", *MARKS}
 # What transformers has that changes a text and isn't here, with the value that turns it off.
@@ -29,32 +28,10 @@ UNSUPPORTED: dict[str, Any] = {
     "constraints": None,
     "assistant_early_exit": None,
 }
-OFF: dict[str, Any] = {
-    "temperature": 1.0,
-    "top_k": 0,
-    "top_p": 1.0,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": 0,
-    "diversity_penalty": 0.0,
-    "penalty_alpha": 0.0,
-    "guidance_scale": 1.0,
-    "prompt_lookup_num_tokens": 0,
-}
-# What acts only beside another option, as transformers passes over it otherwise.
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "top_h")
-BEAMS = ("length_penalty", "early_stopping", "num_beam_groups", "diversity_penalty")
-BESIDE = {
-    "num_assistant_tokens": "assistant_model",
-    "num_assistant_tokens_schedule": "assistant_model",
-    "assistant_confidence_threshold": "assistant_model",
-    "max_matching_ngram_size": "prompt_lookup_num_tokens",
-}
+# What transformers has off at a value that is none here.
+OFF: dict[str, Any] = {"prompt_lookup_num_tokens": 0}
+# What acts only among beams without saying so in `Option.only`: its method refuses it elsewhere in words of its own.
+AMONG_BEAMS = ("num_beam_groups", "diversity_penalty")
 
 
 def read(folder: Path | None, config: Config) -> dict[str, Any]:
@@ -94,11 +71,14 @@ def start(fields: Mapping[str, Any], config: Config) -> int | None:
 
 def settings(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a file's fields that are options here and switched on. All others that change no text are left out."""
-    return {
-        name: value
-        for name, value in fields.items()
-        if name in OPTIONS - NEVER and value not in (None, [], {}) and value != OFF.get(name)
-    }
+    return {name: value for name, value in fields.items() if name in OPTIONS - NEVER and not is_off(name, value)}
+
+
+def is_off(name: str, value: Any) -> bool:
+    """Whether a setting says that nothing is asked for."""
+    if value in (None, [], {}) or value == OFF.get(name):
+        return True
+    return name in methods.OPTIONS and methods.option(name).means_off(value)
 
 
 def asked(fields: Mapping[str, Any], names: Mapping[str, Any], longest: int = 0) -> dict[str, Any]:
@@ -126,9 +106,20 @@ def asked(fields: Mapping[str, Any], names: Mapping[str, Any], longest: int = 0)
             )
         below["max_new_tokens"] = length - longest
     both = below | names
-    out = {name for name, needed in BESIDE.items() if both.get(needed) is None}
-    if not both.get("do_sample"):
-        out |= {name for name in SAMPLING if not (name == "top_k" and both.get("penalty_alpha") is not None)}
-    if both.get("num_beams", 1) == 1:
-        out |= {*BEAMS}
-    return {name: value for name, value in below.items() if name not in out} | names
+    given = frozenset(name for name, value in both.items() if name in methods.OPTIONS and value is not None)
+    return {name: value for name, value in below.items() if acts(name, both, given)} | names
+
+
+def acts(name: str, both: Mapping[str, Any], given: frozenset[str]) -> bool:
+    """Whether a setting of the file acts beside all others, `given` being those that are options of decoding."""
+    if name not in methods.OPTIONS:
+        return True
+    needed = methods.option(name).needs
+    if needed and given.isdisjoint(needed):
+        return False
+    if any(name in method.takes for method in methods.asked_for(given)):
+        return True
+    only = "beams" if name in AMONG_BEAMS else methods.only(name)
+    return not (
+        (only == "sampling" and not both.get("do_sample")) or (only == "beams" and both.get("num_beams", 1) == 1)
+    )

@@ -13,6 +13,7 @@ import numpy as np
 import decoders
 from decoders import Completion, Options, Token
 from decoders.base.interface import Assistance
+from decoders.methods import option
 
 from . import breakers, constraints, generation_config, save
 from .ids import check_vocabulary, whole_numbers
@@ -258,7 +259,7 @@ class GPT2(Model):
             names["negative_prompt_ids"] = [self.prompt_ids(one) if isinstance(one, str) else one for one in negative]
         given = names.get("dry_sequence_breakers")
         multiplier = names.get("dry_multiplier")
-        dry = multiplier is not None and not (isinstance(multiplier, (int, float)) and multiplier == 0)
+        dry = multiplier is not None and not option("dry_multiplier").means_off(multiplier)
         if dry and (given is None or listed["dry_sequence_breakers"]):
             given = breakers.DEFAULT if given is None else given
             texts = [one for one in given if isinstance(one, str)]

@@ -90,7 +90,7 @@ def labels_off_by_one(patch: pytest.MonkeyPatch) -> None:
     def shifted(self: Any, ids: Any, shape: Any, V: int) -> np.ndarray:
         return np.where(np.asarray(self.labels) == -100, -100, np.roll(self.labels, 1, axis=1) % V)
 
-    patch.setattr(gradient.NextIds, "_targets", shifted)
+    patch.setattr(gradient.NextIds, "targets", shifted)
 
 
 def sum_for_mean(patch: pytest.MonkeyPatch) -> None:

@@ -65,6 +65,12 @@ class Option(NamedTuple):
                 raise
             raise ValueError(f"{error}; {hint}") from None
 
+    def kept(self, value: Any) -> Any:
+        """What is kept of a checked value: a float beyond NumPy's integers, where arithmetic would be Python's."""
+        if self.kind is NUMBER and isinstance(value, int) and abs(value) > 2**53:
+            value = float(value)
+        return value if self.converted is None else self.converted(value)
+
     def _check(self, value: Any, within: str) -> None:
         interval = Interval.parse(within or self.within) if within or self.within else None
         if self.choices:

@@ -74,9 +74,10 @@ def kl_divergence(reference_logits: Any, position: Position = -1) -> KLDivergenc
 
 @dataclass(frozen=True, eq=False)
 class CrossEntropy:
-    """See `cross_entropy`."""
+    """See `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own labels."""
 
     labels: Any = None
+    tokens: int | None = None
 
     def __call__(self, logits: Array) -> Array:
         return self.value(logits)
@@ -86,7 +87,7 @@ class CrossEntropy:
         return self.value_and_gradient(logits, ids, with_gradient=False)[0]
 
     def gradient(self, logits: Array, ids: Array | None = None) -> Array:
-        """(p − the label's one-hot vector) / the row's number of labels: (B, T, V). Bishop 2006, eq. 4.109."""
+        """(p − the label's one-hot vector) / what the row is divided by: (B, T, V). Bishop 2006, eq. 4.109."""
         return self.value_and_gradient(logits, ids)[1]
 
     def value_and_gradient(
@@ -94,12 +95,13 @@ class CrossEntropy:
     ) -> tuple[Array, Array]:
         """Both at once, from one softmax. Without `with_gradient` the second is empty."""
         B, T, V = logits.shape
-        targets = self._targets(ids, (B, T), V)
+        targets = self.targets(ids, (B, T), V)
         counted = targets != IGNORED
         counts = counted.sum(axis=1)
         if not counts.all():
             raise ValueError(f"cross_entropy needs at least one label in each row, got none in row {np.argmin(counts)}")
-        share = (counted / counts[:, None]).astype(logits.dtype).reshape(-1)
+        divisors = counts if self.tokens is None else np.full(B, self.tokens)
+        share = (counted / divisors[:, None]).astype(logits.dtype).reshape(-1)
         chosen, flat = np.where(counted, targets, 0).reshape(-1), logits.reshape(-1, V)
         gradient = empty(flat.shape if with_gradient else (0, V), logits.dtype)
         losses = np.empty(len(flat))
@@ -118,14 +120,14 @@ class CrossEntropy:
                 p[each, label] -= share[some]
 
         in_pieces(work, len(flat), flat.size)
-        value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / counts
+        value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / divisors
         return value, gradient.reshape(B, T, V) if with_gradient else gradient
 
     def of_row(self, row: int) -> CrossEntropy:
         """The same for one row alone."""
         return self if self.labels is None else replace(self, labels=np.asarray(self.labels[row])[None])
 
-    def _targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
+    def targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
         """What each position is to predict, (B, T): the label of the next one, −100 at the last."""
         if self.labels is None and ids is None:
             raise ValueError("cross_entropy needs ids or labels: it was given logits alone")
@@ -222,11 +224,11 @@ class LogProbability(AtPosition):
 
     def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
         """log p(token)."""
-        return _log_softmax(x)[there[0], tokens[0]]
+        return log_softmax(x)[there[0], tokens[0]]
 
     def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
         """The token's one-hot vector less p. Bishop 2006, eq. 4.109."""
-        gradient = -np.exp(_log_softmax(x))
+        gradient = -np.exp(log_softmax(x))
         gradient[there[0], tokens[0]] += 1
         return gradient
 
@@ -239,12 +241,12 @@ class KLDivergence(AtPosition):
 
     def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
         """Σ r·(log r − log p)."""
-        log_r = _log_softmax(self._reference(x, there))
-        return (np.exp(log_r) * (log_r - _log_softmax(x))).sum(axis=-1)
+        log_r = log_softmax(self._reference(x, there))
+        return (np.exp(log_r) * (log_r - log_softmax(x))).sum(axis=-1)
 
     def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
         """p − r."""
-        return np.exp(_log_softmax(x)) - np.exp(_log_softmax(self._reference(x, there)))
+        return np.exp(log_softmax(x)) - np.exp(log_softmax(self._reference(x, there)))
 
     def of_row(self, row: int) -> KLDivergence:
         """The same for one row alone."""
@@ -274,9 +276,10 @@ def checked(metric: Any) -> Any:
     return metric
 
 
-def _log_softmax(x: Array) -> Array:
-    """Log-probabilities along the last axis."""
-    x = x - x.max(axis=-1, keepdims=True)
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities (nats, float64) along the last axis."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
     return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 

@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save
 from .. import ops
 from ..activations import ActivationCache
 from ..files import write_whole
+from ..gradients.metrics import log_softmax
 from ..session import Model
-from .variants import log_softmax
 
 Array = np.ndarray
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..activations import ActivationCache
+from ..gradients.metrics import log_softmax
 from ..text import GPT2
 from .lens import Lens, logit_lens
-from .variants import log_softmax
 
 Array = np.ndarray
 MOST_TOKENS = 512

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..edits import AnyEdit, Edits, edits
 from ..gradients.metrics import log_probability as log_probability
+from ..gradients.metrics import log_softmax
 from ..gradients.metrics import logit_difference as logit_difference
 from ..session import Model
 
@@ -77,13 +78,6 @@ def mean_loss(ids: Sequence[int] | Array) -> Metric:
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities (nats, float64) along the last axis."""
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
 def grid(*sizes: int) -> Iterator[tuple[int, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,32 +16,15 @@ from .tree import leaves
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
 class NextIds(CrossEntropy):
     """The cross-entropy of a micro-batch's share of a step: a row's sum of −log p, in nats, over the step's tokens.
 
-    ``labels``, (B, T), are what each position is to predict, −100 where nothing is counted; `tokens` is how many are
+    ``labels``, (B, T), are what each position is to predict, −100 where nothing is counted; ``tokens`` is how many are
     counted in all micro-batches of the step. The sum over the rows of all of them is the mean over the tokens.
     """
 
-    tokens: int = 1
-
-    def value_and_gradient(
-        self, logits: Array, ids: Array | None = None, with_gradient: bool = True
-    ) -> tuple[Array, Array]:
-        """As `CrossEntropy`, which divides by a row's own tokens, made a share of the step's."""
-        value, gradient = super().value_and_gradient(logits, ids, with_gradient)
-        shares = (np.asarray(self.labels) != IGNORED).sum(axis=1) / self.tokens
-        if with_gradient:
-            factors = shares.astype(gradient.dtype)
-
-            def work(rows: slice) -> None:
-                gradient[rows] *= factors[rows, None, None]
-
-            in_pieces(work, len(gradient), gradient.size)
-        return value * shares, gradient
-
-    def _targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
+    def targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
+        """The labels as they are: each stands at the position that is to predict it."""
         return np.asarray(self.labels)
 
 
