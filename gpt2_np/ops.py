@@ -107,9 +107,17 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
 # ---- activations: transformers' ACT2FN, by its names ---------------------------------------------------------------
 
 
-def gelu_new(x: Array) -> Array:
+ROOT_IN_TEN_DIGITS = 0.7978845608
+
+
+def gelu_new(x: Array, root: float = math.sqrt(2 / math.pi)) -> Array:
     """GPT-2's own GELU: the tanh form. Hendrycks & Gimpel 2016, section 2."""
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))))
+    return 0.5 * x * (1 + np.tanh(root * (x + 0.044715 * (x * x * x))))
+
+
+def gelu_fast(x: Array) -> Array:
+    """The same with √(2/π) to ten digits, as transformers' ``FastGELUActivation`` writes it."""
+    return gelu_new(x, ROOT_IN_TEN_DIGITS)
 
 
 def gelu(x: Array) -> Array:
@@ -230,7 +238,7 @@ def to_bfloat16(x: Array) -> Array:
 ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "gelu": gelu,
     "gelu_10": gelu_10,
-    "gelu_fast": gelu_new,
+    "gelu_fast": gelu_fast,
     "gelu_new": gelu_new,
     "gelu_python": gelu,
     "gelu_pytorch_tanh": gelu_new,

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model, save
-from transformers.activations import ACT2CLS
+from transformers.activations import ACT2CLS, ACT2FN
 
+from gpt2_np import kernels, ops
 from gpt2_np.config import ACTIVATIONS
 from gpt2_np.session import Model
 
@@ -57,6 +59,14 @@ def test_the_table_of_activations_is_transformers_own() -> None:
 def test_every_activation(activation: str, backend: str, tmp_path: Path) -> None:
     reference = reference_model(activation_function=activation, n_layer=2)
     compare(save(reference, tmp_path), reference, backend, random_ids(1, 12))
+
+
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"prelu", "xielu"}))  # which learn
+def test_every_activation_is_transformers_own_to_rounding(activation: str) -> None:
+    x = np.random.default_rng(0).standard_normal(4000) * 3
+    expected = ACT2FN[activation](torch.tensor(x)).numpy()
+    for implementation in (ops, kernels):
+        np.testing.assert_allclose(implementation.activate(x, activation), expected, rtol=1e-14, atol=4e-15)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -65,7 +65,7 @@ GELU_NEW = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "g
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
     """As `ops.activate`; compiled for GPT-2's own GELU, readable for the others."""
-    return gelu_new(x) if name in GELU_NEW else ops.activate(x, name, parameters)
+    return gelu_new(x) if name in GELU_NEW and x.dtype == np.float32 else ops.activate(x, name, parameters)
 
 
 @compiled(void(out4, lengths1, types.float32), **SERIAL)
