@@ -236,7 +236,8 @@ class Model:
         "all", "layers" or "inputs" (`gradients.kept`). Reduced-precision weights stand for their numbers, and have no
         gradients themselves.
 
-        ``ValueError``, before anything runs, for names, ids, edits or options that can't be.
+        ``ValueError``, before anything runs, for names, ids, edits or options that can't be; and for activations that
+        overflow.
         """
         from .gradients.run import run_with_gradients
 
@@ -249,6 +250,7 @@ class Model:
             gradient_edits=gradient_edits,
             keep=keep,
             token_type_ids=token_type_ids,
+            check=self.check_logits,
         )
 
     def with_edits(self: AnyModel, changes: Mapping[str, AnyEdit]) -> AnyModel:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from reference import random_ids, reference_model
 
 from gpt2_np import GPT2
 from gpt2_np.gradients import cross_entropy, kl_divergence, log_probability, logit_difference
+from gpt2_np.hub import BUNDLED
 from gpt2_np.internals.variants import run_variants
 
 B, T, V = 3, 6, 19
@@ -142,3 +145,21 @@ def test_a_loss_needs_ids_and_two_of_them() -> None:
         cross_entropy()(LOGITS)
     with pytest.raises(ValueError, match="at least one label"):
         cross_entropy().value(LOGITS[:, :1], IDS[:, :1])
+
+
+def test_a_token_given_as_text_has_no_mark_in_front(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLED / "tales", tmp_path, dirs_exist_ok=True)
+    fields = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    mark, text = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    fields["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [mark, text],
+        "pair": [mark, text],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(fields), encoding="utf-8")
+    model = GPT2.from_pretrained(tmp_path)
+    assert len(model.tokenizer.encode(" king")) == 2
+    (token,) = model.tokenizer.encode(" king", add_special_tokens=False)
+    by_text, by_id = (model.run_with_gradients([1, 2], log_probability(one)).value for one in (" king", token))
+    np.testing.assert_array_equal(by_text, by_id)

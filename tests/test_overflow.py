@@ -12,6 +12,7 @@ import pytest
 from gpt2_np import GPT2
 from gpt2_np.cli import main
 from gpt2_np.cli.plain import dumps
+from gpt2_np.gradients import cross_entropy
 from gpt2_np.params import Params
 
 RULE = "the model's activations overflow float32 in layer 1"
@@ -58,6 +59,8 @@ def test_studies_name_the_layer_and_a_plain_call_gives_what_there_is() -> None:
     model = overflowing("numpy")
     for call in (
         lambda: model.run_with_cache([1, 2]),
+        lambda: model.run_with_gradients([1, 2], cross_entropy()),
+        lambda: model.run_with_gradients([[1, 2], [1, 2, 3]], cross_entropy(), parameters=True),
         lambda: logit_lens(model, [1, 2]),
         lambda: inspect_page(model, "a"),
     ):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,9 @@ def run_with_gradients(
     gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
     keep: str = "all",
     token_type_ids: Any = None,
+    check: Callable[[Array, Array], object] | None = None,
 ) -> GradientRun:
-    """See `Model.run_with_gradients`."""
+    """See `Model.run_with_gradients`; `check` is shown the logits of some ids before they are differentiated."""
     metric = prepared(metric, model)
     batch, lengths = padded(model, ids)
     types = None if token_type_ids is None else padded(model, token_type_ids)[0]
@@ -67,7 +68,11 @@ def run_with_gradients(
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(kept.tap, values if chosen else no_tap)
-    logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check`
+        logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
+    if check is not None:
+        for some in rows_of(lengths, batch.shape[1]):
+            check(logits[some], batch[some])
     value, *gradient = of_metric(metric, logits, batch, lengths)
     tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
@@ -118,7 +123,7 @@ def prepared(metric: Any, model: Any) -> Any:
     """A metric that is one, its tokens as ids of the model's vocabulary. ``ValueError`` otherwise."""
     metric = checked(metric)
     if hasattr(metric, "with_tokens"):
-        metric = metric.with_tokens(lambda text: model.tokenizer.encode(text))
+        metric = metric.with_tokens(lambda text: model.tokenizer.encode(text, add_special_tokens=False))
     return metric
 
 
@@ -142,6 +147,13 @@ def padded(model: Any, ids: Any) -> tuple[Array, Array]:
     return batch, lengths
 
 
+def rows_of(lengths: Array, T: int) -> list[tuple[slice, slice]]:
+    """The parts of a padded batch without its padding: the whole where no row has any, else each row up to its end."""
+    if (lengths == T).all():
+        return [(slice(None), slice(None))]
+    return [(slice(row, row + 1), slice(length)) for row, length in enumerate(lengths.tolist())]
+
+
 def of_metric(metric: Any, logits: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
     """The metric's value of each row, (B,), and its gradient in the dtype of the logits, (B, T, V).
 
@@ -151,11 +163,9 @@ def of_metric(metric: Any, logits: Array, ids: Array, lengths: Array) -> tuple[A
     if (lengths == T).all():
         return _both(metric, logits, ids)
     value, gradient = np.empty(B), np.zeros_like(logits)
-    for row, length in enumerate(lengths):
+    for row, some in enumerate(rows_of(lengths, T)):
         alone = metric.of_row(row) if hasattr(metric, "of_row") else metric
-        value[row : row + 1], gradient[row : row + 1, :length] = _both(
-            alone, logits[row : row + 1, :length], ids[row : row + 1, :length]
-        )
+        value[some[0]], gradient[some] = _both(alone, logits[some], ids[some])
     return value, gradient
 
 

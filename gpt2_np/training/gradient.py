@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..gradients.metrics import IGNORED, CrossEntropy
+from ..gradients.run import run_with_gradients
 from ..session import Model
 from ..threaded import each, in_pieces
 from .tree import leaves
@@ -39,7 +40,8 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
     tokens = sum(int((np.asarray(labels) != IGNORED).sum()) for _, labels in batches)
     loss, total = 0.0, None
     for ids, labels in batches:
-        run = model.run_with_gradients(ids, NextIds(labels, tokens), (), parameters=True, keep=keep)
+        # Unchecked: what a loss that isn't finite means for a run is for the run to say.
+        run = run_with_gradients(model, ids, NextIds(labels, tokens), (), parameters=True, keep=keep)
         loss += float(run.value.sum())
         if total is None:
             total = run.params
