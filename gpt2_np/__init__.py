@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .config import Config
-    from .scoring import Choice, Score
-    from .text import GPT2, Generation
+    from .model.config import Config
+    from .text.gpt2 import GPT2, Generation
+    from .text.scoring import Choice, Score
 
 __all__ = ["GPT2", "Choice", "Config", "Generation", "Score", "__version__"]
 
 # Loaded when asked for: so the command line is there, to answer Ctrl-C, before NumPy is.
-MODULES = {"Choice": "scoring", "Config": "config", "GPT2": "text", "Generation": "text", "Score": "scoring"}
+MODULES = {
+    "Choice": "text.scoring",
+    "Config": "model.config",
+    "GPT2": "text.gpt2",
+    "Generation": "text.gpt2",
+    "Score": "text.scoring",
+}
 
 
 def __getattr__(name: str) -> Any:

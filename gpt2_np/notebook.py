@@ -18,7 +18,7 @@ from decoders import notebook as plain
 from decoders.base.task import Stream
 from decoders.random.torch_rng import CPU
 
-from .text import GPT2
+from .text.gpt2 import GPT2
 
 Array = np.ndarray
 

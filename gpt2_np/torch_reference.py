@@ -17,12 +17,13 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, GPT2LMHeadModel
 from transformers.utils import logging
 
-from . import hub, weights
-from .config import Config
-from .ids import check_vocabulary
-from .session import Model
-from .stepper import Session
-from .taps import Tap, no_tap
+from .model.config import Config
+from .model.ids import check_vocabulary
+from .model.taps import Tap, no_tap
+from .session.model import Model
+from .session.rows import Session
+from .weights import hub
+from .weights import load as weights
 
 Array = np.ndarray
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

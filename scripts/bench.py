@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks import machine, measure, report
 from safetensors.numpy import save_file
 
-from gpt2_np.config import PUBLISHED
-from gpt2_np.params import shapes
+from gpt2_np.model.config import PUBLISHED
+from gpt2_np.model.params import shapes
 
 ROOT = Path(__file__).parent.parent
 GROUPS = (

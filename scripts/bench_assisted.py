@@ -22,8 +22,8 @@ from benchmarks.measure import Row
 from benchmarks.report import table
 
 from gpt2_np import GPT2
-from gpt2_np.params import Linear, Norm
-from gpt2_np.quantize import quantize
+from gpt2_np.model.params import Linear, Norm
+from gpt2_np.weights.quantize import quantize
 
 QUIET = np.float32(0.02)  # what blocks add to the stream, as a share of what the random weights would
 

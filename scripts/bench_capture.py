@@ -21,7 +21,7 @@ import numpy as np
 from gpt2_np import GPT2
 from gpt2_np.internals.capture import capture_corpus, estimate
 from gpt2_np.internals.corpus import read_corpus
-from gpt2_np.taps import Capture, no_tap
+from gpt2_np.model.taps import Capture, no_tap
 
 NAMES, LENGTH = ("blocks.*.resid_pre", "blocks.*.mlp.post"), 256
 

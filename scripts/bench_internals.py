@@ -59,8 +59,8 @@ def save_random_model(folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from gpt2_np.config import PUBLISHED
-    from gpt2_np.params import shapes
+    from gpt2_np.model.config import PUBLISHED
+    from gpt2_np.model.params import shapes
 
     config, rng = PUBLISHED["gpt2"], np.random.default_rng(0)
     tensors = {

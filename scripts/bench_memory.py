@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import machine
 from numba import prange
 
-from gpt2_np.pages import empty
+from gpt2_np.system.memory import empty
 
 LINE = 8  # numbers of 64 bits in a line of the processor's cache
 LINES = (256 << 20) // 64

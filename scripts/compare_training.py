@@ -18,7 +18,7 @@ import torch
 from transformers import GPT2LMHeadModel, get_scheduler
 
 from gpt2_np import GPT2
-from gpt2_np.save import save_pretrained
+from gpt2_np.text.save import save_pretrained
 from gpt2_np.training import Settings, clipping, data, initial, loss_and_gradients, norm
 from gpt2_np.training.tree import map_tree
 

@@ -18,6 +18,7 @@ import numpy as np
 from decoders import notebook as plain
 from decoders.base.interface import softmax
 from gpt2_np import GPT2
+from gpt2_np.model.params import flatten
 from gpt2_np.notebook import (
     beam_search_decode,
     get_next_token_logits,
@@ -26,7 +27,6 @@ from gpt2_np.notebook import (
     top_k_decode,
     top_p_decode,
 )
-from gpt2_np.params import flatten
 
 TEMPERATURES, NUCLEI = (0.3, 0.7, 1.0, 1.5), (0.5, 0.8, 0.95, 0.99)
 

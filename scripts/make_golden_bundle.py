@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from gpt2_np.config import Config
-from gpt2_np.params import shapes
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import shapes
 from gpt2_np.parity import bundle
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "bundle"

@@ -20,7 +20,7 @@ import numpy as np
 from training import data, learning
 
 from gpt2_np import GPT2
-from gpt2_np.params import flatten
+from gpt2_np.model.params import flatten
 
 SAMPLES = [
     ("Once upon a time", 1),

@@ -13,8 +13,8 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import save
 
-from gpt2_np.config import Config
-from gpt2_np.params import shapes
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import shapes
 
 SHAPE = {"n_embd": 4, "n_head": 2, "n_layer": 2, "n_positions": 12, "model_type": "gpt2"}
 MARK = {"content": "<pad>", "lstrip": False, "rstrip": True, "single_word": False, "normalized": False, "special": True}

@@ -12,9 +12,9 @@ import pytest
 from tiny_models import MODELS, tensors
 
 from decoders import Completion, Options, generate
-from gpt2_np.config import Config
-from gpt2_np.params import assemble
-from gpt2_np.session import Model
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble
+from gpt2_np.session.model import Model
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "searches.json").read_text())
 

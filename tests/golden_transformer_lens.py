@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
-from gpt2_np.config import Config
 from gpt2_np.internals.processing import process_weights
-from gpt2_np.params import assemble
-from gpt2_np.session import Model
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble
+from gpt2_np.session.model import Model
 
 CONFIG = Config(vocab_size=31, n_positions=16, n_embd=16, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
 

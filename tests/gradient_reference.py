@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from transformers import GPT2LMHeadModel
 
-from gpt2_np.config import Config
-from gpt2_np.params import assemble
-from gpt2_np.session import Model
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble
+from gpt2_np.session.model import Model
 
 Tensor = torch.Tensor
 

@@ -9,8 +9,8 @@ import pytest
 from golden_transformer_lens import golden, processed, under
 from reference import random_ids
 
-from gpt2_np.activations import ActivationCache, NotCaptured
-from gpt2_np.session import Model
+from gpt2_np.model.activations import ActivationCache, NotCaptured
+from gpt2_np.session.model import Model
 
 IDS = golden()["ids"]
 METHODS = {

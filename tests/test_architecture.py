@@ -15,33 +15,18 @@ from decoders import methods
 from gpt2_np.cli import cli
 
 ROOT = Path(__file__).parent.parent
-# Each module may import those on its own level or below. What is not listed stands alone.
+# Each room of gpt2_np may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {
-        "config",
-        "params",
-        "ops",
-        "taps",
-        "edits",
-        "files",
-        "quantize",
-        "loading",
-        "pages",
-        "pool",
-        "other_weights",
-        "config_keys",
-        "overflow",
-        "ids",
-    },
-    {"kernels", "threaded"},
-    {"cache", "weights", "hub", "tokenizer", "tokenizer_files", "tokenizer_marks", "save"},
-    {"model", "breakers", "constraints"},
-    {"activations", "layout", "step", "stepper"},
+    {"system"},
+    {"model"},
+    {"weights"},
+    {"engine"},
     {"gradients"},
-    {"session", "torch_reference"},
-    {"scoring", "generation_config"},
-    {"text", "internals", "notebook"},
+    {"session"},
+    {"torch_reference"},
+    {"text"},
+    {"internals", "notebook"},
     {"training"},
     {"parity"},
     {"cli"},
@@ -77,8 +62,6 @@ def test_imports_go_one_way(path: Path) -> None:
         parts = name.split(".")
         if parts[0] == "gpt2_np" and len(parts) > 1 and parts[1] in LEVEL and parts[1] != here:
             assert LEVEL[parts[1]] <= LEVEL[here], f"{here} imports {parts[1]}"
-        if here == "model":
-            assert parts[1:2] != ["kernels"]
 
 
 def whole_graph(package: str) -> Graph:
@@ -153,7 +136,7 @@ def test_torch_lives_in_one_file_and_decoders_are_used_at_the_edge() -> None:
         tops = {name.split(".")[0] for name in imports(path)}
         if room(path) != "torch_reference":
             assert not tops & {"torch", "transformers"}, path
-        if room(path) not in {"scoring", "generation_config", "text", "notebook", "cli", "parity", "torch_reference"}:
+        if room(path) not in {"text", "notebook", "cli", "parity", "torch_reference"}:
             assert "decoders" not in tops, path
 
 
@@ -202,7 +185,7 @@ def test_waiting_threads_spin_briefly_unless_told_otherwise(given: str | None, u
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     if given is not None:
         environment["GOMP_SPINCOUNT"] = given
-    code = "import os, gpt2_np.kernels; print(os.environ['GOMP_SPINCOUNT'])"
+    code = "import os, gpt2_np.engine.kernels; print(os.environ['GOMP_SPINCOUNT'])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == used
 
 
@@ -240,7 +223,7 @@ def test_loading_leaves_garbage_collection_as_it_was(collecting: bool) -> None:
     code = f"""
 import gc
 (gc.enable if {collecting} else gc.disable)()
-from gpt2_np import kernels
+from gpt2_np.engine import kernels
 assert gc.isenabled() is {collecting} and kernels.linear
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

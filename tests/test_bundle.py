@@ -21,7 +21,10 @@ from decoders import methods
 from decoders import processors as P
 from decoders.processors import dry, mirostat, penalties, top_p
 from decoders.searches import beams
-from gpt2_np import GPT2, cache, model, ops, threaded
+from gpt2_np import GPT2
+from gpt2_np.engine import threaded
+from gpt2_np.model import cache, ops
+from gpt2_np.model import forward as model
 from gpt2_np.parity import bundle, cases, vectors
 
 TINY = Path(__file__).parent / "golden/bundle"

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2_np.cache import KVCache
-from gpt2_np.config import Config
+from gpt2_np.model.cache import KVCache
+from gpt2_np.model.config import Config
 
 CONFIG = Config(vocab_size=9, n_positions=12, n_embd=4, n_layer=2, n_head=2)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from gpt2_np.kernels import code_cache, sources, target
+from gpt2_np.engine.kernels import code_cache, sources, target
 
 ROOT = Path(__file__).parent.parent
 NORM = """
 import numpy as np
-from gpt2_np.kernels import layer_norm
+from gpt2_np.engine.kernels import layer_norm
 x = np.arange(6, dtype=np.float32).reshape(1, 6)
 print(layer_norm(x, np.ones(6, np.float32), np.zeros(6, np.float32), 1e-5).tolist())
 """
@@ -56,7 +56,7 @@ def test_imports_are_found_as_the_parser_finds_them() -> None:
 
 
 def test_what_a_kernel_reaches() -> None:
-    reached = {file.name for file in sources.reached(sources.PACKAGE / "kernels" / "fused.py")}
+    reached = {file.name for file in sources.reached(sources.PACKAGE / "engine" / "kernels" / "fused.py")}
     assert {"fused.py", "pointwise.py", "dots.py", "registers.py", "int4.py", "quantize.py", "ops.py"} <= reached
     assert "session.py" not in reached
 
@@ -65,12 +65,12 @@ def test_a_change_in_an_inlined_kernel_changes_what_the_next_process_computes(tm
     shutil.copytree(ROOT / "gpt2_np", tmp_path / "gpt2_np", ignore=shutil.ignore_patterns("bundled", "__pycache__"))
     one_step = """
 import numpy as np
-from gpt2_np.kernels.causal import attention
+from gpt2_np.engine.kernels.causal import attention
 q = np.ones((1, 1, 1, 16), np.float32)
 print(attention(q, q.swapaxes(1, 2).copy(), q.swapaxes(1, 2).copy(), np.zeros(1, np.int64), 1.0).ravel()[0])
 """
     before = run(one_step, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    arithmetic = tmp_path / "gpt2_np" / "kernels" / "causal.py"
+    arithmetic = tmp_path / "gpt2_np" / "engine" / "kernels" / "causal.py"
     text = arithmetic.read_text(encoding="utf-8")
     assert "builder.fdiv(one, whole)" in text
     arithmetic.write_text(text.replace("builder.fdiv(one, whole)", "builder.fadd(one, whole)"), encoding="utf-8")
@@ -81,11 +81,12 @@ print(attention(q, q.swapaxes(1, 2).copy(), q.swapaxes(1, 2).copy(), np.zeros(1,
 
 def test_a_change_further_away_gives_another_key(tmp_path: Path) -> None:
     folder = shutil.copytree(ROOT / "gpt2_np", tmp_path / "gpt2_np", ignore=shutil.ignore_patterns("bundled"))
-    code = "from gpt2_np.kernels import compiled, sources\nfrom pathlib import Path\n"
-    code += "print(*(sources.digest(sources.PACKAGE / 'kernels' / f'{one}.py') for one in ('fused', 'arithmetic')))"
+    code = "from gpt2_np.engine.kernels import compiled, sources\nfrom pathlib import Path\n"
+    code += "home = sources.PACKAGE / 'engine' / 'kernels'\n"
+    code += "print(*(sources.digest(home / f'{one}.py') for one in ('fused', 'arithmetic')))"
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
     fused, arithmetic = run(code, tmp_path, **variables).stdout.split()
-    with (folder / "kernels" / "pointwise.py").open("a") as file:
+    with (folder / "engine" / "kernels" / "pointwise.py").open("a") as file:
         file.write("# changed\n")
     changed, same = run(code, tmp_path, **variables).stdout.split()
     assert fused != changed
@@ -207,7 +208,7 @@ def test_every_target_computes_the_same(variables: dict[str, str], tmp_path: Pat
 
 
 INT8 = """
-from gpt2_np.kernels import reduced, registers
+from gpt2_np.engine.kernels import reduced, registers
 import numpy as np
 out = np.zeros((1, 2), np.float32)
 reduced.int8_rows(np.ones((1, 8), np.float32), np.ones((2, 8), np.int8), np.array([[1, 1], [8, 8]], np.float32),

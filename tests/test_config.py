@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config
 
-from gpt2_np.config import ALIASES, PUBLISHED, Config
-from gpt2_np.params import shapes
+from gpt2_np.model.config import ALIASES, PUBLISHED, Config
+from gpt2_np.model.params import shapes
 
 
 def test_defaults_are_transformers_own() -> None:

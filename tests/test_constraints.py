@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from gpt2_np import GPT2
 from gpt2_np.cli import cli
 from gpt2_np.cli.generate import generate as generate_command
-from gpt2_np.constraints import Automaton, Vocabulary
-from gpt2_np.tokenizer import BYTE_OF_LETTER, Tokenizer
+from gpt2_np.text.constraints import Automaton, Vocabulary
+from gpt2_np.text.tokenizer import BYTE_OF_LETTER, Tokenizer
 
 LETTER_OF_BYTE = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
 STRATEGIES = st.one_of(

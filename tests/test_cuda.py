@@ -16,7 +16,7 @@ from reference import SMALL, random_ids, reference_model, save
 from decoders.random.draws import multinomial
 from decoders.random.torch_rng import CUDA
 from gpt2_np import GPT2
-from gpt2_np.text import on_torch
+from gpt2_np.text.gpt2 import on_torch
 
 if not torch.cuda.is_available():
     pytest.skip("torch sees no CUDA device", allow_module_level=True)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model
 
-from gpt2_np.edits import Part
-from gpt2_np.session import Model
-from gpt2_np.taps import Capture, points, select
-from gpt2_np.text import GPT2
+from gpt2_np.model.edits import Part
+from gpt2_np.model.taps import Capture, points, select
+from gpt2_np.session.model import Model
+from gpt2_np.text.gpt2 import GPT2
 
 IDS = golden()["ids"]
 T = IDS.shape[1]

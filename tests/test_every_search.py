@@ -11,8 +11,8 @@ from golden_searches import model
 from decoders import Completion, Options, generate, methods
 from decoders.base.method import Method
 from gpt2_np import GPT2
-from gpt2_np.params import map_arrays
-from gpt2_np.session import Model
+from gpt2_np.model.params import map_arrays
+from gpt2_np.session.model import Model
 
 SEARCHES = [method for method in methods.every() if method.run is not None]
 TRIALS: dict[str, tuple[Method, dict[str, Any]]] = {

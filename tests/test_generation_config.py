@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from gpt2_np import GPT2
 from gpt2_np.cli import cli, main
-from gpt2_np.generation_config import asked, settings
 from gpt2_np.parity.suite import Case, ends, own, tokens
-from gpt2_np.text import on_torch
+from gpt2_np.text.generation_config import asked, settings
+from gpt2_np.text.gpt2 import on_torch
 
 PROMPTS = [[1, 2, 3], [40, 7], [9] * 5]
 

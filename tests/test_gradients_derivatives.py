@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gpt2_np import model, ops, params
-from gpt2_np import threaded as threaded_ops
-from gpt2_np.config import ACTIVATIONS
+from gpt2_np.engine import threaded as threaded_ops
 from gpt2_np.gradients import activations, derivatives, joined, threaded
+from gpt2_np.model import forward as model
+from gpt2_np.model import ops, params
+from gpt2_np.model.config import ACTIVATIONS
 
 Array = np.ndarray
 NONE = np.zeros(2, np.int64)  # rows without a past

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_model
 
-from gpt2_np.edits import Edits, Part
 from gpt2_np.gradients import Edit, activations, check_gradient, cross_entropy, logit_difference
 from gpt2_np.internals.variants import PerRow
-from gpt2_np.params import flatten
-from gpt2_np.taps import points, sizes
+from gpt2_np.model.edits import Edits, Part
+from gpt2_np.model.params import flatten
+from gpt2_np.model.taps import points, sizes
 
 REFERENCE = reference_model(n_layer=2, vocab_size=23, n_embd=12, n_head=3, n_positions=8).double()
 MODEL = ours(REFERENCE)

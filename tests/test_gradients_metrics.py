@@ -15,8 +15,8 @@ from reference import random_ids, reference_model
 
 from gpt2_np import GPT2
 from gpt2_np.gradients import cross_entropy, kl_divergence, log_probability, logit_difference
-from gpt2_np.hub import BUNDLED
 from gpt2_np.internals.variants import run_variants
+from gpt2_np.weights.hub import BUNDLED
 
 B, T, V = 3, 6, 19
 IDS = random_ids(B, T, V)

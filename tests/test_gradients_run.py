@@ -14,9 +14,9 @@ from reference import random_ids, reference_model
 from gpt2_np import GPT2, gradients
 from gpt2_np.gradients import check_gradient, cross_entropy, kl_divergence, log_probability, logit_difference
 from gpt2_np.gradients.check import in_float64
-from gpt2_np.params import assemble, flatten, map_arrays
-from gpt2_np.session import Model
-from gpt2_np.taps import points, sizes
+from gpt2_np.model.params import assemble, flatten, map_arrays
+from gpt2_np.model.taps import points, sizes
+from gpt2_np.session.model import Model
 
 REFERENCE = reference_model()
 MODEL = ours(REFERENCE)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_model
 
-from gpt2_np.config import ACTIVATIONS
 from gpt2_np.gradients import cross_entropy
-from gpt2_np.params import flatten
-from gpt2_np.taps import points
+from gpt2_np.model.config import ACTIVATIONS
+from gpt2_np.model.params import flatten
+from gpt2_np.model.taps import points
 
 EVERYTHING = ["*", "*.attn.result"]
 

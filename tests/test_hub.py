@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2_np import hub
+from gpt2_np.weights import hub
 
 
 class StandIn(BaseHTTPRequestHandler):
@@ -100,7 +100,7 @@ def environment(cache: Path, address: str) -> dict[str, str]:
 def locate(name: str, cache: Path, address: str, **variables: str) -> subprocess.CompletedProcess:
     """hub.locate in a process of its own, since huggingface_hub reads its settings when it is imported."""
     code = (
-        "import sys; from gpt2_np import hub\n"
+        "import sys; from gpt2_np.weights import hub\n"
         "try: print(hub.locate(sys.argv[1]))\n"
         "except (OSError, ValueError) as error: sys.exit(f'{type(error).__name__}: {error}')"
     )
@@ -231,7 +231,7 @@ def test_a_killed_download_leaves_nothing_that_passes_for_a_model(stand_in, smal
         handler.close_connection = True
 
     stand_in.instead = half
-    code = "import sys; from gpt2_np import hub; hub.locate(sys.argv[1])"
+    code = "import sys; from gpt2_np.weights import hub; hub.locate(sys.argv[1])"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "someone/large"],
         stderr=subprocess.DEVNULL,

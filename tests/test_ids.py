@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gpt2_np import GPT2
 from gpt2_np.internals import lens
 from gpt2_np.internals.variants import log_probability, logit_difference
-from gpt2_np.tokenizer import Tokenizer
+from gpt2_np.text.tokenizer import Tokenizer
 
 V = 97  # of the small model
 TAKERS: dict[str, Callable[[GPT2, int], Any]] = {

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_ids
 
-from gpt2_np.files import write_whole
 from gpt2_np.internals import corpus
 from gpt2_np.internals.capture import Captured, capture_corpus, estimate
 from gpt2_np.internals.corpus import read_corpus
-from gpt2_np.session import Model
-from gpt2_np.text import GPT2
+from gpt2_np.session.model import Model
+from gpt2_np.system.files import write_whole
+from gpt2_np.text.gpt2 import GPT2
 
 NAMES = ["blocks.*.hook_resid_pre", "blocks.1.attn.pattern"]
 TEXTS = [random_ids(1, length, 31, seed=length)[0].tolist() for length in (3, 16, 1, 9, 5, 12, 2)]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from reference import random_ids
 
 from gpt2_np.internals import circuits, heads, lens, neurons, steering
-from gpt2_np.session import Model
+from gpt2_np.session.model import Model
 
 IDS = golden()["ids"][0]
 

@@ -14,7 +14,7 @@ from reference import reference_model, save
 
 from gpt2_np.internals import page as page_module
 from gpt2_np.internals.page import inspect_page
-from gpt2_np.text import GPT2
+from gpt2_np.text.gpt2 import GPT2
 
 PROMPT = "</script><script>document.title='x'</script><b>&lt; <img src=x onerror=alert(1)> @DATA@ \u2028 \"é\"\n日"
 

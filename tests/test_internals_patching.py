@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import random_ids
 
-from gpt2_np.edits import Part
 from gpt2_np.internals.ablation import ablate
 from gpt2_np.internals.patching import activation_patch, path_patch
 from gpt2_np.internals.variants import log_probability, logit_difference, mean_loss, run_variants
+from gpt2_np.model.edits import Part
 
 METRIC = logit_difference(5, 9)
 CLEAN, CORRUPTED = golden()["clean"][0], golden()["corrupted"][0]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from reference import random_ids
 
 from gpt2_np.internals import processing
-from gpt2_np.params import Norm, flatten, map_arrays
-from gpt2_np.session import Model
+from gpt2_np.model.params import Norm, flatten, map_arrays
+from gpt2_np.session.model import Model
 
 STEPS = ["fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases"]
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from reference import random_ids
 
-from gpt2_np import kernels, ops
-from gpt2_np.kernels import arithmetic, matrices, product
-from gpt2_np.session import Model
+from gpt2_np.engine import kernels
+from gpt2_np.engine.kernels import arithmetic, matrices, product
+from gpt2_np.model import ops
+from gpt2_np.session.model import Model
 
 TWINS = [ops, kernels]
 
@@ -128,7 +129,7 @@ def run(code: str, *arguments: str, **variables: str) -> str:
 
 
 LOGITS = (
-    "import sys; from gpt2_np.session import Model; s = Model.from_pretrained(sys.argv[1]).start();"
+    "import sys; from gpt2_np.session.model import Model; s = Model.from_pretrained(sys.argv[1]).start();"
     "s.feed([[1, 2, 3]]); print(float(s.feed([[4]])[0, 5]))"
 )
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from reference import random_ids
 
-from gpt2_np.layout import lies_down, outputs_down
-from gpt2_np.params import flatten
-from gpt2_np.session import Model
+from gpt2_np.engine.layout import lies_down, outputs_down
+from gpt2_np.model.params import flatten
+from gpt2_np.session.model import Model
 
 MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
@@ -52,8 +52,8 @@ def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:
     """The process lets go of the mapped matrices that it has copied: at its peak it holds the weights once."""
     from safetensors.numpy import save_file
 
-    from gpt2_np.config import Config
-    from gpt2_np.params import shapes
+    from gpt2_np.model.config import Config
+    from gpt2_np.model.params import shapes
 
     if not Path("/proc/self/status").exists():
         pytest.skip("resident memory is read from /proc, which this system lacks")

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model, save
 from transformers.activations import ACT2CLS, ACT2FN
 
-from gpt2_np import kernels, ops
-from gpt2_np.config import ACTIVATIONS
-from gpt2_np.session import Model
+from gpt2_np.engine import kernels
+from gpt2_np.model import ops
+from gpt2_np.model.config import ACTIVATIONS
+from gpt2_np.session.model import Model
 
 BACKENDS = ["numpy", "numba"]
 OPTIONS = [

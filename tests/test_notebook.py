@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub, notebook
+from gpt2_np import GPT2, notebook
+from gpt2_np.weights import hub
 
 LENGTH = 40
 

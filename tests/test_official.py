@@ -8,8 +8,9 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from gpt2_np import GPT2, hub
+from gpt2_np import GPT2
 from gpt2_np.parity import official
+from gpt2_np.weights import hub
 
 NAMES = sorted({known.model for known in (*official.KNOWN, *official.LOGITS, *official.ACCURACY)})
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from reference import random_ids, reference_model
 
-from gpt2_np import GPT2, hub
+from gpt2_np import GPT2
 from gpt2_np.parity import official_training as official
 from gpt2_np.training import AdamW
+from gpt2_np.weights import hub
 
 VARIABLE = "LLM_C_DEBUG_STATE"
 

@@ -13,7 +13,7 @@ from gpt2_np import GPT2
 from gpt2_np.cli import main
 from gpt2_np.cli.plain import dumps
 from gpt2_np.gradients import cross_entropy
-from gpt2_np.params import Params
+from gpt2_np.model.params import Params
 
 RULE = "the model's activations overflow float32 in layer 1"
 
@@ -27,7 +27,7 @@ def overflowing(backend: str = "numba", dtype: str = "float32", layer: int = 1) 
     blocks[layer] = p._replace(mlp=p.mlp._replace(c_proj=huge))
     params: Params = model.params._replace(h=tuple(blocks))
     if dtype != "float32":
-        from gpt2_np.quantize import quantize
+        from gpt2_np.weights.quantize import quantize
 
         params = quantize(params, dtype)
     return GPT2(params, model.config, folder=model.folder, backend=backend)
@@ -112,7 +112,7 @@ def test_every_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.Captur
 
     from safetensors.numpy import load_file, save_file
 
-    from gpt2_np.hub import BUNDLED
+    from gpt2_np.weights.hub import BUNDLED
 
     folder = shutil.copytree(BUNDLED / "tales", tmp_path / "model")
     tensors = {name: np.array(one, np.float32) for name, one in load_file(folder / "model.safetensors").items()}

@@ -20,8 +20,8 @@ from gpt2_np.parity import Check, numbers, run
 from gpt2_np.parity.checks import rounding
 from gpt2_np.parity.suite import Case, tokens
 from gpt2_np.parity.ties import judge, started
-from gpt2_np.session import Model
-from gpt2_np.text import on_torch
+from gpt2_np.session.model import Model
+from gpt2_np.text.gpt2 import on_torch
 
 
 def test_every_check_on_a_small_model(small: Path) -> None:
@@ -100,7 +100,7 @@ def test_our_logits_are_as_near_the_truth_as_torchs(small: Path) -> None:
 
 
 def test_a_wrong_epsilon_is_a_mismatch(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gpt2_np import ops
+    from gpt2_np.model import ops
 
     right = ops.layer_norm
     monkeypatch.setattr(ops, "layer_norm", lambda x, weight, bias, epsilon: right(x, weight, bias, epsilon * 100))

@@ -12,8 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2_np import GPT2, kernels, ops
-from gpt2_np.quantize import GROUP, REDUCED, Matrix, quantize_matrix
+from gpt2_np import GPT2
+from gpt2_np.engine import kernels
+from gpt2_np.model import ops
+from gpt2_np.weights.quantize import GROUP, REDUCED, Matrix, quantize_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

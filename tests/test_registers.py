@@ -12,11 +12,11 @@ import numba
 import numpy as np
 import pytest
 
-from gpt2_np import kernels
-from gpt2_np.kernels import causal, digits, dots, int4, tables
-from gpt2_np.kernels.product import kernel
-from gpt2_np.kernels.registers import BYTES
-from gpt2_np.quantize import REDUCED, quantize_matrix
+from gpt2_np.engine import kernels
+from gpt2_np.engine.kernels import causal, digits, dots, int4, tables
+from gpt2_np.engine.kernels.product import kernel
+from gpt2_np.engine.kernels.registers import BYTES
+from gpt2_np.weights.quantize import REDUCED, quantize_matrix
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:

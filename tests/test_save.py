@@ -12,9 +12,10 @@ from reference import reference_model, save
 from safetensors.numpy import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub
-from gpt2_np.params import flatten
-from gpt2_np.save import safetensors
+from gpt2_np import GPT2
+from gpt2_np.model.params import flatten
+from gpt2_np.weights import hub
+from gpt2_np.weights.save import safetensors
 
 
 @pytest.mark.parametrize("fields", [{}, {"tie_word_embeddings": False, "n_inner": 7, "resid_pdrop": 0.3}], ids=str)

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub
+from gpt2_np import GPT2
 from gpt2_np.cli import cli
-from gpt2_np.scoring import common, nll
+from gpt2_np.text.scoring import common, nll
+from gpt2_np.weights import hub
 
 PROMPT, CHOICES = "The king sat on his", [" throne", " horse", " hat and wept bitterly", " the"]
 WORDS = st.text(alphabet="ab the’é ", min_size=1, max_size=8)

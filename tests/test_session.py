@@ -9,8 +9,8 @@ import pytest
 import torch
 from reference import random_ids, reference_model
 
-from gpt2_np.session import Model
-from gpt2_np.text import on_torch
+from gpt2_np.session.model import Model
+from gpt2_np.text.gpt2 import on_torch
 
 TEXTS = [random_ids(1, length, seed=length)[0].tolist() for length in (9, 9, 9)]
 RAGGED = [random_ids(1, length, seed=length)[0].tolist() for length in (3, 9, 5)]

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import random_ids, reference_model
 
-from gpt2_np.cache import KVCache
-from gpt2_np.session import Model
-from gpt2_np.taps import Capture, Recording, canonical, points, select, sizes
+from gpt2_np.model.cache import KVCache
+from gpt2_np.model.taps import Capture, Recording, canonical, points, select, sizes
+from gpt2_np.session.model import Model
 
 # What TransformerLens hands to queries, keys and values apart is one array here: blocks.0.ln1.out.
 INNER = ("attn.q.hook_in", "attn.k.hook_in", "attn.v.hook_in")

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub
-from gpt2_np.breakers import breakers
-from gpt2_np.scoring import windows
-from gpt2_np.text import StopString
+from gpt2_np import GPT2
+from gpt2_np.text.dry_breakers import breakers
+from gpt2_np.text.gpt2 import StopString
+from gpt2_np.text.scoring import windows
+from gpt2_np.weights import hub
 
 PROMPT = "Once upon a time"
 

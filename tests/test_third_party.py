@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from gpt2_np import GPT2
-from gpt2_np.config import Config
-from gpt2_np.files import mapped, panics_as_errors, read_json
-from gpt2_np.hub import BUNDLED
-from gpt2_np.tokenizer import Tokenizer
+from gpt2_np.model.config import Config
+from gpt2_np.system.files import mapped, panics_as_errors, read_json
+from gpt2_np.text.tokenizer import Tokenizer
+from gpt2_np.weights.hub import BUNDLED
 
 DEEP = '{"a":' * 100_000 + "1" + "}" * 100_000
 
@@ -41,7 +41,7 @@ def test_a_panic_is_a_value_error(tmp_path: Path, breaking: Callable[[dict[str, 
     with pytest.raises(ValueError, match=r"tokenizer\.json is not a sound tokenizer file: "):
         Tokenizer.from_folder(tmp_path)
     # Where no other thread could be writing, the panic's own words don't reach stderr.
-    code = "import sys; from pathlib import Path; from gpt2_np.tokenizer import Tokenizer\n"
+    code = "import sys; from pathlib import Path; from gpt2_np.text.tokenizer import Tokenizer\n"
     code += "try: Tokenizer.from_folder(Path(sys.argv[1]))\nexcept ValueError: print('refused')"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("refused\n", "")
@@ -68,7 +68,7 @@ def test_deep_json_names_the_file(tmp_path: Path, name: str) -> None:
 
 
 def test_a_deep_schema_is_one_line() -> None:
-    from gpt2_np.constraints import json_schema
+    from gpt2_np.text.constraints import json_schema
 
     with pytest.raises(ValueError, match="json_schema must be JSON"):
         json_schema(DEEP)

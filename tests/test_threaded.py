@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpt2_np import ops, threaded
+from gpt2_np.engine import threaded
+from gpt2_np.model import ops
 
 RNG = np.random.default_rng(0)
 DTYPES = (np.float32, np.float64)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Tokenizer
 
-from gpt2_np.config import Config
-from gpt2_np.tokenizer import Tokenizer
+from gpt2_np.model.config import Config
+from gpt2_np.text.tokenizer import Tokenizer
 
 TEXTS = [
     "",

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
-from gpt2_np.breakers import breakers
-from gpt2_np.config import Config
-from gpt2_np.tokenizer import Tokenizer
+from gpt2_np.model.config import Config
+from gpt2_np.text.dry_breakers import breakers
+from gpt2_np.text.tokenizer import Tokenizer
 
 logging.set_verbosity_error()
 MARKS = ["<|im_start|>", "<pad>", "[SEP]", " <sp> ", "é", "<né 你>", "cat", "the", "<|endoftext|>", "\n\n", "<a><b>"]

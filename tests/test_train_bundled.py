@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub
+from gpt2_np import GPT2
+from gpt2_np.weights import hub
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))

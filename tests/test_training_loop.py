@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from reference import reference_model
 from transformers import GPT2LMHeadModel
 
-from gpt2_np import GPT2, hub
-from gpt2_np.params import flatten
+from gpt2_np import GPT2
+from gpt2_np.model.params import flatten
 from gpt2_np.training import Stopped, checkpoint, data, loop, train
 from gpt2_np.training.low_rank import with_adapters
+from gpt2_np.weights import hub
 
 IDS = [np.random.default_rng(number).integers(1, 97, 60).tolist() for number in range(12)]
 SETTINGS: dict[str, Any] = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_model
 from transformers import get_scheduler
 
-from gpt2_np.kernels import adamw as kernel
-from gpt2_np.params import flatten
-from gpt2_np.session import Model
+from gpt2_np.engine.kernels import adamw as kernel
+from gpt2_np.model.params import flatten
+from gpt2_np.session.model import Model
 from gpt2_np.training import AdamW, clipping, loss_and_gradients, norm, schedule, update
 from gpt2_np.training.tree import leaves
 

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from gpt2_np.internals.processing import process_weights
-from gpt2_np.session import Model
+from gpt2_np.session.model import Model
 
 pytest.importorskip(
     "transformer_lens",

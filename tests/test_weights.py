@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_logits, reference_model
 from safetensors.torch import load_file, save_file
 
-from gpt2_np import files, weights
-from gpt2_np.config import Config
-from gpt2_np.layout import lies_down
-from gpt2_np.params import assemble, flatten, matrices, shapes
-from gpt2_np.session import Model
+from gpt2_np.engine.layout import lies_down
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble, flatten, matrices, shapes
+from gpt2_np.session.model import Model
+from gpt2_np.system import files
+from gpt2_np.weights import load as weights
 
 IDS = random_ids(1, 12)
 
@@ -96,7 +97,7 @@ def test_mapped_weights_ask_for_large_pages_where_all_are_read(dtype: str, flag:
     if "[" not in read_if_there("/sys/kernel/mm/transparent_hugepage/enabled"):
         pytest.skip("this system has no large pages to ask for")
     code = (
-        "import sys; from gpt2_np import files; files.SMALL = 0; from gpt2_np.session import Model;"
+        "import sys; from gpt2_np.system import files; files.SMALL = 0; from gpt2_np.session.model import Model;"
         "model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2]);"
         "parts = open('/proc/self/smaps').read().split('VmFlags:');"
         "print(*[after.split('\\n')[0] for part, after in zip(parts, parts[1:]) if 'model.safetensors' in part])"
@@ -116,7 +117,7 @@ def test_loading_a_large_model_takes_no_second_copy(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps({"n_layer": 8, "n_embd": 512, "n_head": 8, "vocab_size": 20000}))
     code = (
-        "import resource, sys; from gpt2_np.session import Model; model = Model.from_pretrained(sys.argv[1]);"
+        "import resource, sys; from gpt2_np.session.model import Model; model = Model.from_pretrained(sys.argv[1]);"
         "print([int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon')][0])"
     )
     if not Path("/proc/self/status").exists():

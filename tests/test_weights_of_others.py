@@ -14,10 +14,10 @@ from reference import random_ids, reference_logits, reference_model
 from safetensors.torch import load_file, save_file, save_model
 from transformers import GPT2LMHeadModel
 
-from gpt2_np import weights
 from gpt2_np.cli import main
-from gpt2_np.config import Config
-from gpt2_np.session import Model
+from gpt2_np.model.config import Config
+from gpt2_np.session.model import Model
+from gpt2_np.weights import load as weights
 
 IDS = random_ids(1, 12)
 Tensors = dict[str, torch.Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..files import read_text
+from ..system.files import read_text
 from .options import grouped
 
 FORM = "Form of the text (one of these; without the prompt, so most begin with a space)"

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_whole
+from ..system.files import write_whole
 from .plain import dumps
 
 if TYPE_CHECKING:
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
 LEGEND = """
 model: the token's probability by the model alone; chosen at: its share of what the processors left.

@@ -21,8 +21,8 @@ def inspect_command(prompt: str, out: Path, top: int, model: str, dtype: str) ->
 
     It is one file that needs no network; open it in any browser.
     """
-    from ..files import write_whole
     from ..internals.page import inspect_page
+    from ..system.files import write_whole
 
     write_whole(out, inspect_page(load_readable(model, dtype), prompt, top=top).encode("utf-8"))
     print(out)

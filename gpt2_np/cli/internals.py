@@ -16,7 +16,7 @@ from .readable import load_readable, readable_model_options
 
 if TYPE_CHECKING:
     from ..internals.variants import Metric
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
 Array = np.ndarray
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

@@ -13,7 +13,7 @@ from .plain import dumps
 from .progress import compiling
 
 if TYPE_CHECKING:
-    from ..config import Config
+    from ..model.config import Config
 
 
 @click.command(cls=GroupedCommand, short_help="Show the likeliest next tokens.")
@@ -61,10 +61,10 @@ def logits(prompt: str, top: int, as_json: bool, model: str, dtype: str, backend
 @model_options
 def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None) -> None:
     """A model's sizes, its number of parameters, and where its files are."""
-    from ..generation_config import settings
-    from ..hub import locate
-    from ..params import flatten
-    from ..weights import files
+    from ..model.params import flatten
+    from ..text.generation_config import settings
+    from ..weights.hub import locate
+    from ..weights.load import files
 
     gpt2 = load(model, "float32" if backend != "torch" else dtype, backend, device)
     config = gpt2.config
@@ -111,9 +111,9 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
 
 def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:
     """What a folder holds that means nothing to GPT-2: keys of its config.json, and tensors."""
-    from ..config import Config
-    from ..files import read_object
-    from ..weights import read
+    from ..model.config import Config
+    from ..system.files import read_object
+    from ..weights.load import read
 
     keys = Config.passed_over(read_object(folder / "config.json"))
     return {"ignored_keys": keys, "ignored_tensors": read(folder, config)[1]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DTYPES = click.Choice(["float32", "float64", "bfloat16", "int8", "int4"])
@@ -93,11 +93,11 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def load(model: str, dtype: str, backend: str, device: str | None) -> GPT2:
     """The model that the options name."""
     if backend == "torch":
-        from ..text import on_torch
+        from ..text.gpt2 import on_torch
 
         return on_torch(model, dtype=dtype, device=device or "cpu")
     if device is not None:
         raise ValueError(f"--device is for --backend torch; --backend {backend} always runs on the CPU")
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
     return GPT2.from_pretrained(model, dtype=dtype, backend=backend)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ..files import read_text
+from ..system.files import read_text
 from .options import GroupedCommand, grouped
 from .plain import dumps
 
@@ -96,7 +96,7 @@ def export(
 ) -> None:
     """Write activations, logits, decoded tokens and decoder vectors into FOLDER, with float64 truths."""
     from ..parity import PROMPTS, bundle
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
     try:
         rows = [[int(one) for one in text.split()] for text in ids]

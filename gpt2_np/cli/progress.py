@@ -18,7 +18,7 @@ def compiling(model: Any) -> None:
     if sys.stderr.isatty():
         told.start()
     with hidden(*unneeded()):
-        from .. import kernels as kernels
+        from ..engine import kernels as kernels
 
     if told.is_alive():
         told.cancel()

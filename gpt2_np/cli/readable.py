@@ -10,7 +10,7 @@ import click
 from .options import grouped
 
 if TYPE_CHECKING:
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
 
 def readable_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,7 +42,7 @@ def load_readable(model: str, dtype: str) -> GPT2:
     """The model that the options name, on the readable path: nothing to compile."""
     import numpy as np
 
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
 
     # What overflows is told in the end, once, rather than by NumPy's warnings on the way.
     click.get_current_context().with_resource(np.errstate(over="ignore", invalid="ignore", divide="ignore"))

@@ -76,7 +76,7 @@ def train(
     gpt2-np train book.txt --out runs/book --steps 200 --resume
     gpt2-np generate "It was" --model runs/book
     """
-    from ..text import GPT2
+    from ..text.gpt2 import GPT2
     from ..training import Stopped, initial
     from ..training import train as run
 

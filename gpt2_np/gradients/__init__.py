@@ -10,7 +10,7 @@ run          forwards and backwards: `Model.run_with_gradients`
 check        any of them against finite differences
 """
 
-from ..edits import Edit
+from ..model.edits import Edit
 from .check import check_gradient
 from .metrics import Metric, cross_entropy, kl_divergence, log_probability, logit_difference
 from .run import GradientRun

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .. import ops
+from ..model import ops
 
 Array = np.ndarray
 

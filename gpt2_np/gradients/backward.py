@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import params as P
-from ..config import Config
-from ..model import attention_scale
-from ..taps import Tap, no_tap, within
+from ..model import params as P
+from ..model.config import Config
+from ..model.forward import attention_scale
+from ..model.taps import Tap, no_tap, within
 from . import derivatives as readable
 from .kept import Kept, Values
 

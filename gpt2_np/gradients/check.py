@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import threaded as ops
-from ..edits import edits
-from ..model import forward
-from ..params import Params, assemble, flatten, map_arrays
-from ..taps import both, select
+from ..engine import threaded as ops
+from ..model.edits import edits
+from ..model.forward import forward
+from ..model.params import Params, assemble, flatten, map_arrays
+from ..model.taps import both, select
 from .metrics import Metric
 from .run import Ends, of_metric, padded, prepared, run_with_gradients
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..params import as_array
+from ..model.params import as_array
 from .activations import activate as activate
 from .activations import activate_parameters as activate_parameters
 

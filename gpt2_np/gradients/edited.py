@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ..edits import Edits
-from ..taps import Both, Tap, no_tap
+from ..model.edits import Edits
+from ..model.taps import Both, Tap, no_tap
 
 Array = np.ndarray
 

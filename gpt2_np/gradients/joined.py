@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import threaded
-from ..threaded import activate as activate
-from ..threaded import attention as attention
-from ..threaded import attention_scores as attention_scores
-from ..threaded import centred as centred
-from ..threaded import layer_norm as layer_norm
-from ..threaded import layer_norm_scale as layer_norm_scale
-from ..threaded import mix_values as mix_values
-from ..threaded import scaled_and_shifted as scaled_and_shifted
-from ..threaded import softmax as softmax
-from ..threaded import split_heads as split_heads
+from ..engine import threaded
+from ..engine.threaded import activate as activate
+from ..engine.threaded import attention as attention
+from ..engine.threaded import attention_scores as attention_scores
+from ..engine.threaded import centred as centred
+from ..engine.threaded import layer_norm as layer_norm
+from ..engine.threaded import layer_norm_scale as layer_norm_scale
+from ..engine.threaded import mix_values as mix_values
+from ..engine.threaded import scaled_and_shifted as scaled_and_shifted
+from ..engine.threaded import softmax as softmax
+from ..engine.threaded import split_heads as split_heads
 
 Array = np.ndarray
 

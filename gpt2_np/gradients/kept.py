@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from .. import params as P
-from ..config import Config
-from ..model import block
-from ..taps import Tap, both, no_tap, within
+from ..model import params as P
+from ..model.config import Config
+from ..model.forward import block
+from ..model.taps import Tap, both, no_tap, within
 from .edited import Edited
 
 Array = np.ndarray

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..pages import empty
-from ..threaded import in_pieces
+from ..engine.threaded import in_pieces
+from ..system.memory import empty
 
 Array = np.ndarray
 Token = int | str | Sequence[int] | Sequence[str] | Array  # one for all rows, or one a row

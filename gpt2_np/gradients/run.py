@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ActivationCache
-from ..config import Config
-from ..edits import AnyEdit, edits
-from ..model import forward
-from ..params import Params, matrices
-from ..taps import Capture, Tap, both, no_tap, select
+from ..model.activations import ActivationCache
+from ..model.config import Config
+from ..model.edits import AnyEdit, edits
+from ..model.forward import forward
+from ..model.params import Params, matrices
+from ..model.taps import Capture, Tap, both, no_tap, select
 from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward

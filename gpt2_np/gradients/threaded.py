@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..pages import empty
-from ..params import as_array
-from ..threaded import in_pieces
+from ..engine.threaded import in_pieces
+from ..model.params import as_array
+from ..system.memory import empty
 from . import derivatives
 from .derivatives import activate_parameters as activate_parameters
 from .derivatives import head_results as head_results

@@ -14,5 +14,5 @@
     page         one prompt on one web page
     plots        a picture of each; needs matplotlib
 
-Decompositions of a run's residual stream are methods of `gpt2_np.activations.ActivationCache`.
+Decompositions of a run's residual stream are methods of `gpt2_np.model.activations.ActivationCache`.
 """

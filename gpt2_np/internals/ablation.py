@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import Part
-from ..session import Model
+from ..model.edits import Part
+from ..session.model import Model
 from .variants import Metric, Variant, grid, run_variants
 
 Array = np.ndarray

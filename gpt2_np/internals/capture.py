@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..files import read_json, write_whole
-from ..params import flatten
-from ..session import Model
-from ..taps import canonical, points, select
+from ..model.params import flatten
+from ..model.taps import canonical, points, select
+from ..session.model import Model
+from ..system.files import read_json, write_whole
 
 Array = np.ndarray
 
@@ -168,7 +168,7 @@ class Captured:
 
 def estimate(model: Model, names: str | Iterable[str], tokens: Sequence[int], dtype: str = "float32") -> int:
     """The bytes that a capture of texts of so many tokens takes."""
-    from ..taps import sizes
+    from ..model.taps import sizes
 
     letters, total = sizes(model.config), 0
     table = points(model.config)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import Config
-from ..params import Params
+from ..model.config import Config
+from ..model.params import Params
 
 Array = np.ndarray
 

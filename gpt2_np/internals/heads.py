@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..session import Model
+from ..session.model import Model
 
 Array = np.ndarray
 KINDS = ("previous_token", "duplicate_token", "induction")

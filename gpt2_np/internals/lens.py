@@ -16,11 +16,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from .. import ops
-from ..activations import ActivationCache
-from ..files import write_whole
 from ..gradients.metrics import log_softmax
-from ..session import Model
+from ..model import ops
+from ..model.activations import ActivationCache
+from ..session.model import Model
+from ..system.files import write_whole
 
 Array = np.ndarray
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left

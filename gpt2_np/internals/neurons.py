@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..params import as_array, unembedding
-from ..session import Model
+from ..model.params import as_array, unembedding
+from ..session.model import Model
 
 Array = np.ndarray
 BINS = 60

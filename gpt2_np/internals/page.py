@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import ActivationCache
 from ..gradients.metrics import log_softmax
-from ..text import GPT2
+from ..model.activations import ActivationCache
+from ..text.gpt2 import GPT2
 from .lens import Lens, logit_lens
 
 Array = np.ndarray

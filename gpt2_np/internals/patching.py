@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from .. import ops
-from ..activations import ActivationCache
-from ..edits import AnyEdit, Part
-from ..params import as_array
-from ..session import Model
-from ..taps import BLOCK_POINTS, canonical, nearest
+from ..model import ops
+from ..model.activations import ActivationCache
+from ..model.edits import AnyEdit, Part
+from ..model.params import as_array
+from ..model.taps import BLOCK_POINTS, canonical, nearest
+from ..session.model import Model
 from .variants import Metric, Variant, grid, run_variants
 
 Array = np.ndarray

@@ -17,7 +17,7 @@ try:
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
 
-from ..files import write_whole
+from ..system.files import write_whole
 from . import labels
 from .lens import Lens
 from .neurons import Dashboard

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..params import MLP, Attention, Block, Linear, Norm, Params
+from ..model.params import MLP, Attention, Block, Linear, Norm, Params
 
 Array = np.ndarray
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import AnyEdit, Part
-from ..session import AnyModel, Model
+from ..model.edits import AnyEdit, Part
+from ..session.model import AnyModel, Model
 
 Array = np.ndarray
 Texts = Sequence[Sequence[int]]

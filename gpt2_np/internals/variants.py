@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ..edits import AnyEdit, Edits, edits
 from ..gradients.metrics import log_probability as log_probability
 from ..gradients.metrics import log_softmax
 from ..gradients.metrics import logit_difference as logit_difference
-from ..session import Model
+from ..model.edits import AnyEdit, Edits, edits
+from ..session.model import Model
 
 Array = np.ndarray
 Variant = Mapping[str, AnyEdit]

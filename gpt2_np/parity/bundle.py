@@ -28,10 +28,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..files import read_json, write_whole
-from ..taps import points
-from ..text import GPT2
-from ..weights import files
+from ..model.taps import points
+from ..system.files import read_json, write_whole
+from ..text.gpt2 import GPT2
+from ..weights.load import files
 from . import training, vectors
 from .checks import Check
 

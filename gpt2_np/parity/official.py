@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import hub
-from ..text import GPT2
+from ..text.gpt2 import GPT2
+from ..weights import hub
 from .checks import Check
 
 END = 50256  # <|endoftext|>

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..text import GPT2
+from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from .checks import Check
 

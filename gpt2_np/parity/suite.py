@@ -14,9 +14,9 @@ import numpy as np
 from decoders import notebook as plain
 from decoders.random.torch_rng import CPU, CUDA
 
-from .. import generation_config
-from ..scoring import losses
-from ..text import GPT2, on_torch
+from ..text import generation_config
+from ..text.gpt2 import GPT2, on_torch
+from ..text.scoring import losses
 from . import official
 from .checks import Check, numbers, rounding
 from .ties import judge

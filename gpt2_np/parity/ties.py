@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..text import GPT2
+from ..text.gpt2 import GPT2
 from .checks import Check, numbers
 
 Array = np.ndarray

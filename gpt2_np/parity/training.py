@@ -26,11 +26,11 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from ..files import read_json
 from ..gradients.metrics import IGNORED
-from ..params import flatten
-from ..taps import points
-from ..text import GPT2
+from ..model.params import flatten
+from ..model.taps import points
+from ..system.files import read_json
+from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
 from ..training.tree import map_tree

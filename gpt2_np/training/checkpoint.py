@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_json, write_whole
-from ..params import Params, assemble, flatten
-from ..save import as_json, safetensors
-from ..weights import open_safetensors
+from ..model.params import Params, assemble, flatten
+from ..system.files import read_json, write_whole
+from ..weights.load import open_safetensors
+from ..weights.save import as_json, safetensors
 from .optimizer import State
 
 Array = np.ndarray

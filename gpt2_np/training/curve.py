@@ -7,7 +7,7 @@ import io
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..files import write_whole
+from ..system.files import write_whole
 
 
 def draw(table: Path, picture: Path) -> bool:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..files import read_text
-from ..ids import check_vocabulary
-from ..text import GPT2
-from ..tokenizer import END_OF_TEXT
+from ..model.ids import check_vocabulary
+from ..system.files import read_text
+from ..text.gpt2 import GPT2
+from ..text.tokenizer import END_OF_TEXT
 
 Array = np.ndarray
 Document = str | Array

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.threaded import each, in_pieces
 from ..gradients.metrics import IGNORED, CrossEntropy
 from ..gradients.run import run_with_gradients
-from ..session import Model
-from ..threaded import each, in_pieces
+from ..session.model import Model
 from .tree import leaves
 
 Array = np.ndarray

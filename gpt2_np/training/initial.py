@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from ..config import Config
-from ..params import Params, assemble, shapes
+from ..model.config import Config
+from ..model.params import Params, assemble, shapes
 
 Array = np.ndarray
 

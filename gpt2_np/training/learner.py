@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ..pages import empty
-from ..params import Params, assemble, check_shapes
-from ..save import copy_besides, save_pretrained
-from ..text import GPT2
-from ..weights import open_safetensors
+from ..model.params import Params, assemble, check_shapes
+from ..system.memory import empty
+from ..text.gpt2 import GPT2
+from ..text.save import copy_besides, save_pretrained
+from ..weights.load import open_safetensors
 from . import low_rank
 from .settings import Settings
 from .tree import map_tree

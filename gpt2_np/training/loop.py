@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ..files import read_json, write_whole
-from ..save import as_json
-from ..scoring import losses
-from ..text import GPT2
+from ..system.files import read_json, write_whole
+from ..text.gpt2 import GPT2
+from ..text.scoring import losses
+from ..weights.save import as_json
 from . import checkpoint, data
 from .curve import draw
 from .gradient import clipping, loss_and_gradients, norm

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from ..config import Config
-from ..files import read_json, write_whole
-from ..params import Params, as_array, matrices, shapes, with_weights
-from ..save import as_json, safetensors
-from ..text import GPT2
-from ..weights import as_float32, open_safetensors
+from ..model.config import Config
+from ..model.params import Params, as_array, matrices, shapes, with_weights
+from ..system.files import read_json, write_whole
+from ..text.gpt2 import GPT2
+from ..weights.load import as_float32, open_safetensors
+from ..weights.save import as_json, safetensors
 
 Array = np.ndarray
 CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model.transformer."

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..pages import empty, zeros
-from ..threaded import each
+from ..engine.threaded import each
+from ..system.memory import empty, zeros
 from . import update
 from .tree import leaves, rebuilt
 
@@ -103,7 +103,7 @@ class AdamW:
     def _means(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
         """The implementation of the update, and how many numbers it takes at a time."""
         if self.backend == "numba" and dtype == np.float32:
-            from ..kernels.adamw import adamw
+            from ..engine.kernels.adamw import adamw
 
             return adamw, PIECE["numba"]
         return update.adamw, PIECE["numpy"]

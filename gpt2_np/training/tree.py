@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..params import Params, map_arrays
+from ..model.params import Params, map_arrays
 
 Array = np.ndarray
 

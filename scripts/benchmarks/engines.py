@@ -108,7 +108,7 @@ class Bound:
     """No engine: what no engine can be faster than, multiplying the matrices and nothing else."""
 
     def __init__(self, folder: Path, precision: str) -> None:
-        from gpt2_np.weights import open_safetensors
+        from gpt2_np.weights.load import open_safetensors
 
         tensors = {name: tensor for name, (_, tensor) in open_safetensors(folder / "model.safetensors").items()}
         self.matrices = [tensor for name, tensor in tensors.items() if name.startswith("h.") and tensor.ndim == 2]

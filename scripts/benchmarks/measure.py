@@ -18,7 +18,7 @@ from decoders.generate import chain
 from decoders.processors.pipeline import apply
 from decoders.random.draws import from_stream, seeded
 from gpt2_np import GPT2
-from gpt2_np.params import flatten
+from gpt2_np.model.params import flatten
 
 from .machine import median
 from .turns import Process, medians

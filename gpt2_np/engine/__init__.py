@@ -1,0 +1,7 @@
+"""The fast paths: `model.ops` on every core, and compiled.
+
+threaded      `ops` in pieces on a pool of threads, nothing compiled
+kernels       the compiled twins of `ops`
+layout        matrices transposed for the kernels: each output's weights are contiguous
+decode_step   one step of decoding in one compiled call
+"""

@@ -1,0 +1,76 @@
+"""Many positions at once: pieces of work on a pool of Python threads, with BLAS kept to one thread inside each.
+
+Decoding runs on Numba's pool, which waits by spinning; OpenBLAS's own pool spins too, and the two would steal the
+cores from each other. So where BLAS works, it works in these threads, which sleep when idle.
+
+Numba's pool has limits of its own, which `launch` keeps to: GNU OpenMP ends a forked process that uses it, and the
+"workqueue" layer, what Numba takes where there is neither OpenMP nor TBB, ends one where two threads use it at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import numba
+
+from ...system.threads import Piece, blas, evenly, on_threads
+
+
+def launch(kernel: Callable[..., object], *arguments: Any) -> None:
+    """Call a kernel that uses Numba's threads: by this thread alone in a forked process, in turn on "workqueue"."""
+    if _forked:
+        numba.set_num_threads(1)
+    with _turn():
+        kernel(*arguments)
+
+
+_forked: list[int] = []  # the process, where it was forked after this module was loaded
+
+
+def _after_fork() -> None:
+    _forked[:] = [os.getpid()]
+    _turn.cache_clear()  # another thread of the parent may have held the lock
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@lru_cache(maxsize=1)
+def _turn() -> AbstractContextManager[object]:
+    numba.get_num_threads()  # chooses the layer, where nothing has yet
+    return Lock() if numba.threading_layer() == "workqueue" else nullcontext()
+
+
+def threads() -> int:
+    """How many threads Numba would use."""
+    return 1 if _forked else numba.get_num_threads()
+
+
+def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
+    """Run ``work(piece)`` for every piece, on as many threads as Numba would use; BLAS has one in each."""
+    if len(pieces) == 1:
+        work(pieces[0])
+        return
+    with blas().limit(limits=1):
+        on_threads(work, pieces, threads())
+
+
+def slices(rows: int, least: int = 32) -> list[slice]:
+    """`rows` rows in equal pieces, one a thread, of at least `least` rows each."""
+    pieces = max(1, min(threads(), rows // least))
+    return evenly(rows, pieces)
+
+
+def portions(outputs: int, size: int) -> list[slice]:
+    """`outputs` outputs in an even number of about equal pieces of about `size`, whatever the number of threads.
+
+    BLAS sums in another order where a piece has another shape, so the pieces must not depend on the machine.
+    """
+    pieces = max(1, min(outputs, 2 * max(1, round(outputs / (2 * size)))))
+    return evenly(outputs, pieces)

@@ -1,0 +1,137 @@
+"""`ops` on every core: what observes a run computes with these, and so does the "numpy" backend.
+
+Same names, same signatures, the same bits, nothing compiled. BLAS has threads of its own for the products; what treats
+positions apart (layer norm, softmax, GELU, biases, the causal mask) is worked out by `ops` some positions at a time, on
+threads, so that what passes from one line of it to the next stays in a core's cache.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from ..model import ops
+from ..model.ops import split_heads as split_heads
+from ..system.memory import empty
+from ..system.threads import Piece, blas, evenly, on_threads
+
+Array = np.ndarray
+CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """As `ops.layer_norm`, some positions at a time."""
+    return by_rows(lambda some: ops.layer_norm(some, weight, bias, epsilon), x)
+
+
+def centred(x: Array) -> Array:
+    """As `ops.centred`, some positions at a time."""
+    return by_rows(ops.centred, x)
+
+
+def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
+    """As `ops.scaled_and_shifted`, some positions at a time."""
+    return by_rows(lambda some: ops.scaled_and_shifted(some, weight, bias), normalized)
+
+
+def layer_norm_scale(centred: Array, epsilon: float) -> Array:
+    """As `ops.layer_norm_scale`, some positions at a time."""
+    return by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
+
+
+def linear(x: Array, weight: Any, bias: Array) -> Array:
+    """As `ops.linear`, the bias added to some positions at a time."""
+    if not isinstance(weight, np.ndarray):
+        return ops.linear(x, weight, bias)
+    y = np.matmul(x, weight, out=empty((*x.shape[:-1], weight.shape[1]), x.dtype))
+    rows = y.reshape(-1, y.shape[-1])
+    in_pieces(lambda some: np.add(rows[some], bias, out=rows[some]), len(rows), y.size)
+    return y
+
+
+def unembed(x: Array, lm_head: Any) -> Array:
+    """As `ops.unembed`."""
+    if not isinstance(lm_head, np.ndarray):
+        return ops.unembed(x, lm_head)
+    return np.matmul(x, lm_head.T, out=empty((*x.shape[:-1], len(lm_head)), x.dtype))
+
+
+def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
+    """As `ops.activate`, some positions at a time."""
+    return by_rows(lambda some: ops.activate(some, name, parameters), x)
+
+
+def softmax(scores: Array) -> Array:
+    """As `ops.softmax`, some queries at a time."""
+    return by_rows(ops.softmax, scores)
+
+
+def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
+    """As `ops.attention_scores`, scaled and hidden some heads at a time."""
+    B, T, H, _ = q.shape
+    scores = empty((B, H, T, k.shape[2]), q.dtype)
+    np.matmul(q.transpose(0, 2, 1, 3), k.transpose(0, 1, 3, 2), out=scores)
+
+    def finish(heads: slice) -> None:
+        ops.scale_and_hide(scores[:, heads], lengths, scale)
+
+    in_pieces(finish, scores.shape[1], scores.size)
+    return scores
+
+
+def mix_values(pattern: Array, v: Array) -> Array:
+    """As `ops.mix_values`."""
+    B, H, T, S = pattern.shape
+    z = empty((B, T, H, v.shape[-1]), pattern.dtype)
+    z[...] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
+    return z
+
+
+def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
+    """As `ops.attention`, with this module's steps."""
+    S = int(lengths.max()) + q.shape[1]
+    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+
+
+def by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
+    """``function(x)``, for a function of every vector along the last axis apart, whose results are `width` long.
+
+    0 stands for as long as the vector.
+    """
+    if x.size <= CACHED:
+        return function(x)
+    rows = x.reshape(-1, x.shape[-1])
+    out = empty((len(rows), width or x.shape[-1]), x.dtype)
+
+    def fill(some: slice) -> None:
+        out[some] = function(rows[some])
+
+    in_pieces(fill, len(rows), x.size)
+    return out.reshape(*x.shape[:-1], -1)
+
+
+def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
+    """Call ``work`` for slices that together make up `count` things of `size` numbers, on threads if these are many."""
+    if size <= CACHED:
+        work(slice(0, count))
+        return
+    workers = threads()
+    pieces = min(count, workers * max(1, round(size / (workers * CACHED))))
+    on_threads(work, evenly(count, pieces), workers)
+
+
+def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) -> None:
+    """Call ``work`` for every piece of what is `size` numbers together, on threads if these are many."""
+    if size <= CACHED:
+        for piece in pieces:
+            work(piece)
+        return
+    on_threads(work, pieces, threads())
+
+
+def threads() -> int:
+    """As many as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl's) hold here too."""
+    return max((library.num_threads for library in blas().lib_controllers), default=os.cpu_count() or 1)

@@ -1,0 +1,11 @@
+"""GPT-2 as mathematics: read `forward` with `ops` in the other hand.
+
+config, config_keys   config.json and its fields
+params                the parameters, nested and named as in the checkpoint
+ops                   every operation, in plain NumPy
+forward               the whole model, a function of parameters and ids
+cache                 keys and values of the positions already fed
+taps, edits           observing and changing activations, by TransformerLens's names
+activations           what a run captured, and its decompositions
+ids, overflow         what ids and logits must be
+"""

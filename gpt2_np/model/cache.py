@@ -1,0 +1,116 @@
+"""The key/value cache: what attention remembers of the positions already fed.
+
+Each row has its own length, so rows of different lengths share a batch without padding, and a row can be copied,
+dropped or shortened without the others noticing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..system.memory import zeros
+from .config import Config
+
+Array = np.ndarray
+
+
+class KVCache:
+    """Keys and values of every layer: ``k`` and ``v`` are (L, B, H, N, K), ``lengths`` is (B,) int64.
+
+    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; what was never used
+    before, the operating system hands out only as it is written. ``shared`` is (B, B): how many first positions two
+    rows are known to have in common, so that a row that becomes another's copy takes over only what differs. ``ready``
+    is what `step` has prepared for this cache, kept from one step of decoding to the next.
+    """
+
+    def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
+        if not 1 <= capacity <= config.n_positions:
+            raise ValueError(f"a cache must hold between 1 and {config.n_positions} positions, got {capacity}")
+        shape = (config.n_layer, rows, config.n_head, capacity, config.head_width)
+        # Zeros, not whatever lay there: what a shorter row has not written is masked, but 0 · NaN would be NaN.
+        self.k = zeros(shape, dtype)
+        self.v = zeros(shape, dtype)
+        self.lengths = np.zeros(rows, np.int64)
+        self.shared = np.zeros((rows, rows), np.int64)
+        self.ready: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or another process gets: all but what is `ready`, which holds addresses of this one's memory."""
+        return self.__dict__ | {"ready": None}
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.lengths)
+
+    @property
+    def capacity(self) -> int:
+        """N: the positions that a row can hold."""
+        return int(self.k.shape[3])
+
+    def check_room(self, T: int) -> None:
+        """``ValueError`` when T more positions don't fit into the longest row."""
+        longest = max(self.lengths.tolist(), default=0)
+        if longest + T > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} positions, got {longest} + {T}")
+
+    def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
+        """Write T new positions of one layer, (B, T, H, K) each, behind every row's last one.
+
+        Returns the layer's whole (B, H, N, K) arrays. The lengths change only when `advance` is called, once all
+        layers have written.
+        """
+        T = k.shape[1]
+        for row, start in enumerate(self.lengths):
+            self.k[layer, row, :, start : start + T] = k[row].swapaxes(0, 1)
+            self.v[layer, row, :, start : start + T] = v[row].swapaxes(0, 1)
+        return self.k[layer], self.v[layer]
+
+    def advance(self, T: int) -> None:
+        """Count the T positions that every layer has now written."""
+        self.lengths += T
+
+    def row(self, row: int) -> KVCache:
+        """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
+        view = object.__new__(KVCache)
+        view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
+        view.lengths, view.shared, view.ready = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), None
+        return view
+
+    def reorder(self, rows: Sequence[int] | Array) -> None:
+        """New row i continues old row ``rows[i]``: rows are permuted, copied or dropped."""
+        rows = np.asarray(rows, np.int64)
+        if rows.size and not (rows.min() >= 0 and rows.max() < self.rows):
+            raise ValueError(f"rows must be between 0 and {self.rows - 1}, got {rows.tolist()}")
+        if len(rows) > self.rows:
+            used = int(self.lengths.max(initial=0))
+            for name in ("k", "v"):
+                old = getattr(self, name)
+                new = zeros((old.shape[0], len(rows), *old.shape[2:]), old.dtype)
+                new[:, :, :, :used] = old[:, rows, :, :used]
+                setattr(self, name, new)
+        else:
+            moved = [
+                (row, old, slice(self.shared[row, old], self.lengths[old]))
+                for row, old in enumerate(rows.tolist())
+                if row != old
+            ]
+            for array in (self.k, self.v):
+                kept = [array[:, old, :, part].copy() for _, old, part in moved]
+                for (row, _, part), what in zip(moved, kept, strict=True):
+                    array[:, row, :, part] = what
+            if len(rows) < self.rows:
+                self.k, self.v = self.k[:, : len(rows)], self.v[:, : len(rows)]
+        self.lengths = self.lengths[rows]
+        self.shared = np.where(rows[:, None] == rows, self.lengths, self.shared[rows[:, None], rows])
+
+    def rewind(self, counts: Sequence[int] | Array | int) -> None:
+        """Forget each row's last ``counts[row]`` positions."""
+        counts = np.broadcast_to(np.asarray(counts, np.int64), self.lengths.shape)
+        if (counts < 0).any() or (counts > self.lengths).any():
+            raise ValueError(f"rewind must take between 0 and {self.lengths.tolist()} positions, got {counts.tolist()}")
+        self.lengths -= counts
+        self.shared = np.minimum(self.shared, np.minimum(self.lengths[:, None], self.lengths))

@@ -1,0 +1,156 @@
+"""Rows of text that grow: what decoding sees of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..model import overflow
+from ..model.cache import KVCache
+from ..model.config import Config
+from ..model.ids import check_vocabulary
+from ..model.taps import Recording, Tap, both, no_tap
+
+Array = np.ndarray
+INT64 = np.dtype(np.int64)
+
+
+class Runs(Protocol):
+    """What a session needs of a model: its forward pass, and the check of what comes out."""
+
+    config: Config
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What its logits are computed in."""
+        ...
+
+    def forward(
+        self,
+        ids: Array,
+        *,
+        cache: Any = None,
+        tap: Tap = no_tap,
+        token_type_ids: Array | None = None,
+        last_only: bool = False,
+    ) -> Array:
+        """The logits after (B, T) ids, which continue what the cache holds."""
+        ...
+
+    def check_logits(self, logits: Array, ids: Array, *, cache: Any = None, tap: Tap = no_tap) -> None:
+        """``ValueError`` where logits are not finite."""
+        ...
+
+    def unembed(self, x: Array) -> Array:
+        """The logits of residual streams."""
+        ...
+
+
+class Session:
+    """Rows of text in progress: all that `decoders` need of a model (each of their ``…Stepper`` protocols).
+
+    The first `feed` brings the prompts, one a row, of any lengths; every later one continues the rows.
+    """
+
+    def __init__(self, model: Runs, capacity: int, tap: Tap = no_tap) -> None:
+        self.model, self.capacity, self.tap = model, capacity, tap
+        self.cache: KVCache | None = None
+
+    def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
+        """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
+        logits = self._advance(ids, last_only=True)
+        return logits[0][:, -1] if len(logits) == 1 else np.concatenate([part[:, -1] for part in logits])
+
+    def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
+        """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
+        return [row for logits in self._advance(ids, last_only=False) for row in logits]
+
+    def feed_hidden(self, ids: Sequence[Sequence[int]] | Array) -> tuple[Array, list[Array]]:
+        """`feed`'s logits, and the final norm's output after every new id: for each row (its new ids, D)."""
+        logits, (hidden,) = self._observe(ids, ["ln_final.out"], last_only=False)
+        return logits, hidden
+
+    def feed_layers(self, ids: Sequence[Sequence[int]] | Array, layers: Sequence[int]) -> tuple[Array, Array]:
+        """`feed`'s logits, and those of the residual stream as it enters each of `layers`: (layers, rows, V).
+
+        The stream is unembedded as it is, without the final norm.
+        """
+        logits, streams = self._observe(ids, [f"blocks.{layer}.resid_pre" for layer in layers], last_only=True)
+        with np.errstate(over="ignore", invalid="ignore"):
+            early = self.model.unembed(np.stack([[row[-1] for row in stream] for stream in streams]))
+        for layer, scores in zip(layers, early, strict=True):
+            if not overflow.sound(scores):
+                raise ValueError(overflow.message(f"blocks.{layer}.resid_pre", self.model.dtype))
+        return logits, early
+
+    @property
+    def n_layer(self) -> int:
+        """How many layers `feed_layers` can look at."""
+        return self.model.config.n_layer
+
+    @property
+    def tied(self) -> bool:
+        """Whether embedding and unembedding are one matrix, so that early layers mostly repeat the last id."""
+        return self.model.config.tie_word_embeddings
+
+    def _observe(
+        self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
+    ) -> tuple[Array, list[list[Array]]]:
+        """(rows, V) logits after each row's last id, and for each name each row's (its new ids, D) activations."""
+        seen = Recording(names, self.model.config)
+        logits = self._advance(ids, last_only, seen)
+        return (
+            np.concatenate([part[:, -1] for part in logits]),
+            [[row for part in seen.passes[name] for row in part] for name in names],
+        )
+
+    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
+        tap, found = both(self.tap, watch), []
+        for part, cache in self._parts(ids):
+            logits = self.model.forward(part, cache=cache, tap=tap, last_only=last_only)
+            self.model.check_logits(logits, part, cache=cache, tap=self.tap)
+            found.append(logits)
+        return found
+
+    def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, KVCache]]:
+        """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
+
+        ``ValueError``, before any of them is run, for ids that are not in the vocabulary or find no room.
+        """
+        if self.cache is None:
+            self.cache = KVCache(self.model.config, len(ids), self.capacity, self.model.dtype)
+        if isinstance(ids, np.ndarray) and ids.dtype is INT64:
+            parts = [(ids, self.cache)]
+        else:
+            try:
+                rows = [np.asarray(row, np.int64) for row in ids]
+            except OverflowError:  # which is outside any vocabulary
+                check_vocabulary(np.array([one for row in ids for one in row], object), self.model.config)
+                raise
+            if len({row.shape for row in rows}) == 1:
+                parts = [(np.array(rows), self.cache)]
+            else:
+                parts = [(row[None], self.cache.row(number)) for number, row in enumerate(rows)]
+        wrong = len(ids) != self.cache.rows
+        for part, _ in parts:
+            wrong = wrong or part.ndim != 2 or not part.size
+        if wrong:
+            counts = [np.size(row) for row in ids]
+            raise ValueError(f"each of the {self.cache.rows} rows must get at least one new id, got {counts}")
+        for part, _ in parts:
+            check_vocabulary(part, self.model.config)
+        for part, cache in parts:
+            cache.check_room(part.shape[1])
+        return parts
+
+    def reorder(self, rows: Sequence[int] | Array) -> None:
+        """New row i continues old row ``rows[i]``."""
+        assert self.cache is not None, "nothing was fed yet"
+        self.cache.reorder(rows)
+
+    def rewind(self, counts: Sequence[int] | Array | int) -> None:
+        """Forget each row's last ``counts[row]`` ids."""
+        assert self.cache is not None, "nothing was fed yet"
+        self.cache.rewind(counts)

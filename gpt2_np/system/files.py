@@ -1,0 +1,151 @@
+"""Files that are either whole or not there, and JSON from files that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; ``ValueError`` names the file when it is broken, however it is."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
+    except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
+        raise ValueError(pretender(path) or f"{path} is not valid JSON: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; ``ValueError`` names the file when it is broken or holds anything else."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A text file's content; ``ValueError`` names the file and the first byte that is not UTF-8."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be UTF-8 text; byte {error.start} is not") from None
+
+
+def pretender(path: Path) -> str | None:
+    """What a file that can't be read is in truth: a Git LFS pointer, a web page; None where its beginning is neither.
+
+    ``OSError`` when it can't be opened.
+    """
+    with path.open("rb") as file:
+        start = file.read(100).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer, not the file itself; fetch that with: git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return f"{path} is a web page, not the file itself; download it again"
+    return None
+
+
+def shards(index: Path) -> list[str]:
+    """The files that a ``model.safetensors.index.json`` names; ``ValueError`` for one that isn't beside it."""
+    try:
+        names = set(read_json(index)["weight_map"].values())
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{index} must hold a JSON object with a weight_map of names to files") from None
+    for name in names:
+        if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
+            raise ValueError(f"{index}: a shard must be a file beside the index, got {name!r}")
+    return sorted(names)
+
+
+def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
+    """Write a file so that a crash, a kill or a full disk leaves either the old one or the new one.
+
+    `content` is its bytes, or pieces of them (bytes, contiguous arrays) that are written one after the other.
+    ``OSError`` names the file when it can't be written; what was begun is removed. A device or a pipe (``/dev/stdout``)
+    is written to as it is.
+    """
+    path = path.resolve()
+    part = path.with_name(f"{path.name}.part")
+    pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
+    try:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
+                file.writelines(pieces)
+            return
+        with open(part, "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """``ValueError`` in place of a panic of a library that is written in Rust, with the panic's message.
+
+    A panic reaches Python as a BaseException, past every ``except Exception``, and its text is written to stderr
+    besides: that is left out where no other thread could miss its own words.
+    """
+    alone, kept = threading.active_count() == 1, None
+    if alone:
+        with suppress(OSError):  # a process without stderr
+            kept = os.dup(2)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+            os.close(nowhere)
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(" ".join(str(error).split()) or "its reader gave up") from None
+    finally:
+        if kept is not None:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+SMALL = 1 << 20  # bytes of a file that is read whole: a mapped one that is cut short later ends the process
+
+
+def mapped(path: Path, *, large_pages: bool) -> np.ndarray:
+    """A file's bytes, read-only: mapped into memory, or read where they are few.
+
+    Linux keeps a file in large pages where it reads it from the disk for a mapping that asks for them, and the
+    processor finds its way through those faster. Without `large_pages` only what is touched counts as the process's.
+    """
+    if path.stat().st_size <= SMALL:
+        return np.frombuffer(path.read_bytes(), np.uint8)
+    data = np.memmap(path, np.uint8, mode="r")
+    if hasattr(mmap, "MADV_HUGEPAGE") and isinstance(data.base, mmap.mmap):
+        with suppress(OSError):  # a kernel built without large pages
+            data.base.madvise(mmap.MADV_HUGEPAGE if large_pages else mmap.MADV_NOHUGEPAGE)
+    return np.asarray(data)
+
+
+def release_pages(tensor: np.ndarray) -> None:
+    """Give back the memory of a tensor that is mapped from a file, until it is read again; others stay as they are.
+
+    The file's pages remain in the system's own cache: only this process no longer counts them as its own.
+    """
+    whole: object = tensor
+    while isinstance(whole, np.ndarray):
+        mapped, whole = whole, whole.base
+    if isinstance(whole, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        start = tensor.ctypes.data - mapped.ctypes.data
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page that another tensor shares is kept
+        length = (start + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
+        if length > 0:
+            whole.madvise(mmap.MADV_DONTNEED, first, length)

@@ -1,0 +1,153 @@
+"""How well a model predicts a text: alone, after a prompt, and one choice beside others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from decoders.base.interface import log_softmax
+
+from ..session.model import Model
+
+By = Literal["sum", "token", "byte"]
+LARGEST = 709  # what e can be raised to in a float
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
+
+    nll: float
+    tokens: int
+    bytes: int
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits that it takes to write one byte of the text: comparable between tokenizers; NaN without a text."""
+        return self.nll / math.log(2) / self.bytes if self.bytes else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """e to the power of the mean loss per token; infinite where a float can't hold it."""
+        mean = self.nll / self.tokens
+        return math.exp(mean) if mean < LARGEST else math.inf
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several continuations: its place among those given, and the log-probability (nats) of its ids.
+
+    ``share`` is its probability among the choices: those of all add up to 1, by the measure that they were ranked by.
+    """
+
+    choice: Any
+    index: int
+    ids: list[int]
+    logprob: float
+    bytes: int
+    share: float = math.nan
+
+    @property
+    def per_token(self) -> float:
+        """The mean log-probability of a token (nats)."""
+        return self.logprob / len(self.ids)
+
+    @property
+    def per_byte(self) -> float:
+        """The log-probability over the choice's bytes (nats): doesn't favour what the tokenizer knows well."""
+        return self.logprob / self.bytes if self.bytes else math.nan
+
+    def by(self, measure: By) -> float:
+        """The value that choices are ranked by."""
+        return {"sum": self.logprob, "token": self.per_token, "byte": self.per_byte}[measure]
+
+
+def nll(
+    model: Model,
+    ids: np.ndarray,
+    first: int,
+    stride: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> float:
+    """The summed loss (nats) of (n,) ids from place `first` on, which is at least 1; see `GPT2.score`.
+
+    ``ValueError`` for a stride that can't be.
+    """
+    context = model.config.n_positions
+    stride = context // 2 if stride is None else stride
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
+        raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
+    total = 0.0
+    for start, end, known in windows(len(ids) - 1, context, int(stride)):
+        if end >= first:
+            known = max(known, first - 1)
+            logits = model(ids[start:end])
+            model.check_logits(logits, ids[None, start:end])
+            total += losses(logits[known - start :], ids[known + 1 : end + 1]).sum()
+        if progress is not None:
+            progress(end - known)
+    return float(total)
+
+
+def rank(
+    model: Model,
+    prefix: Sequence[int],
+    choices: Sequence[Any],
+    rests: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    by: By,
+) -> list[Choice]:
+    """The choices, best first, whose ids `rests` continue one prefix; the prefix is read once, `lengths` are bytes."""
+    context, longest = model.config.n_positions, max(map(len, rests))
+    if len(prefix) + longest > context:
+        raise ValueError(
+            f"the prompt and a choice must have at most {context} tokens, the model's context, "
+            f"got {len(prefix) + longest}"
+        )
+    session = model.start(capacity=len(prefix) + longest)
+    first = session.feed([list(prefix)])
+    session.reorder([0] * len(rests))
+    further = session.feed_all([list(rest) for rest in rests])
+    found = []
+    for index, (choice, rest, logits, size) in enumerate(zip(choices, rests, further, lengths, strict=True)):
+        cost = losses(np.concatenate([first, logits[:-1]]), np.array(rest))
+        found.append(Choice(choice, index, [int(token) for token in rest], -float(cost.sum()), size))
+    values = np.array([one.by(by) for one in found])
+    if np.isnan(values).any():
+        raise ValueError("by 'byte' needs choices that stand for at least one byte of text")
+    shares = np.exp(values - values.max())
+    shares /= shares.sum()
+    ranked = [
+        Choice(one.choice, one.index, one.ids, one.logprob, one.bytes, float(share))
+        for one, share in zip(found, shares, strict=True)
+    ]
+    return sorted(ranked, key=lambda one: -one.by(by))
+
+
+def common(rows: Sequence[Sequence[int]]) -> int:
+    """How many ids all rows begin with alike."""
+    shortest = min(map(len, rows))
+    return next((place for place in range(shortest) if len({row[place] for row in rows}) > 1), shortest)
+
+
+def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
+    return np.array([-log_softmax(row.astype(np.float64))[token] for row, token in zip(logits, ids, strict=True)])
+
+
+def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, known): feed ids[start:end], count what is predicted from position `known` on.
+
+    Over `tokens` ids behind a first one: between them the windows count each exactly once.
+    """
+    known = 0
+    for start in range(0, tokens, stride):
+        end = min(start + context, tokens)
+        yield start, end, known
+        known = end
+        if end == tokens:
+            return

@@ -1,0 +1,143 @@
+"""Text ↔ ids: GPT-2's byte-level BPE, run by the ``tokenizers`` library (Radford et al. 2019, section 2.2)."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from ..model.config import Config
+from . import tokenizer_files
+from .tokenizer_marks import END_OF_TEXT
+
+
+class Tokenizer:
+    """Encodes any text without loss, and decodes any ids; marks in a text, like ``<|endoftext|>``, are an id each.
+
+    `ids_of_model` is how many ids the model has: a text that holds a mark above them is refused.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer, ids_of_model: int | None = None) -> None:
+        inner.no_padding()
+        inner.no_truncation()
+        self.inner, self.ids_of_model = inner, ids_of_model
+        self._bytes_of: dict[int, bytes] = {}
+        vocabulary = inner.get_vocab(with_added_tokens=False)
+        self._unspeakable = {byte for letter, byte in BYTE_OF_LETTER.items() if letter not in vocabulary}
+
+    @classmethod
+    def from_folder(cls, folder: Path, config: Config | None = None) -> Tokenizer:
+        """The tokenizer of a model's folder, as transformers reads it from whichever files are there.
+
+        They are, in this order: ``tokenizer.json``; ``vocab.json`` with ``merges.txt``; OpenAI's ``encoder.json``
+        with ``vocab.bpe``; and beside them what adds marks (see `tokenizer_files`). ``FileNotFoundError`` when none
+        is; ``ValueError`` when one is broken. Marks and words that the model of `config` has no ids for are no fault
+        until a text holds one; bytes are.
+        """
+        tokenizer = cls(tokenizer_files.build(folder), None if config is None else config.vocab_size)
+        vocabulary = tokenizer.inner.get_vocab(with_added_tokens=False)
+        largest = max((vocabulary.get(letter, 0) for letter in BYTE_OF_LETTER), default=0)
+        if config is not None and largest >= config.vocab_size:  # any text may need a byte
+            raise ValueError(f"{folder}: the tokenizer has {tokenizer.size} ids, the model {config.vocab_size}")
+        return tokenizer
+
+    @property
+    def size(self) -> int:
+        """One more than the largest id."""
+        return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The id of ``<|endoftext|>``; None where the vocabulary has none."""
+        return self.inner.token_to_id(END_OF_TEXT)
+
+    @property
+    def special_ids(self) -> list[int]:
+        """The ids of marks, which are no text: ``<|endoftext|>`` and what a tokenizer has added of its kind."""
+        return [token for token, added in self.inner.get_added_tokens_decoder().items() if added.special]
+
+    @property
+    def ids(self) -> list[int]:
+        """Every id that stands for something, in order."""
+        return sorted(set(self.inner.get_vocab(with_added_tokens=True).values()))
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids of a text, as transformers' ``tokenizer(text)["input_ids"]``.
+
+        What ``add_bos_token`` and its like in the tokenizer's files put around a text is there too, unless
+        `add_special_tokens` is off: a part of a text gets nothing at its ends. ``ValueError`` for text that UTF-8
+        can't carry, or that the vocabulary can't: it may lack some bytes; and for a mark that the model has no id for.
+        """
+        try:
+            ids: list[int] = self.inner.encode(text, add_special_tokens=add_special_tokens).ids
+        except (UnicodeEncodeError, TypeError):
+            raise ValueError("text must be valid Unicode, got a lone surrogate") from None
+        if self._unspeakable and not self._unspeakable.isdisjoint(text.encode()) and not self._carries(text, ids):
+            raise ValueError(
+                f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
+                f"carry {text[:40]!r}"
+            )
+        if self.ids_of_model is not None and ids and max(ids) >= self.ids_of_model:
+            raise ValueError(
+                f"the text holds {self.inner.id_to_token(max(ids))!r}, id {max(ids)} of the tokenizer, but the model "
+                f"has {self.ids_of_model} ids"
+            )
+        return ids
+
+    def _carries(self, text: str, ids: Sequence[int]) -> bool:
+        """Whether ids stand for all of a text but white space, which marks may swallow and prefixes add."""
+        return b"".join(b"".join(map(self.bytes_of, ids)).split()) == b"".join(text.encode().split())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, ``<|endoftext|>`` included; bytes that are no UTF-8 become U+FFFD."""
+        return b"".join(self.bytes_of(token) for token in ids).decode("utf-8", errors="replace")
+
+    def tokens(self, ids: Iterable[int]) -> list[str]:
+        """Each id's own text: for tables and pictures."""
+        return [self.bytes_of(token).decode("utf-8", errors="replace") for token in ids]
+
+    def bytes_of(self, token: int) -> bytes:
+        """The bytes that one id stands for; none for an id that the vocabulary leaves free.
+
+        A token whose letters all stand for bytes is those bytes, and any other its own text, marks included: as the
+        tokenizers library's byte-level decoder has it. ``ValueError`` for what can be no id at all.
+        """
+        if token not in self._bytes_of:
+            if not 0 <= token <= tokenizer_files.LARGEST_ID:
+                raise ValueError(f"ids must be between 0 and {tokenizer_files.LARGEST_ID}, got {token}")
+            letters = self.inner.id_to_token(int(token)) or ""
+            spelt = [BYTE_OF_LETTER.get(letter, -1) for letter in letters]
+            self._bytes_of[token] = letters.encode() if -1 in spelt else bytes(spelt)
+        return self._bytes_of[token]
+
+    def streamer(self) -> TextStreamer:
+        """Turns ids into text piece by piece, as they come."""
+        return TextStreamer(self)
+
+
+class TextStreamer:
+    """Text from ids as they come: half a character waits for its other half."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, token: int) -> str:
+        """The text that is certain once this id is known; may be empty."""
+        return self._decoder.decode(self.tokenizer.bytes_of(token))
+
+    def finish(self) -> str:
+        """What is left at the end: U+FFFD for a character that never became whole."""
+        return self._decoder.decode(b"", final=True)
+
+
+def _letters() -> dict[str, int]:
+    """The letter that stands for each byte in a BPE file → the byte (``bytes_to_unicode`` of OpenAI's encoder.py)."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+
+
+BYTE_OF_LETTER = _letters()

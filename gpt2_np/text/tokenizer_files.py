@@ -1,0 +1,174 @@
+"""A model's folder → the ``tokenizers.Tokenizer`` that transformers 5 makes of it, file by file and mark by mark.
+
+transformers reads a GPT-2 folder with one of two classes. ``GPT2Tokenizer`` takes the vocabulary and the merges, from
+``tokenizer.json`` where it is there and else from ``vocab.json`` and ``merges.txt``, and builds the rest itself, so
+that ``tokenizer_config.json`` says whether a space is put in front. ``TokenizersBackend`` (once
+``PreTrainedTokenizerFast``) takes ``tokenizer.json`` as it is. Both then add marks on top (see `tokenizer_marks`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from ..system.files import panics_as_errors, pretender, read_json, read_object, read_text
+from .tokenizer_marks import Marks, marks
+
+PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+CORRUPTING = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+LONGEST = 300  # letters of the library's words that an error quotes
+LARGEST_ID = 2**32 - 1  # the tokenizers library's ids are unsigned 32-bit numbers
+Result = TypeVar("Result")
+
+
+def build(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a folder, its marks added and what it puts around a text set.
+
+    The files are, in this order: ``tokenizer.json``; ``vocab.json`` with ``merges.txt``; OpenAI's ``encoder.json`` with
+    ``vocab.bpe``. ``FileNotFoundError`` when none is there; ``ValueError``, in one line that names the file, when one
+    is broken.
+    """
+    settings_file, whole = folder / "tokenizer_config.json", folder / "tokenizer.json"
+    settings = read_object(settings_file) if settings_file.is_file() else {}
+    if settings.get("clean_up_tokenization_spaces") and settings.get(CORRUPTING):
+        raise ValueError(f"{settings_file}: {CORRUPTING} is not supported; decoded text would not be what was written")
+    rebuilt = _is_gpt2s(folder, settings)
+    if whole.is_file():
+        content = guarded(f"{whole} is not a sound tokenizer file", lambda: read_object(whole))
+        inner = _from_parts(whole, content, settings) if rebuilt else _as_it_is(whole)
+    else:
+        content, rebuilt = None, True
+        inner = _from_pair(folder, settings)
+    found = marks(folder, settings, content, rebuilt)
+    if content is not None and not rebuilt and inner.padding is not None:
+        found.named.setdefault("pad_token", inner.padding["pad_token"])
+    _add(inner, found, settings, settings_file, has_file=content is not None)
+    # What a file gets wrong may show no earlier than at the first text.
+    where = folder if content is None else whole
+    guarded(f"{where} is not a sound tokenizer file", lambda: inner.encode("a b", add_special_tokens=False))
+    return inner
+
+
+def guarded(fault: str, make: Callable[[], Result]) -> Result:
+    """What `make` gives; whatever the tokenizers library raises becomes a ``ValueError`` that begins with `fault`.
+
+    The library raises plain ``Exception``, and its Rust code may panic.
+    """
+    try:
+        with panics_as_errors():
+            return make()
+    except Exception as error:
+        raise ValueError(f"{fault}: {first_line(error)}") from None
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, or its beginning: the library lists every alternative that it tried, and quotes tokens."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
+
+
+def _is_gpt2s(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether transformers' ``AutoTokenizer`` takes ``GPT2Tokenizer``, which builds all but the vocabulary anew."""
+    name = settings.get("tokenizer_class")
+    if name is None and (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        name = config.get("tokenizer_class") if isinstance(config, dict) else None
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: tokenizer_class must be a name, got {name!r}")
+    return not name or name.removesuffix("Fast") == "GPT2Tokenizer"
+
+
+def _as_it_is(path: Path) -> tokenizers.Tokenizer:
+    return guarded(f"{path} is not a sound tokenizer file", lambda: tokenizers.Tokenizer.from_file(str(path)))
+
+
+def _from_parts(path: Path, content: dict[str, Any], settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    """``tokenizer.json`` by ``GPT2Tokenizer``: its vocabulary, merges and post-processor; all else is GPT-2's own."""
+    fault = f"{path} is not a sound tokenizer file"
+    model = content.get("model")
+    kind = model.get("type", "BPE") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or kind != "BPE":
+        raise ValueError(f"{fault}: GPT-2's model must be a BPE, got {kind!r}")
+    table, merges = model.get("vocab"), model.get("merges")
+    if isinstance(table, list):  # transformers takes a list's places for ids
+        table = {str(word[0] if isinstance(word, list) and word else word): place for place, word in enumerate(table)}
+    if not isinstance(merges, list):
+        raise ValueError(f"{fault}: merges must be a list, got {type(merges).__name__}")
+    pairs = [tuple(one.split(" ")) if isinstance(one, str) else one for one in merges]
+    inner = _gpt2s(fault, table, pairs, _space(path, settings))
+    around = content.get("post_processor")
+    if around is not None:
+        parts = dict.fromkeys(["truncation", "padding", "normalizer", "pre_tokenizer", "decoder"])
+        empty = parts | {"version": "1.0", "added_tokens": [], "post_processor": around, "model": EMPTY}
+        inner.post_processor = guarded(fault, lambda: tokenizers.Tokenizer.from_str(json.dumps(empty))).post_processor
+    return inner
+
+
+EMPTY = {"type": "BPE", "vocab": {}, "merges": []}
+
+
+def _from_pair(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    for vocab, merges in PAIRS:
+        if (folder / vocab).is_file() and (folder / merges).is_file():
+            fault = f"{folder / vocab} and {merges} are not a sound BPE vocabulary"
+            if (words := pretender(folder / merges)) is not None:
+                raise ValueError(words)
+            table = guarded(fault, partial(read_json, folder / vocab))
+            lines = guarded(fault, partial(read_text, folder / merges)).split("\n")
+            pairs = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+            return _gpt2s(fault, table, pairs, _space(folder / vocab, settings))
+    wanted = ", ".join(["tokenizer.json", *(" + ".join(pair) for pair in PAIRS)])
+    raise FileNotFoundError(f"{folder} holds no tokenizer; one of these is needed: {wanted}")
+
+
+def _space(path: Path, settings: dict[str, Any]) -> bool:
+    space = settings.get("add_prefix_space")
+    if space is not None and not isinstance(space, bool):
+        where = path.parent / "tokenizer_config.json"
+        raise ValueError(f"{where}: add_prefix_space must be true or false, got {space!r:.60}")
+    return bool(space)
+
+
+def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> tokenizers.Tokenizer:
+    """A byte-level BPE as ``GPT2Tokenizer`` builds it; ``ValueError`` names the first entry or merge that can't be."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{fault}: the vocabulary must map tokens to ids, got {type(table).__name__}")
+    for word, number in table.items():
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= LARGEST_ID:
+            rule = f"an id must be a whole number from 0 to {LARGEST_ID}"
+            raise ValueError(f"{fault}: {rule}, got {number!r:.40} for {word!r:.40}")
+    for number, pair in enumerate(pairs, 1):
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
+            raise ValueError(f"{fault}: merge {number} must be two tokens, got {pair!r:.60}")
+    inner = tokenizers.Tokenizer(guarded(fault, lambda: models.BPE(table, [(a, b) for a, b in pairs])))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
+    inner.decoder = decoders.ByteLevel()
+    return inner
+
+
+def _add(inner: tokenizers.Tokenizer, found: Marks, settings: dict[str, Any], path: Path, *, has_file: bool) -> None:
+    """Add the marks, and what ``add_bos_token`` and ``add_eos_token`` put around a text."""
+    here = [token.content for _, token in sorted(inner.get_added_tokens_decoder().items())]
+    guarded(f"{path}: marks can't be added", lambda: inner.add_tokens(found.to_add(here)))
+    inner.encode_special_tokens = bool(settings.get("split_special_tokens"))
+    # Where there is a tokenizer.json, only its own post-processor counts.
+    asked = [name for name in ("add_bos_token", "add_eos_token") if name in settings and not has_file]
+    if inner.post_processor is not None and not asked:
+        return
+    around = {}
+    for name in asked:
+        mark = found.named.get(name.removeprefix("add_"))
+        if settings[name] and mark is not None:
+            around[name] = str(mark)
+    first, last = around.get("add_bos_token"), around.get("add_eos_token")
+    single = [*([f"{first}:0"] if first else []), "$A:0", *([f"{last}:0"] if last else [])]
+    ids = [(mark, inner.token_to_id(mark)) for mark in dict.fromkeys(around.values())]
+    inner.post_processor = guarded(
+        f"{path}: add_bos_token", lambda: processors.TemplateProcessing(single=single, special_tokens=ids)
+    )

@@ -1,0 +1,8 @@
+"""Checkpoints: found, read, written, and kept in reduced precision.
+
+hub             a name becomes a folder: the bundled model, the official ones, a hub id, a path
+load            safetensors become parameters
+save            parameters become safetensors
+quantize        bfloat16, int8 and int4 matrices
+other_weights   what a folder without a model.safetensors holds instead
+"""
