@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 OURS = """
-from gpt2_np.session import Model
+from gpt2_np.session.model import Model
 model = Model.from_pretrained(folder)
 def plain(): model(ids[:, :3])
 def capture(): return len(model.run_with_cache(ids)[1])

@@ -135,7 +135,7 @@ LOGITS = (
 
 
 BITS = """
-import sys, zlib, numpy as np; from gpt2_np.session import Model
+import sys, zlib, numpy as np; from gpt2_np.session.model import Model
 model, ids = Model.from_pretrained(sys.argv[1]), np.random.default_rng(0).integers(0, 97, (2, 40))
 session = model.start()
 logits = [session.feed(ids[:, :3])] + [session.feed(ids[:, t : t + 1]) for t in range(3, 40)]

@@ -107,7 +107,7 @@ def test_what_the_bundled_model_loses(dtype: str, within: float) -> None:
 
 
 RESIDENT = """
-import sys; from gpt2_np.session import Model
+import sys; from gpt2_np.session.model import Model
 model = Model.from_pretrained(sys.argv[1], dtype=sys.argv[2])
 print([line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')][0])
 """

@@ -200,8 +200,8 @@ import hashlib
 
 import numpy as np
 
-from gpt2_np import kernels
-from gpt2_np.quantize import quantize_matrix
+from gpt2_np.engine import kernels
+from gpt2_np.weights.quantize import quantize_matrix
 
 normal = np.random.default_rng(0).standard_normal
 q, k, v = (normal((1, *shape), np.float32) for shape in ((64, 2, 64), (2, 200, 64), (2, 200, 64)))
