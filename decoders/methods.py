@@ -227,7 +227,7 @@ class Fields:
 
 
 class Names(TypedDict, total=False):
-    """The same as keyword arguments."""
+    """The same as keyword arguments of what has a tokenizer, but for ``num_return_sequences``."""
 
     max_new_tokens: int
     max_length: int | None
@@ -238,14 +238,13 @@ class Names(TypedDict, total=False):
     rng: Literal["cpu", "cuda"]
     cuda_multiprocessors: int | None
     uniforms: Sequence[float] | None
-    num_return_sequences: int
     output_scores: bool
     top_logprobs: int
     profile: str | None
     order: Sequence[str] | None
     min_tokens_to_keep: int | None
     guidance_scale: float | None
-    negative_prompt_ids: Sequence[int] | Sequence[Sequence[int]] | None
+    negative_prompt_ids: str | Sequence[int] | Sequence[str | Sequence[int]] | None
     unconditional: Callable[..., Any] | None
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None
     logit_bias: Mapping[int, float] | None
@@ -258,7 +257,7 @@ class Names(TypedDict, total=False):
     dry_base: float | None
     dry_allowed_length: int | None
     dry_penalty_last_n: int | None
-    dry_sequence_breakers: Sequence[Sequence[int]] | None
+    dry_sequence_breakers: Sequence[str | Sequence[int]] | None
     no_repeat_ngram_size: int | None
     min_length: int | None
     min_new_tokens: int | None
@@ -291,7 +290,7 @@ class Names(TypedDict, total=False):
     mirostat_eta: float | None
     watermarking_config: Watermarking | Mapping[str, Any] | None
     exhaustive: bool
-    force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None
+    force_words_ids: Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]] | None
     num_beam_groups: int
     diversity_penalty: float | None
     pad_token_id: int | None

@@ -12,7 +12,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .model.config import Config
-    from .text.gpt2 import GPT2, Generation
+    from .text.gpt2 import GPT2
+    from .text.results import Generation
     from .text.scoring import Choice, Score
 
 __all__ = ["GPT2", "Choice", "Config", "Generation", "Score", "__version__"]
@@ -22,7 +23,7 @@ MODULES = {
     "Choice": "text.scoring",
     "Config": "model.config",
     "GPT2": "text.gpt2",
-    "Generation": "text.gpt2",
+    "Generation": "text.results",
     "Score": "text.scoring",
 }
 

@@ -1,8 +1,9 @@
 """The reference: transformers' ``GPT2LMHeadModel`` on torch, behind our interface. The only file that imports torch.
 
-float32 with TF32 off and eager attention, or float64, on the CPU or a CUDA device. `TorchModel` is a `Model` whose
-numbers come from torch, so that our decoders can run on them; `transformers_generate` is transformers' own decoding.
-The notebook's algorithms stand at the end, as a notebook writes them: no cache, the whole text at every step.
+float32 with TF32 off and eager attention, or float64, on the CPU or a CUDA device. `TorchReference` computes the
+numbers of a `Model` that it is passed to, so that our decoders run on torch's logits; `transformers_generate` is
+transformers' own decoding. The notebook's algorithms stand at the end, as a notebook writes them: no cache, the whole
+text at every step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,84 +19,113 @@ from transformers import AutoTokenizer, DynamicCache, GenerationConfig, GPT2LMHe
 from transformers.utils import logging
 
 from .model.config import Config
-from .model.ids import check_vocabulary
-from .model.taps import Tap, no_tap
-from .session.model import Model
-from .session.rows import Session
+from .model.taps import Tap, no_tap, points
 from .weights import hub
-from .weights import load as weights
+
+if TYPE_CHECKING:
+    from .engine.decode_step import Prepared
 
 Array = np.ndarray
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class TorchModel(Model):
-    """A model whose forward pass is transformers' on torch; everything else is as in `Model`."""
+class TorchReference:
+    """What computes a model's numbers by transformers' forward pass: a `session.implementation.Implementation`.
 
-    torch_model: GPT2LMHeadModel
-    device: str
-    own_settings: GenerationConfig  # as transformers read them from the folder
+    ``ValueError`` for a device that isn't there. `name` is what `Model.from_pretrained` takes.
+    """
 
-    @classmethod
-    def load(cls, name: str | Path | None, *, dtype: str = "float32", device: str = "cpu") -> Any:
-        """Load by the same names as `Model.from_pretrained`; ``ValueError`` for a device that isn't there."""
+    backend = "torch"
+    observable = False  # transformers shows residual streams and attention patterns, and lets nothing be edited
+
+    def __init__(self, name: str | Path | None, *, dtype: str = "float32", device: str = "cpu") -> None:
         if dtype not in DTYPES:
             raise ValueError(f"dtype on torch must be one of {', '.join(DTYPES)}, got {dtype!r}")
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("device cuda is not there: torch sees no CUDA device")
-        folder = hub.locate(name)
-        config = Config.from_file(folder / "config.json")
-        model = cls(weights.load(folder, config), config, folder=folder)
-        model.torch_model, model.device = load_torch(folder, dtype, device), device
-        model.own_settings = copy.deepcopy(model.torch_model.generation_config)
-        model.backend = "torch"
-        return model
+        self.folder, self.device = hub.locate(name), device
+        self.config = Config.from_file(self.folder / "config.json")
+        self.torch_model = load_torch(self.folder, dtype, device)
+        self.own_settings = copy.deepcopy(self.torch_model.generation_config)  # as transformers read them
 
     @property
     def dtype(self) -> np.dtype:
         """float32 or float64: what torch computes in."""
         return np.dtype(str(self.torch_model.dtype).removeprefix("torch."))
 
+    def new_cache(self, rows: int, capacity: int) -> TorchCache:
+        """Empty caches of transformers', one for each row."""
+        return TorchCache([DynamicCache() for _ in range(rows)], capacity)
+
+    def prepare(self, cache: TorchCache, shape: tuple[int, int], before: Any) -> None:
+        """Nothing is prepared for torch."""
+
     def forward(
         self,
         ids: Array,
         *,
-        cache: Any = None,
+        cache: TorchCache | None = None,
         tap: Tap = no_tap,
         token_type_ids: Array | None = None,
         last_only: bool = False,
+        prepared: Prepared | None = None,
     ) -> Array:
-        """As `Model.forward`. `cache` is a torch cache; activations can't be tapped here."""
+        """As `model.forward.forward`. A tap may watch what transformers shows: ``blocks.*.resid_pre``,
+        ``blocks.*.attn.pattern`` and ``ln_final.out``. ``ValueError`` where it wants more, or changes something.
+        """
+        self.check_tap(tap)
+        if cache is None:
+            return self.run(ids, None, tap, token_type_ids, last_only)
+        kinds = [None] * len(ids) if token_type_ids is None else [row[None] for row in token_type_ids]
+        rows = zip(ids, cache.caches, kinds, strict=True)
+        # Each row is run alone: rows that started with different lengths have caches of different lengths.
+        return np.concatenate([self.run(row[None], inner, tap, kind, last_only) for row, inner, kind in rows])
+
+    def run(
+        self, ids: Array, cache: DynamicCache | None, tap: Tap, token_type_ids: Array | None, last_only: bool
+    ) -> Array:
+        """One call of transformers' model, whose streams and patterns are shown to the tap."""
+        extra: dict[str, Any] = {} if token_type_ids is None else {"token_type_ids": self._tensor(token_type_ids)}
+        layers = range(self.config.n_layer)
+        if any(tap.wants(f"blocks.{layer}.attn.pattern") for layer in layers):
+            extra["output_attentions"] = True
         if tap is not no_tap:
-            raise ValueError("activations are captured and edited on --backend numpy, not on torch")
-        check_vocabulary(ids, self.config)
-        extra = {} if token_type_ids is None else {"token_type_ids": self._tensor(token_type_ids)}
+            extra["output_hidden_states"] = True
         with torch.inference_mode():
             out = self.torch_model(
                 self._tensor(ids), cache, use_cache=cache is not None, logits_to_keep=int(last_only), **extra
             )
-        return out.logits.cpu().numpy()
+        for name, x in self.shown(out):
+            if tap.wants(name):
+                value = x.cpu().numpy()
+                if tap(name, value) is not value:
+                    raise ValueError(f"{name} can't be edited on torch; use --backend numpy")
+        logits: Array = out.logits.cpu().numpy()
+        return logits
 
-    def activations(self, ids: Array) -> tuple[Array, dict[str, Array]]:
-        """The logits, and by TransformerLens's names what transformers shows: residual streams and patterns."""
-        with torch.inference_mode():
-            out = self.torch_model(self._tensor(np.atleast_2d(ids)), output_hidden_states=True, output_attentions=True)
-        found = {f"blocks.{layer}.resid_pre": x.cpu().numpy() for layer, x in enumerate(out.hidden_states[:-1])}
-        found |= {f"blocks.{layer}.attn.pattern": x.cpu().numpy() for layer, x in enumerate(out.attentions)}
-        return out.logits.cpu().numpy(), found
+    def shown(self, out: Any) -> list[tuple[str, torch.Tensor]]:
+        """By TransformerLens's names what transformers shows of a run."""
+        found = []
+        for layer in range(self.config.n_layer):
+            if out.hidden_states is not None:
+                found.append((f"blocks.{layer}.resid_pre", out.hidden_states[layer]))
+            if out.attentions is not None:
+                found.append((f"blocks.{layer}.attn.pattern", out.attentions[layer]))
+        return found if out.hidden_states is None else [*found, ("ln_final.out", out.hidden_states[-1])]
+
+    def check_tap(self, tap: Tap) -> None:
+        """``ValueError`` names the first activation that a tap wants and transformers doesn't show."""
+        if tap is no_tap:
+            return
+        for name in points(self.config):
+            if tap.wants(name) and not name.endswith((".resid_pre", ".attn.pattern")) and name != "ln_final.out":
+                raise ValueError(f"{name} is captured and edited on --backend numpy, not on torch")
 
     def unembed(self, x: Array) -> Array:
         """The logits of residual streams as they are, by torch: (…, D) → (…, V)."""
         with torch.inference_mode():
-            return self.torch_model.lm_head(self._tensor(x)).cpu().numpy()
-
-    def check_logits(self, logits: Array, ids: Array, **about: Any) -> None:
-        """As `Model.check_logits`, which here can't name the layer."""
-        super().check_logits(logits, ids, again=False)
-
-    def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> TorchSession:
-        """A session on torch: the same steps, torch's logits."""
-        return TorchSession(self, self.config.n_positions if capacity is None else capacity, tap)
+            logits: Array = self.torch_model.lm_head(self._tensor(x)).cpu().numpy()
+        return logits
 
     def transformers_generate(self, prompt: Sequence[int], seed: int = 0, **options: Any) -> list[list[int]]:
         """What transformers' own ``generate`` adds to a prompt, one list of ids for each returned sequence.
@@ -154,45 +184,26 @@ class TorchModel(Model):
         return torch.tensor(np.asarray(ids), device=self.device)
 
 
-class TorchSession(Session):
-    """Rows in progress on torch's own cache. Rows of different lengths keep caches of their own."""
+class TorchCache:
+    """Rows in progress on transformers' own caches, one for each row, so that rows may have different lengths."""
 
-    def __init__(self, model: TorchModel, capacity: int, tap: Tap = no_tap) -> None:
-        super().__init__(model, capacity, tap)
-        self.model: TorchModel = model
-        self.caches: list[DynamicCache] = []
-        self.texts: list[list[int]] = []
+    def __init__(self, caches: list[DynamicCache], capacity: int) -> None:
+        self.caches, self.capacity = caches, capacity
 
-    def _observe(
-        self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
-    ) -> tuple[Array, list[list[Array]]]:
-        """As in `Session`, for the points that transformers shows: residual streams and the final norm's output."""
-        logits, seen = [], []
-        self._start(len(ids))
-        for row, cache in zip(ids, self.caches, strict=True):
-            with torch.inference_mode():
-                tokens = self.model._tensor(np.asarray(row, np.int64)[None])
-                out = self.model.torch_model(tokens, cache, use_cache=True, output_hidden_states=True)
-            states = {f"blocks.{layer}.resid_pre": x for layer, x in enumerate(out.hidden_states[:-1])}
-            states["ln_final.out"] = out.hidden_states[-1]
-            logits.append(out.logits[0, -1].cpu().numpy())
-            seen.append([states[name][0].cpu().numpy() for name in names])
-        found = np.stack(logits)
-        self.model.check_logits(found, np.empty((len(found), 0), np.int64))
-        return found, [list(rows) for rows in zip(*seen, strict=True)]
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self.caches)
 
-    def _start(self, rows: int) -> None:
-        if not self.caches:
-            self.caches = [DynamicCache() for _ in range(rows)]
+    def check_room(self, T: int) -> None:
+        """``ValueError`` when T more positions don't fit into the longest row."""
+        longest = max((cache.get_seq_length() for cache in self.caches), default=0)
+        if longest + T > self.capacity:
+            raise ValueError(f"the cache holds {self.capacity} positions, got {longest} + {T}")
 
-    def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
-        rows = [np.asarray(row, np.int64) for row in ids]
-        self._start(len(rows))
-        found = []
-        for row, cache in zip(rows, self.caches, strict=True):
-            found.append(self.model.forward(row[None], cache=cache, last_only=last_only))
-            self.model.check_logits(found[-1], row[None])
-        return found
+    def row(self, row: int) -> TorchCache:
+        """A cache of this one row: what is fed to it is remembered here."""
+        return TorchCache([self.caches[row]], self.capacity)
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``."""
@@ -201,7 +212,8 @@ class TorchSession(Session):
     def rewind(self, counts: Sequence[int] | Array | int) -> None:
         """Forget each row's last ``counts[row]`` ids."""
         for cache, count in zip(self.caches, np.broadcast_to(counts, len(self.caches)), strict=True):
-            cache.crop(-int(count))
+            if count:  # to crop 0 from the end would be to crop to 0
+                cache.crop(-int(count))
 
 
 def cut(row: list[int], ends: set[int]) -> list[int]:

@@ -62,8 +62,9 @@ def composed() -> str:
     lines += ['    """Every option with its type and default."""\n\n']
     lines += [f"    {one.name}: {one.annotation} = {one.default!r}\n" for _, one in options]
     lines += ["\n    def __post_init__(self) -> None:\n", '        """`Options` checks them here."""\n']
-    lines += ["\n\nclass Names(TypedDict, total=False):\n", '    """The same as keyword arguments."""\n\n']
-    lines += [f"    {one.name}: {one.annotation}\n" for _, one in options]
+    lines += ["\n\nclass Names(TypedDict, total=False):\n"]
+    lines += ['    """The same as keyword arguments of what has a tokenizer, but for ``num_return_sequences``."""\n\n']
+    lines += [f"    {one.name}: {one.keyword}\n" for _, one in options if one.name != "num_return_sequences"]
     lines += ["\n\nOPTIONS: dict[str, Listed] = {\n", *(listed(home, one) for home, one in options), "}\n"]
     return "".join(lines)
 

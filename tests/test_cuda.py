@@ -102,9 +102,14 @@ def same_tokens(folder: str | Path, options: dict[str, Any], sequences: int, len
     ours = GPT2.from_pretrained(folder, backend="numpy")
     prompt = random_ids(1, 5, ours.config.vocab_size, seed)[0].tolist()
     given = {"do_sample": True, "max_new_tokens": length, "num_return_sequences": sequences, **options}
-    expected = theirs.transformers_generate(prompt, seed, **given)
+    expected = theirs.implementation.transformers_generate(prompt, seed, **given)
     found = ours.generate(
-        prompt, seed=seed, rng="cuda", cuda_multiprocessors=theirs.multiprocessors, eos_token_id=(), **given
+        prompt,
+        seed=seed,
+        rng="cuda",
+        cuda_multiprocessors=theirs.implementation.multiprocessors,
+        eos_token_id=(),
+        **given,
     )
     found = [one.ids for one in (found if sequences > 1 else [found])]
     assert found == expected

@@ -50,11 +50,11 @@ def test_texts_end_where_transformers_ends_them(case: str, small: Path, tmp_path
     }[case]
     folder = folder_with(small, tmp_path, content, eos_token_id=config)
     ours, theirs = GPT2.from_pretrained(folder, backend="numpy"), on_torch(folder)
-    assert sorted(ours.eos_token_ids) == sorted(theirs.transformers_eos)
+    assert sorted(ours.eos_token_ids) == sorted(theirs.implementation.transformers_eos)
     assert ends(ours, theirs).passed
     for prompt in PROMPTS:
-        expected = theirs.transformers_generate(
-            prompt, max_new_tokens=12, eos_token_id=theirs.own_settings.eos_token_id
+        expected = theirs.implementation.transformers_generate(
+            prompt, max_new_tokens=12, eos_token_id=theirs.implementation.own_settings.eos_token_id
         )
         assert ours.generate(prompt, max_new_tokens=12).ids == expected[0]
     if case in ("a number", "a list", "outside"):
@@ -88,12 +88,12 @@ def test_settings_give_what_transformers_gives_where_asked_for(
     (folder / "generation_config.json").write_text(json.dumps(content))
     ours = GPT2.from_pretrained(folder, backend="numpy")
     for seed, prompt in enumerate(PROMPTS):
-        expected = theirs.transformers_generate(prompt, seed, generation_config=True, **at_most)[0]
+        expected = theirs.implementation.transformers_generate(prompt, seed, generation_config=True, **at_most)[0]
         asked = {"generation_config": True} | at_most | ({"seed": seed} if content.get("do_sample") else {})
         out = ours.generate(prompt, **asked)
         assert out.ids == expected
         if not (folder_eos := content.get("eos_token_id")):
-            plain = theirs.transformers_generate(prompt, eos_token_id=folder_eos, max_new_tokens=12)[0]
+            plain = theirs.implementation.transformers_generate(prompt, eos_token_id=folder_eos, max_new_tokens=12)[0]
             assert ours.generate(prompt, max_new_tokens=12).ids == plain, "never in silence"
 
 

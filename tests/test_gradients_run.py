@@ -293,7 +293,7 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="no activation is named"):
         MODEL.run_with_gradients(IDS, cross_entropy(), "blocks.9.resid_pre")
     on_torch = ours(REFERENCE)
-    on_torch.backend = "torch"
+    on_torch.implementation.backend = "torch"
     with pytest.raises(ValueError, match="gradients are taken on --backend numpy or numba, not on torch"):
         on_torch.run_with_gradients(IDS, cross_entropy())
 

@@ -43,9 +43,9 @@ def test_other_precisions_stay_as_they_are(dtype: str, small: Path) -> None:
 def test_who_only_observes_keeps_the_file_s_own_memory(small: Path) -> None:
     model = Model.from_pretrained(small)
     model.run_with_cache(random_ids(1, 4))
-    assert "_laid_out" not in vars(model)
+    assert "transposed" not in vars(model.implementation)
     model(random_ids(1, 4))
-    assert "_laid_out" in vars(model)
+    assert "transposed" in vars(model.implementation)
 
 
 def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:

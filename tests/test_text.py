@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2_np import GPT2
 from gpt2_np.text.dry_breakers import breakers
-from gpt2_np.text.gpt2 import StopString
 from gpt2_np.text.scoring import windows
+from gpt2_np.text.stopping import StopString
 from gpt2_np.weights import hub
 
 PROMPT = "Once upon a time"

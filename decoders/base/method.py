@@ -25,7 +25,8 @@ class Option(NamedTuple):
     range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be given
     too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are values by
     which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values that can't be
-    what to do instead. On the command line it is listed under ``group`` (none: it has no flag), as ``flag`` (its own
+    what to do instead. ``in_text`` is how a type checker writes the values where text may stand for ids, because
+    whoever calls has a tokenizer. On the command line it is listed under ``group`` (none: it has no flag), as ``flag`` (its own
     name unless told), which may be ``repeatable``, with ``metavar`` in the place of a value.
     """
 
@@ -46,6 +47,7 @@ class Option(NamedTuple):
     flag: str = ""
     metavar: str = ""
     repeatable: bool = False
+    in_text: str = ""
 
     def means_off(self, value: Any, interval: str = "") -> bool:
         """Whether a value says that the option isn't used; `interval` holds those of another engine."""
@@ -93,6 +95,11 @@ class Option(NamedTuple):
         """How a type checker writes the values it takes."""
         kind = f"Literal[{', '.join(map(repr, self.choices))}]" if self.choices else self.kind.annotation
         return f"{kind} | None" if self.default is None else kind
+
+    @property
+    def keyword(self) -> str:
+        """The same for callers who have a tokenizer."""
+        return f"{self.in_text} | None" if self.in_text else self.annotation
 
 
 class Interval(NamedTuple):

@@ -59,6 +59,7 @@ BREAKERS = Option(
     flag="--dry-sequence-breaker",
     metavar="TEXT",
     repeatable=True,
+    in_text="Sequence[str | Sequence[int]]",
 )
 
 

@@ -31,6 +31,7 @@ NEGATIVE = Option(
     help="What to turn away from.",
     flag="--negative-prompt",
     metavar="TEXT",
+    in_text="str | Sequence[int] | Sequence[str | Sequence[int]]",
 )
 UNCONDITIONAL = Option("unconditional", CALLABLE)
 

@@ -209,6 +209,7 @@ METHODS = (
                 group="Beam search",
                 flag="--force-words",
                 repeatable=True,
+                in_text="Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]]",
                 help="The text must contain this, spaces included, or one of several; repeatable.",
             ),
         ),

@@ -1,7 +1,7 @@
-"""One step of decoding: `model.forward` for few positions, in one compiled call.
+"""One step of decoding: `model.forward.forward` for few positions, in one compiled call.
 
-The twin of `model.forward` where nobody watches; `session` chooses it. It gives the same bits as `model.forward` with
-`kernels`.
+The twin of `model.forward.forward` for runs without taps; `session` chooses it. It gives the same bits as
+`model.forward.forward` with `kernels`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .kernels.threads import launch
 
 Array = np.ndarray
 
-__all__ = ["FEW", "forward", "suits"]
+__all__ = ["FEW", "Prepared", "forward", "renew", "suits"]
 
 
 def suits(params: Params, config: Config) -> bool:
@@ -52,14 +52,15 @@ def forward(
     cache: KVCache,
     token_type_ids: Array | None = None,
     last_only: bool = False,
+    prepared: Prepared | None = None,
 ) -> Array:
     """The logits after each of the T new positions, (B, T) ids → (B, T, V), or (B, 1, V) with `last_only`.
 
-    As `model.forward`; B · T is at most `FEW`.
+    As `model.forward.forward`; B · T is at most `FEW`. What is `prepared` for another call is prepared anew.
     """
-    ready = cache.ready
-    if ready is None or ready.params is not params or ready.k is not cache.k or ready.shape != ids.shape:
-        ready = cache.ready = prepare(params, config, cache, *ids.shape)
+    ready = prepared if prepared is not None and prepared.fits(params, cache, ids.shape) else None
+    if ready is None:
+        ready = prepare(params, config, cache, *ids.shape)
     logits = np.empty((len(ids), 1 if last_only else ids.shape[1], config.vocab_size), np.float32)
     kinds = NO_TYPES if token_type_ids is None else np.ascontiguousarray(token_type_ids)
     ids = np.ascontiguousarray(ids)
@@ -67,10 +68,11 @@ def forward(
     return logits
 
 
-class Ready(NamedTuple):
+class Prepared(NamedTuple):
     """What `forward` calls for these parameters, a cache with these keys, and ids of this shape, and what with.
 
-    The tables tell where arrays lie, so the `arrays` are held on to here.
+    The tables tell where arrays lie, so the `arrays` are held on to here: it serves in this process only, and no copy
+    of the cache.
     """
 
     params: Params
@@ -80,13 +82,27 @@ class Ready(NamedTuple):
     tables: tuple[Array, Array]
     arrays: Any
 
+    def fits(self, params: Params, cache: KVCache, shape: tuple[int, ...]) -> bool:
+        """Whether it was made for these."""
+        return self.params is params and self.k is cache.k and self.shape == shape
 
-def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> Ready:
-    """The compiled step and its arguments, but for those that every step has anew.
 
-    Made once and kept in the cache: between two steps Python finds nothing of its own in the processor's cache, which
-    the weights have just gone through, and every array that it looks up meanwhile costs a visit to memory.
+def renew(
+    params: Params, config: Config, cache: KVCache, shape: tuple[int, int], before: Prepared | None
+) -> Prepared | None:
+    """What serves for ids of this shape: what there was `before`, or made now; that too where `forward` isn't for them.
+
+    It is kept from one step of decoding to the next: between two steps Python finds nothing of its own in the
+    processor's cache, which the weights have just gone through, and every array that it looks up meanwhile costs a
+    visit to memory.
     """
+    if shape[0] * shape[1] > FEW or (before is not None and before.fits(params, cache, shape)):
+        return before
+    return prepare(params, config, cache, *shape)
+
+
+def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> Prepared:
+    """The compiled step and its arguments, but for those that every step has anew."""
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
     x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
@@ -103,7 +119,7 @@ def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> R
         *working,
     )
     run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head(params)[0].dtype.char)
-    return Ready(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
+    return Prepared(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
 
 
 def arrays(p: Block) -> tuple[Array, ...]:

@@ -7,7 +7,6 @@ dropped or shortened without the others noticing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -22,8 +21,7 @@ class KVCache:
 
     Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; what was never used
     before, the operating system hands out only as it is written. ``shared`` is (B, B): how many first positions two
-    rows are known to have in common, so that a row that becomes another's copy takes over only what differs. ``ready``
-    is what `step` has prepared for this cache, kept from one step of decoding to the next.
+    rows are known to have in common, so that a row that becomes another's copy takes over only what differs.
     """
 
     def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
@@ -35,11 +33,6 @@ class KVCache:
         self.v = zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
         self.shared = np.zeros((rows, rows), np.int64)
-        self.ready: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy or another process gets: all but what is `ready`, which holds addresses of this one's memory."""
-        return self.__dict__ | {"ready": None}
 
     @property
     def rows(self) -> int:
@@ -77,7 +70,7 @@ class KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
         view = object.__new__(KVCache)
         view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
-        view.lengths, view.shared, view.ready = self.lengths[row : row + 1], np.zeros((1, 1), np.int64), None
+        view.lengths, view.shared = self.lengths[row : row + 1], np.zeros((1, 1), np.int64)
         return view
 
     def reorder(self, rows: Sequence[int] | Array) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from ..text.scoring import losses
 from . import official
 from .checks import Check, numbers, rounding
 from .ties import judge
+
+if TYPE_CHECKING:
+    from ..torch_reference import TorchReference
 
 Array = np.ndarray
 PROMPTS = ("Once upon a time", "The capital of France is", "In the morning the old man went down to the sea, and")
@@ -101,18 +104,23 @@ def ids_of(model: GPT2, prompts: Sequence[str | Sequence[int]]) -> list[list[int
     return [random.integers(0, V, min(length, model.config.n_positions)).tolist() for length in (4, 9, 20)]
 
 
-def tokenizer(ours: GPT2, theirs: Any, texts: Sequence[str]) -> Check:
+def reference(model: GPT2) -> TorchReference:
+    """What computes a model that `on_torch` made."""
+    return cast("TorchReference", model.implementation)
+
+
+def tokenizer(ours: GPT2, theirs: GPT2, texts: Sequence[str]) -> Check:
     """Our ids against transformers' tokenizer of the same folder."""
     for text in texts:
-        mine, their = ours.tokenizer.encode(text), theirs.transformers_ids(text)
+        mine, their = ours.tokenizer.encode(text), reference(theirs).transformers_ids(text)
         if mine != their:
             return Check("tokenizer ids", "mismatch", where=repr(text[:40]), note=f"{mine} against {their}")
     return Check("tokenizer ids", "same", note=f"{sum(len(text) for text in texts)} characters")
 
 
-def ends(ours: GPT2, theirs: Any) -> Check:
+def ends(ours: GPT2, theirs: GPT2) -> Check:
     """Which ids end a text, ours against transformers'."""
-    mine, their = sorted(ours.eos_token_ids), sorted(theirs.transformers_eos)
+    mine, their = sorted(ours.eos_token_ids), sorted(reference(theirs).transformers_eos)
     return Check("end-of-text ids", "same" if mine == their else "mismatch", note=f"{mine} against {their}")
 
 
@@ -125,22 +133,23 @@ def own(model: GPT2) -> list[Case]:
     return cases
 
 
-def forward(label: str, ours: GPT2, theirs: Any, truth: Any, exact: GPT2, ids: Array) -> Iterator[Check]:
+def forward(label: str, ours: GPT2, theirs: GPT2, truth: GPT2, exact: GPT2, ids: Array) -> Iterator[Check]:
     """Residual streams, attention patterns and logits of one prompt; the float64 path first, since it must be exact."""
-    logits, their_acts = theirs.activations(ids)
-    true_logits, true_acts = truth.activations(ids)
+    shown = ["blocks.*.resid_pre", "blocks.*.attn.pattern"]
+    logits, their_acts = theirs.run_with_cache(ids, shown)
+    true_logits, true_acts = truth.run_with_cache(ids, shown)
     gap = np.abs(exact.forward(ids) - true_logits)
     place = [int(index) for index in np.unravel_index(np.argmax(gap), gap.shape)]
     largest = float(gap.max())
     exactly = largest <= 1e-10 * max(1.0, float(np.abs(true_logits).max()))
     yield Check(f"{label}: float64 logits", "same" if exactly else "mismatch", largest, str(place))
-    _, cache = ours.run_with_cache(ids, list(their_acts))
+    _, cache = ours.run_with_cache(ids, shown)
     for name in their_acts:
         yield numbers(f"{label}: {name}", cache[name], their_acts[name], true_acts[name])
     yield numbers(f"{label}: logits", ours.forward(ids), logits, true_logits)
 
 
-def perplexity(ours: GPT2, theirs: Any, truth: Any, ids: Sequence[int]) -> Check:
+def perplexity(ours: GPT2, theirs: GPT2, truth: GPT2, ids: Sequence[int]) -> Check:
     """The loss of every token of a text."""
     row = np.array([ids])
     each = [losses(model.forward(row)[0, :-1], row[0, 1:]) for model in (ours, theirs, truth)]
@@ -149,18 +158,20 @@ def perplexity(ours: GPT2, theirs: Any, truth: Any, ids: Sequence[int]) -> Check
     return Check(**{**vars(check), "note": f"perplexity of ours, torch, float64: {values}; {len(ids)} tokens"})
 
 
-def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case: Case, seed: int, device: str) -> Check:
+def tokens(
+    name: str, ours: GPT2, theirs: GPT2, truth: GPT2, ids: list[int], case: Case, seed: int, device: str
+) -> Check:
     """The tokens of one strategy against transformers' own ``generate``."""
     most = min(case.tokens, ours.config.n_positions - len(ids))
     options = case.options | {"max_new_tokens": most}
-    expected = theirs.transformers_generate(ids, seed, **options)[0]
+    expected = reference(theirs).transformers_generate(ids, seed, **options)[0]
     eos: dict[str, Any] = {} if "generation_config" in options else {"eos_token_id": ()}
     chosen = eos | options
     settings = ours.generation_config if "generation_config" in options else {}
     if (settings | options).get("do_sample"):
         chosen |= {"seed": seed, "rng": device}
         if device == "cuda":
-            chosen["cuda_multiprocessors"] = theirs.multiprocessors
+            chosen["cuda_multiprocessors"] = reference(theirs).multiprocessors
 
     def ours_on(model: GPT2) -> list[int]:
         found: list[int] = model.generate(ids, **chosen).ids
@@ -170,13 +181,13 @@ def tokens(name: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], case:
 
 
 def notebook(
-    label: str, ours: GPT2, theirs: Any, truth: Any, ids: list[int], seed: int, device: str
+    label: str, ours: GPT2, theirs: GPT2, truth: GPT2, ids: list[int], seed: int, device: str
 ) -> Iterator[Check]:
     """The notebook's algorithms, ours on the cache against torch's without one."""
     length = min(60, ours.config.n_positions - len(ids))
 
     def stream() -> Any:
-        return CPU(seed) if device == "cpu" else CUDA(seed, theirs.multiprocessors)
+        return CPU(seed) if device == "cpu" else CUDA(seed, reference(theirs).multiprocessors or 0)
 
     strategies: dict[str, tuple[Callable[[], plain.Choice], dict[str, float]]] = {
         "greedy": (lambda: plain.greedy, {}),
@@ -188,10 +199,10 @@ def notebook(
         def decode(model: GPT2, choose: Callable[[], plain.Choice] = choose) -> list[int]:
             return plain.decode(model.start(), ids, length, choose(), None)
 
-        expected = theirs.notebook(name, ids, length, seed, **settings)
+        expected = reference(theirs).notebook(name, ids, length, seed, **settings)
         yield judge(f"notebook's {name}, {label}", ours, theirs, truth, ids, decode, expected)
     length = min(20, length)
-    expected = theirs.notebook("beam search", ids, length, seed, num_beams=3)
+    expected = reference(theirs).notebook("beam search", ids, length, seed, num_beams=3)
     yield judge(
         f"notebook's beam search, {label}",
         ours,

@@ -1,35 +1,34 @@
-"""A model to call and sessions to decode with: the one place where an implementation is chosen."""
+"""A model to call: frozen parameters, their configuration, and every kind of run."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..model import forward as model
-from ..model import ops, overflow
+from ..model import overflow
 from ..model.activations import ActivationCache
-from ..model.cache import KVCache
 from ..model.config import Config
 from ..model.edits import AnyEdit, edits
-from ..model.ids import check_vocabulary
+from ..model.ids import check_ids, check_vocabulary
 from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Tap, both, no_tap, select
 from ..weights import hub
-from ..weights import load as weights
+from ..weights.load import load
+from .implementation import BACKENDS as BACKENDS
+from .implementation import AnyCache, Implementation, NumPy
 from .rows import Session
 
 if TYPE_CHECKING:
+    from ..engine.decode_step import Prepared
     from ..gradients import GradientRun, Metric
 
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
 
-BACKENDS = ("numba", "numpy")
 DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
 
 
@@ -37,13 +36,21 @@ class Model:
     """Frozen parameters, their configuration, and how to run them.
 
     `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path: `ops`, in the pieces of
-    `threaded`). What observes a run takes the readable path either way.
+    `threaded`). A run with taps takes the readable path either way. An `implementation` that is passed computes the
+    numbers instead: `torch_reference` has one.
     """
 
-    def __init__(self, params: Params, config: Config, *, folder: Path | None = None, backend: str = "numba") -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.params, self.config, self.folder, self.backend = params, config, folder, backend
+    def __init__(
+        self,
+        params: Params,
+        config: Config,
+        *,
+        folder: Path | None = None,
+        backend: str = "numba",
+        implementation: Implementation | None = None,
+    ) -> None:
+        self.params, self.config, self.folder = params, config, folder
+        self.implementation = NumPy(params, config, backend) if implementation is None else implementation
         self.tap: Tap = no_tap
         self.origin: Origin | None = None
 
@@ -60,13 +67,13 @@ class Model:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
         folder = hub.locate(name)
         config = Config.from_file(folder / "config.json")
-        params = weights.load(folder, config, to_convert=dtype not in ("float32", "float64"))
+        params = load(folder, config, to_convert=dtype not in ("float32", "float64"))
         if dtype == "float64":
             params = map_arrays(params, lambda array: array.astype(np.float64))
         elif dtype != "float32":
-            from ..weights import quantize
+            from ..weights.quantize import quantize
 
-            params = quantize.quantize(params, dtype)
+            params = quantize(params, dtype)
         loaded = cls(params, config, folder=folder, backend=backend)
         named = name if name is None or folder != Path(name).expanduser() else folder.absolute()
         loaded.origin = Origin(named, dtype, params)
@@ -86,6 +93,11 @@ class Model:
             raise TypeError(f"this model can't be pickled: {why}; make it in the process that uses it")
         return _load_again, (type(self), self.origin.name, self.origin.dtype, self.backend)
 
+    @property
+    def backend(self) -> str:
+        """What computes: "numba", "numpy", or "torch" where the reference does."""
+        return self.implementation.backend
+
     def __copy__(self: AnyModel) -> AnyModel:
         """The same model as another object; parameters are frozen, so nothing needs to be copied."""
         copied = object.__new__(type(self))
@@ -98,7 +110,7 @@ class Model:
     @property
     def dtype(self) -> np.dtype:
         """What activations and logits are computed in: float32, or float64 for the oracle."""
-        return self.params.ln_f.weight.dtype
+        return self.implementation.dtype
 
     def __call__(self, ids: Any, *, token_type_ids: Any = None) -> Array:
         """The logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
@@ -116,74 +128,48 @@ class Model:
         self,
         ids: Array,
         *,
-        cache: KVCache | None = None,
+        cache: AnyCache = None,
         tap: Tap = no_tap,
         token_type_ids: Array | None = None,
         last_only: bool = False,
+        prepared: Prepared | None = None,
     ) -> Array:
-        """`model.forward` in the implementation that suits the call; see there. ``ValueError`` for ids outside the
+        """`model.forward.forward` by this model's implementation; see there. ``ValueError`` for ids outside the
         vocabulary.
+
+        `cache` is one of `new_cache`, and `prepared` what `prepare` gave for it.
         """
         check_vocabulary(ids, self.config)
-        tap = both(self.tap, tap)
-        if tap is no_tap and cache is not None and self._step is not None and ids.size <= self._step.FEW:
-            return self._step.forward(
-                self._laid_out, self.config, ids, cache=cache, token_type_ids=token_type_ids, last_only=last_only
-            )
-        operations, params = self._means(tap)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check_logits`
-            return model.forward(
-                params,
-                self.config,
-                ids,
-                cache=cache,
-                ops=operations,
-                tap=tap,
-                token_type_ids=token_type_ids,
-                last_only=last_only,
-            )
+        return self.implementation.forward(
+            ids,
+            cache=cache,
+            tap=both(self.tap, tap),
+            token_type_ids=token_type_ids,
+            last_only=last_only,
+            prepared=prepared,
+        )
 
-    def check_logits(
-        self, logits: Array, ids: Array, *, cache: KVCache | None = None, tap: Tap = no_tap, again: bool = True
-    ) -> None:
+    def new_cache(self, rows: int, capacity: int) -> AnyCache:
+        """An empty cache for so many rows of so many positions, such as `KVCache`."""
+        return self.implementation.new_cache(rows, capacity)
+
+    def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
+        """What `forward` needs anew only when a cache or the shape of the ids changes; None where it needs nothing."""
+        return self.implementation.prepare(cache, shape, before) if self.tap is no_tap else None
+
+    def check_logits(self, logits: Array, ids: Array, *, cache: AnyCache = None, tap: Tap = no_tap) -> None:
         """``ValueError`` where logits are not finite: it names the layer whose activations overflow.
 
-        Only then is the forward pass of `ids` run `again`, observed; a `cache` that holds them is left as it was.
+        Only then is the forward pass of `ids` run again, with a tap; a `cache` that holds them is left as it was.
         """
         if overflow.sound(logits, both(self.tap, tap)):
             return
         watch = overflow.Watch()
-        if again:
+        if self.implementation.observable:
             if cache is not None:
                 cache.rewind(ids.shape[1])
             self.forward(ids, cache=cache, tap=both(tap, watch))
         raise ValueError(overflow.message(watch.first, self.dtype))
-
-    @cached_property
-    def _step(self) -> Any:
-        """`step`, or None where `model.forward` must do all."""
-        if self.backend != "numba":
-            return None
-        from ..engine import decode_step as step
-
-        return step if step.suits(self._laid_out, self.config) else None
-
-    @cached_property
-    def _laid_out(self) -> Params:
-        """The parameters as the kernels read them; copied when first needed, and never where all runs are observed."""
-        from ..engine import layout
-
-        return layout.outputs_down(self.params)
-
-    def _means(self, tap: Tap) -> tuple[Any, Params]:
-        """The operations that a run takes, and the parameters as they read them."""
-        if tap is not no_tap or self.backend == "numpy":
-            from ..engine import threaded
-
-            return threaded, self.params
-        from ..engine import kernels
-
-        return kernels, self._laid_out
 
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
         """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""
@@ -267,6 +253,8 @@ class Model:
 
         ``ValueError`` names the first tensor of another shape. ``lm_head`` may be untied.
         """
+        if self.backend not in BACKENDS:
+            raise ValueError(f"other parameters are for the backends {', '.join(BACKENDS)}, got {self.backend}")
         check_shapes(params, self.config)
         altered = type(self)(params, self.config, folder=self.folder, backend=self.backend)
         altered.tap = self.tap
@@ -274,17 +262,11 @@ class Model:
 
     def unembed(self, x: Array) -> Array:
         """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
-        return ops.unembed(x, self.params.lm_head)
+        return self.implementation.unembed(x)
 
     def check_ids(self, ids: Any) -> Array:
         """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""
-        array = np.asarray(ids)
-        if array.ndim not in (1, 2) or array.size == 0 or not np.issubdtype(array.dtype, np.integer):
-            raise ValueError(f"ids must be whole numbers in one or two dimensions, got {array.dtype} {array.shape}")
-        check_vocabulary(array, self.config)
-        if array.shape[-1] > self.config.n_positions:
-            raise ValueError(f"the model has {self.config.n_positions} positions, got {array.shape[-1]} ids")
-        return np.atleast_2d(array).astype(np.int64, copy=False)
+        return check_ids(ids, self.config)
 
 
 class Origin(NamedTuple):

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from ..model import overflow
-from ..model.cache import KVCache
 from ..model.config import Config
 from ..model.ids import check_vocabulary
 from ..model.taps import Recording, Tap, both, no_tap
+from .implementation import AnyCache
+
+if TYPE_CHECKING:
+    from ..engine.decode_step import Prepared
 
 Array = np.ndarray
 INT64 = np.dtype(np.int64)
 
 
 class Runs(Protocol):
-    """What a session needs of a model: its forward pass, and the check of what comes out."""
+    """What a session needs of a model: its forward pass and its cache, and the check of what comes out."""
 
     config: Config
 
@@ -27,19 +30,28 @@ class Runs(Protocol):
         """What its logits are computed in."""
         ...
 
+    def new_cache(self, rows: int, capacity: int) -> AnyCache:
+        """Memory for so many rows of so many positions."""
+        ...
+
+    def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
+        """What `forward` takes as `prepared`, kept from one step to the next."""
+        ...
+
     def forward(
         self,
         ids: Array,
         *,
-        cache: Any = None,
+        cache: AnyCache = None,
         tap: Tap = no_tap,
         token_type_ids: Array | None = None,
         last_only: bool = False,
+        prepared: Prepared | None = None,
     ) -> Array:
         """The logits after (B, T) ids, which continue what the cache holds."""
         ...
 
-    def check_logits(self, logits: Array, ids: Array, *, cache: Any = None, tap: Tap = no_tap) -> None:
+    def check_logits(self, logits: Array, ids: Array, *, cache: AnyCache = None, tap: Tap = no_tap) -> None:
         """``ValueError`` where logits are not finite."""
         ...
 
@@ -56,7 +68,12 @@ class Session:
 
     def __init__(self, model: Runs, capacity: int, tap: Tap = no_tap) -> None:
         self.model, self.capacity, self.tap = model, capacity, tap
-        self.cache: KVCache | None = None
+        self.cache: AnyCache = None  # made when the first ids say how many rows there are
+        self.prepared: Prepared | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """What a copy or another process gets: all but what is prepared, which knows where this one's arrays lie."""
+        return self.__dict__ | {"prepared": None}
 
     def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
         """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
@@ -109,18 +126,20 @@ class Session:
     def _advance(self, ids: Sequence[Sequence[int]] | Array, last_only: bool, watch: Tap = no_tap) -> list[Array]:
         tap, found = both(self.tap, watch), []
         for part, cache in self._parts(ids):
-            logits = self.model.forward(part, cache=cache, tap=tap, last_only=last_only)
+            if tap is no_tap:
+                self.prepared = self.model.prepare(cache, part.shape, self.prepared)
+            logits = self.model.forward(part, cache=cache, tap=tap, last_only=last_only, prepared=self.prepared)
             self.model.check_logits(logits, part, cache=cache, tap=self.tap)
             found.append(logits)
         return found
 
-    def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, KVCache]]:
+    def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, AnyCache]]:
         """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
 
         ``ValueError``, before any of them is run, for ids that are not in the vocabulary or find no room.
         """
         if self.cache is None:
-            self.cache = KVCache(self.model.config, len(ids), self.capacity, self.model.dtype)
+            self.cache = self.model.new_cache(len(ids), self.capacity)
         if isinstance(ids, np.ndarray) and ids.dtype is INT64:
             parts = [(ids, self.cache)]
         else:

@@ -128,12 +128,6 @@ def rank(
     return sorted(ranked, key=lambda one: -one.by(by))
 
 
-def common(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows begin with alike."""
-    shortest = min(map(len, rows))
-    return next((place for place in range(shortest) if len({row[place] for row in rows}) > 1), shortest)
-
-
 def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
     return np.array([-log_softmax(row.astype(np.float64))[token] for row, token in zip(logits, ids, strict=True)])

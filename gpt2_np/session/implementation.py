@@ -1,0 +1,144 @@
+"""The one place where an implementation is chosen: compiled kernels, the readable path, or what a caller passes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..model import ops
+from ..model.cache import KVCache
+from ..model.config import Config
+from ..model.forward import forward
+from ..model.params import Params
+from ..model.taps import Tap, no_tap
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ..engine.decode_step import Prepared
+
+Array = np.ndarray
+AnyCache = Any  # what `Implementation.new_cache` made, which that implementation alone looks into
+
+BACKENDS = ("numba", "numpy")
+
+
+class Implementation(Protocol):
+    """What a `Model` asks of whatever computes its numbers."""
+
+    backend: str
+    observable: bool  # whether every named activation can be watched and edited
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What activations and logits are computed in."""
+        ...
+
+    def new_cache(self, rows: int, capacity: int) -> AnyCache:
+        """Memory for so many rows of so many positions: what `KVCache` offers, as far as `Session` uses it."""
+        ...
+
+    def forward(
+        self,
+        ids: Array,
+        *,
+        cache: AnyCache = None,
+        tap: Tap = no_tap,
+        token_type_ids: Array | None = None,
+        last_only: bool = False,
+        prepared: Prepared | None = None,
+    ) -> Array:
+        """As `model.forward.forward`: the logits after (B, T) ids, which continue what the cache holds."""
+        ...
+
+    def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
+        """What `forward` takes as `prepared` for ids of this shape: what there was `before`, where it still serves."""
+        ...
+
+    def unembed(self, x: Array) -> Array:
+        """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
+        ...
+
+
+class NumPy:
+    """Our own: `model.forward` with `engine.kernels`, or with `engine.threaded`, and one step in one compiled call.
+
+    `backend` is "numba" or "numpy". A run with taps takes the readable path either way.
+    """
+
+    observable = True
+
+    def __init__(self, params: Params, config: Config, backend: str) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+        self.params, self.config, self.backend = params, config, backend
+
+    @property
+    def dtype(self) -> np.dtype:
+        """float32, or float64 for the oracle."""
+        return self.params.ln_f.weight.dtype
+
+    def new_cache(self, rows: int, capacity: int) -> KVCache:
+        """An empty `KVCache`."""
+        return KVCache(self.config, rows, capacity, self.dtype)
+
+    def forward(
+        self,
+        ids: Array,
+        *,
+        cache: KVCache | None = None,
+        tap: Tap = no_tap,
+        token_type_ids: Array | None = None,
+        last_only: bool = False,
+        prepared: Prepared | None = None,
+    ) -> Array:
+        """See `Implementation.forward`."""
+        asked: dict[str, Any] = {"cache": cache, "token_type_ids": token_type_ids, "last_only": last_only}
+        if tap is no_tap and cache is not None and self.step_suits:
+            from ..engine import decode_step
+
+            if ids.size <= decode_step.FEW:
+                return decode_step.forward(self.transposed, self.config, ids, prepared=prepared, **asked)
+        operations, params = self.operations(tap)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `Model.check_logits`
+            return forward(params, self.config, ids, ops=operations, tap=tap, **asked)
+
+    def prepare(self, cache: KVCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
+        """See `Implementation.prepare`."""
+        if not self.step_suits:
+            return None
+        from ..engine import decode_step
+
+        return decode_step.renew(self.transposed, self.config, cache, shape, before)
+
+    def unembed(self, x: Array) -> Array:
+        """See `Implementation.unembed`."""
+        return ops.unembed(x, self.params.lm_head)
+
+    def operations(self, tap: Tap) -> tuple[ModuleType, Params]:
+        """The operations that a run takes, and the parameters as they read them."""
+        if tap is not no_tap or self.backend == "numpy":
+            from ..engine import threaded
+
+            return threaded, self.params
+        from ..engine import kernels
+
+        return kernels, self.transposed
+
+    @cached_property
+    def step_suits(self) -> bool:
+        """Whether few positions of this model can go through in one compiled call."""
+        if self.backend != "numba":
+            return False
+        from ..engine import decode_step
+
+        return decode_step.suits(self.transposed, self.config)
+
+    @cached_property
+    def transposed(self) -> Params:
+        """The parameters as the kernels read them; copied when first needed, and never where all runs have taps."""
+        from ..engine import layout
+
+        return layout.outputs_down(self.params)

@@ -1,0 +1,50 @@
+"""What is scored behind a prompt: where two texts part in ids, and how many bytes a continuation has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..model.ids import check_vocabulary, whole_numbers
+from .requests import Prompt, Reader
+
+
+def continuations(reader: Reader, prompt: Prompt, texts: Sequence[Prompt]) -> tuple[list[int], list[list[int]]]:
+    """The ids that some texts have in common with the prompt before them, and what follows in each.
+
+    Texts are tokenized together with the prompt, as one text; ids are taken as they are.
+    """
+    if isinstance(prompt, str) and all(isinstance(text, str) for text in texts):
+        encode = reader.tokenizer().encode
+        alone = encode(prompt)
+        whole = [encode(prompt + text) for text in texts if isinstance(text, str)]
+        shared = common([alone, *whole])
+    else:
+        alone = ids_of(reader, prompt)
+        whole = [[*alone, *ids_of(reader, text, add_special_tokens=False)] for text in texts]
+        shared = len(alone)
+    for ids in whole:
+        check_vocabulary(np.array(ids, object), reader.config)
+    return (whole[0][:shared] or [reader.first()]), [ids[shared:] for ids in whole]
+
+
+def ids_of(reader: Reader, text: Prompt, *, add_special_tokens: bool = True) -> list[int]:
+    """A text's ids, or ids as Python's whole numbers."""
+    if isinstance(text, str):
+        return reader.tokenizer().encode(text, add_special_tokens=add_special_tokens)
+    return whole_numbers(text)
+
+
+def common(rows: Sequence[Sequence[int]]) -> int:
+    """How many ids all rows begin with alike."""
+    shortest = min(map(len, rows))
+    return next((place for place in range(shortest) if len({row[place] for row in rows}) > 1), shortest)
+
+
+def bytes_of(text: Prompt, ids: Sequence[int], tokenizer: Any) -> int:
+    """How many bytes of text a continuation stands for; 0 for ids where there is no tokenizer."""
+    if isinstance(text, str):
+        return len(text.encode())
+    return 0 if tokenizer is None else sum(len(tokenizer.bytes_of(token)) for token in ids)

@@ -1,0 +1,152 @@
+"""From what callers say to what decoders take: prompts become ids, texts among options too, settings are filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from decoders import Options
+from decoders.methods import option
+
+from ..model.config import Config
+from ..model.ids import check_ids, whole_numbers
+from . import constraints, dry_breakers, generation_config
+from .stopping import stop_strings
+from .tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from decoders.methods import Names
+
+    class Request(Names, total=False):
+        """The options of `GPT2.generate` by name: those of `decoders.Options`, and what is said in text."""
+
+        stop_strings: str | Sequence[str] | None
+        stopping_criteria: Criterion | Sequence[Criterion] | None
+        generation_config: bool
+        regex: str | None
+        json_schema: str | bool | Mapping[str, Any] | None
+        choice: Sequence[str] | None
+        grammar: str | None
+
+
+Prompt = str | Sequence[int]
+Criterion = Callable[[Sequence[int], Sequence[int]], bool]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What it takes to read a request for one model: its configuration and settings, and how to get the rest.
+
+    `tokenizer` and `vocabulary` are called only where a request holds text, or a constraint on it. `start` makes a
+    stepper of the model, for guidance. `assistant` makes one of the model that ``assistant_model`` names or is.
+    """
+
+    config: Config
+    settings: Mapping[str, Any]
+    tokenizer: Callable[[], Tokenizer]
+    vocabulary: Callable[[], constraints.Vocabulary]
+    start: Callable[[], Any]
+    assistant: Callable[[Any], Any]
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """Every id that ends a text unless ``eos_token_id`` is given."""
+        return generation_config.ends(self.settings, self.config.vocab_size)
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
+        ids = self.tokenizer().encode(prompt) if isinstance(prompt, str) else whole_numbers(prompt)
+        if not ids:
+            return [self.first()]
+        if len(ids) > self.config.n_positions:
+            raise ValueError(
+                f"the prompt must have at most {self.config.n_positions} tokens, the model's context, got {len(ids)}"
+            )
+        check_ids(ids, self.config)
+        return ids
+
+    def first(self) -> int:
+        """The id that an empty prompt starts from. ``ValueError`` where the model has none."""
+        start = generation_config.start(self.settings, self.config)
+        if start is None:
+            raise ValueError("an empty prompt needs a model with a bos_token_id or eos_token_id to start from")
+        if not 0 <= start < self.config.vocab_size:
+            rule = f"bos_token_id must be between 0 and {self.config.vocab_size - 1} for an empty prompt to start from"
+            raise ValueError(f"{rule}, got {start}")
+        return start
+
+    def options(self, names: Mapping[str, Any], longest: int = 0) -> tuple[tuple[str, ...], Options]:
+        """(stop strings, checked options), the model's own end-of-text filled in where none was named.
+
+        `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
+        """
+        asked = generation_config.asked(self.settings, dict(names), longest)
+        strings = stop_strings(asked.pop("stop_strings", None))
+        self.encode_texts(asked)
+        automaton = constraints.from_options(asked, self.vocabulary)
+        if automaton is not None:
+            asked["constraint"] = automaton
+        if "eos_token_id" not in asked:
+            asked["eos_token_id"] = self.eos_token_ids or None
+        pad = self.settings.get("pad_token_id")
+        if "pad_token_id" not in asked and pad is not None and 0 <= pad < self.config.vocab_size:
+            asked["pad_token_id"] = pad
+        options = Options.from_names(asked)
+        options.check_vocabulary(self.config.vocab_size)
+        return strings, options
+
+    def encode_texts(self, names: dict[str, Any]) -> None:
+        """What may be given as text, as ids, in place; and what guidance, assistance and DRY need and weren't given."""
+        words = names.get("force_words_ids")
+        if isinstance(words, (list, tuple)):
+            names["force_words_ids"] = [self.phrase(one) for one in words]
+        if names.get("guidance_scale") is not None:
+            names.setdefault("unconditional", self.start)
+        if names.get("assistant_model") is not None:
+            names["assistant_model"] = self.assistant(names["assistant_model"])
+        negative = names.get("negative_prompt_ids")
+        if isinstance(negative, str):
+            names["negative_prompt_ids"] = self.prompt(negative)
+        elif isinstance(negative, (list, tuple)):
+            names["negative_prompt_ids"] = [self.prompt(one) if isinstance(one, str) else one for one in negative]
+        multiplier, given = names.get("dry_multiplier"), names.get("dry_sequence_breakers")
+        dry = multiplier is not None and not option("dry_multiplier").means_off(multiplier)
+        if dry and (given is None or isinstance(given, (list, tuple))):
+            names["dry_sequence_breakers"] = self.breakers(dry_breakers.DEFAULT if given is None else given) or None
+
+    def breakers(self, given: Sequence[Any]) -> list[Any]:
+        """DRY's sequence breakers, those given as text as the sequences of ids that spell them."""
+        texts = [one for one in given if isinstance(one, str)]
+        others = [one for one in given if not isinstance(one, str)]
+        return [*others, *(dry_breakers.breakers(self.tokenizer(), texts) if texts else ())]
+
+    def phrase(self, words: Any) -> Any:
+        """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
+        if isinstance(words, str):
+            return self.tokenizer().encode(words, add_special_tokens=False)
+        if isinstance(words, (list, tuple)):
+            return [self.phrase(one) if isinstance(one, str) else one for one in words]
+        return words
+
+
+def is_batch(prompt: Any) -> bool:
+    """Whether a prompt is several: a list that holds texts or lists rather than ids."""
+    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
+
+
+def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -> int:
+    """How many positions the longest of these texts may come to have."""
+    return min(context, max((len(prompt) + options.most(len(prompt)) for prompt in prompts), default=1))
+
+
+def check_assistant(theirs: int, ours: int) -> None:
+    """``ValueError`` where a draft model's vocabulary has another size."""
+    if ours != theirs:
+        raise ValueError(f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}")
+
+
+NAMED = (str, Path)  # what names a model that is to be loaded
