@@ -15,7 +15,8 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_np import GPT2
 from gpt2_np.cli import cli
-from gpt2_np.text.scoring import common, nll
+from gpt2_np.text.continuations import common
+from gpt2_np.text.scoring import nll
 from gpt2_np.weights import hub
 
 PROMPT, CHOICES = "The king sat on his", [" throne", " horse", " hat and wept bitterly", " the"]

@@ -21,13 +21,14 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Option(NamedTuple):
     """One option: its kind, default, range and help.
 
-    ``default`` None means that it isn't given; ``otherwise`` is then the value that its method uses. ``within`` is a
-    range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be given
-    too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are values by
-    which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values that can't be
-    what to do instead. ``in_text`` is how a type checker writes the values where text may stand for ids, because
-    whoever calls has a tokenizer. On the command line it is listed under ``group`` (none: it has no flag), as ``flag`` (its own
-    name unless told), which may be ``repeatable``, with ``metavar`` in the place of a value.
+    ``default`` None means that it isn't given; ``otherwise`` is then the value that its method uses. ``within`` is
+    a range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be
+    given too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are
+    values by which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values
+    that can't be what to do instead. ``in_text`` is how a type checker writes the values where text may stand for
+    ids, because whoever calls has a tokenizer. On the command line it is listed under ``group`` (none: it has no
+    flag), as ``flag`` (its own name unless told), which may be ``repeatable``, with ``metavar`` in the place of a
+    value.
     """
 
     name: str
