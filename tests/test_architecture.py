@@ -64,6 +64,15 @@ def test_imports_go_one_way(path: Path) -> None:
             assert LEVEL[parts[1]] <= LEVEL[here], f"{here} imports {parts[1]}"
 
 
+def test_every_folder_says_what_its_files_are() -> None:
+    for face in (ROOT / "gpt2_np").glob("*/__init__.py"):
+        told = face.read_text(encoding="utf-8").split('"""')[1]
+        assert len(told.splitlines()) > 2 or face.parent.name in {"parity", "cli"}, face
+        if face.parent.name in {"system", "model", "weights", "engine", "session", "text"}:
+            for path in face.parent.glob("[a-z]*.py"):
+                assert path.stem.split("_")[0] in told, f"{face} doesn't say what {path.name} is"
+
+
 def whole_graph(package: str) -> Graph:
     """The import graph of a package, with what `methods` loads by its lists."""
     graph = import_graph(ROOT, package)
