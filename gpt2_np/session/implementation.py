@@ -95,23 +95,34 @@ class NumPy:
         prepared: Prepared | None = None,
     ) -> Array:
         """See `Implementation.forward`."""
-        asked: dict[str, Any] = {"cache": cache, "token_type_ids": token_type_ids, "last_only": last_only}
-        if tap is no_tap and cache is not None and self.step_suits:
-            from ..engine import decode_step
-
-            if ids.size <= decode_step.FEW:
-                return decode_step.forward(self.transposed, self.config, ids, prepared=prepared, **asked)
+        if tap is no_tap and cache is not None and self.step is not None and ids.size <= self.step.FEW:
+            return self.step.forward(
+                self.transposed,
+                self.config,
+                ids,
+                cache=cache,
+                token_type_ids=token_type_ids,
+                last_only=last_only,
+                prepared=prepared,
+            )
         operations, params = self.operations(tap)
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `Model.check_logits`
-            return forward(params, self.config, ids, ops=operations, tap=tap, **asked)
+            return forward(
+                params,
+                self.config,
+                ids,
+                cache=cache,
+                ops=operations,
+                tap=tap,
+                token_type_ids=token_type_ids,
+                last_only=last_only,
+            )
 
     def prepare(self, cache: KVCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
         """See `Implementation.prepare`."""
-        if not self.step_suits:
+        if self.step is None:
             return None
-        from ..engine import decode_step
-
-        return decode_step.renew(self.transposed, self.config, cache, shape, before)
+        return self.step.renew(self.transposed, self.config, cache, shape, before)
 
     def unembed(self, x: Array) -> Array:
         """See `Implementation.unembed`."""
@@ -128,13 +139,13 @@ class NumPy:
         return kernels, self.transposed
 
     @cached_property
-    def step_suits(self) -> bool:
-        """Whether few positions of this model can go through in one compiled call."""
+    def step(self) -> Any:
+        """`engine.decode_step`, where few positions of this model can go through in one compiled call; else None."""
         if self.backend != "numba":
-            return False
+            return None
         from ..engine import decode_step
 
-        return decode_step.suits(self.transposed, self.config)
+        return decode_step if decode_step.suits(self.transposed, self.config) else None
 
     @cached_property
     def transposed(self) -> Params:
