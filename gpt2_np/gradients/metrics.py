@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..engine.threaded import in_pieces
+from ..model.arrays import Array
+from ..model.ops import log_softmax
 from ..system.memory import empty
 
-Array = np.ndarray
 Token = int | str | Sequence[int] | Sequence[str] | Array  # one for all rows, or one a row
 Position = int | Sequence[int] | Array
 There = tuple[Array, Array]  # rows and positions, both (B,)
@@ -274,13 +275,6 @@ def checked(metric: Any) -> Any:
         if not callable(getattr(metric, name, None)):
             raise ValueError(f"a metric needs a method {what}; {type(metric).__name__} has no .{name}")
     return metric
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities (nats, float64) along the last axis."""
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
 def _of_row(value: Any, row: int) -> Any:

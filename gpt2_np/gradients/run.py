@@ -14,6 +14,7 @@ from ..model.edits import AnyEdit, edits
 from ..model.forward import forward
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Tap, both, no_tap, select
+from ..weights.quantize import Matrix
 from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward
@@ -188,9 +189,10 @@ def check_weights(model: Any, parameters: bool) -> None:
     if not parameters:
         return
     first = matrices(model.params.h[0])[0].weight
-    if not isinstance(first, np.ndarray):
-        kind = {"H": "bfloat16", "b": "int8", "B": "int4"}[first.codes.dtype.char]
+    if isinstance(first, Matrix):
         raise ValueError(
-            f"parameters=True needs weights in float32 or float64, got {kind}, which has no gradient: "
+            f"parameters=True needs weights in float32 or float64, got {first.precision}, which has no gradient: "
             "load the model in float32, or ask for gradients of activations"
         )
+    if not isinstance(first, np.ndarray):
+        raise ValueError("parameters=True needs adapters to be merged: with_adapters(model, adapters, merge=True)")

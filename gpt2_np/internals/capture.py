@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..model.params import flatten
+from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
 from ..system.files import read_json, write_whole
@@ -111,7 +111,7 @@ def fingerprint(model: Model) -> str:
     digest = hashlib.sha256(repr(model.config).encode())
     for name, array in flatten(model.params):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(np.asarray(array)).tobytes())
+        digest.update(np.ascontiguousarray(as_array(array)).tobytes())
     return digest.hexdigest()[:32]
 
 

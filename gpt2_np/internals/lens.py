@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..gradients.metrics import log_softmax
 from ..model import ops
 from ..model.activations import ActivationCache
+from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..gradients.metrics import log_softmax
 from ..model.activations import ActivationCache
+from ..model.ops import log_softmax
 from ..text.gpt2 import GPT2
 from .lens import Lens, logit_lens
 

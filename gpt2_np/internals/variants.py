@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..gradients.metrics import log_probability as log_probability
-from ..gradients.metrics import log_softmax
 from ..gradients.metrics import logit_difference as logit_difference
 from ..model.edits import AnyEdit, Edits, edits
+from ..model.ops import log_softmax
 from ..session.model import Model
 
 Array = np.ndarray

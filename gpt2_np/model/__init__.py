@@ -3,6 +3,7 @@
 config, config_keys   config.json and its fields
 params                the parameters, nested and named as in the checkpoint
 ops                   every operation, in plain NumPy
+operations, arrays    the types: an implementation of the operations; an array, and what stands for a matrix
 forward               the whole model, a function of parameters and ids
 cache                 keys and values of the positions already fed
 taps, edits           observing and changing activations, by TransformerLens's names

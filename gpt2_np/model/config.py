@@ -10,6 +10,7 @@ from typing import Any
 
 from ..system.files import read_object
 from .config_keys import REFUSED, refuse, unknown
+from .ops import ACTIVATIONS
 
 # Names under which other configurations of transformers know GPT-2's fields (GPT2Config.attribute_map).
 ALIASES = {
@@ -18,34 +19,6 @@ ALIASES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-
-# Every entry of transformers' ACT2FN; `prelu` and `xielu` bring learned parameters of their own.
-ACTIVATIONS = (
-    "gelu",
-    "gelu_10",
-    "gelu_fast",
-    "gelu_new",
-    "gelu_python",
-    "gelu_pytorch_tanh",
-    "gelu_python_tanh",
-    "gelu_accurate",
-    "hardswish",
-    "laplace",
-    "leaky_relu",
-    "linear",
-    "mish",
-    "quick_gelu",
-    "relu",
-    "relu2",
-    "relu6",
-    "sigmoid",
-    "silu",
-    "sqrtsoftplus",
-    "swish",
-    "tanh",
-    "prelu",
-    "xielu",
-)
 
 LARGEST = (2 - 2**-23) * 2.0**127  # float32's
 

@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..gradients.metrics import IGNORED
-from ..model.params import flatten
+from ..model import params as P
 from ..model.taps import points
 from ..system.files import read_json
 from ..text.gpt2 import GPT2
@@ -60,7 +60,7 @@ def batch(vocabulary: int, positions: int, seed: int = 0) -> tuple[Array, Array]
 def export(folder: Path, exact: GPT2) -> None:
     """Add the truths of training to a bundle, of a model in float64."""
     ids, labels = batch(exact.config.vocab_size, exact.config.n_positions)
-    names = [name for name, _ in flatten(exact.params)]
+    names = list(P.tensors(exact.params))
     order = ["loss", "rows/logits", "rows/cached"]
     order += [f"activation/{name}" for name in reversed(points(exact.config)) if not name.endswith("attn.result")]
     order += [f"parameter/{name}" for name in reversed(names)]
@@ -99,7 +99,7 @@ def tensors(
         model, [row[:length].tolist() for row, length in zip(ids, counted.sum(1), strict=True)]
     )
     found |= {f"activation/{name}": np.ascontiguousarray(run.grads[name]) for name in run.grads}
-    found |= {f"parameter/{name}": np.ascontiguousarray(x) for name, x in flatten(run.params)}
+    found |= {f"parameter/{name}": np.ascontiguousarray(x) for name, x in P.tensors(run.params).items()}
 
     settings = about["optimizer"] | {"betas": tuple(about["optimizer"]["betas"])}
     adamw, state, losses = adamw or AdamW(**settings, backend="numpy"), None, []
@@ -109,7 +109,7 @@ def tensors(
         loss, grads = gradients(model.with_params(params), parts)
         params, state = adamw.step(params, grads, state, donate=True)
         losses.append(loss)
-        norms = [float(np.linalg.norm(x.astype(np.float64).reshape(-1))) for _, x in flatten(params)]
+        norms = [float(np.linalg.norm(x.astype(np.float64).reshape(-1))) for x in P.tensors(params).values()]
         found[f"adamw/norms/{step}"] = np.array(norms)
     return found | {"adamw/losses": np.array(losses)}
 

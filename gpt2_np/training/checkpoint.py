@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..model.params import Params, assemble, flatten
+from ..model.params import Params, assemble, tensors
 from ..system.files import read_json, write_whole
 from ..weights.load import open_safetensors
 from ..weights.save import as_json, safetensors
@@ -29,7 +29,7 @@ OPTIMIZER, PROGRESS, SETTINGS = "optimizer.safetensors", "progress.json", "train
 
 def named(tree: Any) -> dict[str, Array]:
     """A nest's arrays by name: `Params` by the official names, adapters by their own."""
-    return dict(flatten(tree)) if isinstance(tree, Params) else dict(tree)
+    return tensors(tree) if isinstance(tree, Params) else dict(tree)
 
 
 def write(out: Path, step: int, state: State, write_model: Callable[[Path], None]) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 from ..model.ids import check_vocabulary
 from ..system.files import read_text
 from ..text.gpt2 import GPT2
-from ..text.tokenizer import END_OF_TEXT
+from ..text.tokenizer_marks import END_OF_TEXT
 
 Array = np.ndarray
 Document = str | Array

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..model.config import ALIASES, Config
-from ..model.params import Params, flatten
+from ..model.params import Params, flatten, tensors
 from ..system.files import read_json, write_whole
 
 Array = np.ndarray
@@ -33,7 +33,8 @@ def save_model(folder: Path, params: Params, config: Config, source: Path | None
 
 def tensors_of(params: Params) -> dict[str, Array]:
     """Every tensor by transformers' name: ``transformer.h.0.…``, and ``lm_head.weight`` where it is untied."""
-    return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in flatten(params)}
+    named = tensors(params).items()
+    return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in named}
 
 
 def stored_dtype(params: Params) -> str:
