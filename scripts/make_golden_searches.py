@@ -136,7 +136,7 @@ def ending(draw: random.Random) -> dict[str, Any]:
 
 
 def beams(draw: random.Random, choices: list[int]) -> dict[str, Any]:
-    chosen = {"num_beams": draw.choice(choices)}
+    chosen: dict[str, Any] = {"num_beams": draw.choice(choices)}
     chosen["num_return_sequences"] = draw.choice([1, min(3, chosen["num_beams"]), chosen["num_beams"]])
     if draw.random() < 0.6:
         chosen["length_penalty"] = draw.choice([-1.0, 0.0, 0.5, 2.0])
@@ -254,7 +254,7 @@ def main() -> None:
         "numpy": np.__version__,
     }
     for name, (settings, count) in SEARCHES.items():
-        draw, cases = random.Random(name), []
+        draw, cases = random.Random(name), list[dict[str, Any]]()
         while len(cases) < count:
             number = draw.randrange(len(MODELS))
             case = {"model": number} | settings(draw, MODELS[number])

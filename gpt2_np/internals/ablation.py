@@ -29,7 +29,7 @@ def ablate(
     reference: Array | None = None,
     seed: int = 0,
     batch: int = 32,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Array:
     """The metric with each part silenced in turn.
 

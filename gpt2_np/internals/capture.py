@@ -34,7 +34,7 @@ def capture_corpus(
     *,
     chunk_bytes: int = 256 << 20,
     dtype: str = "float32",
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Captured:
     """Capture the named activations of every text of ids into a folder, and open it.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -108,7 +107,11 @@ class TunedLens:
 
 
 def train_tuned_lens(
-    model: Model, texts: Iterable[Sequence[int]], *, ridge: float = 1e-3, progress: Callable[[int], Any] | None = None
+    model: Model,
+    texts: Iterable[Sequence[int]],
+    *,
+    ridge: float = 1e-3,
+    progress: Callable[[int], object] | None = None,
 ) -> TunedLens:
     """Fit a `TunedLens` on texts of ids: for each layer the affine map that best gives the final stream.
 

@@ -89,7 +89,7 @@ class GPT2(Model):
         the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not.
         """
         several = is_batch(prompt)
-        prompts = [self.prompt_ids(one) for one in cast(list, prompt if several else [prompt])]
+        prompts = [self.prompt_ids(one) for one in cast(list[Prompt], prompt if several else [prompt])]
         stopping = criteria(options.pop("stopping_criteria", None))
         stop_strings, chosen = self.options(options, max(map(len, prompts), default=0))
         stopping += self._stopping(stop_strings)

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..engine.threaded import each
+from ..model.choices import BACKENDS
 from ..system.memory import empty, zeros
 from . import update
 from .tree import leaves, rebuilt
@@ -51,7 +52,7 @@ class AdamW:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
-        for name, known in (("decayed", ("all", "matrices")), ("backend", ("numba", "numpy"))):
+        for name, known in (("decayed", ("all", "matrices")), ("backend", BACKENDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..model.arrays import Array
+from ..model.choices import REDUCED as REDUCED
 from ..model.ops import to_bfloat16
 from ..model.params import Block, Params, as_array, matrices, unembedding, with_weights
 from ..system.files import release_pages
@@ -21,7 +22,6 @@ from ..system.memory import empty, in_one_piece
 GROUP = 32  # inputs that share a scale and a middle in int4
 TILE = 64  # outputs that lie side by side in int4
 WIDTHS = (1.0, 0.9, 0.8)  # of a grid, as shares of the distance from the smallest weight to the largest
-REDUCED = ("bfloat16", "int8", "int4")
 INT8_STEP = np.float32(1 / 16383)  # what a vector's entries are rounded to whole multiples of, as a share of the
 INT4_STEP = np.float32(1 / 127)  # largest of them: for int8, and for int4, where each group has a largest of its own
 
