@@ -101,7 +101,7 @@ def _begin(folder: Path, about: dict[str, Any]) -> Captured:
     return captured
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

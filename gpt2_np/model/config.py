@@ -96,7 +96,7 @@ class Config:
         return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Config:
+    def from_dict(cls, fields: Mapping[str, object]) -> Config:
         """The configuration that a parsed ``config.json`` describes.
 
         Fields that cannot change a forward pass are passed over, as transformers does (`passed_over` lists those that
@@ -125,7 +125,7 @@ class Config:
         return config
 
     @classmethod
-    def passed_over(cls, fields: Mapping[str, Any]) -> list[str]:
+    def passed_over(cls, fields: Mapping[str, object]) -> list[str]:
         """The keys of a parsed ``config.json`` that neither GPT-2 nor anything around it knows."""
         known = {*ALIASES, *(field.name for field in dataclasses.fields(cls))}
         return unknown({name: value for name, value in fields.items() if name not in known})

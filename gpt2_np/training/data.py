@@ -65,7 +65,7 @@ def of_line(line: str, where: str) -> Document:
     raise ValueError(f'{where}: must be an object with "text" or "ids", got {line[:40]!r}')
 
 
-def as_ids(ids: Any, where: str) -> Array:
+def as_ids(ids: object, where: str) -> Array:
     """Ids as an int64 array. ``ValueError`` for anything else."""
     try:
         array = np.asarray(ids)

@@ -12,7 +12,7 @@ from ..engine.threaded import each
 from ..model.choices import BACKENDS
 from ..system.memory import empty, zeros
 from . import update
-from .tree import leaves, rebuilt
+from .tree import Tree, leaves, rebuilt
 
 Array = np.ndarray
 PIECE = {"numba": 1 << 18, "numpy": 1 << 14}  # numbers that a thread updates at a time
@@ -58,14 +58,14 @@ class AdamW:
 
     def step(
         self,
-        params: Any,
-        grads: Any,
+        params: Tree,
+        grads: Tree,
         state: State | None,
         donate: bool = False,
         *,
         learning_rate: float | None = None,
         scale: float = 1.0,
-    ) -> tuple[Any, State]:
+    ) -> tuple[Tree, State]:
         """The parameters after one step, and the state for the next one; `state` is None at first.
 
         `params` are `Params` or any nest of tuples and dicts of float32 or float64 arrays, `grads` gradients of the
@@ -119,7 +119,7 @@ def owned(array: Array, donated: bool) -> Array:
     return copy
 
 
-def check(params: list[Any], grads: list[Any]) -> None:
+def check(params: list[Array], grads: list[Array]) -> None:
     """``ValueError`` for parameters that can't be learned, or gradients that aren't theirs."""
     for one in params:
         if not isinstance(one, np.ndarray) or one.dtype not in (np.float32, np.float64):

@@ -55,7 +55,7 @@ def config_fields(params: Params, config: Config, dtype: str, source: Path | Non
     return fields | dataclasses.asdict(config) | {"tie_word_embeddings": params.lm_head is params.wte}
 
 
-def as_json(content: Any) -> bytes:
+def as_json(content: object) -> bytes:
     """JSON as a file has it: indented, sorted by nothing, ended by a new line."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
