@@ -11,8 +11,9 @@ from gpt2_np.engine import kernels, threaded
 from gpt2_np.gradients import derivatives, joined
 from gpt2_np.gradients import threaded as threaded_derivatives
 from gpt2_np.gradients.operations import Derivatives
-from gpt2_np.model import ops
+from gpt2_np.model import choices, ops
 from gpt2_np.model.operations import NAMES, Operations, with_linear
+from gpt2_np.session import model
 
 
 def signature(function) -> tuple:
@@ -45,3 +46,7 @@ def test_a_replaced_linear_leaves_the_other_operations() -> None:
     changed = with_linear(kernels, ops.linear)
     assert changed.linear is ops.linear
     assert all(getattr(changed, name) is getattr(kernels, name) for name in NAMES if name != "linear")
+
+
+def test_what_a_model_is_loaded_with_is_said_once() -> None:
+    assert (model.DTYPES, model.BACKENDS) == (choices.DTYPES, choices.BACKENDS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from ..model.forward import forward
 from ..model.params import Params, as_array, assemble, map_arrays, tensors
 from ..model.taps import both, select
 from .metrics import Metric
-from .run import Ends, of_metric, padded, prepared, run_with_gradients
+from .run import Ends, Ids, Runs, of_metric, padded, prepared, run_with_gradients
 
 Array = np.ndarray
 
@@ -41,8 +41,16 @@ class GradientCheck:
         return difference / largest if largest else 0.0
 
 
+class Model(Runs, Protocol):
+    """What the check needs of a model besides: the same one with other parameters."""
+
+    def with_params(self, params: Params) -> Model:
+        """The same model with these parameters."""
+        ...
+
+
 def check_gradient(
-    model: Any, ids: Any, metric: Metric, name: str, *, directions: int = 3, tolerance: float = 1e-6, seed: int = 0
+    model: Model, ids: Ids, metric: Metric, name: str, *, directions: int = 3, tolerance: float = 1e-6, seed: int = 0
 ) -> GradientCheck:
     """Compare the gradient at a name with finite differences of the metric, along random directions, in float64.
 

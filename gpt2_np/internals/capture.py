@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 
 Array = np.ndarray
 
@@ -88,7 +88,7 @@ def _capture(model: Model, text: Sequence[int], names: Sequence[str], dtype: str
     return {f"{number}.{name}": x for name, x in ({"ids": ids[0]} | arrays).items()}
 
 
-def _begin(folder: Path, about: dict[str, Any]) -> Captured:
+def _begin(folder: Path, about: JSONObject) -> Captured:
     if not (folder / "capture.json").exists():
         if any(folder.glob("chunk-*.safetensors")):
             raise ValueError(f"{folder} holds chunks without their capture.json; choose another folder")
@@ -124,7 +124,7 @@ class Captured:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.about: dict[str, Any] = read_json(folder / "capture.json")
+            self.about: JSONObject = read_json(folder / "capture.json")
             self.names: list[str] = list(self.about["names"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None

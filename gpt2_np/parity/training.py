@@ -29,7 +29,7 @@ from safetensors.numpy import load_file, save_file
 from ..gradients.metrics import IGNORED
 from ..model import params as P
 from ..model.taps import points
-from ..system.files import read_json
+from ..system.files import JSONObject, read_json
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
@@ -83,7 +83,7 @@ def export(folder: Path, exact: GPT2) -> None:
 
 
 def tensors(
-    about: dict[str, Any],
+    about: JSONObject,
     model: GPT2,
     *,
     gradients: Callable[..., tuple[float, Any]] = loss_and_gradients,
@@ -127,7 +127,7 @@ def answer(folder: Path, bundle: Path, model: GPT2, **means: Any) -> None:
     save_file(tensors(read(bundle), model, **means), folder / TENSORS)
 
 
-def read(bundle: Path) -> dict[str, Any]:
+def read(bundle: Path) -> JSONObject:
     """``training.json``. ``ValueError`` when it is none, or of another version."""
     about = read_json(bundle / ABOUT)
     if not isinstance(about, dict) or (about.get("format"), about.get("version")) != (FORMAT, VERSION):

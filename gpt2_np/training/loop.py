@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..text.scoring import losses
 from ..weights.save import as_json
@@ -197,7 +197,7 @@ def sample(model: GPT2, settings: Settings) -> str | None:
     return settings.sample_prompt + str(out.text)
 
 
-def read_began(out: Path) -> dict[str, Any]:
+def read_began(out: Path) -> JSONObject:
     """What a run's folder says of the run. ``ValueError`` for a folder that holds something else."""
     path = out / checkpoint.SETTINGS
     if not path.is_file():

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..model.config import ALIASES, Config
 from ..model.params import Params, flatten, tensors
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 
 Array = np.ndarray
 
@@ -45,7 +45,7 @@ def stored_dtype(params: Params) -> str:
     return str(params.ln_f.weight.dtype)
 
 
-def config_fields(params: Params, config: Config, dtype: str, source: Path | None) -> dict[str, Any]:
+def config_fields(params: Params, config: Config, dtype: str, source: Path | None) -> JSONObject:
     """The fields of ``config.json``."""
     path = None if source is None else source / "config.json"
     fields = dict(read_json(path)) if path is not None and path.is_file() else {}
@@ -66,7 +66,7 @@ def safetensors(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None
     The header is the length of its JSON (8 bytes, little-endian), the JSON with every tensor's dtype, shape and place,
     and spaces up to a multiple of 8, so that tensors are aligned.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    header: JSONObject = {"__metadata__": {"format": "pt", **(metadata or {})}}
     start = 0
     for name, array in tensors.items():
         end = start + array.nbytes
