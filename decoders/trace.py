@@ -12,9 +12,10 @@ from .searches.beams import Beam, Step
 from .searches.stochastic_beam import Draw
 
 Text = Callable[[Sequence[int]], str]
+Record = dict[str, Any]  # an entry of a trace as JSON can hold it
 
 
-def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
+def record(entry: Any, text: Text | None = None) -> Record:
     """One entry of a trace as JSON can hold it; with `text`, each list of ids also as text.
 
     Strategies that choose token by token give a `TokenStep` for each id; beam searches a `Step` for each prompt, group
@@ -44,9 +45,9 @@ def record(entry: Any, text: Text | None = None) -> dict[str, Any]:
     return one(entry, text)
 
 
-def one(item: Beam | Draw | Completion, text: Text | None) -> dict[str, Any]:
+def one(item: Beam | Draw | Completion, text: Text | None) -> Record:
     """One hypothesis, draw or completion."""
-    out: dict[str, Any] = {"ids": list(item.ids)}
+    out: Record = {"ids": list(item.ids)}
     if text is not None:
         out["text"] = text(out["ids"])
     if isinstance(item, Draw):

@@ -18,6 +18,7 @@ import torch
 from transformers import AutoTokenizer, DynamicCache, GenerationConfig, GPT2LMHeadModel
 from transformers.utils import logging
 
+from .model.arrays import Array
 from .model.config import Config
 from .model.taps import Tap, no_tap, points
 from .weights import hub
@@ -25,7 +26,6 @@ from .weights import hub
 if TYPE_CHECKING:
     from .engine.decode_step import Prepared
 
-Array = np.ndarray
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 

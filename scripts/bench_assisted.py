@@ -30,7 +30,7 @@ QUIET = np.float32(0.02)  # what blocks add to the stream, as a share of what th
 
 def compared(what: str, model: GPT2, prompt: Any, new: int, runs: int, **how: Any) -> Row:
     """One row: tokens/s without and with assistance (medians), their ratio, and what came of the candidates."""
-    settings = {"max_new_tokens": new, "eos_token_id": None}
+    settings: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": None}
     taken: dict[bool, list[float]] = {False: [], True: []}
     for run in range(runs + 1):
         found = {}

@@ -77,7 +77,7 @@ def main(rounds: int) -> None:
         for piece in pieces:
             machine.read_all(piece, sums)
 
-    work = {
+    work: dict[str, tuple[Callable[[], object], Callable[[float], float]]] = {
         "a line from anywhere, ns": (line_from_anywhere, lambda s: 1e9 * s / 5_000),
         "the next line, ns": (line_after_line, lambda s: 1e9 * s / 50_000),
         "reading, GB/s": (lambda: machine.read_all(big, sums), lambda s: big.nbytes / s / 1e9),

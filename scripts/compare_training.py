@@ -58,7 +58,7 @@ def main() -> None:
         writer.writerow(["step", *curves])
         rows = zip(*curves.values(), strict=True)
         writer.writerows([step, f"{a:.6f}", f"{b:.6f}"] for step, (a, b) in enumerate(rows, 1))
-    gaps = np.abs(np.subtract(*curves.values()))
+    gaps = np.abs(np.subtract(curves["ours"], curves["torch"]))
     said = f"largest difference {gaps.max():.1e} nats, at step {gaps.argmax() + 1} of {len(gaps)}"
     draw(curves, said, options.out / "losses.png")
     print(f"loss {curves['ours'][0]:.4f} to {curves['ours'][-1]:.4f} (torch: {curves['torch'][-1]:.4f}); {said}")

@@ -12,6 +12,7 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from gpt2_np.notebook import (
     top_k_decode,
     top_p_decode,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TEMPERATURES, NUCLEI = (0.3, 0.7, 1.0, 1.5), (0.5, 0.8, 0.95, 0.99)
 
@@ -145,7 +149,7 @@ def draw(model: GPT2, folder: Path) -> None:
         print(f"wrote {folder / name}.png")
 
 
-def temperature_figure(model: GPT2):
+def temperature_figure(model: GPT2) -> Figure:
     """The next-token distribution under each temperature: the same tokens in each panel, likeliest first."""
     import matplotlib.pyplot as plt
 
@@ -174,7 +178,7 @@ def temperature_figure(model: GPT2):
     return figure
 
 
-def nucleus_figure(model: GPT2):
+def nucleus_figure(model: GPT2) -> Figure:
     """How many tokens each p keeps: cumulative probability against rank, at temperature 0.8."""
     import matplotlib.pyplot as plt
 
@@ -211,7 +215,7 @@ def nucleus_figure(model: GPT2):
     return figure
 
 
-def beam_figure(model: GPT2, steps: int = 6, beams: int = 3):
+def beam_figure(model: GPT2, steps: int = 6, beams: int = 3) -> Figure:
     """The tree of beams: every hypothesis kept at each step, the winner's path drawn bold."""
     import matplotlib.pyplot as plt
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -17,7 +18,7 @@ from gpt2_np.model.params import shapes
 from gpt2_np.parity import bundle
 
 GOLDEN = Path(__file__).parent.parent / "tests" / "golden" / "bundle"
-FIELDS = {
+FIELDS: dict[str, Any] = {
     "vocab_size": 61,
     "n_positions": 32,
     "n_embd": 24,

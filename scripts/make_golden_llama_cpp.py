@@ -20,11 +20,12 @@ from typing import Any
 import llama_cpp as L
 import numpy as np
 
+Case = dict[str, Any]  # a case of the golden file, as JSON
 OUT = Path(__file__).parent.parent / "tests/golden/llama_cpp.json"
 Vocabulary = Any
 
 
-def run(row: np.ndarray, *samplers: Any, accept: list[int] | tuple[int, ...] = ()) -> dict[str, Any]:
+def run(row: np.ndarray, *samplers: Any, accept: list[int] | tuple[int, ...] = ()) -> Case:
     """The ids that are left after the samplers with their scores, in the order of ids, and the id drawn, if any."""
     chain = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params())
     for sampler in samplers:
@@ -36,14 +37,14 @@ def run(row: np.ndarray, *samplers: Any, accept: list[int] | tuple[int, ...] = (
     return out
 
 
-def apply(sampler: Any, row: np.ndarray) -> dict[str, Any]:
+def apply(sampler: Any, row: np.ndarray) -> Case:
     """One application of a sampler to (V,) scores."""
     cells = (L.llama_token_data * len(row))(*[L.llama_token_data(i, float(x), 0.0) for i, x in enumerate(row)])
     array = L.llama_token_data_array(cells, len(row), -1, False)
     L.llama_sampler_apply(sampler, ctypes.byref(array))
     left = sorted((array.data[i].id, array.data[i].logit) for i in range(array.size))
     left = [(token, score) for token, score in left if np.isfinite(score)]
-    out: dict[str, Any] = {"ids": [token for token, _ in left], "scores": [score for _, score in left]}
+    out: Case = {"ids": [token for token, _ in left], "scores": [score for _, score in left]}
     if array.selected >= 0:
         out["drawn"] = array.data[array.selected].id
     return out
@@ -58,7 +59,7 @@ def rows() -> list[np.ndarray]:
     return [np.float32(np.round(row, 4)) for row in out]
 
 
-def simple() -> list[dict[str, Any]]:
+def simple() -> list[Case]:
     """Samplers without memory."""
     make: dict[str, tuple[Callable[..., Any], list[tuple[float, ...]]]] = {
         "top_k": (L.llama_sampler_init_top_k, [(1,), (3,), (40,)]),
@@ -85,7 +86,7 @@ def simple() -> list[dict[str, Any]]:
     return cases
 
 
-def penalties() -> list[dict[str, Any]]:
+def penalties() -> list[Case]:
     """Penalties over the last n ids of a text."""
     random, cases = np.random.default_rng(1), []
     for last_n, repeat, frequency, presence in [(64, 1.3, 0, 0), (5, 0.7, 0, 0), (64, 1, 0.5, 0), (8, 1.1, 0.25, 0.5)]:
@@ -96,7 +97,7 @@ def penalties() -> list[dict[str, Any]]:
     return cases
 
 
-def dry(vocabulary: Vocabulary) -> list[dict[str, Any]]:
+def dry(vocabulary: Vocabulary) -> list[Case]:
     """DRY over texts of few distinct ids, with breakers that are whole ids of the vocabulary."""
     random, cases = np.random.default_rng(2), []
     few = [198, 25, 1, 9, 262, 286]  # "\n", ":", '"', "*", " the", " of"
@@ -114,7 +115,7 @@ def dry(vocabulary: Vocabulary) -> list[dict[str, Any]]:
     return cases
 
 
-def mirostat() -> list[dict[str, Any]]:
+def mirostat() -> list[Case]:
     """Twenty steps of each version: what stays at each, and what llama.cpp drew.
 
     Not too flat: version 1 computes a k that may not fit an int, which C++ leaves undefined.
@@ -136,7 +137,7 @@ def mirostat() -> list[dict[str, Any]]:
     return cases
 
 
-def chains() -> list[dict[str, Any]]:
+def chains() -> list[Case]:
     """The default chain from top-n-sigma to the temperature (``common_sampler_init``)."""
     cases = []
     for sigma, k, typical, p, min_p, temperature in [(-1, 40, 1, 0.95, 0.05, 0.8), (2, 10, 0.9, 0.8, 0.1, 1.5)]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ def main() -> None:
     S, cases, chains, penalties = sample_utils(), [], [], []
     for number, row in enumerate(rows()):
         x = mx.array(row)[None]
-        for name, settings, one in [
+        samplers: list[tuple[str, list[float], Callable[..., Any]]] = [
             ("top_k", [1, 3], S.apply_top_k),
             ("top_p", [0.1, 0.5, 0.95], S.apply_top_p),
             ("min_p", [0.05, 0.5, 0.9], S.apply_min_p),
             ("xtc", [0.01, 0.1, 0.3, 0.5], lambda x, t: S.apply_xtc(x, 1.0, t, [])),
-        ]:
+        ]
+        for name, settings, one in samplers:
             for setting in settings:
                 kept = np.flatnonzero(np.isfinite(np.array(one(x, setting))[0])).tolist()
                 cases.append({"sampler": name, "setting": setting, "row": number, "ids": kept})
@@ -56,8 +58,8 @@ def main() -> None:
             out = S.apply_top_k(S.apply_xtc(S.apply_min_p(S.apply_top_p(x, p), min_p), 1.0, threshold, []), k)
             out = np.array(out * (1 / temperature))[0]
             kept = np.flatnonzero(np.isfinite(out)).tolist()
-            setting = {"top_p": p, "min_p": min_p, "xtc_threshold": threshold, "top_k": k, "temperature": temperature}
-            chains.append({"setting": setting, "row": number, "ids": kept, "scores": out[kept].tolist()})
+            together = {"top_p": p, "min_p": min_p, "xtc_threshold": threshold, "top_k": k, "temperature": temperature}
+            chains.append({"setting": together, "row": number, "ids": kept, "scores": out[kept].tolist()})
         text = np.random.default_rng(number).integers(0, 4, 30).tolist()
         for repeat, presence, frequency in [(1.3, None, None), (None, 0.5, None), (None, None, 0.25), (0.8, 0.1, 0.2)]:
             out = mx.array(row)[None]  # which the processors change in place

@@ -21,6 +21,7 @@ import torch
 import transformers
 from transformers.generation.beam_search import ConstrainedBeamSearchScorer
 
+Case = dict[str, Any]  # a case of the golden file, as JSON
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -31,7 +32,7 @@ TARGET = ROOT / "tests" / "golden" / "searches.json"
 EOS = 3
 
 
-def build(model: dict[str, Any]) -> transformers.GPT2LMHeadModel:
+def build(model: Case) -> transformers.GPT2LMHeadModel:
     """The tiny model as transformers has it."""
     fields = {name: value for name, value in model.items() if name != "seed"}
     config = transformers.GPT2Config(**fields, bos_token_id=0, eos_token_id=0)
@@ -68,7 +69,7 @@ class Scores:
         ConstrainedBeamSearchScorer.finalize = recording
 
 
-def generate(model: transformers.GPT2LMHeadModel, case: dict[str, Any]) -> dict[str, Any]:
+def generate(model: transformers.GPT2LMHeadModel, case: Case) -> Case:
     """What transformers adds to each prompt, and the scores that go with it."""
     ids = torch.tensor(case["prompts"])
     options = {"top_k": 0, "eos_token_id": None} | case["options"]
@@ -117,9 +118,9 @@ def prompts(draw: random.Random, V: int, rows: int) -> list[list[int]]:
     return [[draw.randrange(4, V) for _ in range(length)] for _ in range(rows)]
 
 
-def rules(draw: random.Random, new: int) -> dict[str, Any]:
+def rules(draw: random.Random, new: int) -> Case:
     """Options that every search heeds."""
-    chosen: dict[str, Any] = {"max_new_tokens": new}
+    chosen: Case = {"max_new_tokens": new}
     if draw.random() < 0.25:
         chosen["repetition_penalty"] = draw.choice([0.8, 1.2, 1.5])
     if draw.random() < 0.5:
@@ -131,12 +132,12 @@ def rules(draw: random.Random, new: int) -> dict[str, Any]:
     return chosen
 
 
-def ending(draw: random.Random) -> dict[str, Any]:
+def ending(draw: random.Random) -> Case:
     return {"eos_token_id": draw.choice([None, EOS, EOS, [EOS, 5], [2, EOS]]), "pad_token_id": draw.choice([0, 7])}
 
 
-def beams(draw: random.Random, choices: list[int]) -> dict[str, Any]:
-    chosen = {"num_beams": draw.choice(choices)}
+def beams(draw: random.Random, choices: list[int]) -> Case:
+    chosen: Case = {"num_beams": draw.choice(choices)}
     chosen["num_return_sequences"] = draw.choice([1, min(3, chosen["num_beams"]), chosen["num_beams"]])
     if draw.random() < 0.6:
         chosen["length_penalty"] = draw.choice([-1.0, 0.0, 0.5, 2.0])
@@ -145,7 +146,7 @@ def beams(draw: random.Random, choices: list[int]) -> dict[str, Any]:
     return chosen
 
 
-def group_beams(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
+def group_beams(draw: random.Random, model: Case) -> Case:
     options = beams(draw, [2, 3, 4, 6]) | rules(draw, draw.randint(1, 14)) | ending(draw)
     groups = [count for count in (2, 3, 4, 6) if options["num_beams"] % count == 0]
     options |= {"num_beam_groups": draw.choice(groups), "diversity_penalty": draw.choice([0.1, 0.5, 1.0, 3.0])}
@@ -174,19 +175,19 @@ def words(draw: random.Random, V: int) -> list[Any]:
     return [phrase() if draw.random() < 0.5 else choice() for _ in range(draw.randint(1, 3))]
 
 
-def constrained_beams(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
+def constrained_beams(draw: random.Random, model: Case) -> Case:
     options = beams(draw, [2, 3, 4, 5, 8]) | rules(draw, draw.randint(2, 14)) | ending(draw)
     options["force_words_ids"] = words(draw, model["vocab_size"])
     return {"prompts": prompts(draw, model["vocab_size"], draw.randint(1, 2)), "options": options}
 
 
-def contrastive(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
+def contrastive(draw: random.Random, model: Case) -> Case:
     options = rules(draw, draw.randint(1, 16)) | ending(draw)
     options |= {"penalty_alpha": draw.choice([0.1, 0.3, 0.6, 0.6, 0.9]), "top_k": draw.randint(2, 8)}
     return {"prompts": prompts(draw, model["vocab_size"], draw.randint(1, 2)), "options": options}
 
 
-def dola(draw: random.Random, model: dict[str, Any]) -> dict[str, Any]:
+def dola(draw: random.Random, model: Case) -> Case:
     L, tied = model["n_layer"], model["tie_word_embeddings"]
     choices: list[Any] = ["high", sorted(draw.sample(range(L), draw.randint(1, min(L, 4))))]
     if not (tied and L == 3):
@@ -209,11 +210,11 @@ SEARCHES = {
 }
 
 
-def on_tales(tokenizer: Any) -> dict[str, list[dict[str, Any]]]:
+def on_tales(tokenizer: Any) -> dict[str, list[Case]]:
     """A few longer texts by the trained model that ships with the package."""
     king, sea, end = (tokenizer(text)["input_ids"] for text in ("The king", "The sea was", "."))
 
-    def case(prompt: list[int], **options: Any) -> dict[str, Any]:
+    def case(prompt: list[int], **options: Any) -> Case:
         return {"model": "tales", "prompts": [prompt], "options": {"eos_token_id": end[0], "pad_token_id": 0} | options}
 
     castle, queen, lady = (tokenizer(text)["input_ids"] for text in (" castle", " queen", " old lady"))
@@ -248,13 +249,9 @@ def main() -> None:
     built: dict[int | str, Any] = {number: build(model) for number, model in enumerate(MODELS)}
     built["tales"] = transformers.GPT2LMHeadModel.from_pretrained(BUNDLED, attn_implementation="eager").eval()
     longer = on_tales(transformers.AutoTokenizer.from_pretrained(BUNDLED))
-    golden: dict[str, Any] = {
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-    }
+    golden: Case = {"transformers": transformers.__version__, "torch": torch.__version__, "numpy": np.__version__}
     for name, (settings, count) in SEARCHES.items():
-        draw, cases = random.Random(name), []
+        draw, cases = random.Random(name), list[Case]()
         while len(cases) < count:
             number = draw.randrange(len(MODELS))
             case = {"model": number} | settings(draw, MODELS[number])
@@ -269,7 +266,7 @@ def main() -> None:
     print(TARGET, TARGET.stat().st_size, "bytes")
 
 
-def listing(cases: list[dict[str, Any]]) -> str:
+def listing(cases: list[Case]) -> str:
     """One case a line."""
     return "[\n" + ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases) + "\n]"
 

@@ -19,10 +19,12 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
 from training import data, learning
+from transformers import GPT2LMHeadModel
 
 SIZES = {
     "tales": {"vocab_size": 4096, "n_positions": 512, "n_embd": 320, "n_layer": 8, "n_head": 10},
@@ -73,7 +75,7 @@ def train(options: argparse.Namespace) -> None:
         print(f"{name}: {len(corpus.ids):,} ids, {corpus.bytes / len(corpus.ids):.3f} bytes each", flush=True)
     model = learning.build(shape, options.seed, options.dropout, options.device)
     optimizer = learning.Optimizer(model, {"muon": options.muon, "adam": options.adam, "decay": options.decay})
-    progress = {"step": 0, "tokens": 0, "seconds": 0.0}
+    progress: dict[str, Any] = {"step": 0, "tokens": 0, "seconds": 0.0}
     if (options.out / "progress.json").is_file():
         progress = learning.load_checkpoint(options.out, model, optimizer)
     settings = {key: str(value) for key, value in vars(options).items()} | {"shape": shape, "on": machine(options)}
@@ -159,7 +161,7 @@ def batches(
 
 
 @torch.no_grad()
-def evaluate(model: torch.nn.Module, corpora: dict[str, data.Corpus], options: argparse.Namespace) -> dict[str, float]:
+def evaluate(model: GPT2LMHeadModel, corpora: dict[str, data.Corpus], options: argparse.Namespace) -> dict[str, float]:
     """Bits per byte on 24 evenly spaced windows of each kind's held-out text: a quick look, not the final figure."""
     model.eval()
     found = {}
@@ -175,7 +177,7 @@ def evaluate(model: torch.nn.Module, corpora: dict[str, data.Corpus], options: a
 
 
 @torch.no_grad()
-def sample(model: torch.nn.Module, options: argparse.Namespace, step: int) -> None:
+def sample(model: GPT2LMHeadModel, options: argparse.Namespace, step: int) -> None:
     """One story as the model would write it now, printed and added to ``samples.txt``."""
     tokenizer = tokenizers.Tokenizer.from_file(str(options.out / "tokenizer.json"))
     prompt = torch.tensor([tokenizer.encode("Once upon a time").ids], device=options.device)
@@ -197,7 +199,7 @@ def sample(model: torch.nn.Module, options: argparse.Namespace, step: int) -> No
         file.write(f"--- step {step}\n{text}\n")
 
 
-def report(out: Path, progress: dict, loss: float, held_out: dict[str, float]) -> None:
+def report(out: Path, progress: dict[str, Any], loss: float, held_out: dict[str, float]) -> None:
     """One more line of the loss curve, ``loss.csv``."""
     path = out / "loss.csv"
     new = not path.is_file()

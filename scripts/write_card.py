@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from training import data, learning
@@ -37,7 +38,13 @@ SAMPLES = [
 
 
 # A small model loops where it may and rambles where it must not: these keep it between the two.
-STORY = {"max_new_tokens": 120, "temperature": 0.7, "min_p": 0.1, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3}
+STORY: dict[str, Any] = {
+    "max_new_tokens": 120,
+    "temperature": 0.7,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 3,
+}
 SCHEDULE = Path(__file__).parent / "training" / "tales.csv"
 
 
@@ -103,7 +110,7 @@ def induction(model: GPT2, period: int = 50, rows: int = 16, seed: int = 0) -> l
     ]
 
 
-def card(model: GPT2, folder: Path, text: Path, figures: dict) -> str:
+def card(model: GPT2, folder: Path, text: Path, figures: dict[str, Any]) -> str:
     """The whole card as Markdown."""
     with (folder / "loss.csv").open() as file:
         last = list(csv.DictReader(file))[-1]

@@ -6,7 +6,7 @@ NumPy's scalars and arrays become Python's (`plain`); everything of another kind
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Kind(NamedTuple):
     name: str
     annotation: str
     phrase: str
-    accepts: Callable[[Any], bool]
+    accepts: Callable[[object], bool]
     ids: Callable[[Any], Iterable[int]] = lambda value: ()
 
 
@@ -32,34 +32,34 @@ def plain(value: Any) -> Any:
     return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: object) -> TypeGuard[int]:
     """Whether a value is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a number that float64 can hold, and not NaN."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
         return False
     return isinstance(value, float) or abs(value) <= MOST
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: object) -> TypeGuard[int]:
     """Whether a value can be a token's id."""
     return is_whole(value) and value >= 0
 
 
-def is_list(value: Any) -> bool:
+def is_list(value: object) -> TypeGuard[Sequence[Any]]:
     """Whether a value is a list or a tuple."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def is_ids(value: Any) -> bool:
+def is_ids(value: object) -> TypeGuard[Sequence[int]]:
     """Whether a value is a list of ids."""
     return is_list(value) and all(is_id(one) for one in value)
 
 
-def is_logit_bias(value: Any) -> bool:
+def is_logit_bias(value: object) -> bool:
     """Whether a value maps ids to numbers."""
     return isinstance(value, Mapping) and all(is_id(token) and is_number(bias) for token, bias in value.items())
 
@@ -69,14 +69,14 @@ def pairs(value: Any) -> list[tuple[Any, Any]]:
     return list(value.items() if isinstance(value, Mapping) else value)
 
 
-def is_sequence_bias(value: Any) -> bool:
+def is_sequence_bias(value: object) -> bool:
     """Whether a value maps sequences of ids, not empty, to numbers."""
     if not isinstance(value, Mapping) and not (is_list(value) and all(is_list(one) and len(one) == 2 for one in value)):
         return False
     return all(is_ids(sequence) and len(sequence) > 0 and is_number(bias) for sequence, bias in pairs(value))
 
 
-def is_decay(value: Any) -> bool:
+def is_decay(value: object) -> bool:
     """Whether a value is a start and a factor."""
     return bool(
         is_list(value)
@@ -92,12 +92,12 @@ def flat(value: Any) -> list[Any]:
     return [token for one in value for token in (flat(one) if is_list(one) else [one])]
 
 
-def is_long(value: Any) -> bool:
+def is_long(value: object) -> bool:
     """Whether a value is a whole number that int64 can hold."""
     return is_whole(value) and -(2**63) <= value < 2**63
 
 
-def is_seed(value: Any) -> bool:
+def is_seed(value: object) -> bool:
     """Whether ``torch.manual_seed`` takes a value."""
     return is_whole(value) and -(2**63) <= value < 2**64
 

@@ -50,9 +50,9 @@ def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: in
         return layers
     if chosen == "high":
         return list(range(n_layer // 2 if n_layer <= 40 else n_layer - 20, n_layer, 2))
-    outside = [layer for layer in chosen if not 0 <= cast(int, layer) < n_layer]
+    outside = [layer for layer in chosen if not 0 <= layer < n_layer]
     require(not outside, f"dola_layers must be between 0 and {n_layer - 1}", outside)
-    return [cast(int, layer) for layer in chosen]
+    return list(chosen)
 
 
 class Dola:

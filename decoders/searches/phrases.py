@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 Choice = tuple[tuple[int, ...], ...]  # phrases of which one must occur; a single phrase is a choice of one
 
 
-def choices(forced: Sequence) -> tuple[Choice, ...]:
+def choices(forced: Sequence[Any]) -> tuple[Choice, ...]:
     """``force_words_ids`` as choices: a list of ids is a phrase, a list of such lists a choice of phrases."""
     return tuple(tuple(map(tuple, entry)) if isinstance(entry[0], Sequence) else (tuple(entry),) for entry in forced)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import GroupedCommand, grouped, load, model_options
 from .plain import dumps
 from .progress import compiling
+
+if TYPE_CHECKING:
+    from ..text.scoring import By
 
 
 @click.command(cls=GroupedCommand, short_help="Rank continuations by their likelihood.")
@@ -28,7 +31,7 @@ from .progress import compiling
 def choose(
     prompt: str,
     choices: tuple[str, ...],
-    by: Any,
+    by: By,
     as_json: bool,
     model: str,
     dtype: str,

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..system.files import read_text
-from .options import grouped
+from .options import FC, ParamType, grouped
 
 FORM = "Form of the text (one of these; without the prompt, so most begin with a space)"
 EXAMPLES = {FORM: r"""gpt2-np generate "The king was" --regex " (good|bad)[a-z ]{5,20}\." """.strip()}
 
 
-class Schema(click.ParamType):
+class Schema(ParamType):
     """--json-schema: a schema, or the name of a file that holds one."""
 
     name = "file|text"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.strip() in ("true", "false") or value.lstrip().startswith("{"):
             return value
         return read_text(Path(value))
 
 
-class File(click.ParamType):
+class File(ParamType):
     """A file's text."""
 
     name = "file"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         return read_text(Path(value))
 
 
-def constraint_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def constraint_options(function: FC) -> FC:
     """Everything in this file, in the order in which help lists it."""
     for option in reversed(
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from decoders.methods import OPTIONS, PROFILES, SEARCHES, Listed, option
+
+from .options import FC, ParamType
 
 if TYPE_CHECKING:
     from decoders.base.method import Option
@@ -30,12 +32,12 @@ EXAMPLES = {
 }
 
 
-class JSONObject(click.ParamType):
+class JSONObject(ParamType):
     """A JSON object on the command line."""
 
     name = "json"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> dict[str, Any]:
         try:
             found = json.loads(value)
         except RecursionError:
@@ -47,45 +49,45 @@ class JSONObject(click.ParamType):
         return found
 
 
-class Names(click.ParamType):
+class Names(ParamType):
     """A list of names, separated by commas."""
 
     name = "name,name,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
         return [name.strip().replace("-", "_") for name in value.split(",")]
 
 
-class Numbers(click.ParamType):
+class Numbers(ParamType):
     """The numbers in a text file, separated by white space. ``ValueError`` where it holds anything else."""
 
     name = "file"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
         try:
             return [float(word) for word in Path(value).read_text(encoding="utf-8").split()]
         except ValueError as error:
             raise ValueError(f"{value} must hold numbers only: {error}") from None
 
 
-class Early(click.ParamType):
+class Early(ParamType):
     """True, false or never."""
 
     name = "true|false|never"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        known = {"true": True, "false": False, "never": "never"}
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> bool | str:
+        known: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}
         if value not in known:
             self.fail(f"must be true, false or never, got {value!r}", param, ctx)
         return known[value]
 
 
-class Layers(click.ParamType):
+class Layers(ParamType):
     """Low, high, or numbers separated by commas."""
 
     name = "low|high|n,n,…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str | list[int]:
         if value in ("low", "high"):
             return value
         try:
@@ -94,18 +96,18 @@ class Layers(click.ParamType):
             self.fail(f"must be low, high, or layers separated by commas, got {value!r}", param, ctx)
 
 
-class Words(click.ParamType):
+class Words(ParamType):
     """A text, or several of which one will do."""
 
     name = "text|text|…"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str | list[str]:
         texts = value.split("|")
         return texts if len(texts) > 1 else value
 
 
 # How a value of each kind is written on the command line. Ids are given as text, which the model's tokenizer encodes.
-TYPES: dict[str, click.ParamType] = {
+TYPES: dict[str, ParamType] = {
     "whole": click.INT,
     "number": click.FLOAT,
     "name": click.STRING,
@@ -161,7 +163,7 @@ def default_of(stated: Option) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def decoding_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def decoding_options(function: FC) -> FC:
     """Every option that has a flag: those of searches, the most general first, then processors' in their order."""
     searches = [f"searches.{home}" for home in dict.fromkeys(reversed(SEARCHES.values()))]
     flags = [(name, listed) for name, listed in OPTIONS.items() if listed.flag]

@@ -6,12 +6,14 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..system.files import write_whole
 from .plain import dumps
 
 if TYPE_CHECKING:
+    from decoders.trace import Record
+
     from ..text.gpt2 import GPT2
 
 LEGEND = """
@@ -20,7 +22,7 @@ model: the token's probability by the model alone; chosen at: its share of what 
 """
 
 
-def records(trace: Sequence[Any], gpt2: GPT2) -> list[dict[str, Any]]:
+def records(trace: Sequence[object], gpt2: GPT2) -> list[Record]:
     """A trace's entries as plain data, with their texts where there is a tokenizer."""
     from decoders.trace import record
 
@@ -28,13 +30,13 @@ def records(trace: Sequence[Any], gpt2: GPT2) -> list[dict[str, Any]]:
     return [record(entry, text) for entry in trace]
 
 
-def write_trace(path: Path, trace: Sequence[Any], gpt2: GPT2) -> None:
+def write_trace(path: Path, trace: Sequence[object], gpt2: GPT2) -> None:
     """A trace as JSON, one object a line."""
     lines = [dumps(entry) for entry in records(trace, gpt2)]
     write_whole(path, "".join(f"{line}\n" for line in lines).encode())
 
 
-def explained(trace: Sequence[Any], gpt2: GPT2, width: int | None = None) -> str:
+def explained(trace: Sequence[object], gpt2: GPT2, width: int | None = None) -> str:
     """The trace as a table, `width` characters wide (the terminal's unless given)."""
     width = shutil.get_terminal_size((100, 24)).columns if width is None else width
     entries = records(trace, gpt2)
@@ -48,7 +50,7 @@ def explained(trace: Sequence[Any], gpt2: GPT2, width: int | None = None) -> str
     return "\n".join(f"{one.get('score', one.get('log_probability')):>9.3f}  {shown(one)}" for one in found)
 
 
-def tokens(entries: Sequence[dict[str, Any]], width: int) -> str:
+def tokens(entries: Sequence[Record], width: int) -> str:
     """A line for each token: what the model thought of it, what it was chosen from, who removed what."""
     from math import exp
 
@@ -62,7 +64,7 @@ def tokens(entries: Sequence[dict[str, Any]], width: int) -> str:
     return "\n".join([*lines, LEGEND.rstrip()])
 
 
-def beams(entries: Sequence[dict[str, Any]], width: int) -> str:
+def beams(entries: Sequence[Record], width: int) -> str:
     """A block for each step: the beams that go on, best first, and what has ended."""
     lines = []
     for entry in entries:
@@ -88,12 +90,12 @@ def beams(entries: Sequence[dict[str, Any]], width: int) -> str:
     return "\n".join(lines)
 
 
-def shown(entry: dict[str, Any]) -> str:
+def shown(entry: Record) -> str:
     """Its text in quotes, or its ids."""
     return repr(entry["text"]) if "text" in entry else str(entry.get("ids", entry.get("id")))
 
 
-def changes(made: Sequence[dict[str, Any]]) -> str:
+def changes(made: Sequence[Record]) -> str:
     """What each processor did that did something, and how many tokens were left."""
     parts = []
     for one in made:

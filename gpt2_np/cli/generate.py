@@ -10,12 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from ..model.choices import DTYPES
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
 from .decoding import ASSISTANCE, LENGTH, decoding_options
 from .decoding import EXAMPLES as DECODING_EXAMPLES
 from .explain import explained, write_trace
-from .options import DTYPES, GroupedCommand, grouped, load, model_options
+from .options import GroupedCommand, grouped, load, model_options
 from .plain import dumps
 from .progress import compiling
 
@@ -43,7 +44,7 @@ EXAMPLES = {
 @grouped(
     ASSISTANCE,
     "--assistant-dtype",
-    type=DTYPES,
+    type=click.Choice(DTYPES),
     help="What the smaller model's weights are kept in.  [default: float32]",
 )
 @grouped(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from .options import GroupedCommand, grouped
+from .options import FC, GroupedCommand, grouped
 from .plain import dumps
 from .progress import bar
 from .readable import load_readable, readable_model_options
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ..text.gpt2 import GPT2
 
 Array = np.ndarray
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
 
@@ -35,10 +34,10 @@ def internals_group(context: click.Context) -> None:
         print(context.get_help())
 
 
-def experiment(name: str, summary: str) -> Decorator:
+def experiment(name: str, summary: str) -> Callable[[Callable[..., None]], click.Command]:
     """A subcommand with the model's options, --out and --json."""
 
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(function: Callable[..., None]) -> click.Command:
         function = grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")(
             readable_model_options(function)
         )
@@ -51,7 +50,7 @@ def experiment(name: str, summary: str) -> Decorator:
     return decorate
 
 
-def answers(function: Callable[..., Any]) -> Callable[..., Any]:
+def answers(function: FC) -> FC:
     """--answer and --versus: what a sweep measures."""
     function = grouped("Measure", "--versus", help="Measure the logit difference to this token.")(function)
     return grouped("Measure", "--answer", required=True, help="The token that the prompt should lead to.")(function)
@@ -75,7 +74,7 @@ def metric_of(gpt2: GPT2, answer: str, versus: str | None) -> Metric:
 
 
 def show(
-    values: Array, as_json: bool, *, row: str, column: str, labels: Sequence[str] | None = None, **about: Any
+    values: Array, as_json: bool, *, row: str, column: str, labels: Sequence[str] | None = None, **about: object
 ) -> None:
     """A matrix of numbers as a table with named rows and columns, or as JSON beside `about`."""
     table = values.reshape(values.shape[0], -1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
+from ..system.files import JSONObject
 from .internals import draw, experiment, show
 from .options import grouped
 from .plain import dumps
@@ -49,7 +49,7 @@ def circuits(
     name = kind.upper()
     directions = science.singular_directions(params, config, layer, head, kind=name, count=count)
     ends = ("reads", "raises") if kind == "ov" else ("stands on", "looks for")
-    rows: list[dict[str, Any]] = [
+    rows: list[JSONObject] = [
         {"strength": one.strength}
         | {end: gpt2.tokenizer.tokens(ids) for end, ids in zip(ends, (one.tokens_in, one.tokens_out), strict=True)}
         for one in directions

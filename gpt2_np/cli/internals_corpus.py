@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,10 +13,15 @@ from .plain import dumps
 from .progress import bar
 from .readable import load_readable
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..text.gpt2 import GPT2
+
 CORPUS = click.Path(path_type=Path)
 
 
-def texts_of(gpt2: Any, corpus: Path, length: int | None) -> Any:
+def texts_of(gpt2: GPT2, corpus: Path, length: int | None) -> Iterator[list[int]]:
     """A corpus as texts of ids that fit the model, each beginning with end-of-text."""
     from ..internals.corpus import read_corpus
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 
+from ..system.files import JSONObject
 from .options import GroupedCommand, grouped, load, model_options
 from .plain import dumps
 from .progress import compiling
@@ -71,7 +72,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str, device: str | None
     count = sum(array.size for _, array in flatten(gpt2.params))
     folder = locate(model)
     on_disk = {path.name: path.stat().st_size for path in files(folder)}
-    fields: dict[str, Any] = {
+    fields: JSONObject = {
         "model": model,
         "folder": str(folder),
         "parameters": count,

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from ..model.choices import BACKENDS, DTYPES
 
 if TYPE_CHECKING:
     from ..text.gpt2 import GPT2
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-DTYPES = click.Choice(["float32", "float64", "bfloat16", "int8", "int4"])
+    ParamType = click.ParamType[Any]  # generic for type checkers, but not in every click that will do
+else:
+    ParamType = click.ParamType
+
+# What click's decorators take and give back: a command's function, or a command.
+FC = TypeVar("FC", bound="Callable[..., Any] | click.Command")
 
 
 class Grouped(click.Option):
@@ -50,22 +56,45 @@ class GroupedCommand(click.Command):
                     formatter.write_text(f"\b\nExample: {self.examples[name]}")
 
 
-def grouped(group: str, *names: str, **settings: Any) -> Decorator:
+def grouped(group: str, *names: str, **settings: Any) -> Callable[[FC], FC]:
     """A `Grouped` option."""
     return click.option(*names, cls=Grouped, group=group, **settings)
 
 
-def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def model_option(group: str = "Model") -> Callable[[FC], FC]:
+    """--model."""
+    return grouped(
+        group,
+        "-m",
+        "--model",
+        default="tales",
+        show_default=True,
+        metavar="NAME",
+        help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
+    )
+
+
+def dtype_option(dtypes: Sequence[str]) -> Callable[[FC], FC]:
+    """--dtype, one of these."""
+    return grouped(
+        "Model",
+        "--dtype",
+        type=click.Choice(dtypes),
+        default="float32",
+        show_default=True,
+        help="What the weights are kept in.",
+    )
+
+
+def backend_option(text: str, backends: Sequence[str] = BACKENDS) -> Callable[[FC], FC]:
+    """--backend, one of these, with its help."""
+    return grouped("Model", "--backend", type=click.Choice(backends), default="numba", show_default=True, help=text)
+
+
+def model_options(function: FC) -> FC:
     """--model, --dtype and --backend."""
     for option in (
-        grouped(
-            "Model",
-            "--backend",
-            type=click.Choice(["numba", "numpy", "torch"]),
-            default="numba",
-            show_default=True,
-            help="Compiled kernels, the readable path, or torch as the reference.",
-        ),
+        backend_option("Compiled kernels, the readable path, or torch as the reference.", (*BACKENDS, "torch")),
         grouped(
             "Model",
             "--device",
@@ -73,18 +102,8 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=None,
             help="Where --backend torch runs.  [default: cpu]",
         ),
-        grouped(
-            "Model", "--dtype", type=DTYPES, default="float32", show_default=True, help="What the weights are kept in."
-        ),
-        grouped(
-            "Model",
-            "-m",
-            "--model",
-            default="tales",
-            show_default=True,
-            metavar="NAME",
-            help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
-        ),
+        dtype_option(DTYPES),
+        model_option(),
     ):
         function = option(function)
     return function

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from ..system.files import read_text
-from .options import GroupedCommand, grouped
+from .options import GroupedCommand, backend_option, grouped, model_option
 from .plain import dumps
 
 
@@ -25,20 +25,11 @@ class ParityGroup(GroupedCommand, click.Group):
 @click.group(
     cls=ParityGroup, invoke_without_command=True, short_help="Compare a model with torch, down to sampled tokens."
 )
-@grouped(
-    "Model", "-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes."
-)
+@model_option()
 @grouped(
     "Model", "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch runs."
 )
-@grouped(
-    "Model",
-    "--backend",
-    type=click.Choice(["numba", "numpy"]),
-    default="numba",
-    show_default=True,
-    help="Which of our paths is checked.",
-)
+@backend_option("Which of our paths is checked.")
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
 @grouped("Input", "--text", type=click.Path(path_type=Path), help="A file to compare the perplexity on.")
 @grouped("Input", "--seed", type=int, default=0, show_default=True, help="The seed of the sampled tokens.")
@@ -86,7 +77,7 @@ def parity(
 
 @parity.command(short_help="Write a golden bundle for people with another implementation.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes.")
+@model_option("Options")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt; repeatable.")
 @click.option("--ids", "ids", multiple=True, metavar="'1 2 3'", help="A prompt as ids; repeatable.")
 @click.option("--tokens", type=click.IntRange(min=1), default=20, show_default=True, help="Tokens of each decoding.")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 
-def dumps(value: Any) -> str:
+def dumps(value: object) -> str:
     """A value as JSON in one line. An infinity, such as the log-probability of what can't be, is null.
 
     ``ValueError`` for NaN, which is nobody's result.
@@ -15,7 +14,7 @@ def dumps(value: Any) -> str:
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, float):
         if math.isnan(value):
             raise ValueError("a result is not a number (NaN), which JSON can't say: the model's numbers leave float32")

@@ -7,10 +7,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
-def compiling(model: Any) -> None:
+def compiling(model: object) -> None:
     """Load the kernels, and say so when that takes long: they are compiled once on a machine, which takes seconds."""
     if getattr(model, "backend", None) != "numba":
         return
@@ -51,7 +54,7 @@ def _tell() -> None:
     print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
 
 
-def bar(total: int, unit: str) -> Any:
+def bar(total: int, unit: str) -> tqdm[NoReturn]:
     """A progress bar on stderr, shown on a terminal only."""
     from tqdm import tqdm
 

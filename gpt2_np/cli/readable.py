@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from .options import grouped
+from ..model.choices import FULL
+from .options import FC, dtype_option, model_option
 
 if TYPE_CHECKING:
     from ..text.gpt2 import GPT2
 
 
-def readable_model_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def readable_model_options(function: FC) -> FC:
     """--model and --dtype: full precision only, since reduced weights have no parts to look at."""
-    for option in (
-        grouped(
-            "Model",
-            "--dtype",
-            type=click.Choice(["float32", "float64"]),
-            default="float32",
-            show_default=True,
-            help="What the weights are kept in.",
-        ),
-        grouped(
-            "Model",
-            "-m",
-            "--model",
-            default="tales",
-            show_default=True,
-            metavar="NAME",
-            help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
-        ),
-    ):
+    for option in (dtype_option(FULL), model_option()):
         function = option(function)
     return function
 

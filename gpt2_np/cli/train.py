@@ -5,16 +5,22 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import GroupedCommand, grouped
+from .options import FC, GroupedCommand, backend_option, grouped, model_option
+
+if TYPE_CHECKING:
+    from ..training import Report
 
 
-def number(group: str, name: str, kind: Any, default: Any, text: str) -> Any:
+def number(
+    group: str, name: str, kind: type | click.Choice[str], default: float | str, text: str
+) -> Callable[[FC], FC]:
     """An option that is one of `training.Settings`, under its name there."""
     return grouped(group, f"--{name}", type=kind, default=default, show_default=True, help=text)
 
@@ -43,16 +49,12 @@ def number(group: str, name: str, kind: Any, default: Any, text: str) -> Any:
 @number("Learning", "max-grad-norm", float, 1.0, "Gradients are clipped to this norm; 0: never.")
 @number("Learning", "lora-rank", int, 0, "Train adapters of this rank and leave the model as it is.")
 @number("Learning", "lora-alpha", float, 0.0, "Their scale times the rank.  0: twice the rank.")
-@grouped(
-    "Model", "-m", "--model", default="tales", show_default=True, metavar="NAME", help="Any name that generate takes."
-)
+@model_option()
 @grouped("Model", "--n-layer", type=int, help="A new model of so many layers, with the vocabulary of --model.")
 @grouped("Model", "--n-embd", type=int, help="… of this width.")
 @grouped("Model", "--n-head", type=int, help="… with so many heads.")
 @grouped("Model", "--n-positions", type=int, help="… with so many positions.")
-@grouped(
-    "Model", "--backend", type=click.Choice(["numba", "numpy"]), default="numba", show_default=True, help="Which path."
-)
+@backend_option("Which path.")
 def train(
     files: tuple[Path, ...],
     out: Path,
@@ -113,7 +115,7 @@ class Shown:
         self.total, self.steps, self.last = total, 0, 0.0
         self.bar = tqdm(total=total, unit="step", disable=None, leave=False) if sys.stderr.isatty() else None
 
-    def __call__(self, report: Any) -> None:
+    def __call__(self, report: Report) -> None:
         """After a step."""
         self.steps += 1
         held = "" if report.held_out is None else f", held out {report.held_out:.3f}"

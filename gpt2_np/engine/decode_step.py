@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..model.arrays import Weight
 from ..model.cache import KVCache
 from ..model.config import Config
 from ..model.forward import attention_scale
-from ..model.params import Block, Linear, Params, matrices
+from ..model.params import Block, Linear, Params, as_array, matrices
 from ..system.memory import empty
 from ..weights.quantize import Matrix
 from .kernels import FEW, GELU_NEW, fused
@@ -142,9 +143,9 @@ def affine(linear: Linear) -> tuple[Array, ...]:
 NO_TYPES = np.empty((0, 0), np.int64)
 
 
-def parts(weight: Array | Matrix) -> tuple[Array, Array]:
+def parts(weight: Weight) -> tuple[Array, Array]:
     """A matrix as the kernels take it: codes, outputs down, and scales."""
-    return (weight.codes, weight.scales) if isinstance(weight, Matrix) else (weight.T, NO_SCALES)
+    return (weight.codes, weight.scales) if isinstance(weight, Matrix) else (as_array(weight).T, NO_SCALES)
 
 
 def head(params: Params) -> tuple[Array, Array]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.params import MLP, Attention, Block, Norm, Params, matrices, with_weights
+from ..model.arrays import Array
+from ..model.params import MLP, Attention, Block, Norm, Params, as_array, matrices, with_weights
 from ..system.files import release_pages
 from ..system.memory import in_one_piece
 from ..system.threads import on_threads
 from .kernels.threads import threads
 
-Array = np.ndarray
 ROWS = 128  # outputs that a thread copies at a time
 
 
@@ -29,7 +29,7 @@ def outputs_down(params: Params) -> Params:
     for block, other in zip(params.h, down.h, strict=True):
         if other is not block:
             for part in matrices(block):  # once more: large pages came back when a neighbour was read
-                release_pages(part.weight)
+                release_pages(as_array(part.weight))
     return down
 
 
@@ -39,8 +39,9 @@ def lies_down(weight: Array) -> bool:
 
 
 def _block(block: Block) -> Block:
-    weights = [part.weight for part in matrices(block)]
-    if not all(isinstance(weight, np.ndarray) and weight.dtype == np.float32 for weight in weights):
+    parts = matrices(block)
+    weights = [part.weight for part in parts if isinstance(part.weight, np.ndarray)]
+    if len(weights) < len(parts) or any(weight.dtype != np.float32 for weight in weights):
         return block
     if all(lies_down(weight) for weight in weights):
         return block

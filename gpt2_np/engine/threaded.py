@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
 
 from ..model import ops
+from ..model.arrays import Array, Weight
 from ..model.ops import split_heads as split_heads
 from ..system.memory import empty
 from ..system.threads import Piece, blas, evenly, on_threads
 
-Array = np.ndarray
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
 
 
@@ -42,7 +41,7 @@ def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     return by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
 
 
-def linear(x: Array, weight: Any, bias: Array) -> Array:
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
     """As `ops.linear`, the bias added to some positions at a time."""
     if not isinstance(weight, np.ndarray):
         return ops.linear(x, weight, bias)
@@ -52,7 +51,7 @@ def linear(x: Array, weight: Any, bias: Array) -> Array:
     return y
 
 
-def unembed(x: Array, lm_head: Any) -> Array:
+def unembed(x: Array, lm_head: Weight) -> Array:
     """As `ops.unembed`."""
     if not isinstance(lm_head, np.ndarray):
         return ops.unembed(x, lm_head)

@@ -2,6 +2,7 @@
 
 derivatives  the derivative of every operation, beside `ops`; `activations` holds those of the activations
 threaded     the same on every core; `joined` is the forward pass that goes with it
+operations   what `backward` needs of an implementation of them, as a type
 backward     the model backwards, beside `model`
 kept         what the forward pass leaves for it, and how much memory that takes
 edited       edits on the way back

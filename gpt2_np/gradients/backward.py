@@ -9,18 +9,17 @@ norm), its gradient is the sum of what comes back from both. The formulas are in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ..model import params as P
+from ..model.arrays import Array
 from ..model.config import Config
 from ..model.forward import attention_scale
 from ..model.taps import Tap, no_tap, within
 from . import derivatives as readable
 from .kept import Kept, Values
-
-Array = np.ndarray
+from .operations import Derivatives
 
 
 def backward(
@@ -30,7 +29,7 @@ def backward(
     gradient: Array,
     kept: Kept,
     *,
-    derivatives: Any = readable,
+    derivatives: Derivatives = readable,
     tap: Tap = no_tap,
     parameters: bool = False,
     token_type_ids: Array | None = None,
@@ -47,7 +46,7 @@ def backward(
 
     g = tap("unembed", gradient)
     del gradient  # as large as the logits, so it isn't held longer than it is read
-    learned(head, d.unembed_parameters, g, values.get("ln_final.out"))
+    learned(head, lambda: d.unembed_parameters(g, values["ln_final.out"]))
     g = d.unembed(g, params.lm_head)
     g = layer_norm(g, params.ln_f, values.within("ln_final."), d, within(tap, "ln_final."), learned.within("ln_f."))
     for layer in reversed(range(config.n_layer)):
@@ -62,7 +61,7 @@ def backward(
 
 
 def block(
-    gradient: Array, p: P.Block, config: Config, layer: int, values: Values, d: Any, tap: Tap, learned: Learned
+    gradient: Array, p: P.Block, config: Config, layer: int, values: Values, d: Derivatives, tap: Tap, learned: Learned
 ) -> Array:
     """One layer: from what left it to what entered it, the MLP first. (B, T, D) → (B, T, D)."""
     g = tap("resid_post", gradient)
@@ -76,7 +75,14 @@ def block(
 
 
 def attention(
-    gradient: Array, p: P.Attention, config: Config, layer: int, values: Values, d: Any, tap: Tap, learned: Learned
+    gradient: Array,
+    p: P.Attention,
+    config: Config,
+    layer: int,
+    values: Values,
+    d: Derivatives,
+    tap: Tap,
+    learned: Learned,
 ) -> Array:
     """From what attention wrote to what it read: (B, T, D) → (B, T, D)."""
     g_z = tap("z", output(gradient, p.c_proj, config, values, d, tap, learned))
@@ -94,45 +100,50 @@ def attention(
         g_q, g_k, g_v = d.attention(g_z, q, k, v, values["attn.pattern"], scale)
 
     g = d.split_heads(tap("q", g_q), tap("k", g_k), tap("v", g_v))
-    learned.pair("c_attn", d.linear_parameters, g, values.get("ln1.out"))
+    learned.pair("c_attn", lambda: d.linear_parameters(g, values["ln1.out"]))
     return d.linear(g, p.c_attn.weight)
 
 
-def output(gradient: Array, p: P.Linear, config: Config, values: Values, d: Any, tap: Tap, learned: Learned) -> Array:
+def output(
+    gradient: Array, p: P.Linear, config: Config, values: Values, d: Derivatives, tap: Tap, learned: Learned
+) -> Array:
     """From what attention wrote to its heads' z: (B, T, D) → (B, T, H, K), each head's result apart if tapped."""
     B, T, D = gradient.shape
-    learned.pair("c_proj", d.linear_parameters, gradient, values.get("attn.z"))
+    learned.pair("c_proj", lambda: d.linear_parameters(gradient, values["attn.z"]))
     if tap.wants("result"):
         of_each = np.broadcast_to(gradient[:, :, None], (B, T, config.n_head, D))
         changed = tap("result", of_each)
         if changed is not of_each:
-            learned("c_proj.weight", d.head_results_parameters, changed, values.get("attn.z"))
+            learned("c_proj.weight", lambda: d.head_results_parameters(changed, values["attn.z"]))
             return d.head_results(changed, p.weight)
     return d.linear(gradient, p.weight).reshape(B, T, config.n_head, -1)
 
 
-def mlp(gradient: Array, p: P.MLP, config: Config, values: Values, d: Any, tap: Tap, learned: Learned) -> Array:
+def mlp(gradient: Array, p: P.MLP, config: Config, values: Values, d: Derivatives, tap: Tap, learned: Learned) -> Array:
     """From what the MLP wrote to what it read: (B, T, D) → (B, T, D)."""
-    learned.pair("c_proj", d.linear_parameters, gradient, values.get("mlp.post"))
+    learned.pair("c_proj", lambda: d.linear_parameters(gradient, values["mlp.post"]))
     g, pre = tap("post", d.linear(gradient, p.c_proj.weight)), values["mlp.pre"]
     kind = config.activation_function
-    learned.activation(kind, d.activate_parameters, g, pre, kind, p.act)
+    learned.activation(kind, lambda: d.activate_parameters(g, pre, kind, p.act))
     g = tap("pre", d.activate(g, pre, kind, p.act))
-    learned.pair("c_fc", d.linear_parameters, g, values.get("ln2.out"))
+    learned.pair("c_fc", lambda: d.linear_parameters(g, values["ln2.out"]))
     return d.linear(g, p.c_fc.weight)
 
 
-def layer_norm(gradient: Array, p: P.Norm, values: Values, d: Any, tap: Tap, learned: Learned) -> Array:
+def layer_norm(gradient: Array, p: P.Norm, values: Values, d: Derivatives, tap: Tap, learned: Learned) -> Array:
     """Layer norm, opened up where someone listens."""
     g = tap("out", gradient)
     normalized, scale = values.made("normalized"), values["scale"]
-    learned.pair("", d.scaled_and_shifted_parameters, g, values["normalized"])
+    learned.pair("", lambda: d.scaled_and_shifted_parameters(g, values["normalized"]))
     if not (tap.wants("scale") or tap.wants("normalized")):
         return tap("in", d.layer_norm(g, p.weight, normalized, scale))
     g = tap("normalized", d.scaled_and_shifted(g, p.weight))
     g_scale = tap("scale", d.divided_scale(g, normalized, scale))
     g = d.divided(g, scale) + d.layer_norm_scale(g_scale, normalized * scale, values.made("scale"))
     return tap("in", d.centred(g))
+
+
+LookUp = Callable[[Array, Array, Array], Array]
 
 
 class Learned:
@@ -146,27 +157,27 @@ class Learned:
         """The same collection seen from inside one part of the model."""
         return Learned(self.wanted, self.tensors, self.prefix + prefix)
 
-    def __call__(self, name: str, derivative: Callable[..., Array], *arguments: Any) -> None:
+    def __call__(self, name: str, derivative: Callable[[], Array]) -> None:
         """One tensor's gradient."""
         if self.wanted:
-            self.tensors[self.prefix + name] = derivative(*arguments)
+            self.tensors[self.prefix + name] = derivative()
 
-    def pair(self, name: str, derivative: Callable[..., tuple[Array, Array]], *arguments: Any) -> None:
+    def pair(self, name: str, derivative: Callable[[], tuple[Array, Array]]) -> None:
         """A weight's gradient and a bias's."""
         if self.wanted:
             prefix = f"{self.prefix}{name}." if name else self.prefix
-            self.tensors[f"{prefix}weight"], self.tensors[f"{prefix}bias"] = derivative(*arguments)
+            self.tensors[f"{prefix}weight"], self.tensors[f"{prefix}bias"] = derivative()
 
-    def rows(self, name: str, table: Array, derivative: Callable[..., Array], gradient: Array, ids: Array) -> None:
+    def rows(self, name: str, table: Array, derivative: LookUp, gradient: Array, ids: Array) -> None:
         """The gradient of the rows of a table that were looked up, added to what the table has already."""
         if self.wanted:
             if name not in self.tensors:
                 self.tensors[name] = np.zeros(table.shape, gradient.dtype)
             derivative(gradient, ids, self.tensors[name])
 
-    def activation(self, kind: str, derivative: Callable[..., tuple[Array, ...]], *arguments: Any) -> None:
+    def activation(self, kind: str, derivative: Callable[[], tuple[Array, ...]]) -> None:
         """The gradients of what an activation of this kind itself learned."""
         names = P.ACTIVATION_PARAMETERS.get(kind, ()) if self.wanted else ()
         if names:
-            found = derivative(*arguments)
+            found = derivative()
             self.tensors |= {f"{self.prefix}act.{name}": one for name, one in zip(names, found, strict=True)}

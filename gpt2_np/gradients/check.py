@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
 from ..engine import threaded as ops
 from ..model.edits import edits
 from ..model.forward import forward
-from ..model.params import Params, assemble, flatten, map_arrays
+from ..model.params import Params, as_array, assemble, map_arrays, tensors
 from ..model.taps import both, select
 from .metrics import Metric
-from .run import Ends, of_metric, padded, prepared, run_with_gradients
+from .run import Ends, Ids, Runs, of_metric, padded, prepared, run_with_gradients
 
 Array = np.ndarray
 
@@ -41,8 +41,16 @@ class GradientCheck:
         return difference / largest if largest else 0.0
 
 
+class Model(Runs, Protocol):
+    """What the check needs of a model besides: the same one with other parameters."""
+
+    def with_params(self, params: Params) -> Model:
+        """The same model with these parameters."""
+        ...
+
+
 def check_gradient(
-    model: Any, ids: Any, metric: Metric, name: str, *, directions: int = 3, tolerance: float = 1e-6, seed: int = 0
+    model: Model, ids: Ids, metric: Metric, name: str, *, directions: int = 3, tolerance: float = 1e-6, seed: int = 0
 ) -> GradientCheck:
     """Compare the gradient at a name with finite differences of the metric, along random directions, in float64.
 
@@ -59,17 +67,17 @@ def check_gradient(
     metric = prepared(metric, model)
     batch, lengths = padded(model, ids)
     exact = model.with_params(in_float64(model.params))
-    tensors = dict(flatten(exact.params))
-    of_parameter = name in tensors
+    named = tensors(exact.params)
+    of_parameter = name in named
     (point,) = (name,) if of_parameter else _one(select(name, model.config), name)
     run = run_with_gradients(exact, ids, metric, () if of_parameter else point, parameters=of_parameter)
-    gradient = dict(flatten(run.params))[name] if run.params is not None else run.grads[point]
-    x = tensors[name] if of_parameter else run.cache[point]
+    gradient = tensors(run.params)[name] if run.params is not None else run.grads[point]
+    x = named[name] if of_parameter else run.cache[point]
 
     def total(change: Array) -> float:
         params, tap = exact.params, exact.tap
         if of_parameter:
-            params = assemble(tensors | {name: x + change}, exact.config)
+            params = assemble(named | {name: x + change}, exact.config)
         else:
             tap = both(tap, edits({point: lambda value: value + change}, exact.config))
         return float(of_metric(metric, forward(params, exact.config, batch, ops=ops, tap=tap), batch, lengths)[0].sum())
@@ -95,11 +103,8 @@ def check_gradient(
 def in_float64(params: Params) -> Params:
     """The same parameters in float64, those of reduced precision as the numbers they stand for."""
 
-    def wide(array: Any) -> Array:
-        return array.astype(np.float64) if isinstance(array, np.ndarray) else array.dequantize().astype(np.float64)
-
-    exact = map_arrays(params, wide)
-    return exact if isinstance(params.lm_head, np.ndarray) else exact._replace(lm_head=exact.lm_head.T)
+    exact = map_arrays(params, lambda weight: as_array(weight).astype(np.float64))
+    return exact if isinstance(params.lm_head, np.ndarray) else exact._replace(lm_head=as_array(exact.lm_head).T)
 
 
 def _one(names: list[str], asked: str) -> list[str]:

@@ -9,21 +9,17 @@ et al. 1986; Goodfellow et al. 2016, section 6.5). Shape letters are explained a
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ..model.arrays import Array, Weight
 from ..model.params import as_array
 from .activations import activate as activate
 from .activations import activate_parameters as activate_parameters
 
-Array = np.ndarray
-
-
 # ---- affine maps ----------------------------------------------------------------------------------------------------
 
 
-def linear(gradient: Array, weight: Any) -> Array:
+def linear(gradient: Array, weight: Weight) -> Array:
     """y = x·W + b, so ∂L/∂x = ∂L/∂y · Wᵀ: (…, outputs) → (…, inputs). Goodfellow et al. 2016, section 6.5.6.
 
     A reduced-precision matrix counts as the numbers it stands for; the rounding of x to its steps as no change at all.
@@ -37,7 +33,7 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
     return x.reshape(len(rows), -1).T @ rows, rows.sum(axis=0)
 
 
-def unembed(gradient: Array, lm_head: Any) -> Array:
+def unembed(gradient: Array, lm_head: Weight) -> Array:
     """y = x·Eᵀ, so ∂L/∂x = ∂L/∂y · E: (…, V) → (…, D)."""
     return gradient @ (lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T)
 
@@ -161,7 +157,7 @@ def split_heads(q: Array, k: Array, v: Array) -> Array:
     return np.stack([q, k, v], axis=2).reshape(B, T, -1)
 
 
-def head_results(gradient: Array, weight: Any) -> Array:
+def head_results(gradient: Array, weight: Weight) -> Array:
     """r = z·W, head by head, so ∂L/∂z = ∂L/∂r · Wᵀ: (B, T, H, D) → (B, T, H, K). See `model.head_results`."""
     H, D = gradient.shape[2:]
     per_head = as_array(weight).reshape(H, 1, -1, D)

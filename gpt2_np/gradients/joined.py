@@ -6,10 +6,6 @@ bits of a row depend on the rest of its batch, which is why other runs take `thr
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
 from ..engine import threaded
 from ..engine.threaded import activate as activate
 from ..engine.threaded import attention as attention
@@ -21,16 +17,15 @@ from ..engine.threaded import mix_values as mix_values
 from ..engine.threaded import scaled_and_shifted as scaled_and_shifted
 from ..engine.threaded import softmax as softmax
 from ..engine.threaded import split_heads as split_heads
+from ..model.arrays import Array, Weight
 
-Array = np.ndarray
 
-
-def linear(x: Array, weight: Any, bias: Array) -> Array:
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
     """As `threaded.linear`, over all positions at once."""
     return threaded.linear(_joined(x), weight, bias).reshape(*x.shape[:-1], -1)
 
 
-def unembed(x: Array, lm_head: Any) -> Array:
+def unembed(x: Array, lm_head: Weight) -> Array:
     """As `threaded.unembed`, over all positions at once."""
     return threaded.unembed(_joined(x), lm_head).reshape(*x.shape[:-1], -1)
 

@@ -18,18 +18,15 @@ most of it. All names of 1 × 512 tokens take 2.4 GB in each, since what is capt
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-import numpy as np
+from collections.abc import Mapping
 
 from ..model import params as P
+from ..model.arrays import Array, Weight
 from ..model.config import Config
 from ..model.forward import block
+from ..model.operations import Operations, with_linear
 from ..model.taps import Tap, both, no_tap, within
 from .edited import Edited
-
-Array = np.ndarray
 
 KEEP = ("all", "layers", "inputs")
 
@@ -59,7 +56,7 @@ class Kept:
         self,
         params: P.Params,
         config: Config,
-        ops: Any,
+        ops: Operations,
         *,
         edited: Edited | None = None,
         keep: str = "all",
@@ -76,8 +73,13 @@ class Kept:
         of_blocks = [prefix + name for prefix in blocks for name in self.needed] if keep == "all" else self.inputs
         self.names = frozenset([*final, *of_blocks])
         self.again = keep != "all"
-        self.readable, self.ops = ops, Products(ops) if keep == "layers" else ops
+        self.plain, self.products = ops, Products(ops) if keep == "layers" else None
         self.left: dict[str, Array] = {}
+
+    @property
+    def ops(self) -> Operations:
+        """The operations of the forward pass, which remember results where those are kept."""
+        return self.plain if self.products is None else with_linear(self.plain, self.products.linear)
 
     @property
     def tap(self) -> Tap:
@@ -90,8 +92,8 @@ class Kept:
     def __call__(self, name: str, x: Array) -> Array:
         if name in self.names:
             self.left[name] = x
-            if isinstance(self.ops, Products) and name in self.inputs:
-                self.ops.next_block()
+            if self.products is not None and name in self.inputs:
+                self.products.next_block()
         return x
 
     def values(self) -> Values:
@@ -110,7 +112,7 @@ class Kept:
         x = self.left.pop(self.inputs[layer])
         made = None if self.edited is None else self.edited.made(self.inputs[layer])
         until = Until(frozenset(prefix + name for name in self.needed), prefix + self.last, self.left)
-        ops = self.ops.again(layer) if isinstance(self.ops, Products) else self.readable
+        ops = self.plain if self.products is None else self.products.again(layer)
         tap = within(both(no_tap if self.edited is None else self.edited, until), prefix)
         with contextlib.suppress(Enough):
             block(x if made is None else made, self.params.h[layer], self.config, layer, ops, None, tap)
@@ -138,14 +140,11 @@ class Until:
 
 
 class Products:
-    """`ops` that remember the results of affine maps, block by block, except each block's last, which nothing reads."""
+    """Remembers the results of affine maps, block by block, except each block's last, which nothing reads."""
 
-    def __init__(self, ops: Any) -> None:
+    def __init__(self, ops: Operations) -> None:
         self.ops = ops
         self.blocks: list[list[Array]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.ops, name)
 
     def next_block(self) -> None:
         """What follows belongs to the next block."""
@@ -153,30 +152,16 @@ class Products:
             self.blocks[-1].pop()
         self.blocks.append([])
 
-    def linear(self, x: Array, weight: Any, bias: Array) -> Array:
+    def linear(self, x: Array, weight: Weight, bias: Array) -> Array:
         """As ``ops.linear``, remembered."""
-        y: Array = self.ops.linear(x, weight, bias)
+        y = self.ops.linear(x, weight, bias)
         self.blocks[-1].append(y)
         return y
 
-    def again(self, layer: int) -> Remembered:
-        """The same operations for a block's second pass, its affine maps remembered: once."""
-        results, self.blocks[layer] = self.blocks[layer], []
-        return Remembered(self.ops, iter(results))
-
-
-class Remembered:
-    """`ops` whose affine maps are remembered instead of computed."""
-
-    def __init__(self, ops: Any, results: Iterator[Array]) -> None:
-        self.ops, self.results = ops, results
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.ops, name)
-
-    def linear(self, x: Array, weight: Any, bias: Array) -> Array:
-        """The result of the first pass."""
-        return next(self.results)
+    def again(self, layer: int) -> Operations:
+        """The operations for a block's second pass, its affine maps remembered instead of computed: once."""
+        results, self.blocks[layer] = iter(self.blocks[layer]), []
+        return with_linear(self.ops, lambda x, weight, bias: next(results))
 
 
 class Values:
@@ -191,10 +176,6 @@ class Values:
 
     def __getitem__(self, name: str) -> Array:
         return self.left[self.prefix + name]
-
-    def get(self, name: str) -> Array | None:
-        """A value that may not have been kept, since only parameters' gradients read it."""
-        return self.left.get(self.prefix + name)
 
     def made(self, name: str) -> Array:
         """What the operation before the tap made, which edits may have changed: its derivative reads this."""

@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..engine.threaded import in_pieces
+from ..model.arrays import Array
+from ..model.ops import log_softmax
 from ..system.memory import empty
 
-Array = np.ndarray
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 Token = int | str | Sequence[int] | Sequence[str] | Array  # one for all rows, or one a row
 Position = int | Sequence[int] | Array
 There = tuple[Array, Array]  # rows and positions, both (B,)
@@ -41,7 +45,7 @@ class Metric(Protocol):
         ...
 
 
-def cross_entropy(labels: Any = None) -> CrossEntropy:
+def cross_entropy(labels: npt.ArrayLike | None = None) -> CrossEntropy:
     """transformers' loss of a row: the mean, over its labels, of −log p(label), in nats.
 
     Labels are shifted inside, so that label t is predicted from the positions before it; they are the ids themselves
@@ -63,7 +67,7 @@ def log_probability(token: Token, position: Position = -1) -> LogProbability:
     return LogProbability((token,), position)
 
 
-def kl_divergence(reference_logits: Any, position: Position = -1) -> KLDivergence:
+def kl_divergence(reference_logits: npt.ArrayLike, position: Position = -1) -> KLDivergence:
     """KL(reference ‖ model) in nats, at one position: Σ r·(log r − log p). Kullback & Leibler 1951.
 
     `reference_logits` are another run's logits of the same ids, (T, V) or (B, T, V) (for unequal rows padded as ours),
@@ -76,7 +80,7 @@ def kl_divergence(reference_logits: Any, position: Position = -1) -> KLDivergenc
 class CrossEntropy:
     """See `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own labels."""
 
-    labels: Any = None
+    labels: npt.ArrayLike | None = None
     tokens: int | None = None
 
     def __call__(self, logits: Array) -> Array:
@@ -125,7 +129,7 @@ class CrossEntropy:
 
     def of_row(self, row: int) -> CrossEntropy:
         """The same for one row alone."""
-        return self if self.labels is None else replace(self, labels=np.asarray(self.labels[row])[None])
+        return self if self.labels is None else replace(self, labels=np.asarray(self.labels)[row][None])
 
     def targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
         """What each position is to predict, (B, T): the label of the next one, −100 at the last."""
@@ -237,7 +241,7 @@ class LogProbability(AtPosition):
 class KLDivergence(AtPosition):
     """See `kl_divergence`."""
 
-    reference_logits: Any = None
+    reference_logits: npt.ArrayLike | None = None
 
     def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
         """Σ r·(log r − log p)."""
@@ -250,8 +254,8 @@ class KLDivergence(AtPosition):
 
     def of_row(self, row: int) -> KLDivergence:
         """The same for one row alone."""
-        reference = self.reference_logits
-        reference = reference[row] if np.ndim(reference) == 3 else reference
+        reference = np.asarray(self.reference_logits)
+        reference = reference[row] if reference.ndim == 3 else reference
         return replace(self, position=_of_row(self.position, row), reference_logits=reference)
 
     def _reference(self, x: Array, there: There) -> Array:
@@ -274,13 +278,6 @@ def checked(metric: Any) -> Any:
         if not callable(getattr(metric, name, None)):
             raise ValueError(f"a metric needs a method {what}; {type(metric).__name__} has no .{name}")
     return metric
-
-
-def log_softmax(logits: Array) -> Array:
-    """Log-probabilities (nats, float64) along the last axis."""
-    x = logits.astype(np.float64)
-    x -= x.max(axis=-1, keepdims=True)
-    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
 
 
 def _of_row(value: Any, row: int) -> Any:

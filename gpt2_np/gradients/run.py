@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from ..model.edits import AnyEdit, edits
 from ..model.forward import forward
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Tap, both, no_tap, select
+from ..weights.quantize import Matrix
 from . import joined as ops
 from . import threaded as derivatives
 from .backward import backward
@@ -22,6 +23,24 @@ from .kept import Kept
 from .metrics import Metric, checked
 
 Array = np.ndarray
+Ids = Array | Sequence[int] | Sequence[Sequence[int]]  # (T,), (B, T), or rows of unequal lengths
+
+
+class Runs(Protocol):
+    """What a run with gradients needs of a model."""
+
+    params: Params
+    config: Config
+    tap: Tap
+
+    @property
+    def backend(self) -> str:
+        """What computes: gradients are taken everywhere but on "torch"."""
+        ...
+
+    def check_ids(self, ids: Any) -> Array:
+        """Ids as a (B, T) array. ``ValueError`` for what can't be."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,15 +62,15 @@ class GradientRun:
 
 
 def run_with_gradients(
-    model: Any,
-    ids: Any,
+    model: Runs,
+    ids: Ids,
     metric: Metric,
     names: str | Iterable[str] | None = None,
     parameters: bool = False,
     *,
     gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
     keep: str = "all",
-    token_type_ids: Any = None,
+    token_type_ids: Ids | None = None,
     check: Callable[[Array, Array], object] | None = None,
 ) -> GradientRun:
     """See `Model.run_with_gradients`; `check` is shown the logits of some ids before they are differentiated."""
@@ -127,12 +146,12 @@ def prepared(metric: Any, model: Any) -> Any:
     return metric
 
 
-def several(ids: Any) -> bool:
+def several(ids: Ids) -> bool:
     """Whether ids are rows of ids, and not those of one row, (T,)."""
     return np.ndim(ids) > 1 if isinstance(ids, np.ndarray) else any(np.ndim(row) for row in ids)
 
 
-def padded(model: Any, ids: Any) -> tuple[Array, Array]:
+def padded(model: Runs, ids: Ids) -> tuple[Array, Array]:
     """Ids as a checked (B, T) array, rows of unequal lengths padded with 0 on the right, and the lengths: (B,)."""
     if isinstance(ids, np.ndarray) or not isinstance(ids, Sequence) or not several(ids):
         batch = model.check_ids(ids)
@@ -181,16 +200,17 @@ def _both(metric: Any, logits: Array, ids: Array) -> tuple[Array, Array]:
     return value, gradient.astype(logits.dtype, copy=False)
 
 
-def check_weights(model: Any, parameters: bool) -> None:
+def check_weights(model: Runs, parameters: bool) -> None:
     """``ValueError`` where a run with gradients isn't possible on these weights."""
     if model.backend == "torch":
         raise ValueError("gradients are taken on --backend numpy or numba, not on torch")
     if not parameters:
         return
     first = matrices(model.params.h[0])[0].weight
-    if not isinstance(first, np.ndarray):
-        kind = {"H": "bfloat16", "b": "int8", "B": "int4"}[first.codes.dtype.char]
+    if isinstance(first, Matrix):
         raise ValueError(
-            f"parameters=True needs weights in float32 or float64, got {kind}, which has no gradient: "
+            f"parameters=True needs weights in float32 or float64, got {first.precision}, which has no gradient: "
             "load the model in float32, or ask for gradients of activations"
         )
+    if not isinstance(first, np.ndarray):
+        raise ValueError("parameters=True needs adapters to be merged: with_adapters(model, adapters, merge=True)")

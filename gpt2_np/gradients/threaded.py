@@ -8,11 +8,11 @@ the next stays in a core's cache. Sums over all positions are sums of sums over 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from ..engine.threaded import in_pieces
+from ..model.arrays import Array, Weight
 from ..model.params import as_array
 from ..system.memory import empty
 from . import derivatives
@@ -21,11 +21,10 @@ from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
 
-Array = np.ndarray
 SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
 
 
-def linear(gradient: Array, weight: Any) -> Array:
+def linear(gradient: Array, weight: Weight) -> Array:
     """As `derivatives.linear`."""
     return _product(gradient, as_array(weight).T)
 
@@ -38,7 +37,7 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
     return weight, _summed(lambda some: rows[some], len(rows))
 
 
-def unembed(gradient: Array, lm_head: Any) -> Array:
+def unembed(gradient: Array, lm_head: Weight) -> Array:
     """As `derivatives.unembed`; positions that got no gradient are passed over."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])

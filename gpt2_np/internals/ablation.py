@@ -6,11 +6,10 @@ Zero, mean and resample ablation as compared by Chan et al. 2022, "Causal Scrubb
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from ..model.edits import Part
+from ..model.edits import Change, Part
 from ..session.model import Model
 from .variants import Metric, Variant, grid, run_variants
 
@@ -29,7 +28,7 @@ def ablate(
     reference: Array | None = None,
     seed: int = 0,
     batch: int = 32,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Array:
     """The metric with each part silenced in turn.
 
@@ -73,5 +72,5 @@ def replacements(
     return {name: np.repeat(mean, T, axis=1) for name, mean in means.items()}
 
 
-def _constant(value: Array | None) -> Any:
+def _constant(value: Array | None) -> Change:
     return np.zeros_like if value is None else value

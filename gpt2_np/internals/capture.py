@@ -18,10 +18,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from ..model.params import flatten
+from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 
 Array = np.ndarray
 
@@ -34,7 +34,7 @@ def capture_corpus(
     *,
     chunk_bytes: int = 256 << 20,
     dtype: str = "float32",
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Captured:
     """Capture the named activations of every text of ids into a folder, and open it.
 
@@ -88,7 +88,7 @@ def _capture(model: Model, text: Sequence[int], names: Sequence[str], dtype: str
     return {f"{number}.{name}": x for name, x in ({"ids": ids[0]} | arrays).items()}
 
 
-def _begin(folder: Path, about: dict[str, Any]) -> Captured:
+def _begin(folder: Path, about: JSONObject) -> Captured:
     if not (folder / "capture.json").exists():
         if any(folder.glob("chunk-*.safetensors")):
             raise ValueError(f"{folder} holds chunks without their capture.json; choose another folder")
@@ -101,7 +101,7 @@ def _begin(folder: Path, about: dict[str, Any]) -> Captured:
     return captured
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -111,7 +111,7 @@ def fingerprint(model: Model) -> str:
     digest = hashlib.sha256(repr(model.config).encode())
     for name, array in flatten(model.params):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(np.asarray(array)).tobytes())
+        digest.update(np.ascontiguousarray(as_array(array)).tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -124,7 +124,7 @@ class Captured:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
-            self.about: dict[str, Any] = read_json(folder / "capture.json")
+            self.about: JSONObject = read_json(folder / "capture.json")
             self.names: list[str] = list(self.about["names"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None

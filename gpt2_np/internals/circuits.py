@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..model.config import Config
-from ..model.params import Params
+from ..model.params import Params, as_array
 
 Array = np.ndarray
 
@@ -45,9 +45,10 @@ def head_weights(params: Params, config: Config, layer: int, head: int) -> tuple
     attn, D, K = params.h[layer].attn, config.n_embd, config.head_width
     if not isinstance(attn.c_attn.weight, np.ndarray):
         raise ValueError("circuits need float32 or float64 weights; load the model without a reduced dtype")
+    c_attn, c_proj = as_array(attn.c_attn.weight), as_array(attn.c_proj.weight)
     columns = [slice(part * D + head * K, part * D + (head + 1) * K) for part in range(3)]
-    q, k, v = (attn.c_attn.weight[:, one] for one in columns)
-    return q, k, v, attn.c_proj.weight[head * K : (head + 1) * K]
+    q, k, v = (c_attn[:, one] for one in columns)
+    return q, k, v, c_proj[head * K : (head + 1) * K]
 
 
 def check_head(config: Config, layer: int, head: int) -> None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..gradients.metrics import log_softmax
 from ..model import ops
 from ..model.activations import ActivationCache
+from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
 
@@ -108,7 +107,11 @@ class TunedLens:
 
 
 def train_tuned_lens(
-    model: Model, texts: Iterable[Sequence[int]], *, ridge: float = 1e-3, progress: Callable[[int], Any] | None = None
+    model: Model,
+    texts: Iterable[Sequence[int]],
+    *,
+    ridge: float = 1e-3,
+    progress: Callable[[int], object] | None = None,
 ) -> TunedLens:
     """Fit a `TunedLens` on texts of ids: for each layer the affine map that best gives the final stream.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ def dashboards(
     examples: int = 8,
     context: int = 12,
     tokens: int = 10,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> list[Dashboard]:
     """A dashboard for each (layer, neuron), from one pass over texts of ids; the texts are never kept.
 

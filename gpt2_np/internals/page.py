@@ -7,12 +7,11 @@ import html
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..gradients.metrics import log_softmax
 from ..model.activations import ActivationCache
+from ..model.ops import log_softmax
 from ..text.gpt2 import GPT2
 from .lens import Lens, logit_lens
 
@@ -50,7 +49,7 @@ def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, tit
     return before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after
 
 
-def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCache, top: int) -> dict[str, Any]:
+def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCache, top: int) -> dict[str, object]:
     """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
@@ -63,7 +62,7 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
     log_p = log_softmax(logits)
     best = np.argsort(-log_p, axis=-1, kind="stable")[:, :top]
 
-    def named(candidates: Array, p: Array) -> list[list[Any]]:
+    def named(candidates: Array, p: Array) -> list[list[object]]:
         words = model.tokenizer.tokens(candidates.tolist())
         return [[shown(word), round(float(chance), 4)] for word, chance in zip(words, p, strict=True)]
 
@@ -85,7 +84,7 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
     }
 
 
-def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, Any]:
+def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, object]:
     """For each position what heads, MLPs, embeddings and biases added to the logit of its target (their sum)."""
     L, H = model.config.n_layer, model.config.n_head
     row = targets[None]
@@ -95,7 +94,7 @@ def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int
     logit = np.take_along_axis(cache["unembed"][0], targets[:, None], -1)[:, 0]
     bias = logit - heads.sum((0, 1)) - mlps.sum(0) - embed
 
-    def rounded(array: Array) -> Any:
+    def rounded(array: Array) -> object:
         return np.round(array.astype(np.float64), 3).tolist()
 
     values = [

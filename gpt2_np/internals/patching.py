@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,7 +52,7 @@ def activation_patch(
     point: str = "resid_pre",
     over: str = "position",
     batch: int = 32,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Patching:
     """Put one activation of the clean run into the corrupted run, for every layer and place, and measure.
 
@@ -84,7 +83,7 @@ def path_patch(
     receivers: Sequence[tuple[str, int | None]],
     *,
     batch: int = 32,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Patching:
     """Patch what each head says *directly* to the receivers, every other path left as it was: (L, H) scores.
 

@@ -6,13 +6,13 @@ No global state of matplotlib is touched: every function returns a Figure of its
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 try:
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
@@ -85,7 +85,7 @@ def heat(
     return figure
 
 
-def _ticks(axis: Any, count: int, labels: Sequence[str] | None) -> None:
+def _ticks(axis: Axis, count: int, labels: Sequence[str] | None) -> None:
     step = max(1, count // 24) if labels is None else 1
     axis.set_ticks(range(0, count, step), None if labels is None else [visible(label) for label in labels])
     axis.set_tick_params(labelsize=8, length=0)
@@ -153,7 +153,9 @@ def attention(pattern: Array, tokens: Sequence[str], *, title: str) -> Figure:
     )
 
 
-def lens(looked: Lens, tokens: Sequence[str], decode: Any, *, title: str = "Logit lens") -> Figure:
+def lens(
+    looked: Lens, tokens: Sequence[str], decode: Callable[[Sequence[int]], str], *, title: str = "Logit lens"
+) -> Figure:
     """What each layer would say next: the likeliest token in each cell, coloured by its probability."""
     best, p = looked.top(1)
     C, T = best.shape[:2]
@@ -222,7 +224,7 @@ def eigenvalues(values: Array, *, title: str) -> Figure:
     return figure
 
 
-def dashboard(board: Dashboard, decode: Any) -> Figure:
+def dashboard(board: Dashboard, decode: Callable[[Sequence[int]], str]) -> Figure:
     """A neuron on one page: how often it fires how much, what it raises, and its strongest places in the corpus."""
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(board.examples)), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[1.2, 0.28 * max(1, len(board.examples))])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..model.params import MLP, Attention, Block, Linear, Norm, Params
+from ..model.params import MLP, Attention, Block, Linear, Norm, Params, as_array, unembedding
 
 Array = np.ndarray
 
@@ -22,8 +22,9 @@ def fold_ln(params: Params) -> Params:
     """
 
     def fold(linear: Linear, norm: Norm) -> Linear:
-        weight = linear.weight * norm.weight[:, None]
-        return Linear(weight - weight.mean(axis=0), linear.bias + norm.bias @ linear.weight)
+        given = as_array(linear.weight)
+        weight = given * norm.weight[:, None]
+        return Linear(weight - weight.mean(axis=0), linear.bias + norm.bias @ given)
 
     def plain(norm: Norm) -> Norm:
         return Norm(np.ones_like(norm.weight), np.zeros_like(norm.bias))
@@ -40,7 +41,7 @@ def fold_ln(params: Params) -> Params:
     off = params.ln_f.weight == 0
     gain = np.where(off, np.ones_like(params.ln_f.weight), params.ln_f.weight)
     ln_f = Norm(np.where(off, params.ln_f.weight, np.ones_like(gain)), params.ln_f.bias / gain)
-    return params._replace(h=blocks, ln_f=ln_f, lm_head=params.lm_head * gain)
+    return params._replace(h=blocks, ln_f=ln_f, lm_head=unembedding(params) * gain)
 
 
 def center_writing_weights(params: Params) -> Params:
@@ -50,7 +51,7 @@ def center_writing_weights(params: Params) -> Params:
     """
 
     def center(linear: Linear) -> Linear:
-        return Linear(_centred(linear.weight), _centred(linear.bias))
+        return Linear(_centred(as_array(linear.weight)), _centred(linear.bias))
 
     blocks = tuple(
         block._replace(
@@ -67,7 +68,8 @@ def center_unembed(params: Params) -> Params:
 
     Each position's logits move by one number, so probabilities are the same.
     """
-    return _plain_arrays(params)._replace(lm_head=params.lm_head - params.lm_head.mean(axis=0))
+    lm_head = unembedding(_plain_arrays(params))
+    return params._replace(lm_head=lm_head - lm_head.mean(axis=0))
 
 
 def fold_value_biases(params: Params) -> Params:

@@ -6,11 +6,10 @@ Turner et al. 2023, "Activation Addition"; Rimsky et al. 2023, "Steering Llama 2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from ..model.edits import AnyEdit, Part
+from ..model.edits import AnyEdit, Part, Positions
 from ..session.model import AnyModel, Model
 
 Array = np.ndarray
@@ -27,8 +26,8 @@ def steering_vector(model: Model, towards: Texts, away: Texts, layer: int, *, po
     if not len(towards) or not len(away):
         raise ValueError(f"a direction needs texts on both sides, got {len(towards)} and {len(away)}")
 
-    def mean(texts: Texts) -> Any:
-        return sum(_read(model, text, layer, position) for text in texts) / len(texts)
+    def mean(texts: Texts) -> Array:
+        return np.asarray(sum(_read(model, text, layer, position) for text in texts)) / len(texts)
 
     return (mean(towards) - mean(away)).astype(model.dtype)
 
@@ -42,7 +41,7 @@ def _read(model: Model, text: Sequence[int], layer: int, position: int | None) -
     return stream[position]
 
 
-def addition(vector: Array, layer: int, scale: float = 1.0, positions: Any = None) -> dict[str, AnyEdit]:
+def addition(vector: Array, layer: int, scale: float = 1.0, positions: Positions = None) -> dict[str, AnyEdit]:
     """The edit that adds ``scale · vector`` to the stream before `layer`, everywhere or at some positions."""
     with np.errstate(over="ignore", invalid="ignore"):
         shift = (np.asarray(vector) * scale).astype(np.asarray(vector).dtype)
@@ -57,7 +56,7 @@ def addition(vector: Array, layer: int, scale: float = 1.0, positions: Any = Non
     return {f"blocks.{layer}.resid_pre": Part(add, positions)}
 
 
-def steer(model: AnyModel, vector: Array, layer: int, scale: float = 1.0, positions: Any = None) -> AnyModel:
+def steer(model: AnyModel, vector: Array, layer: int, scale: float = 1.0, positions: Positions = None) -> AnyModel:
     """The same model, steered in whatever it does: ``steer(model, v, 3).generate("Once upon a time")``.
 
     `positions` limits it: ``range(1, 5)``, or ``slice(10, None)`` for what is written from position 10 on.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from ..gradients.metrics import log_probability as log_probability
-from ..gradients.metrics import log_softmax
 from ..gradients.metrics import logit_difference as logit_difference
 from ..model.edits import AnyEdit, Edits, edits
+from ..model.ops import log_softmax
 from ..session.model import Model
 
 Array = np.ndarray
@@ -44,7 +43,7 @@ def run_variants(
     metric: Metric,
     *,
     batch: int = 32,
-    progress: Callable[[int], Any] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Array:
     """The metric of each variant of a run: N variants → (N,).
 

@@ -8,7 +8,6 @@ with folded ones (`internals.processing.fold_ln`) both give the same numbers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from .params import Norm, Params, as_array, unembedding
 from .taps import BLOCK_POINTS, canonical, nearest
 
 Array = np.ndarray
+Tokens = int | Array | Sequence[int] | Sequence[Sequence[int]]  # one id, one a row (B,), or one a position (B, T)
 Positions = int | slice | Sequence[int] | None
 Labelled = tuple[Array, list[str]]
 
@@ -253,12 +253,7 @@ class ActivationCache(Mapping[str, Array]):
         return (stack - stack.mean(-1, keepdims=True)) / scale * norm.weight
 
     def logit_attrs(
-        self,
-        stack: Array,
-        tokens: int | Array | Sequence[int],
-        incorrect_tokens: Any = None,
-        *,
-        pos_slice: Positions = None,
+        self, stack: Array, tokens: Tokens, incorrect_tokens: Tokens | None = None, *, pos_slice: Positions = None
     ) -> Array:
         """Direct logit attribution: what each component adds to the logit of a token. (C, B, T, D) → (C, B, T).
 
@@ -279,14 +274,14 @@ class ActivationCache(Mapping[str, Array]):
             direction = direction[:, None]
         return (scaled * direction).sum(-1)
 
-    def directions(self, tokens: Any) -> Array:
+    def directions(self, tokens: Tokens) -> Array:
         """The directions in which tokens are read off the normed stream: their rows of ``lm_head``, (…, D)."""
         ids = np.asarray(tokens)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             raise ValueError(f"tokens must be between 0 and {self.config.vocab_size - 1}, got {ids.tolist()}")
         return unembedding(self.params)[ids]
 
-    def logit_bias(self, tokens: Any) -> Array:
+    def logit_bias(self, tokens: Tokens) -> Array:
         """The part of tokens' logits that no component wrote: what the final norm's bias adds."""
         return self.directions(tokens) @ self.params.ln_f.bias
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..system.files import read_object
 from .config_keys import REFUSED, refuse, unknown
+from .ops import ACTIVATIONS
 
 # Names under which other configurations of transformers know GPT-2's fields (GPT2Config.attribute_map).
 ALIASES = {
@@ -18,34 +19,6 @@ ALIASES = {
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
 }
-
-# Every entry of transformers' ACT2FN; `prelu` and `xielu` bring learned parameters of their own.
-ACTIVATIONS = (
-    "gelu",
-    "gelu_10",
-    "gelu_fast",
-    "gelu_new",
-    "gelu_python",
-    "gelu_pytorch_tanh",
-    "gelu_python_tanh",
-    "gelu_accurate",
-    "hardswish",
-    "laplace",
-    "leaky_relu",
-    "linear",
-    "mish",
-    "quick_gelu",
-    "relu",
-    "relu2",
-    "relu6",
-    "sigmoid",
-    "silu",
-    "sqrtsoftplus",
-    "swish",
-    "tanh",
-    "prelu",
-    "xielu",
-)
 
 LARGEST = (2 - 2**-23) * 2.0**127  # float32's
 
@@ -123,7 +96,7 @@ class Config:
         return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> Config:
+    def from_dict(cls, fields: Mapping[str, object]) -> Config:
         """The configuration that a parsed ``config.json`` describes.
 
         Fields that cannot change a forward pass are passed over, as transformers does (`passed_over` lists those that
@@ -152,7 +125,7 @@ class Config:
         return config
 
     @classmethod
-    def passed_over(cls, fields: Mapping[str, Any]) -> list[str]:
+    def passed_over(cls, fields: Mapping[str, object]) -> list[str]:
         """The keys of a parsed ``config.json`` that neither GPT-2 nor anything around it knows."""
         known = {*ALIASES, *(field.name for field in dataclasses.fields(cls))}
         return unknown({name: value for name, value in fields.items() if name not in known})

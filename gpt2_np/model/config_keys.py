@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 # Fields of GPT-2's own files that change nothing in a forward pass: training, bookkeeping, other heads.
 WITHOUT_EFFECT = frozenset(
@@ -56,7 +55,7 @@ CHANGES = re.compile(
 )
 
 # What such a key may say without changing anything: what GPT-2 does anyway.
-SAME: dict[str, tuple[Any, ...]] = {
+SAME: dict[str, tuple[bool | str, ...]] = {
     "position_embedding_type": ("absolute", "learned", "learned_absolute"),
     "layer_norm_type": ("layer_norm", "layernorm"),
     "norm_type": ("layer_norm", "layernorm"),
@@ -91,7 +90,7 @@ FIELDS = {
 OF_TRAINING = re.compile(r"dropout|pdrop|_loss|loss_|unsloth|initializer|init_|_init|lr_|z_loss|aux_loss|checkpoint")
 
 
-def unknown(fields: Mapping[str, Any]) -> list[str]:
+def unknown(fields: Mapping[str, object]) -> list[str]:
     """The keys of a parsed ``config.json`` that mean nothing to GPT-2 and are passed over."""
     return [
         name
@@ -100,7 +99,7 @@ def unknown(fields: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def refuse(fields: Mapping[str, Any], config: Any) -> None:
+def refuse(fields: Mapping[str, object], config: object) -> None:
     """``ValueError`` for the first key, no field of `config`, that asks for another forward pass than GPT-2's."""
     for name, value in fields.items():
         off = not value and not (value is False and SAME.get(name) == (True,))

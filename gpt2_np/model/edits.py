@@ -12,6 +12,7 @@ from .taps import points, select, sizes
 
 Array = np.ndarray
 Change = Callable[[Array], Array] | Array
+Positions = int | Sequence[int] | range | slice | None
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Part:
     """
 
     change: Change
-    positions: int | Sequence[int] | range | slice | None = None
+    positions: Positions = None
     heads: int | Sequence[int] | None = None
 
     def mask(self, letters: Sequence[str], positions: Array, heads: int) -> Array:

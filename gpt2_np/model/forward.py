@@ -15,17 +15,15 @@ Shape letters, here and everywhere:
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from . import ops as readable
 from . import params as P
+from .arrays import Array
 from .cache import KVCache
 from .config import Config
+from .operations import Operations
 from .taps import Tap, no_tap, placed, within
-
-Array = np.ndarray
 
 
 def forward(
@@ -34,7 +32,7 @@ def forward(
     ids: Array,
     *,
     cache: KVCache | None = None,
-    ops: Any = readable,
+    ops: Operations = readable,
     tap: Tap = no_tap,
     token_type_ids: Array | None = None,
     last_only: bool = False,
@@ -55,31 +53,32 @@ def forward(
     if token_type_ids is not None:
         x = x + params.wte[token_type_ids]
     for layer, p in enumerate(params.h):
-        # Behind the last keys and values nothing looks at any position but the one that is asked for.
-        wanted = LAST if last_only and layer == config.n_layer - 1 and tap is no_tap else ALL
-        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."), wanted)
+        ends = last_only and layer == config.n_layer - 1 and tap is no_tap  # a tap sees every position
+        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."), ends)
     if cache is not None:
         cache.advance(T)
-    if last_only:
-        x = x[:, -1:]
-    x = layer_norm(x, params.ln_f, config, ops, within(tap, "ln_final."))
+    x = layer_norm(asked(x, last_only), params.ln_f, config, ops, within(tap, "ln_final."))
     return tap("unembed", ops.unembed(x, params.lm_head))
 
 
-ALL, LAST = slice(None), slice(-1, None)
-
-
 def block(
-    x: Array, p: P.Block, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap, wanted: slice = ALL
+    x: Array,
+    p: P.Block,
+    config: Config,
+    layer: int,
+    ops: Operations,
+    cache: KVCache | None,
+    tap: Tap,
+    last_only: bool = False,
 ) -> Array:
     """One layer: attention, then MLP, each reading the residual stream and adding to it. (B, T, D) → (B, T, D).
 
-    The result is that of the `wanted` positions, up to the last.
+    With `last_only` the result is the last position's, (B, 1, D).
     """
     x = tap("resid_pre", x)
     normalized = layer_norm(x, p.ln_1, config, ops, within(tap, "ln1."))
-    attended = attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn."), wanted)
-    x = x[:, wanted] + tap("attn_out", attended)
+    attended = attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn."), last_only)
+    x = asked(x, last_only) + tap("attn_out", attended)
     x = tap("resid_mid", x)
     normalized = layer_norm(x, p.ln_2, config, ops, within(tap, "ln2."))
     x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, within(tap, "mlp.")))
@@ -87,40 +86,67 @@ def block(
 
 
 def attention(
-    x: Array, p: P.Attention, config: Config, layer: int, ops: Any, cache: KVCache | None, tap: Tap, wanted: slice = ALL
+    x: Array,
+    p: P.Attention,
+    config: Config,
+    layer: int,
+    ops: Operations,
+    cache: KVCache | None,
+    tap: Tap,
+    last_only: bool = False,
 ) -> Array:
     """Every position gathers what earlier ones offer, in H heads side by side. (B, T, D) → (B, T, D).
 
-    The result is that of the `wanted` positions; their keys and values are made of all.
+    With `last_only` the result is the last position's, (B, 1, D); keys and values are made of all.
     """
-    B, T, D = x.shape
     q, k, v = ops.split_heads(ops.linear(x, *p.c_attn), config.n_head)
     q, k, v = tap("q", q), tap("k", k), tap("v", v)
 
-    if cache is None:
-        lengths = np.zeros(B, np.int64)
-        k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    else:
-        lengths = cache.lengths
-        k, v = cache.extend(layer, k, v)
-    q = q[:, wanted]
-    lengths, T = lengths + T - q.shape[1], q.shape[1]
+    k, v, lengths = with_past(k, v, layer, cache)
+    q = asked(q, last_only)
+    lengths = lengths + (x.shape[1] - q.shape[1])  # positions before the first query
 
     scale = attention_scale(config, layer)
     if tap.wants("attn_scores") or tap.wants("pattern"):
-        S = int(lengths.max()) + T
+        S = int(lengths.max()) + q.shape[1]
         scores = tap("attn_scores", ops.attention_scores(q, k[:, :, :S], lengths, scale))
         z = ops.mix_values(tap("pattern", ops.softmax(scores)), v)
     else:
         z = ops.attention(q, k, v, lengths, scale)
-    z = tap("z", z)
+    return output(tap("z", z), p.c_proj, ops, tap)
 
+
+def output(z: Array, p: P.Linear, ops: Operations, tap: Tap) -> Array:
+    """What the heads gathered, mapped back to the residual stream: (B, T, H, K) → (B, T, D).
+
+    One product makes the heads' results and adds them up. Where someone listens to each head's, they are made besides;
+    and only where they come back changed are they added up here, since that rounds otherwise than the product does.
+    """
     if tap.wants("result"):
-        results = head_results(z, p.c_proj)
+        results = head_results(z, p)
         changed = tap("result", results)
         if changed is not results:
-            return changed.sum(axis=2) + p.c_proj.bias
-    return ops.linear(z.reshape(B, T, D), *p.c_proj)
+            return changed.sum(axis=2) + p.bias
+    B, T, H, K = z.shape
+    return ops.linear(z.reshape(B, T, H * K), *p)
+
+
+def with_past(k: Array, v: Array, layer: int, cache: KVCache | None) -> tuple[Array, Array, Array]:
+    """New keys and values behind those of earlier positions, and how many each row has of these.
+
+    (B, T, H, K) twice → (B, H, N, K) twice and (B,); without a cache there is no past, and N is T.
+    """
+    if cache is None:
+        return k.swapaxes(1, 2), v.swapaxes(1, 2), np.zeros(len(k), np.int64)
+    return *cache.extend(layer, k, v), cache.lengths
+
+
+def asked(x: Array, last_only: bool) -> Array:
+    """The positions whose logits are asked for: all of (B, T, …), or the last one, (B, 1, …).
+
+    Behind the last layer's keys and values no position is read by another, so the others end there.
+    """
+    return x[:, -1:] if last_only else x
 
 
 def attention_scale(config: Config, layer: int) -> float:
@@ -139,14 +165,14 @@ def head_results(z: Array, c_proj: P.Linear) -> Array:
     return (z.transpose(2, 0, 1, 3) @ per_head).transpose(1, 2, 0, 3)
 
 
-def mlp(x: Array, p: P.MLP, config: Config, ops: Any, tap: Tap) -> Array:
+def mlp(x: Array, p: P.MLP, config: Config, ops: Operations, tap: Tap) -> Array:
     """Every position thinks for itself: out to F neurons and back. (B, T, D) → (B, T, D)."""
     pre = tap("pre", ops.linear(x, *p.c_fc))
     post = tap("post", ops.activate(pre, config.activation_function, p.act))
     return ops.linear(post, *p.c_proj)
 
 
-def layer_norm(x: Array, p: P.Norm, config: Config, ops: Any, tap: Tap) -> Array:
+def layer_norm(x: Array, p: P.Norm, config: Config, ops: Operations, tap: Tap) -> Array:
     """Layer norm, opened up where someone listens: what a position is divided by, and the result without gain."""
     x = tap("in", x)
     if not (tap.wants("scale") or tap.wants("normalized")):

@@ -1,18 +1,17 @@
 """The mathematics of GPT-2 in plain NumPy, to be read beside the paper.
 
-Bare arrays in, bare arrays out; the dtype that goes in comes out. `kernels` holds the compiled twins of these
-functions: same names, same signatures. Shape letters are explained at the top of `model`.
+Bare arrays in, bare arrays out; the dtype that goes in comes out, but of `log_softmax`. `kernels` holds the compiled
+twins of these functions: same names, same signatures (`operations`). Shape letters are explained at the top of `model`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray
+from .arrays import Array, Weight
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
@@ -39,17 +38,17 @@ def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
     return x
 
 
-def linear(x: Array, weight: Any, bias: Array) -> Array:
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
     """An affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,).
 
-    A reduced-precision matrix (`quantize.Matrix`) in place of an array brings its own product.
+    What stands in for an array (`quantize.Matrix`, in reduced precision) brings its own product.
     """
     y = x @ weight if isinstance(weight, np.ndarray) else weight.product(x)
     y += bias
     return y
 
 
-def unembed(x: Array, lm_head: Any) -> Array:
+def unembed(x: Array, lm_head: Weight) -> Array:
     """The score of every vocabulary entry: (…, D) against the rows of (V, D) → (…, V)."""
     return x @ lm_head.T if isinstance(lm_head, np.ndarray) else lm_head.product(x)
 
@@ -60,6 +59,14 @@ def softmax(scores: Array) -> Array:
     np.exp(e, out=e)
     e /= e.sum(axis=-1, keepdims=True)
     return e
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities (nats) along the last axis, in float64 whatever comes in: sums of many of them keep digits."""
+    x = logits.astype(np.float64)
+    x -= x.max(axis=-1, keepdims=True)
+    x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
+    return x
 
 
 def split_heads(x: Array, heads: int) -> tuple[Array, Array, Array]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .taps import Tap, no_tap
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Array = np.ndarray
 WATCHED = re.compile(r"(pos_)?embed|unembed|ln_final\.out|blocks\.\d+\.(attn_out|mlp_out|resid_\w+)")
@@ -38,7 +41,7 @@ class Watch:
         return x
 
 
-def message(place: str | None, dtype: Any) -> str:
+def message(place: str | None, dtype: npt.DTypeLike) -> str:
     """The one line that says so; `place` is the activation's name."""
     block = re.match(r"blocks\.(\d+)\.", place or "")
     others = {None: "", "unembed": " in the logits", "ln_final.out": " in the final norm"}

@@ -6,14 +6,13 @@ by accident: to try an altered model, build a new tuple with ``._replace``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arrays import Array, Weight
 from .config import Config
-
-Array = np.ndarray
 
 
 class Norm(NamedTuple):
@@ -26,7 +25,7 @@ class Norm(NamedTuple):
 class Linear(NamedTuple):
     """An affine map. ``weight`` is (inputs, outputs), GPT-2's own orientation (``Conv1D``); ``bias`` is (outputs,)."""
 
-    weight: Any
+    weight: Weight
     bias: Array
 
 
@@ -61,10 +60,10 @@ class Params(NamedTuple):
     wpe: Array
     h: tuple[Block, ...]
     ln_f: Norm
-    lm_head: Any
+    lm_head: Weight
 
 
-def as_array(weight: Any) -> Array:
+def as_array(weight: Weight) -> Array:
     """A `Linear`'s weight as an (inputs, outputs) array, whatever precision it is kept in."""
     return weight if isinstance(weight, np.ndarray) else weight.dequantize()
 
@@ -79,7 +78,7 @@ def matrices(block: Block) -> tuple[Linear, ...]:
     return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
 
 
-def with_weights(block: Block, weights: Iterable[Any]) -> Block:
+def with_weights(block: Block, weights: Iterable[Weight]) -> Block:
     """The same block with these weights in its four affine maps, in the order of `matrices`."""
     c_attn, attn_proj, c_fc, mlp_proj = (
         part._replace(weight=weight) for part, weight in zip(matrices(block), weights, strict=True)
@@ -154,8 +153,21 @@ def assemble(tensors: dict[str, Array], config: Config) -> Params:
     )
 
 
-def flatten(params: Params) -> Iterator[tuple[str, Array]]:
-    """Every (official name, array) pair, tied ``lm_head`` left out: the inverse of `assemble`."""
+def tensors(params: Params) -> dict[str, Array]:
+    """Every array by its official name, a tied ``lm_head`` left out: the inverse of `assemble`.
+
+    ``ValueError`` where something stands in for an array.
+    """
+    found: dict[str, Array] = {}
+    for name, weight in flatten(params):
+        if not isinstance(weight, np.ndarray):
+            raise ValueError(f"{name} must be an array, got a {type(weight).__name__}")
+        found[name] = weight
+    return found
+
+
+def flatten(params: Params) -> Iterator[tuple[str, Weight]]:
+    """Every (official name, parameter) pair, a tied ``lm_head`` left out, whatever precision each is kept in."""
     yield "wte.weight", params.wte
     yield "wpe.weight", params.wpe
     for layer, block in enumerate(params.h):
@@ -170,8 +182,8 @@ def flatten(params: Params) -> Iterator[tuple[str, Array]]:
         for name, part in parts.items():
             yield f"h.{layer}.{name}.weight", part.weight
             yield f"h.{layer}.{name}.bias", part.bias
-        names = ("weight",) if len(block.mlp.act) == 1 else ("alpha_p", "alpha_n")
-        for name, value in zip(names, block.mlp.act, strict=False):
+        names = next((names for names in ACTIVATION_PARAMETERS.values() if len(names) == len(block.mlp.act)), ())
+        for name, value in zip(names, block.mlp.act, strict=True):
             yield f"h.{layer}.mlp.act.{name}", value
     yield "ln_f.weight", params.ln_f.weight
     yield "ln_f.bias", params.ln_f.bias
@@ -191,7 +203,7 @@ def check_shapes(params: Params, config: Config) -> None:
             raise ValueError(f"{name} must have the shape {expected.get(name)}, got {found.get(name)}")
 
 
-def map_arrays(params: Params, change: Any) -> Params:
+def map_arrays(params: Params, change: Callable[[Any], Any]) -> Params:
     """The same model with ``change(array)`` in place of every array; a tied head stays tied."""
 
     def walk(node: Any) -> Any:

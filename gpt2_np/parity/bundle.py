@@ -29,7 +29,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from ..model.taps import points
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..weights.load import files
 from . import training, vectors
@@ -115,7 +115,7 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
     (folder / "answers.json").write_text(json.dumps(answers, allow_nan=False) + "\n")
 
 
-def read(bundle: Path) -> dict[str, Any]:
+def read(bundle: Path) -> JSONObject:
     """``bundle.json``; ``ValueError`` when it is none, or of another version."""
     path = bundle / "bundle.json"
     if not path.is_file():
@@ -132,7 +132,7 @@ def read(bundle: Path) -> dict[str, Any]:
     tolerance = about.get("tolerance")
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 < tolerance < 1:
         raise ValueError(f"{path}: tolerance must be between 0 and 1, got {tolerance!r}")
-    loaded: dict[str, Any] = about
+    loaded: JSONObject = about
     return loaded
 
 
@@ -217,7 +217,7 @@ def close(theirs: Array, truth: Array) -> tuple[bool, float, int]:
     return same_places and bool(gap[place] <= 1e-5), float(gap[place]), place
 
 
-def judge(about: dict[str, Any], decoders: dict[str, Any], answers: dict[str, Any]) -> Iterator[Check]:
+def judge(about: JSONObject, decoders: JSONObject, answers: JSONObject) -> Iterator[Check]:
     """Tokens, processors and beams."""
     for case, ids in zip(about["tokens"], answers.get("tokens", []), strict=False):
         same = case["ids"] == ids

@@ -17,18 +17,20 @@ from typing import Any
 
 import numpy as np
 
+from decoders.base.interface import Stepper
+
 from ..text.gpt2 import GPT2
 from .checks import Check, numbers
 
 Array = np.ndarray
-Decode = Callable[[Any], list[int]]
+Decode = Callable[[GPT2], list[int]]
 ROUNDS = 6  # halvings of the way from torch's logits to ours
 
 
 class Recorder:
     """A session that remembers which texts it was fed, step by step, and the logits that it answered with."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, session: Stepper) -> None:
         self.session = session
         self.texts: list[tuple[int, ...]] | None = None
         self.steps: list[list[tuple[int, ...]]] = []
@@ -37,7 +39,7 @@ class Recorder:
     def feed(self, ids: Sequence[Sequence[int]]) -> Array:
         rows = [tuple(int(token) for token in row) for row in ids]
         self.texts = [old + new for old, new in zip(self.texts or [()] * len(rows), rows, strict=True)]
-        logits: Array = self.session.feed(ids)
+        logits = self.session.feed(ids)
         self.steps.append(self.texts)
         self.logits.update(zip(self.texts, logits, strict=True))
         return logits
@@ -51,7 +53,7 @@ class Recorder:
 class Between:
     """Two sessions fed alike, answering with logits on the way from the first's to the second's."""
 
-    def __init__(self, first: Any, second: Any, share: float) -> None:
+    def __init__(self, first: Stepper, second: Stepper, share: float) -> None:
         self.first, self.second, self.share = first, second, share
 
     def feed(self, ids: Sequence[Sequence[int]]) -> Array:
@@ -63,7 +65,7 @@ class Between:
         self.second.reorder(rows)
 
 
-def started(model: GPT2, start: Callable[..., Any]) -> GPT2:
+def started(model: GPT2, start: Callable[..., Stepper]) -> GPT2:
     """The same model, its sessions made by `start`."""
     other = copy.copy(model)
     vars(other)["start"] = start
@@ -84,7 +86,7 @@ def recorded(model: GPT2, decode: Decode) -> tuple[list[int], Recorder]:
 
 
 def judge(
-    name: str, ours: GPT2, theirs: Any, truth: Any, ids: Sequence[int], decode: Decode, expected: list[int]
+    name: str, ours: GPT2, theirs: GPT2, truth: GPT2, ids: Sequence[int], decode: Decode, expected: list[int]
 ) -> Check:
     """The verdict on what `decode` writes, where torch wrote `expected`: the same, a near-tie, or a mismatch."""
     found, mine = recorded(ours, decode)
@@ -109,7 +111,7 @@ def judge(
     return Check(name, "near-tie", check.difference, f"token {at}", check.ours, check.theirs, note)
 
 
-def side_by_side(mine: Recorder, their: Recorder, truth: Any, prompt: int) -> list[Array]:
+def side_by_side(mine: Recorder, their: Recorder, truth: GPT2, prompt: int) -> list[Array]:
     """(n, V) logits of ours, torch's and float64's, after every text that led to the step where the two part."""
     shared = 0
     while shared < min(len(mine.steps), len(their.steps)) and mine.steps[shared] == their.steps[shared]:
@@ -123,7 +125,7 @@ def side_by_side(mine: Recorder, their: Recorder, truth: Any, prompt: int) -> li
     return [np.stack(column) for column in zip(*rows, strict=True)]
 
 
-def apart(truth: Any, text: list[int], pair: list[int | None]) -> str:
+def apart(truth: GPT2, text: list[int], pair: list[int | None]) -> str:
     """How far apart two candidates' float64 logits are after a text, in words."""
     if None in pair:
         return ""
@@ -131,7 +133,7 @@ def apart(truth: Any, text: list[int], pair: list[int | None]) -> str:
     return f", logits {abs(float(logits[pair[0]] - logits[pair[1]])):.1e} apart in float64"
 
 
-def turning(ours: GPT2, theirs: Any, decode: Decode, expected: list[int]) -> float:
+def turning(ours: GPT2, theirs: GPT2, decode: Decode, expected: list[int]) -> float:
     """Which share of the way from torch's logits to ours it takes to write something else than torch did."""
     low, high = 0.0, 1.0
     for _ in range(ROUNDS):

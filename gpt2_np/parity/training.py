@@ -27,9 +27,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from ..gradients.metrics import IGNORED
-from ..model.params import flatten
+from ..model import params as P
 from ..model.taps import points
-from ..system.files import read_json
+from ..system.files import JSONObject, read_json
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
@@ -60,7 +60,7 @@ def batch(vocabulary: int, positions: int, seed: int = 0) -> tuple[Array, Array]
 def export(folder: Path, exact: GPT2) -> None:
     """Add the truths of training to a bundle, of a model in float64."""
     ids, labels = batch(exact.config.vocab_size, exact.config.n_positions)
-    names = [name for name, _ in flatten(exact.params)]
+    names = list(P.tensors(exact.params))
     order = ["loss", "rows/logits", "rows/cached"]
     order += [f"activation/{name}" for name in reversed(points(exact.config)) if not name.endswith("attn.result")]
     order += [f"parameter/{name}" for name in reversed(names)]
@@ -83,7 +83,7 @@ def export(folder: Path, exact: GPT2) -> None:
 
 
 def tensors(
-    about: dict[str, Any],
+    about: JSONObject,
     model: GPT2,
     *,
     gradients: Callable[..., tuple[float, Any]] = loss_and_gradients,
@@ -99,7 +99,7 @@ def tensors(
         model, [row[:length].tolist() for row, length in zip(ids, counted.sum(1), strict=True)]
     )
     found |= {f"activation/{name}": np.ascontiguousarray(run.grads[name]) for name in run.grads}
-    found |= {f"parameter/{name}": np.ascontiguousarray(x) for name, x in flatten(run.params)}
+    found |= {f"parameter/{name}": np.ascontiguousarray(x) for name, x in P.tensors(run.params).items()}
 
     settings = about["optimizer"] | {"betas": tuple(about["optimizer"]["betas"])}
     adamw, state, losses = adamw or AdamW(**settings, backend="numpy"), None, []
@@ -109,7 +109,7 @@ def tensors(
         loss, grads = gradients(model.with_params(params), parts)
         params, state = adamw.step(params, grads, state, donate=True)
         losses.append(loss)
-        norms = [float(np.linalg.norm(x.astype(np.float64).reshape(-1))) for _, x in flatten(params)]
+        norms = [float(np.linalg.norm(x.astype(np.float64).reshape(-1))) for x in P.tensors(params).values()]
         found[f"adamw/norms/{step}"] = np.array(norms)
     return found | {"adamw/losses": np.array(losses)}
 
@@ -127,7 +127,7 @@ def answer(folder: Path, bundle: Path, model: GPT2, **means: Any) -> None:
     save_file(tensors(read(bundle), model, **means), folder / TENSORS)
 
 
-def read(bundle: Path) -> dict[str, Any]:
+def read(bundle: Path) -> JSONObject:
     """``training.json``. ``ValueError`` when it is none, or of another version."""
     about = read_json(bundle / ABOUT)
     if not isinstance(about, dict) or (about.get("format"), about.get("version")) != (FORMAT, VERSION):

@@ -11,11 +11,12 @@ import numpy as np
 from decoders import Options, generate
 from decoders.searches.beams import Step
 
+from ..system.files import JSONObject
 from .cases import BUILD, CASES, IDS, ROWS
 
 Array = np.ndarray
 V = 8
-BEAMS: list[tuple[str, dict[str, Any]]] = [
+BEAMS: list[tuple[str, JSONObject]] = [
     ("3 beams", {"num_beams": 3}),
     ("length penalty 2", {"num_beams": 3, "length_penalty": 2.0}),
     ("length penalty 0", {"num_beams": 3, "length_penalty": 0.0}),
@@ -56,13 +57,13 @@ def apply(name: str, arguments: list[Any], ids: list[int], row: Sequence[float |
     return plain(processor([np.array(ids)], numbers(row).astype(np.float32)[None])[0])
 
 
-def beams(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
+def beams(table: Array, options: JSONObject) -> list[JSONObject]:
     """Every hypothesis that a beam search on a table returns: ids and score, best first."""
     chosen = Options(max_new_tokens=NEW, eos_token_id=EOS, num_return_sequences=options["num_beams"], **options)
     return [{"ids": one.ids, "score": one.score} for one in generate(Table(table), [PROMPT], chosen)]
 
 
-def traced(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
+def traced(table: Array, options: JSONObject) -> list[JSONObject]:
     """Each step of the search: candidates, growing beams and the pool as (ids, score), and whether it goes on."""
     steps: list[Step] = []
     chosen = Options(max_new_tokens=NEW, eos_token_id=EOS, num_return_sequences=options["num_beams"], **options)
@@ -77,7 +78,7 @@ def traced(table: Array, options: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def make() -> dict[str, Any]:
+def make() -> JSONObject:
     """All vectors, with their answers."""
     table = np.round(np.random.default_rng(7).standard_normal((V, V)) * 2, 2)
     processors = []
@@ -101,7 +102,7 @@ def make() -> dict[str, Any]:
     return {"processors": processors, "table": table.tolist(), "beams": searches}
 
 
-def written(vectors: dict[str, Any]) -> str:
+def written(vectors: JSONObject) -> str:
     """The vectors as JSON, each case on a line of its own."""
     parts = [f'"table": {json.dumps(vectors["table"])}']
     for name in ("processors", "beams"):
@@ -109,7 +110,7 @@ def written(vectors: dict[str, Any]) -> str:
     return "{" + ",\n".join(parts) + "}\n"
 
 
-def answer(cases: dict[str, Any]) -> dict[str, Any]:
+def answer(cases: JSONObject) -> JSONObject:
     """Our answers to the vectors' questions."""
     return {
         "decoders": [apply(case["name"], case["arguments"], case["ids"], case["in"]) for case in cases["processors"]],

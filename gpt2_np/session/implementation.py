@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..model import ops
+from ..model.arrays import Array
 from ..model.cache import KVCache
+from ..model.choices import BACKENDS
 from ..model.config import Config
 from ..model.forward import forward
+from ..model.operations import Operations
 from ..model.params import Params
 from ..model.taps import Tap, no_tap
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from ..engine.decode_step import Prepared
 
-Array = np.ndarray
 AnyCache = Any  # what `Implementation.new_cache` made, which that implementation alone looks into
-
-BACKENDS = ("numba", "numpy")
 
 
 class Implementation(Protocol):
@@ -128,7 +126,7 @@ class NumPy:
         """See `Implementation.unembed`."""
         return ops.unembed(x, self.params.lm_head)
 
-    def operations(self, tap: Tap) -> tuple[ModuleType, Params]:
+    def operations(self, tap: Tap) -> tuple[Operations, Params]:
         """The operations that a run takes, and the parameters as they read them."""
         if tap is not no_tap or self.backend == "numpy":
             from ..engine import threaded

@@ -11,6 +11,8 @@ import numpy as np
 
 from ..model import overflow
 from ..model.activations import ActivationCache
+from ..model.arrays import Array
+from ..model.choices import BACKENDS, DTYPES
 from ..model.config import Config
 from ..model.edits import AnyEdit, edits
 from ..model.ids import check_ids, check_vocabulary
@@ -18,7 +20,6 @@ from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Tap, both, no_tap, select
 from ..weights import hub
 from ..weights.load import load
-from .implementation import BACKENDS as BACKENDS
 from .implementation import AnyCache, Implementation, NumPy
 from .rows import Session
 
@@ -26,10 +27,7 @@ if TYPE_CHECKING:
     from ..engine.decode_step import Prepared
     from ..gradients import GradientRun, Metric
 
-Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
-
-DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
 
 
 class Model:

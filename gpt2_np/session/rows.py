@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ..model import overflow
+from ..model.arrays import Array
 from ..model.config import Config
 from ..model.ids import check_vocabulary
 from ..model.taps import Recording, Tap, both, no_tap
@@ -16,7 +17,6 @@ from .implementation import AnyCache
 if TYPE_CHECKING:
     from ..engine.decode_step import Prepared
 
-Array = np.ndarray
 INT64 = np.dtype(np.int64)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+JSONObject = dict[str, Any]  # a parsed JSON object, or one to be written: only its reader knows what its values are
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds; ``ValueError`` names the file when it is broken, however it is."""
@@ -24,7 +26,7 @@ def read_json(path: Path) -> Any:
         raise ValueError(pretender(path) or f"{path} is not valid JSON: {error}") from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> JSONObject:
     """The object that a JSON file holds; ``ValueError`` names the file when it is broken or holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):

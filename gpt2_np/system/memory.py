@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Array = np.ndarray
 LARGE = 1 << 21  # bytes, where processors are x86
@@ -16,7 +19,7 @@ LINE = 64  # bytes
 KEPT = 1 << 27  # bytes of memory at most that wait for the next array
 
 
-def empty(shape: tuple[int, ...], dtype: Any) -> Array:
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """As ``numpy.empty``; what is larger than half a large page begins with one, and may fill its last one.
 
     What is smaller begins with a line of the cache: a vector that lies in two lines is loaded twice.
@@ -27,7 +30,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> Array:
     return _array(shape, dtype, zeros=False)
 
 
-def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
+def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> list[Array]:
     """As `empty`, for several arrays that lie one behind the other, each beginning with a line of the cache."""
     line = LINE // np.dtype(dtype).itemsize
     starts = [0, *accumulate(-(-math.prod(shape) // line) * line for shape in shapes)]
@@ -37,12 +40,12 @@ def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
     ]
 
 
-def zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """As ``numpy.zeros``, in the same way."""
     return _array(shape, dtype, zeros=True)
 
 
-def _array(shape: tuple[int, ...], dtype: Any, *, zeros: bool) -> Array:
+def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Array:
     dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE // 2:

@@ -12,7 +12,8 @@ import numpy as np
 import decoders
 from decoders import Options
 
-from ..session.model import BACKENDS, Model
+from ..model.choices import BACKENDS
+from ..session.model import Model
 from . import constraints, generation_config, save
 from .continuations import bytes_of, continuations
 from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch

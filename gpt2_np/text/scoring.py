@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from decoders.base.interface import log_softmax
-
+from ..model.ops import log_softmax
 from ..session.model import Model
 
 By = Literal["sum", "token", "byte"]
@@ -130,7 +129,7 @@ def rank(
 
 def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
-    return np.array([-log_softmax(row.astype(np.float64))[token] for row, token in zip(logits, ids, strict=True)])
+    return np.array([-log_softmax(row)[token] for row, token in zip(logits, ids, strict=True)])
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:

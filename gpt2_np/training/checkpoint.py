@@ -11,13 +11,14 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..model.params import Params, assemble, flatten
+from ..model.config import Config
+from ..model.params import Params, assemble, tensors
 from ..system.files import read_json, write_whole
 from ..weights.load import open_safetensors
 from ..weights.save import as_json, safetensors
@@ -27,9 +28,9 @@ Array = np.ndarray
 OPTIMIZER, PROGRESS, SETTINGS = "optimizer.safetensors", "progress.json", "training.json"
 
 
-def named(tree: Any) -> dict[str, Array]:
+def named(tree: Params | Mapping[str, Array]) -> dict[str, Array]:
     """A nest's arrays by name: `Params` by the official names, adapters by their own."""
-    return dict(flatten(tree)) if isinstance(tree, Params) else dict(tree)
+    return tensors(tree) if isinstance(tree, Params) else dict(tree)
 
 
 def write(out: Path, step: int, state: State, write_model: Callable[[Path], None]) -> Path:
@@ -75,7 +76,7 @@ def step_of(folder: Path) -> int:
     return step
 
 
-def read_state(folder: Path, like: Any, config: Any) -> State:
+def read_state(folder: Path, like: Any, config: Config) -> State:
     """The optimizer's state of a checkpoint, nested as `like`. ``ValueError`` for tensors that aren't its."""
     tensors = {name: x for name, (_, x) in open_safetensors(folder / OPTIMIZER).items()}
     trees = []
@@ -109,7 +110,7 @@ def in_use(out: Path) -> bool:
     return out.is_dir() and any(path.suffix != ".part" for path in out.iterdir())
 
 
-def append(path: Path, columns: Sequence[str], row: Sequence[Any]) -> None:
+def append(path: Path, columns: Sequence[str], row: Sequence[object]) -> None:
     """One more line of a table; the first brings its columns."""
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:

@@ -13,7 +13,7 @@ import numpy as np
 from ..model.ids import check_vocabulary
 from ..system.files import read_text
 from ..text.gpt2 import GPT2
-from ..text.tokenizer import END_OF_TEXT
+from ..text.tokenizer_marks import END_OF_TEXT
 
 Array = np.ndarray
 Document = str | Array
@@ -65,7 +65,7 @@ def of_line(line: str, where: str) -> Document:
     raise ValueError(f'{where}: must be an object with "text" or "ids", got {line[:40]!r}')
 
 
-def as_ids(ids: Any, where: str) -> Array:
+def as_ids(ids: object, where: str) -> Array:
     """Ids as an int64 array. ``ValueError`` for anything else."""
     try:
         array = np.asarray(ids)

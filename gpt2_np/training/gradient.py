@@ -57,7 +57,7 @@ def add(total: Array, more: Array) -> None:
     in_pieces(lambda some: np.add(flat[some], others[some], out=flat[some]), flat.size, flat.size)
 
 
-def norm(grads: Any) -> float:
+def norm(grads: object) -> float:
     """The L2 norm of all gradients together, its squares added up in float64: NaN or infinite if any of them is."""
     size = 1 << 16
     flat = [one.reshape(-1) for one in leaves(grads)]

@@ -12,11 +12,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
-from ..system.files import read_json, write_whole
+from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..text.scoring import losses
 from ..weights.save import as_json
@@ -196,7 +197,7 @@ def sample(model: GPT2, settings: Settings) -> str | None:
     return settings.sample_prompt + str(out.text)
 
 
-def read_began(out: Path) -> dict[str, Any]:
+def read_began(out: Path) -> JSONObject:
     """What a run's folder says of the run. ``ValueError`` for a folder that holds something else."""
     path = out / checkpoint.SETTINGS
     if not path.is_file():
@@ -216,7 +217,7 @@ def ctrl_c() -> Iterator[threading.Event]:
         return
     before = signal.getsignal(signal.SIGINT)
 
-    def ask(number: int, frame: Any) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
         signal.signal(signal.SIGINT, before)
 

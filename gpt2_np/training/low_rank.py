@@ -14,10 +14,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ..model.arrays import Array, Weight
 from ..model.config import Config
 from ..model.params import Params, as_array, matrices, shapes, with_weights
 from ..system.files import read_json, write_whole
@@ -25,7 +25,6 @@ from ..text.gpt2 import GPT2
 from ..weights.load import as_float32, open_safetensors
 from ..weights.save import as_json, safetensors
 
-Array = np.ndarray
 CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model.transformer."
 PARTS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # in the order of `params.matrices`
 # What adapters of PEFT may have switched on that is not understood here.
@@ -60,7 +59,7 @@ class Adapters:
 class Apart:
     """A matrix and its adapter, kept apart: stands in ``Linear.weight`` in place of an array."""
 
-    weight: Any
+    weight: Weight
     A: Array
     B: Array
     scale: float
@@ -70,19 +69,24 @@ class Apart:
         """(inputs, outputs)."""
         return self.A.shape[1], self.B.shape[0]
 
+    @property
+    def size(self) -> int:
+        """The number of weights, the adapter's included."""
+        return self.weight.size + self.A.size + self.B.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that each product reads."""
+        return self.weight.nbytes + self.A.nbytes + self.B.nbytes
+
     def product(self, x: Array) -> Array:
         """x·W + s·(x·Aᵀ)·Bᵀ."""
-        y: Array = x @ self.weight if isinstance(self.weight, np.ndarray) else self.weight.product(x)
+        y = x @ self.weight if isinstance(self.weight, np.ndarray) else self.weight.product(x)
         return y + ((x @ self.A.T) @ self.B.T) * self.scale
 
     def dequantize(self) -> Array:
         """The matrix that both make together: (inputs, outputs)."""
         return as_array(self.weight) + (self.A.T @ self.B.T) * self.scale
-
-    @property
-    def codes(self) -> Array:
-        """What a run with parameters' gradients asks for: ``ValueError`` says what to do."""
-        raise ValueError("parameters=True needs adapters to be merged: with_adapters(model, adapters, merge=True)")
 
 
 def initial(config: Config, rank: int, alpha: float, seed: int, parts: Sequence[str] = ("attn.c_attn",)) -> Adapters:
@@ -106,7 +110,7 @@ def initial(config: Config, rank: int, alpha: float, seed: int, parts: Sequence[
 def adapted(params: Params, adapters: Adapters, *, merge: bool = True) -> Params:
     """The parameters with adapters in them: added to the matrices, or beside them (`Apart`). The others are shared."""
 
-    def with_adapter(weight: Any, layer: int, part: str) -> Any:
+    def with_adapter(weight: Weight, layer: int, part: str) -> Weight:
         pair = adapters.of(layer, part)
         if pair is None:
             return weight
@@ -145,10 +149,11 @@ def gradients(grads: Params, adapters: Adapters) -> dict[str, Array]:
         for one, part in zip(matrices(block), PARTS, strict=True):
             pair = adapters.of(layer, part)
             if pair is not None:
-                A, B = (x.astype(one.weight.dtype, copy=False) for x in pair)
+                weight = as_array(one.weight)
+                A, B = (x.astype(weight.dtype, copy=False) for x in pair)
                 name = f"h.{layer}.{part}.lora_"
-                found[f"{name}A.weight"] = np.ascontiguousarray((one.weight @ B).T * adapters.scale, A.dtype)
-                found[f"{name}B.weight"] = np.ascontiguousarray((A @ one.weight).T * adapters.scale, B.dtype)
+                found[f"{name}A.weight"] = np.ascontiguousarray((weight @ B).T * adapters.scale, A.dtype)
+                found[f"{name}B.weight"] = np.ascontiguousarray((A @ weight).T * adapters.scale, B.dtype)
     return {name: found[name] for name in adapters.tensors}
 
 

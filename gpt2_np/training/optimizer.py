@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..engine.threaded import each
+from ..model.choices import BACKENDS
 from ..system.memory import empty, zeros
 from . import update
-from .tree import leaves, rebuilt
+from .tree import Tree, leaves, rebuilt
 
 Array = np.ndarray
 PIECE = {"numba": 1 << 18, "numpy": 1 << 14}  # numbers that a thread updates at a time
@@ -51,20 +52,20 @@ class AdamW:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
-        for name, known in (("decayed", ("all", "matrices")), ("backend", ("numba", "numpy"))):
+        for name, known in (("decayed", ("all", "matrices")), ("backend", BACKENDS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
 
     def step(
         self,
-        params: Any,
-        grads: Any,
+        params: Tree,
+        grads: Tree,
         state: State | None,
         donate: bool = False,
         *,
         learning_rate: float | None = None,
         scale: float = 1.0,
-    ) -> tuple[Any, State]:
+    ) -> tuple[Tree, State]:
         """The parameters after one step, and the state for the next one; `state` is None at first.
 
         `params` are `Params` or any nest of tuples and dicts of float32 or float64 arrays, `grads` gradients of the
@@ -118,7 +119,7 @@ def owned(array: Array, donated: bool) -> Array:
     return copy
 
 
-def check(params: list[Any], grads: list[Any]) -> None:
+def check(params: list[Array], grads: list[Array]) -> None:
     """``ValueError`` for parameters that can't be learned, or gradients that aren't theirs."""
     for one in params:
         if not isinstance(one, np.ndarray) or one.dtype not in (np.float32, np.float64):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from ..system.files import JSONObject
 from .optimizer import AdamW
 from .schedule import share
 
@@ -64,7 +65,7 @@ class Settings:
         """How many ids are predicted in a step."""
         return self.batch_size * self.gradient_accumulation_steps * self.context
 
-    def check_same(self, before: dict[str, Any]) -> None:
+    def check_same(self, before: JSONObject) -> None:
         """``ValueError`` names the first setting that isn't the one that a run began with."""
         for name, value in asdict(self).items():
             if before.get(name) != value:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ..model.params import Params, map_arrays
 
 Array = np.ndarray
+Tree = TypeVar("Tree")  # a kind of nest
 
 
-def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
+def map_tree(tree: Any, change: Callable[[Array], Any]) -> Any:
     """The same nest with ``change(array)`` in place of every array, each visited once; a tied head stays tied."""
     if isinstance(tree, Params):
         return map_arrays(tree, change)
@@ -24,14 +25,15 @@ def map_tree(tree: Any, change: Callable[[Any], Any]) -> Any:
     return change(tree)
 
 
-def leaves(tree: Any) -> list[Any]:
+def leaves(tree: object) -> list[Array]:
     """The arrays of a nest, in an order that the same nest always has."""
-    found: list[Any] = []
+    found: list[Array] = []
     map_tree(tree, found.append)
     return found
 
 
-def rebuilt(tree: Any, arrays: list[Any]) -> Any:
+def rebuilt(tree: Tree, arrays: list[Array]) -> Tree:
     """A nest like this one of other arrays, in the order of `leaves`."""
     following = iter(arrays)
-    return map_tree(tree, lambda _: next(following))
+    same: Tree = map_tree(tree, lambda _: next(following))
+    return same

@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..model.arrays import Array
+from ..model.choices import REDUCED as REDUCED
 from ..model.ops import to_bfloat16
-from ..model.params import Block, Params, matrices, with_weights
+from ..model.params import Block, Params, as_array, matrices, unembedding, with_weights
 from ..system.files import release_pages
 from ..system.memory import empty, in_one_piece
-
-Array = np.ndarray
 
 GROUP = 32  # inputs that share a scale and a middle in int4
 TILE = 64  # outputs that lie side by side in int4
 WIDTHS = (1.0, 0.9, 0.8)  # of a grid, as shares of the distance from the smallest weight to the largest
-REDUCED = ("bfloat16", "int8", "int4")
 INT8_STEP = np.float32(1 / 16383)  # what a vector's entries are rounded to whole multiples of, as a share of the
 INT4_STEP = np.float32(1 / 127)  # largest of them: for int8, and for int4, where each group has a largest of its own
 
@@ -41,6 +40,11 @@ class Matrix:
     codes: Array
     scales: Array
     shape: tuple[int, int]
+
+    @property
+    def precision(self) -> str:
+        """Which of `REDUCED` it is."""
+        return {"uint16": "bfloat16", "int8": "int8", "uint8": "int4"}[self.codes.dtype.name]
 
     @property
     def size(self) -> int:
@@ -155,17 +159,17 @@ def quantize(params: Params, dtype: str) -> Params:
     in a small model it is a third of all weights.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the logits tell (`overflow`)
-        head = quantize_matrix(params.lm_head.T, "int8" if dtype == "int4" else dtype)
-        release_pages(params.lm_head)
+        head = quantize_matrix(unembedding(params).T, "int8" if dtype == "int4" else dtype)
+        release_pages(unembedding(params))
         return params._replace(h=tuple(quantize_block(block, dtype) for block in params.h), lm_head=head)
 
 
 def quantize_block(block: Block, dtype: str) -> Block:
     """A block with its four matrices in reduced precision, in one piece of memory."""
     parts = matrices(block)
-    reduced = with_weights(block, side_by_side([quantize_matrix(part.weight, dtype) for part in parts]))
+    reduced = with_weights(block, side_by_side([quantize_matrix(as_array(part.weight), dtype) for part in parts]))
     for part in parts:
-        release_pages(part.weight)
+        release_pages(as_array(part.weight))
     return reduced
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..model.config import ALIASES, Config
-from ..model.params import Params, flatten
-from ..system.files import read_json, write_whole
+from ..model.params import Params, flatten, tensors
+from ..system.files import JSONObject, read_json, write_whole
 
 Array = np.ndarray
 
@@ -33,7 +33,8 @@ def save_model(folder: Path, params: Params, config: Config, source: Path | None
 
 def tensors_of(params: Params) -> dict[str, Array]:
     """Every tensor by transformers' name: ``transformer.h.0.…``, and ``lm_head.weight`` where it is untied."""
-    return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in flatten(params)}
+    named = tensors(params).items()
+    return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in named}
 
 
 def stored_dtype(params: Params) -> str:
@@ -44,7 +45,7 @@ def stored_dtype(params: Params) -> str:
     return str(params.ln_f.weight.dtype)
 
 
-def config_fields(params: Params, config: Config, dtype: str, source: Path | None) -> dict[str, Any]:
+def config_fields(params: Params, config: Config, dtype: str, source: Path | None) -> JSONObject:
     """The fields of ``config.json``."""
     path = None if source is None else source / "config.json"
     fields = dict(read_json(path)) if path is not None and path.is_file() else {}
@@ -54,7 +55,7 @@ def config_fields(params: Params, config: Config, dtype: str, source: Path | Non
     return fields | dataclasses.asdict(config) | {"tie_word_embeddings": params.lm_head is params.wte}
 
 
-def as_json(content: Any) -> bytes:
+def as_json(content: object) -> bytes:
     """JSON as a file has it: indented, sorted by nothing, ended by a new line."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
@@ -65,7 +66,7 @@ def safetensors(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None
     The header is the length of its JSON (8 bytes, little-endian), the JSON with every tensor's dtype, shape and place,
     and spaces up to a multiple of 8, so that tensors are aligned.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    header: JSONObject = {"__metadata__": {"format": "pt", **(metadata or {})}}
     start = 0
     for name, array in tensors.items():
         end = start + array.nbytes

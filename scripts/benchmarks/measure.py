@@ -18,6 +18,7 @@ from decoders.generate import chain
 from decoders.processors.pipeline import apply
 from decoders.random.draws import from_stream, seeded
 from gpt2_np import GPT2
+from gpt2_np.model.choices import REDUCED
 from gpt2_np.model.params import flatten
 
 from .machine import median
@@ -74,7 +75,7 @@ def bytes_read(model: GPT2, position: float) -> float:
     return blocks + model.params.lm_head.nbytes + 2 * 4 * model.config.n_layer * model.config.n_embd * position
 
 
-PRECISIONS = ("float32", "bfloat16", "int8", "int4")
+PRECISIONS = ("float32", *REDUCED)
 PEERS = {
     "float32": [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")],
     "bfloat16": [("llama.cpp", "f16")],
@@ -119,12 +120,12 @@ def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: b
     seconds = together(folder, engines, rounds, "prefill", tokens=tokens)
     mine = seconds.pop("gpt2_np float32")
     share = seconds.pop("bound") / mine
-    others = {name: tokens / one for name, one in seconds.items()}
+    theirs = {name: tokens / one for name, one in seconds.items()}
     return Row(
         f"{size}: a prompt of {tokens} tokens",
         tokens / mine,
         "tokens/s",
-        others,
+        theirs,
         share=share,
         note="share: of the matrix products alone",
     )
@@ -134,10 +135,11 @@ def batches(size: str, folder: Path, rounds: int) -> list[Row]:
     """Sixteen prompts at once, and five beams, the prompts' own time included."""
     engines = [("gpt2_np", "float32"), ("torch", ""), ("ctranslate2", "float32")]
     rows = []
-    for work, tokens, question in (
+    asked: tuple[tuple[str, int, dict[str, Any]], ...] = (
         ("16 prompts at once, 64 tokens each", 16 * 64, {"work": "many", "rows": 16}),
         ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5}),
-    ):
+    )
+    for work, tokens, question in asked:
         seconds = together(folder, engines, rounds, position=64, tokens=64, **question)
         mine = seconds.pop("gpt2_np float32")
         rows.append(Row(f"{size}: {work}", tokens / mine, "tokens/s", {n: tokens / one for n, one in seconds.items()}))
@@ -235,7 +237,7 @@ def quality(text: str) -> list[Row]:
     """Perplexity of the bundled model at every precision on the same text."""
     exact = GPT2.from_pretrained().score(text).perplexity
     rows = [Row("tales: perplexity a token, float32", exact, "")]
-    for dtype in ("bfloat16", "int8", "int4"):
+    for dtype in REDUCED:
         value = GPT2.from_pretrained(dtype=dtype).score(text).perplexity
         rows.append(Row(f"tales: perplexity a token, {dtype}", value, "", note=f"{value / exact - 1:+.2%}"))
     return rows
@@ -243,7 +245,7 @@ def quality(text: str) -> list[Row]:
 
 def curves(folder: Path, rounds: int = 5) -> dict[str, list[tuple[int, float]]]:
     """ms a step against position and against rows, and ms a prompt against its length: medians, points in turn."""
-    points = (
+    points: dict[tuple[str, int], tuple[int, dict[str, Any]]] = (
         {
             ("position", p): (100, {"work": "decode", "position": p, "tokens": 10})
             for p in (16, 64, 128, 256, 512, 768, 1000)

@@ -10,7 +10,7 @@ import numpy as np
 import tokenizers
 from safetensors.numpy import load_file, save_file
 
-from gpt2_np.text.tokenizer import END_OF_TEXT
+from gpt2_np.text.tokenizer_marks import END_OF_TEXT
 from gpt2_np.training.data import documents_of, window
 from gpt2_np.training.data import is_held_out as by_hash
 

@@ -18,7 +18,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from gpt2_np.training.schedule import cosine_with_min_lr
 
 
-def build(shape: dict[str, int], seed: int, dropout: float, device: str) -> GPT2LMHeadModel:
+def build(shape: dict[str, Any], seed: int, dropout: float, device: str) -> GPT2LMHeadModel:
     """A freshly initialised GPT-2 (Radford et al. 2019, section 2.3), all in float32."""
     torch.manual_seed(seed)
     # The same function as gelu_new, in one pass over memory instead of eight. Attention itself drops nothing.
@@ -31,7 +31,9 @@ def build(shape: dict[str, int], seed: int, dropout: float, device: str) -> GPT2
         embd_pdrop=dropout,
         attn_pdrop=0.0,
     )
-    return GPT2LMHeadModel(config).to(device).train()
+    model = GPT2LMHeadModel(config)
+    model.to(torch.device(device))  # type: ignore[arg-type]  # transformers hides torch's own signature
+    return model.train()
 
 
 def loss_of(model: GPT2LMHeadModel, rows: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
@@ -145,14 +147,19 @@ def orthogonalise(gradients: torch.Tensor) -> torch.Tensor:
     return (x.mT if tall else x).float()
 
 
+def gradients_of(parameters: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Their gradients, which all of them have."""
+    return [one.grad for one in parameters if one.grad is not None]
+
+
 class Optimizer:
     """Muon for the blocks' matrices, AdamW for embeddings, norms and biases; weight decay on matrices alone."""
 
     def __init__(self, model: nn.Module, rates: dict[str, float]) -> None:
         self.rates = rates
         named = dict(model.named_parameters())
-        self.matrices = {n: p for n, p in named.items() if p.ndim == 2 and ".h." in n}
-        self.others = {n: p for n, p in named.items() if n not in self.matrices}
+        self.matrices: dict[str, torch.Tensor] = {n: p for n, p in named.items() if p.ndim == 2 and ".h." in n}
+        self.others: dict[str, torch.Tensor] = {n: p for n, p in named.items() if n not in self.matrices}
         self.state = {f"{n}.momentum": torch.zeros_like(p) for n, p in self.matrices.items()}
         for n, p in self.others.items():
             self.state |= {f"{n}.mean": torch.zeros_like(p), f"{n}.square": torch.zeros_like(p)}
@@ -161,14 +168,14 @@ class Optimizer:
     def step(self, number: int, scale: float) -> None:
         """One update; `number` counts from 1, `scale` is the schedule's share of the peak rates."""
         matrices, rate = list(self.matrices.values()), scale * self.rates["muon"]
-        gradients, momenta = [one.grad for one in matrices], [self.state[f"{n}.momentum"] for n in self.matrices]
+        gradients, momenta = gradients_of(matrices), [self.state[f"{n}.momentum"] for n in self.matrices]
         torch._foreach_lerp_(momenta, gradients, 0.05)
-        updates = self.muon(torch._foreach_lerp(gradients, momenta, 0.95))
+        updates = self.muon(list(torch._foreach_lerp(gradients, momenta, 0.95)))
         torch._foreach_mul_(matrices, 1 - rate * self.rates["decay"])
         torch._foreach_add_(matrices, updates, alpha=-rate)
 
         others = list(self.others.values())
-        gradients = [one.grad for one in others]
+        gradients = gradients_of(others)
         means, squares = ([self.state[f"{n}.{kind}"] for n in self.others] for kind in ("mean", "square"))
         torch._foreach_lerp_(means, gradients, 0.1)
         torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 0.02)
@@ -208,7 +215,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, progre
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """What `save_checkpoint` wrote, put back into `model` and `optimizer`; returns the progress."""
-    progress = json.loads((folder / "progress.json").read_text())
+    progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     tensors = load_file(folder / progress["checkpoint"])
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -11,6 +11,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from .compiled import PLAIN, compiled
+from .llvm import Builder, Context, Signature, Value, Values
 
 # Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
 # (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
@@ -35,14 +36,14 @@ lengths1 = types.Array(types.int64, 1, "C", readonly=True)
 
 
 def _float_of_bits(typing: Any, bits: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def codegen(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
 
     return types.float32(types.int32), codegen
 
 
 def _bits_of_float(typing: Any, x: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def codegen(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         return builder.bitcast(arguments[0], context.get_value_type(types.int32))
 
     return types.int32(types.float32), codegen
@@ -91,7 +92,7 @@ else:
 def _threads(typing: Any) -> Any:
     get_num_threads()  # makes the symbol known
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def codegen(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         kind = ir.FunctionType(ir.IntType(cast(Any, types.intp).bitwidth), [])  # as Numba declares it
         count = builder.call(cgutils.get_or_insert_function(builder.module, kind, "get_num_threads"), [])
         return builder.trunc(count, ir.IntType(32))

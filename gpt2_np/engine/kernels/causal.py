@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
@@ -15,6 +13,7 @@ from ...system.memory import empty
 from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4, threads_here
 from .compiled import compiled
 from .dots import FLOATS, INDEX, dot_near
+from .llvm import Builder, Context, Signature, Value, Values
 from .matrices import FEW
 from .pointwise import softmax_causal
 from .registers import LANES, LINE, address, ask, ask_for, emits, further, load, multiply_add, repeat, store, summing
@@ -34,15 +33,15 @@ def weighted_mean(w: Array, values: Array, S: int, following: Array, out: Array)
 
 
 @emits(weighted_mean, lambda w, values, S, following, out: types.void)
-def _weighted_mean(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _weighted_mean(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     w, values, S, following, out = arguments
     of_w, of_values, _, of_following, of_out = signature.args
     number = ir.FloatType()
 
-    def columns(d: Any, vectors: int) -> None:
+    def columns(d: Value, vectors: int) -> None:
         kind = FLOATS if vectors else number
 
-        def add_row(s: Any, sums: list[Any]) -> list[Any]:
+        def add_row(s: Value, sums: list[Value]) -> list[Value]:
             weight = builder.load(address(context, builder, of_w, w, s))
             ahead = further(builder, s, NEAR)
             beyond = builder.sub(ahead, S)

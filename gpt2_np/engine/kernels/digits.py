@@ -8,14 +8,13 @@ the processor runs ahead of the weights that it waits for, the less memory rests
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import register_jitable
 
 from .dots import FURTHER, INDEX, WORDS
+from .llvm import Builder, Context, Signature, Value, Values
 from .registers import LANES, across, address, ask_for, emits, further, load, summing
 
 Array = np.ndarray
@@ -31,16 +30,16 @@ def dot(digits: Array, r: int, codes: Array, f: int) -> int:
 
 
 @emits(dot, lambda digits, r, codes, f: types.int64)
-def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _dot(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     digits, r, codes, f = arguments
     of_digits, _, of_codes, _ = signature.args
     kind = ir.FunctionType(WORDS, [WORDS] * 3)
     multiply_add = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), kind)
 
-    def of_both(d: Any) -> list[Any]:
+    def of_both(d: Value) -> list[Value]:
         return [address(context, builder, of_digits, digits, r, INDEX(digit), d) for digit in (0, 1)]
 
-    def add_vector(d: Any, sums: list[Any]) -> list[Any]:
+    def add_vector(d: Value, sums: list[Value]) -> list[Value]:
         ask_for(builder, address(context, builder, of_codes, codes, f, further(builder, d, FURTHER)))
         weights = load(builder, address(context, builder, of_codes, codes, f, d), WORDS)
         return [
@@ -48,7 +47,7 @@ def _dot(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             for mine, place in zip(sums, of_both(d), strict=True)
         ]
 
-    def add_one(d: Any, sums: list[Any]) -> list[Any]:
+    def add_one(d: Value, sums: list[Value]) -> list[Value]:
         weight = builder.sext(builder.load(address(context, builder, of_codes, codes, f, d)), INDEX)
         return [
             builder.add(builder.mul(builder.zext(builder.load(place), INDEX), weight), mine)

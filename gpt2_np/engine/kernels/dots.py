@@ -11,7 +11,6 @@ row's sums are added up in the same order in any company.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -19,6 +18,7 @@ from numba import prange, types
 from numba.extending import register_jitable
 
 from .arithmetic import threads_here, widen
+from .llvm import Builder, Context, Kinds, Signature, Value, Values
 from .registers import (
     LANES,
     LINE,
@@ -52,22 +52,22 @@ WORDS = ir.VectorType(ir.IntType(32), LANES)
 HALVES, QUARTERS = ir.VectorType(ir.IntType(16), 2 * LANES), ir.VectorType(ir.IntType(8), 2 * LANES)
 
 
-def inputs(codes: Any) -> int:
+def inputs(codes: Array | types.Array) -> int:
     """How many inputs a vector of sums takes at a time: two a lane where weights are whole numbers."""
     return 2 * LANES if codes.dtype in (types.int8, np.int8) else LANES
 
 
-def dtype_of_sums(codes: Any) -> Any:
+def dtype_of_sums(codes: types.Array) -> types.Number:
     """What products of these weights, of a Numba array type, are added up in."""
     return types.int32 if codes.dtype == types.int8 else types.float32
 
 
-def dot(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+def dot(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> float:
     """One row of inputs times one output, ``codes[f]``: the sum over the inputs from `start` to `end`."""
     return products(x[r : r + 1], codes[f : f + 1], start, end)[0, 0]
 
 
-def dot_in_turn(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+def dot_in_turn(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> float:
     """As `dot`, where other rows take their turn with the same output: memory is asked for all of its lines.
 
     A row alone asks for a line of two at most: the processor, running ahead, brings the other by itself.
@@ -75,13 +75,13 @@ def dot_in_turn(x: Array, r: int, codes: Array, f: int, start: int, end: int) ->
     return dot(x, r, codes, f, start, end)
 
 
-def dot_near(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> Any:
+def dot_near(x: Array, r: int, codes: Array, f: int, start: int, end: int) -> float:
     """As `dot`, where the weights are near already, or someone else asks for them."""
     return dot(x, r, codes, f, start, end)
 
 
 @register_jitable
-def together(codes: Any) -> int:
+def together(codes: Array | np.dtype) -> int:
     """How many outputs of a long row are computed together, each input being loaded once for all of them."""
     return 4 if codes.itemsize == 4 else 6
 
@@ -111,14 +111,14 @@ def products(x: Array, codes: Array, start: int, end: int) -> Array:
     return lanes.sum(axis=2).sum(axis=(2, 3)) + (x[..., whole:end] * weights[..., whole:end]).sum(axis=-1)
 
 
-def _alone(lines: int, for_floats: int = FURTHER) -> Callable[..., Any]:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _alone(lines: int, for_floats: int = FURTHER) -> Callable[..., Value]:
+    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         *place, start, end = arguments
         of_codes, (_, _, codes, f) = signature.args[2], place
         bits = of_codes.dtype.bitwidth
         bytes_ahead = for_floats if bits == 32 else FURTHER
 
-        def ask(d: Any) -> None:
+        def ask(d: Value) -> None:
             ahead = address(context, builder, of_codes, codes, f, further(builder, d, 8 * bytes_ahead // bits))
             ask_for(builder, ahead, min(lines * LINE, PAIR * inputs(of_codes) * bits // 32))
 
@@ -133,12 +133,12 @@ emits(dot_near, lambda x, r, codes, f, start, end: dtype_of_sums(codes))(_alone(
 
 
 @emits(dots_together, lambda x, r, codes, f, start, end, totals: types.void)
-def _dots_together(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _dots_together(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     *place, start, end, totals = arguments
     of_codes, (_, _, codes, f) = signature.args[2], place
     bits, outputs = of_codes.dtype.bitwidth, together(np.dtype(str(of_codes.dtype)))
 
-    def ask(d: Any) -> None:
+    def ask(d: Value) -> None:
         for k in range(outputs):
             ahead = further(builder, d, 8 * NEAR // bits)
             where = address(context, builder, of_codes, codes, further(builder, f, k), ahead)
@@ -149,8 +149,8 @@ def _dots_together(context: Any, builder: Any, signature: Any, arguments: Any) -
     return context.get_dummy_value()
 
 
-def _into_totals(rows: int) -> Callable[..., Any]:
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _into_totals(rows: int) -> Callable[..., Value]:
+    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         x, r, codes, f, start, end, totals = arguments
         of_x, _, of_codes, *_, of_totals = signature.args
         count = [
@@ -166,7 +166,7 @@ def _into_totals(rows: int) -> Callable[..., Any]:
             for row in (r, further(builder, r, rows))
         ]
 
-        def ask(d: Any) -> None:
+        def ask(d: Value) -> None:
             mine = builder.and_(builder.icmp_signed(">=", d, turns[0]), builder.icmp_signed("<", d, turns[1]))
             with builder.if_then(mine):
                 for k in range(SOME):
@@ -187,17 +187,27 @@ emits(dots_of_rows, lambda x, r, codes, f, start, end, totals: types.void)(_into
 
 
 def _products(
-    context: Any, builder: Any, kinds: Any, place: Any, start: Any, end: Any, rows: int, outputs: int, ask: Any
-) -> list[Any]:
+    context: Context,
+    builder: Builder,
+    kinds: Kinds,
+    place: Value,
+    start: Value,
+    end: Value,
+    rows: int,
+    outputs: int,
+    ask: Callable[[Value], None],
+) -> list[Value]:
     """The instructions of `products`; `ask` emits what memory is asked for meanwhile."""
     (of_x, _, of_codes, _), (x, r, codes, f) = kinds, place
-    prepare = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}[of_codes.dtype]
+    loads: dict[types.Type, Callable[[Builder, Value], Value]]
+    loads = {types.float32: _floats, types.uint16: load_upper_halves, types.int8: _whole_numbers}
+    prepare = loads[of_codes.dtype]
     add, vector = (_add_neighbours, WORDS) if of_codes.dtype == types.int8 else (multiply_add, FLOATS)
 
-    def at(of: Any, array: Any, first: Any, n: int, d: Any) -> Any:
+    def at(of: types.Array, array: Value, first: Value, n: int, d: Value) -> Value:
         return address(context, builder, of, array, further(builder, first, n), d)
 
-    def add_pair(d: Any, sums: list[Any]) -> list[Any]:
+    def add_pair(d: Value, sums: list[Value]) -> list[Value]:
         ask(d)
         sums = list(sums)
         for v in range(PAIR):
@@ -210,7 +220,7 @@ def _products(
                     sums[n] = add(builder, mine, weight, sums[n])
         return sums
 
-    def add_one(d: Any, sums: list[Any]) -> list[Any]:
+    def add_one(d: Value, sums: list[Value]) -> list[Value]:
         weights = [_number(builder, of_codes, builder.load(at(of_codes, codes, f, k, d))) for k in range(outputs)]
         numbers = [_number(builder, of_codes, builder.load(at(of_x, x, r, row, d))) for row in range(rows)]
         add = _add_number if of_codes.dtype == types.int8 else multiply_add
@@ -223,15 +233,15 @@ def _products(
     return summing(builder, across(builder, both), whole, end, end.type(1), add_one)
 
 
-def _floats(builder: Any, where: Any) -> Any:
+def _floats(builder: Builder, where: Value) -> Value:
     return load(builder, where, FLOATS)
 
 
-def _whole_numbers(builder: Any, where: Any) -> Any:
+def _whole_numbers(builder: Builder, where: Value) -> Value:
     return builder.sext(load(builder, where, QUARTERS), HALVES)
 
 
-def _add_neighbours(builder: Any, a: Any, b: Any, sums: Any) -> Any:
+def _add_neighbours(builder: Builder, a: Value, b: Value, sums: Value) -> Value:
     """As the processor has it in one instruction: products of 16 bits, of which neighbours are added, in 32 bits."""
     wide = ir.VectorType(ir.IntType(32), 2 * LANES)
     both = builder.mul(builder.sext(a, wide), builder.sext(b, wide))
@@ -239,11 +249,11 @@ def _add_neighbours(builder: Any, a: Any, b: Any, sums: Any) -> Any:
     return builder.add(sums, builder.add(even, odd))
 
 
-def _add_number(builder: Any, a: Any, b: Any, total: Any) -> Any:
+def _add_number(builder: Builder, a: Value, b: Value, total: Value) -> Value:
     return builder.add(total, builder.mul(a, b))
 
 
-def _number(builder: Any, of_codes: Any, one: Any) -> Any:
+def _number(builder: Builder, of_codes: types.Array, one: Value) -> Value:
     """A weight, or an input, as what it is multiplied as."""
     if of_codes.dtype == types.int8:
         return builder.sext(one, ir.IntType(32))

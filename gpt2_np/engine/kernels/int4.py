@@ -6,8 +6,6 @@ memory, which a thread reads from end to end, asking for what lies further on.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
@@ -17,6 +15,7 @@ from ...weights.quantize import GROUP, INT4_STEP, TILE
 from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector, widen
 from .compiled import compiled
 from .dots import FURTHER
+from .llvm import Builder, Context, Signature, Value, Values
 from .reduced import round_group
 from .registers import (
     LANES,
@@ -38,30 +37,30 @@ WHOLE = Registers(types.int16, TILE // (2 * LANES), lanes=2 * LANES)  # a group'
 TOTALS = Registers(types.float32, TILE // LANES)
 
 
-def all_alike(number: int) -> Any:
+def all_alike(number: int) -> Array:
     """A tile of sums that start from the same number, of 16 bits."""
     return np.full(TILE, number)
 
 
 @emits(all_alike, lambda number: WHOLE)
-def _all_alike(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _all_alike(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     whole = WHOLE.array(None)
     for v in range(WHOLE.array.count):
         whole = builder.insert_value(whole, repeat(builder, arguments[0], WHOLE.vector), v)
     return whole
 
 
-def no_totals() -> Any:
+def no_totals() -> Array:
     """A tile of zeros, float32."""
     return np.zeros(TILE, np.float32)
 
 
 @emits(no_totals, lambda: TOTALS)
-def _no_totals(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _no_totals(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     return TOTALS.array(None)
 
 
-def add_pair(whole: Any, levels: Array, r: int, d: int, codes: Array, tile: int, g: int, j: int) -> Any:
+def add_pair(whole: Array, levels: Array, r: int, d: int, codes: Array, tile: int, g: int, j: int) -> Array:
     """Add two inputs, ``levels[r, d : d + 2]``, each times its half of a row of bytes; sums may wrap around."""
     row = codes[tile, g, j].astype(np.int16)
     with np.errstate(over="ignore"):
@@ -69,7 +68,7 @@ def add_pair(whole: Any, levels: Array, r: int, d: int, codes: Array, tile: int,
 
 
 @emits(add_pair, lambda whole, levels, r, d, codes, tile, g, j: WHOLE)
-def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _add_pair(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     whole, levels, r, d, codes, tile, g, j = arguments
     pair = [address(context, builder, signature.args[1], levels, r, further(builder, d, k)) for k in (0, 1)]
     inputs = [repeat(builder, builder.load(one), WHOLE.vector) for one in pair]
@@ -85,19 +84,19 @@ def _add_pair(context: Any, builder: Any, signature: Any, arguments: Any) -> Any
     return whole
 
 
-def add_group(totals: Any, whole: Any, step: float, level: float, scales: Array, tile: int, g: int) -> Any:
+def add_group(totals: Array, whole: Array, step: float, level: float, scales: Array, tile: int, g: int) -> Array:
     """Add a group's whole numbers, times its scales, and its middles times the sum of its inputs."""
     scale, middle = widen(scales[tile, g, 0]), widen(scales[tile, g, 1])
     return totals + scale * (whole.astype(np.int16).astype(np.float32) * step) + middle * level
 
 
 @emits(add_group, lambda totals, whole, step, level, scales, tile, g: TOTALS)
-def _add_group(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _add_group(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     totals, whole, step, level, scales, tile, g = arguments
     step, level = repeat(builder, step, TOTALS.vector), repeat(builder, level, TOTALS.vector)
     bits = ir.VectorType(ir.IntType(32), LANES)
 
-    def floats(which: int, first: int) -> Any:
+    def floats(which: int, first: int) -> Value:
         where = address(context, builder, signature.args[4], scales, tile, g, g.type(which), g.type(0))
         return load_upper_halves(builder, where, first)
 
@@ -110,13 +109,13 @@ def _add_group(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     return totals
 
 
-def put(totals: Any, out: Array) -> None:
+def put(totals: Array, out: Array) -> None:
     """Write a tile's totals down."""
     out[:] = totals
 
 
 @emits(put, lambda totals, out: types.void)
-def _put(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _put(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     totals, out = arguments
     where = address(context, builder, signature.args[1], out, ir.IntType(64)(0))
     for v in range(TOTALS.array.count):

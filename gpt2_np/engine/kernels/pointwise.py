@@ -60,7 +60,8 @@ def gelu_new(x: Array) -> Array:
     return out
 
 
-GELU_NEW = ("gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate")
+# The names of GPT-2's own GELU; `gelu_fast` is the same to float32's precision.
+GELU_NEW = tuple(name for name, one in ops.ACTIVATIONS.items() if one in (ops.gelu_new, ops.gelu_fast))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from llvmlite import ir
@@ -19,6 +19,9 @@ from numba.core import cgutils
 from numba.extending import lower_builtin, models, register_model, type_callable
 
 from . import target
+from .llvm import Builder, Context, Signature, Value, Values
+
+Emitted = TypeVar("Emitted", bound="Callable[..., Value]")
 
 WIDE = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
 BYTES = WIDE and target.has("avx512vnni")  # whether one instruction multiplies and adds up bytes
@@ -31,7 +34,7 @@ IR = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: i
 class Registers(types.Type):
     """So many vectors of so many numbers each, as one value. To NumPy it is an array; `shape` counts vectors."""
 
-    def __init__(self, dtype: Any, *shape: int, lanes: int = LANES) -> None:
+    def __init__(self, dtype: types.Number, *shape: int, lanes: int = LANES) -> None:
         self.shape = shape
         self.vector = ir.VectorType(IR[dtype], lanes)
         self.array = ir.ArrayType(self.vector, math.prod(shape))
@@ -42,11 +45,11 @@ class Registers(types.Type):
 class RegistersModel(models.PrimitiveModel):
     """How the compiler keeps them."""
 
-    def __init__(self, manager: Any, registers: Registers) -> None:
+    def __init__(self, manager: object, registers: Registers) -> None:
         super().__init__(manager, registers, registers.array)
 
 
-def emits(function: Callable[..., Any], result: Callable[..., Any]) -> Any:
+def emits(function: Callable[..., object], result: Callable[..., types.Type | None]) -> Callable[[Emitted], Emitted]:
     """The decorator of what emits the instructions of `function`; `result` gives the type of its result from its own.
 
     What is decorated takes Numba's (context, builder, signature, arguments), as for `numba.extending.lower_builtin`.
@@ -55,54 +58,54 @@ def emits(function: Callable[..., Any], result: Callable[..., Any]) -> Any:
     return lower_builtin(function, types.VarArg(types.Any))
 
 
-def address(context: Any, builder: Any, array_type: Any, array: Any, *indices: Any) -> Any:
+def address(context: Context, builder: Builder, array_type: types.Array, array: Value, *indices: Value) -> Value:
     """Where an element of an array lies. Indices are of the compiled code; none may be negative."""
     array = context.make_array(array_type)(context, builder, array)
     return cgutils.get_item_pointer(context, builder, array_type, array, indices, wraparound=False, boundscheck=False)
 
 
-def further(builder: Any, index: Any, steps: int) -> Any:
+def further(builder: Builder, index: Value, steps: int) -> Value:
     """An index some steps on."""
     return builder.add(index, ir.Constant(index.type, steps))
 
 
-def load(builder: Any, where: Any, vector: Any, first: int = 0) -> Any:
+def load(builder: Builder, where: Value, vector: ir.VectorType, first: int = 0) -> Value:
     """The vector of this type that begins `first` elements behind an address."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
     return builder.load(builder.bitcast(where, vector.as_pointer()), align=1)
 
 
-def load_upper_halves(builder: Any, where: Any, first: int = 0) -> Any:
+def load_upper_halves(builder: Builder, where: Value, first: int = 0) -> Value:
     """LANES float32 numbers of which memory holds the upper halves, bfloat16's bits, `first` of them behind a place."""
     bits = ir.VectorType(ir.IntType(32), LANES)
     wide = builder.zext(load(builder, where, ir.VectorType(ir.IntType(16), LANES), first), bits)
     return builder.bitcast(builder.shl(wide, bits([16] * LANES)), ir.VectorType(ir.FloatType(), LANES))
 
 
-def store(builder: Any, value: Any, where: Any, first: int = 0) -> None:
+def store(builder: Builder, value: Value, where: Value, first: int = 0) -> None:
     """Put a vector `first` elements behind an address."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
     builder.store(value, builder.bitcast(where, value.type.as_pointer()), align=1)
 
 
-def repeat(builder: Any, number: Any, vector: Any) -> Any:
+def repeat(builder: Builder, number: Value, vector: ir.VectorType) -> Value:
     """The vector of this type with the same number everywhere."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     return choose(builder, one, [0] * vector.count)
 
 
-def choose(builder: Any, vector: Any, lanes: list[int], other: Any = None) -> Any:
+def choose(builder: Builder, vector: Value, lanes: list[int], other: Value | None = None) -> Value:
     """The vector of some lanes of another, or of two, the second's lanes counted on behind the first's."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
     return builder.shuffle_vector(vector, vector.type(ir.Undefined) if other is None else other, mask)
 
 
-def adding(builder: Any, vector: Any) -> Any:
+def adding(builder: Builder, vector: ir.VectorType) -> Callable[[Value, Value], Value]:
     """The instruction that adds vectors of this type."""
     return builder.add if isinstance(vector.element, ir.IntType) else builder.fadd
 
 
-def across(builder: Any, vectors: list[Any]) -> list[Any]:
+def across(builder: Builder, vectors: list[Value]) -> list[Value]:
     """The sum over the lanes of each vector of LANES numbers.
 
     Each one's upper half of lanes is added to its lower, again and again; two share lanes that get free.
@@ -118,7 +121,7 @@ def across(builder: Any, vectors: list[Any]) -> list[Any]:
     return totals
 
 
-def _halved(builder: Any, vectors: list[Any], width: int) -> list[Any]:
+def _halved(builder: Builder, vectors: list[Value], width: int) -> list[Value]:
     """Sums that take up `width` lanes each, in half as many; two vectors become one where there are two."""
     add, count = adding(builder, vectors[0].type), vectors[0].type.count
     lower = [first + i for first in range(0, count, width) for i in range(width // 2)]
@@ -132,7 +135,14 @@ def _halved(builder: Any, vectors: list[Any], width: int) -> list[Any]:
     ]
 
 
-def summing(builder: Any, sums: list[Any], start: Any, end: Any, step: Any, add: Any) -> list[Any]:
+def summing(
+    builder: Builder,
+    sums: list[Value],
+    start: Value,
+    end: Value,
+    step: Value,
+    add: Callable[[Value, list[Value]], list[Value]],
+) -> list[Value]:
     """The loop ``for d in range(start, end, step): sums = add(d, sums)``, for some numbers or vectors."""
     places = [cgutils.alloca_once_value(builder, one) for one in sums]
     with cgutils.for_range_slice(builder, start, end, step, inc=True) as (d, _):
@@ -141,7 +151,7 @@ def summing(builder: Any, sums: list[Any], start: Any, end: Any, step: Any, add:
     return [builder.load(place) for place in places]
 
 
-def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     """a · b + c for float32, numbers or vectors, rounded once where the processor can."""
     kind = ir.FunctionType(a.type, [a.type] * 3)
     lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
@@ -149,13 +159,13 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [a, b, c])
 
 
-def ask_for(builder: Any, where: Any, numbers: int = 1) -> None:
+def ask_for(builder: Builder, where: Value, numbers: int = 1) -> None:
     """Have so many numbers of 32 bits, from an address on, brought near in the background. Any address will do."""
     for first in range(0, numbers, LINE):
         _ask_for_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), first)]))
 
 
-def _ask_for_line(builder: Any, where: Any) -> None:
+def _ask_for_line(builder: Builder, where: Value) -> None:
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
@@ -168,7 +178,7 @@ def ask(rows: np.ndarray, s: int, d: int) -> None:
 
 
 @emits(ask, lambda rows, s, d: types.void)
-def _ask(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _ask(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     rows, s, d = arguments
     ask_for(builder, address(context, builder, signature.args[0], rows, s, d))
     return context.get_dummy_value()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numba import types
@@ -16,6 +16,7 @@ from numba.np.arrayobj import populate_array
 
 from .arithmetic import codes4, codes8, codes16, grids, matrix, out2, out3, out4, vector
 from .dots import INDEX
+from .llvm import Builder, Context, Signature, Value, Values
 from .registers import address, emits
 
 Array = np.ndarray
@@ -25,13 +26,13 @@ WEIGHTS = {"f": (matrix, matrix), "H": (codes16, matrix), "b": (codes8, matrix),
 NORM, KEPT = (vector, vector), (out4, out4)
 
 
-def layer_arrays(code: str) -> Any:
+def layer_arrays(code: str) -> types.Tuple:
     """Of what types a layer's arrays are, keys and values first, for weights kept in this dtype (``dtype.char``)."""
     linear = (*WEIGHTS[code], vector)
     return types.Tuple((*KEPT, *NORM, *linear, *linear, *NORM, *linear, *linear))
 
 
-def other_arrays(head: str) -> Any:
+def other_arrays(head: str) -> types.Tuple:
     """And those beside the layers: embeddings, final norm, vocabulary, scales of the scores, and room to work in."""
     return types.Tuple(
         (
@@ -77,7 +78,7 @@ def others(head: str, table: Array, n: int) -> tuple[Array, ...]:
     return _arrays(other_arrays(head), table[n])
 
 
-def _arrays(kinds: Any, numbers: Array) -> tuple[Array, ...]:
+def _arrays(kinds: types.Tuple, numbers: Array) -> tuple[Array, ...]:
     arrays = []
     for kind, (where, *shape) in zip(kinds, numbers.reshape(-1, NUMBERS).tolist(), strict=True):
         dtype, shape = np.dtype(str(kind.dtype)), shape[: kind.ndim]
@@ -86,7 +87,7 @@ def _arrays(kinds: Any, numbers: Array) -> tuple[Array, ...]:
     return tuple(arrays)
 
 
-def _emit_arrays(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+def _emit_arrays(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     _, table, n = arguments
     arrays = []
     for number, kind in enumerate(signature.return_type.types):
@@ -105,7 +106,7 @@ def _emit_arrays(context: Any, builder: Any, signature: Any, arguments: Any) -> 
     return context.make_tuple(builder, signature.return_type, arrays)
 
 
-def _typed(kinds: Any) -> Any:
+def _typed(kinds: Callable[[str], types.Tuple]) -> Callable[..., types.Tuple | None]:
     """The type of what `layer` or `others` gives, which the code tells: Numba asks without its value first."""
     return lambda code, table, n: kinds(code.literal_value) if isinstance(code, types.StringLiteral) else None
 

@@ -44,7 +44,8 @@ if hasattr(os, "register_at_fork"):
 @lru_cache(maxsize=1)
 def _turn() -> AbstractContextManager[object]:
     numba.get_num_threads()  # chooses the layer, where nothing has yet
-    return Lock() if numba.threading_layer() == "workqueue" else nullcontext()
+    layer = numba.threading_layer()  # type: ignore[attr-defined]  # numba has it, but doesn't list it
+    return Lock() if layer == "workqueue" else nullcontext()
 
 
 def threads() -> int:

@@ -1,0 +1,16 @@
+"""The types of what Numba hands to code that emits instructions: its context, LLVM's builder, and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llvmlite.ir import IRBuilder as Builder
+from llvmlite.ir import Value
+from numba import types
+from numba.core.base import BaseContext as Context
+from numba.core.typing.templates import Signature
+
+__all__ = ["Builder", "Context", "Kinds", "Signature", "Value", "Values"]
+
+Values = Sequence[Value]
+Kinds = Sequence[types.Array]  # Numba's types of the arrays that values stand for
