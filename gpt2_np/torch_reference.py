@@ -45,7 +45,7 @@ class TorchModel(Model):
             raise ValueError("device cuda is not there: torch sees no CUDA device")
         folder = hub.locate(name)
         config = Config.from_file(folder / "config.json")
-        model = cls(weights.load(folder, config), config, folder=folder)
+        model = cls(weights.load(folder, config), config, folder=folder, backend="numpy")
         model.torch_model, model.device = load_torch(folder, dtype, device), device
         model.own_settings = copy.deepcopy(model.torch_model.generation_config)
         model.backend = "torch"

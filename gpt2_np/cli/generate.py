@@ -65,7 +65,7 @@ def generate(
     prompt: str,
     model: str,
     dtype: str,
-    backend: str,
+    backend: str | None,
     device: str | None,
     as_json: bool,
     stop_strings: tuple[str, ...],

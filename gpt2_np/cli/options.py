@@ -62,9 +62,8 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "Model",
             "--backend",
             type=click.Choice(["numba", "numpy", "torch"]),
-            default="numba",
-            show_default=True,
-            help="Compiled kernels, the readable path, or torch as the reference.",
+            default=None,
+            help="Compiled kernels, the readable path, or torch as the reference.  [default: numba, where installed]",
         ),
         grouped(
             "Model",
@@ -90,14 +89,14 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def load(model: str, dtype: str, backend: str, device: str | None) -> GPT2:
+def load(model: str, dtype: str, backend: str | None, device: str | None) -> GPT2:
     """The model that the options name."""
     if backend == "torch":
         from ..text.gpt2 import on_torch
 
         return on_torch(model, dtype=dtype, device=device or "cpu")
     if device is not None:
-        raise ValueError(f"--device is for --backend torch; --backend {backend} always runs on the CPU")
+        raise ValueError(f"--device is for --backend torch; --backend {backend or 'numba'} always runs on the CPU")
     from ..text.gpt2 import GPT2
 
     return GPT2.from_pretrained(model, dtype=dtype, backend=backend)

@@ -35,9 +35,8 @@ class ParityGroup(GroupedCommand, click.Group):
     "Model",
     "--backend",
     type=click.Choice(["numba", "numpy"]),
-    default="numba",
-    show_default=True,
-    help="Which of our paths is checked.",
+    default=None,
+    help="Which of our paths is checked.  [default: numba, where installed]",
 )
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
 @grouped("Input", "--text", type=click.Path(path_type=Path), help="A file to compare the perplexity on.")
@@ -48,7 +47,7 @@ def parity(
     context: click.Context,
     model: str,
     device: str,
-    backend: str,
+    backend: str | None,
     prompts: Path | None,
     text: Path | None,
     seed: int,

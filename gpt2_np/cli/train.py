@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from .options import GroupedCommand, grouped
+from .progress import bar
 
 
 def number(group: str, name: str, kind: Any, default: Any, text: str) -> Any:
@@ -51,7 +52,11 @@ def number(group: str, name: str, kind: Any, default: Any, text: str) -> Any:
 @grouped("Model", "--n-head", type=int, help="… with so many heads.")
 @grouped("Model", "--n-positions", type=int, help="… with so many positions.")
 @grouped(
-    "Model", "--backend", type=click.Choice(["numba", "numpy"]), default="numba", show_default=True, help="Which path."
+    "Model",
+    "--backend",
+    type=click.Choice(["numba", "numpy"]),
+    default=None,
+    help="Which path.  [default: numba, where installed]",
 )
 def train(
     files: tuple[Path, ...],
@@ -63,7 +68,7 @@ def train(
     n_embd: int | None,
     n_head: int | None,
     n_positions: int | None,
-    backend: str,
+    backend: str | None,
     **settings: Any,
 ) -> None:
     """Train a model on FILES: text, with documents apart by a line <|endoftext|>, or JSONL of "text" or "ids".
@@ -86,7 +91,7 @@ def train(
     if given:
         config = replace(gpt2.config, **given)
         gpt2 = GPT2(initial(config, settings["seed"]), config, folder=gpt2.folder, backend=backend)
-    settings |= {"context": min(128, gpt2.config.n_positions) if context is None else context, "backend": backend}
+    settings |= {"context": min(128, gpt2.config.n_positions) if context is None else context, "backend": gpt2.backend}
     shown = Shown(settings["steps"])
     try:
         run(gpt2, files, out, resume=resume, report=shown, name=model, **settings)
@@ -108,10 +113,8 @@ class Shown:
     EVERY = 30.0  # seconds between lines
 
     def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
         self.total, self.steps, self.last = total, 0, 0.0
-        self.bar = tqdm(total=total, unit="step", disable=None, leave=False) if sys.stderr.isatty() else None
+        self.bar = bar(total, "step") if sys.stderr.isatty() else None
 
     def __call__(self, report: Any) -> None:
         """After a step."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..engine import available
 from ..model import forward as model
 from ..model import ops, overflow
 from ..model.activations import ActivationCache
@@ -29,27 +30,28 @@ if TYPE_CHECKING:
 Array = np.ndarray
 AnyModel = TypeVar("AnyModel", bound="Model")
 
-BACKENDS = ("numba", "numpy")
+BACKENDS = available.BACKENDS
 DTYPES = ("float32", "float64", "bfloat16", "int8", "int4")
 
 
 class Model:
     """Frozen parameters, their configuration, and how to run them.
 
-    `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path: `ops`, in the pieces of
-    `threaded`). What observes a run takes the readable path either way.
+    `backend` is "numba" (compiled kernels, the default where Numba is installed) or "numpy" (the readable path: `ops`,
+    in the pieces of `threaded`). What observes a run takes the readable path either way.
     """
 
-    def __init__(self, params: Params, config: Config, *, folder: Path | None = None, backend: str = "numba") -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.params, self.config, self.folder, self.backend = params, config, folder, backend
+    def __init__(
+        self, params: Params, config: Config, *, folder: Path | None = None, backend: str | None = None
+    ) -> None:
+        self.params, self.config, self.folder = params, config, folder
+        self.backend: str = available.chosen(backend)
         self.tap: Tap = no_tap
         self.origin: Origin | None = None
 
     @classmethod
     def from_pretrained(
-        cls: type[AnyModel], name: str | Path | None = None, *, dtype: str = "float32", backend: str = "numba"
+        cls: type[AnyModel], name: str | Path | None = None, *, dtype: str = "float32", backend: str | None = None
     ) -> AnyModel:
         """Load a model by name: the bundled one (None or "tales"), an official size, a hub id or a local folder.
 
@@ -160,9 +162,14 @@ class Model:
         raise ValueError(overflow.message(watch.first, self.dtype))
 
     @cached_property
+    def _compiled(self) -> bool:
+        """Whether the kernels are used; Numba is loaded here."""
+        return self.backend == "numba" and available.loads()
+
+    @cached_property
     def _step(self) -> Any:
         """`step`, or None where `model.forward` must do all."""
-        if self.backend != "numba":
+        if not self._compiled:
             return None
         from ..engine import decode_step as step
 
@@ -177,7 +184,7 @@ class Model:
 
     def _means(self, tap: Tap) -> tuple[Any, Params]:
         """The operations that a run takes, and the parameters as they read them."""
-        if tap is not no_tap or self.backend == "numpy":
+        if tap is not no_tap or not self._compiled:
             from ..engine import threaded
 
             return threaded, self.params
