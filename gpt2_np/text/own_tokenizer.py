@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .added_tokens import AddedToken, AddedTokens
 from .byte_level_bpe import BytePairs, pieces
+from .tokenizer_marks import added_token
 
 Around = tuple[tuple[int, ...] | None, ...]
 """What a post-processor makes of a text: ids, and None where the text's own stand."""
@@ -156,23 +157,23 @@ def from_file(path: Path, content: dict[str, Any]) -> OwnTokenizer:
     space, cut = bool(before.get("add_prefix_space", True)), bool(before.get("use_regex", True))
     inner = OwnTokenizer(pairs, content, space=space, cut=cut)
     inner.post_processor = post_processor(content.get("post_processor"))
+    inner.add_tokens([added_token(path, "added_tokens", one) for one in content.get("added_tokens") or ()])
     return inner
 
 
 def post_processor(content: Any) -> Around | None:
     """What a ``post_processor`` of ``tokenizer.json`` puts around a text; None where that is nothing.
 
-    `NeedsLibraryError` for kinds other than ``ByteLevel`` and ``TemplateProcessing``, and ``Sequence`` of them.
+    `NeedsLibraryError` for kinds other than ``ByteLevel`` and one ``TemplateProcessing``, or a ``Sequence`` of them.
     """
     kind = _kind(content)
     if content is None or kind == "ByteLevel":  # which moves offsets alone
         return None
     if kind == "Sequence":
-        around: Around = (None,)
-        for one in content.get("processors", ()):
-            outer = post_processor(one) or (None,)
-            around = tuple(part for ids in outer for part in (around if ids is None else (ids,)))
-        return around
+        several = [one for one in map(post_processor, content.get("processors") or ()) if one is not None]
+        if len(several) > 1:
+            raise NeedsLibraryError("post_processor Sequence")
+        return several[0] if several else None
     if kind != "TemplateProcessing":
         raise NeedsLibraryError(f"post_processor {kind}")
     try:
