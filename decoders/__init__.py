@@ -4,6 +4,8 @@ from .base.interface import Completion, LogitsProcessor, RewindableStepper, Step
 from .generate import generate, stream
 from .options import Options
 
+PROJECT = "gpt2-np"  # PyPI has another package called decoders: by this line gpt2_np knows its own
+
 __all__ = [
     "Completion",
     "LogitsProcessor",

@@ -31,7 +31,16 @@ MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{MODULES[name]}", __name__), name)
+    try:
+        module = import_module(f".{MODULES[name]}", __name__)
+    except Exception:
+        from .system.packages import foreign_decoders
+
+        why = foreign_decoders()
+        if why is None:
+            raise
+        raise ImportError(why) from None
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:

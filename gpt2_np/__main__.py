@@ -12,8 +12,13 @@ def main() -> None:
     # again, and once more at the end, would take a fifth of the time of a short command.
     gc.set_threshold(200_000)
     try:
-        from .cli import main
-
+        try:
+            from .cli import main
+        except ModuleNotFoundError as error:
+            if error.name != "click":
+                raise
+            print("error: the command line needs click, which is not installed: pip install click", file=sys.stderr)
+            sys.exit(2)
         main()
     except KeyboardInterrupt:
         print(file=sys.stderr)

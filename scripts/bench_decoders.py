@@ -153,8 +153,9 @@ def automaton(pattern: str) -> Any:
     """A regular expression over every byte and as many random words as there are ids."""
     import tokenizers
 
+    from gpt2_np.text.byte_level_bpe import BYTE_OF_LETTER
     from gpt2_np.text.constraints import Automaton, Vocabulary
-    from gpt2_np.text.tokenizer import BYTE_OF_LETTER, Tokenizer
+    from gpt2_np.text.tokenizer import Tokenizer
 
     random, letter = np.random.default_rng(0), {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
     words = dict.fromkeys(bytes([byte]) for byte in range(256))

@@ -10,6 +10,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain import plain_tokenizer
 from transformers import GPT2Tokenizer
 
 from gpt2_np.model.config import Config
@@ -50,9 +51,10 @@ def theirs(bpe: Path) -> GPT2Tokenizer:
     return GPT2Tokenizer(str(bpe / "vocab.json"), str(bpe / "merges.txt"))
 
 
-@pytest.fixture(scope="session", params=["", "openai", "whole"])
+@pytest.fixture(scope="session", params=["", "openai", "whole", "whole, plain"])
 def ours(request: pytest.FixtureRequest, bpe: Path) -> Tokenizer:
-    return Tokenizer.from_folder(bpe / request.param)
+    folder = bpe / request.param.removesuffix(", plain")
+    return plain_tokenizer(folder) if request.param.endswith("plain") else Tokenizer.from_folder(folder)
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from plain import plain_tokenizer
 from transformers import AutoTokenizer
 from transformers.utils import logging
 
@@ -60,15 +61,18 @@ def folder_of(parts: Path, target: Path, files: dict[str, Any]) -> Path:
 
 
 def agree(folder: Path, *texts: str) -> None:
-    theirs, ours = AutoTokenizer.from_pretrained(folder), Tokenizer.from_folder(folder)
-    for one in texts:
-        ids = theirs(one)["input_ids"]
-        assert ours.encode(one) == ids, one
-        assert ours.encode(one, add_special_tokens=False) == theirs(one, add_special_tokens=False)["input_ids"], one
-        assert ours.decode(ids) == theirs.decode(ids), one
-    assert {i: str(t) for i, t in theirs.added_tokens_decoder.items()} == {
-        i: t.content for i, t in ours.inner.get_added_tokens_decoder().items()
-    }
+    """Ids, texts and marks are transformers' own, by the tokenizers library and without it."""
+    theirs = AutoTokenizer.from_pretrained(folder)
+    for ours in (Tokenizer.from_folder(folder), plain_tokenizer(folder)):
+        for one in texts:
+            ids = theirs(one)["input_ids"]
+            assert ours.encode(one) == ids, one
+            within = theirs(one, add_special_tokens=False)["input_ids"]
+            assert ours.encode(one, add_special_tokens=False) == within, one
+            assert ours.decode(ids) == theirs.decode(ids), one
+        assert {i: str(t) for i, t in theirs.added_tokens_decoder.items()} == {
+            i: t.content for i, t in ours.inner.get_added_tokens_decoder().items()
+        }
 
 
 HARD = [

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -62,6 +64,7 @@ def cli(context: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and leave: 0 when it worked, 2 with one line on stderr for a user's mistake, 130 on Ctrl-C."""
+    shown, warnings.showwarning = warnings.showwarning, warn
     try:
         cli.main(arguments, prog_name="gpt2-np", standalone_mode=False)
         sys.stdout.flush()
@@ -82,6 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
         refuse("what was given is nested too deeply")
     except MemoryError as error:
         refuse(f"there is not enough memory: {error}" if str(error) else "there is not enough memory")
+    except Exception:
+        from ..system.packages import foreign_decoders
+
+        why = foreign_decoders()
+        if why is None:
+            raise
+        refuse(why)
+    finally:
+        warnings.showwarning = shown
 
 
 def in_words(error: Exception) -> str:
@@ -89,6 +101,11 @@ def in_words(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error) or type(error).__name__
+
+
+def warn(message: Warning | str, *others: Any, **more: Any) -> None:
+    """A warning in one line on stderr."""
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def refuse(message: str) -> None:

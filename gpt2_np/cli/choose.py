@@ -35,7 +35,7 @@ def choose(
     as_json: bool,
     model: str,
     dtype: str,
-    backend: str,
+    backend: str | None,
     device: str | None,
 ) -> None:
     """Multiple choice by likelihood: which of CHOICES the model thinks most likely to follow PROMPT.

@@ -66,7 +66,7 @@ def generate(
     prompt: str,
     model: str,
     dtype: str,
-    backend: str,
+    backend: str | None,
     device: str | None,
     as_json: bool,
     stop_strings: tuple[str, ...],

@@ -88,7 +88,8 @@ def dtype_option(dtypes: Sequence[str]) -> Callable[[FC], FC]:
 
 def backend_option(text: str, backends: Sequence[str] = BACKENDS) -> Callable[[FC], FC]:
     """--backend, one of these, with its help."""
-    return grouped("Model", "--backend", type=click.Choice(backends), default="numba", show_default=True, help=text)
+    help = f"{text}  [default: numba, where installed]"
+    return grouped("Model", "--backend", type=click.Choice(backends), default=None, help=help)
 
 
 def model_options(function: FC) -> FC:
@@ -109,14 +110,14 @@ def model_options(function: FC) -> FC:
     return function
 
 
-def load(model: str, dtype: str, backend: str, device: str | None) -> GPT2:
+def load(model: str, dtype: str, backend: str | None, device: str | None) -> GPT2:
     """The model that the options name."""
     if backend == "torch":
         from ..text.gpt2 import on_torch
 
         return on_torch(model, dtype=dtype, device=device or "cpu")
     if device is not None:
-        raise ValueError(f"--device is for --backend torch; --backend {backend} always runs on the CPU")
+        raise ValueError(f"--device is for --backend torch; --backend {backend or 'numba'} always runs on the CPU")
     from ..text.gpt2 import GPT2
 
     return GPT2.from_pretrained(model, dtype=dtype, backend=backend)

@@ -39,7 +39,7 @@ def parity(
     context: click.Context,
     model: str,
     device: str,
-    backend: str,
+    backend: str | None,
     prompts: Path | None,
     text: Path | None,
     seed: int,

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -17,11 +17,14 @@ def compiling(model: object) -> None:
     """Load the kernels, and say so when that takes long: they are compiled once on a machine, which takes seconds."""
     if getattr(model, "backend", None) != "numba":
         return
+    from ..engine import available
+
     told = threading.Timer(1.0, _tell)
     if sys.stderr.isatty():
         told.start()
     with hidden(*unneeded()):
-        from ..engine import kernels as kernels
+        if available.loads():
+            from ..engine import kernels as kernels
 
     if told.is_alive():
         told.cancel()
@@ -54,8 +57,32 @@ def _tell() -> None:
     print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
 
 
-def bar(total: int, unit: str) -> tqdm[NoReturn]:
-    """A progress bar on stderr, shown on a terminal only."""
-    from tqdm import tqdm
-
+def bar(total: int, unit: str) -> tqdm[NoReturn] | NoBar:
+    """A progress bar on stderr, shown on a terminal only, and where tqdm is installed; else one that shows nothing."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return NoBar()
     return tqdm(total=total, unit=unit, disable=None, leave=False)
+
+
+class NoBar(contextlib.nullcontext["NoBar"]):
+    """What is asked of a bar, and nothing to be seen."""
+
+    n = 0
+
+    def __enter__(self) -> NoBar:
+        return self
+
+    def update(self, more: int = 1) -> None:
+        """So much more is done."""
+
+    def set_postfix_str(self, text: str) -> None:
+        """A word beside the bar."""
+
+    def write(self, text: str, file: TextIO | None = None) -> None:
+        """A text above the bar."""
+        print(text, file=file)
+
+    def close(self) -> None:
+        """Take the bar away."""

@@ -27,7 +27,7 @@ def score(
     as_json: bool,
     model: str,
     dtype: str,
-    backend: str,
+    backend: str | None,
     device: str | None,
 ) -> None:
     """Bits per byte and perplexity of TEXT, or of a file: the lower, the better it is predicted.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import FC, GroupedCommand, backend_option, grouped, model_option
+from .progress import bar
 
 if TYPE_CHECKING:
     from ..training import Report
@@ -65,7 +66,7 @@ def train(
     n_embd: int | None,
     n_head: int | None,
     n_positions: int | None,
-    backend: str,
+    backend: str | None,
     **settings: Any,
 ) -> None:
     """Train a model on FILES: text, with documents apart by a line <|endoftext|>, or JSONL of "text" or "ids".
@@ -88,7 +89,7 @@ def train(
     if given:
         config = replace(gpt2.config, **given)
         gpt2 = GPT2(initial(config, settings["seed"]), config, folder=gpt2.folder, backend=backend)
-    settings |= {"context": min(128, gpt2.config.n_positions) if context is None else context, "backend": backend}
+    settings |= {"context": min(128, gpt2.config.n_positions) if context is None else context, "backend": gpt2.backend}
     shown = Shown(settings["steps"])
     try:
         run(gpt2, files, out, resume=resume, report=shown, name=model, **settings)
@@ -110,10 +111,8 @@ class Shown:
     EVERY = 30.0  # seconds between lines
 
     def __init__(self, total: int) -> None:
-        from tqdm import tqdm
-
         self.total, self.steps, self.last = total, 0, 0.0
-        self.bar = tqdm(total=total, unit="step", disable=None, leave=False) if sys.stderr.isatty() else None
+        self.bar = bar(total, "step") if sys.stderr.isatty() else None
 
     def __call__(self, report: Report) -> None:
         """After a step."""

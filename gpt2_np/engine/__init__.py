@@ -1,5 +1,6 @@
 """The fast paths: `model.ops` on every core, and compiled.
 
+available     whether Numba is there
 threaded      `ops` in pieces on a pool of threads, nothing compiled
 kernels       the compiled twins of `ops`
 layout        matrices transposed for the kernels: each output's weights are contiguous

@@ -7,7 +7,6 @@ threads, so that what passes from one line of it to the next stays in a core's c
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -16,7 +15,7 @@ from ..model import ops
 from ..model.arrays import Array, Weight
 from ..model.ops import split_heads as split_heads
 from ..system.memory import empty
-from ..system.threads import Piece, blas, evenly, on_threads
+from ..system.threads import Piece, blas_threads, evenly, on_threads
 
 CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
 
@@ -133,4 +132,4 @@ def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) ->
 
 def threads() -> int:
     """As many as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl's) hold here too."""
-    return max((library.num_threads for library in blas().lib_controllers), default=os.cpu_count() or 1)
+    return blas_threads()

@@ -1,6 +1,9 @@
-"""What a model is loaded with, by name; without an import, since the command line reads it before NumPy is there."""
+"""What a model is loaded with, by name; without NumPy, since the command line reads it before NumPy is there."""
+
+from typing import Literal
 
 FULL = ("float32", "float64")
 REDUCED = ("bfloat16", "int8", "int4")
 DTYPES = FULL + REDUCED  # what weights may be kept in
-BACKENDS = ("numba", "numpy")  # which path runs: the compiled kernels or the readable operations
+# Which path runs: the compiled kernels or the readable operations.
+BACKENDS: tuple[Literal["numba"], Literal["numpy"]] = ("numba", "numpy")

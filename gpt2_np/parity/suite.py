@@ -62,7 +62,7 @@ def run(
     device: str = "cpu",
     prompts: Sequence[str | Sequence[int]] = (),
     seed: int = 0,
-    backend: str = "numba",
+    backend: str | None = None,
     text: str = TEXT,
 ) -> Iterator[Check]:
     """Every check on one model, as each is done.

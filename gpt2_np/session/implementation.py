@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..engine import available
 from ..model import ops
 from ..model.arrays import Array
 from ..model.cache import KVCache
-from ..model.choices import BACKENDS
 from ..model.config import Config
 from ..model.forward import forward
 from ..model.operations import Operations
@@ -26,8 +26,12 @@ AnyCache = Any  # what `Implementation.new_cache` made, which that implementatio
 class Implementation(Protocol):
     """What a `Model` asks of whatever computes its numbers."""
 
-    backend: str
     observable: bool  # whether every named activation can be watched and edited
+
+    @property
+    def backend(self) -> str:
+        """Its name: "numba", "numpy", "torch"."""
+        ...
 
     @property
     def dtype(self) -> np.dtype:
@@ -63,15 +67,14 @@ class Implementation(Protocol):
 class NumPy:
     """Our own: `model.forward` with `engine.kernels`, or with `engine.threaded`, and one step in one compiled call.
 
-    `backend` is "numba" or "numpy". A run with taps takes the readable path either way.
+    `backend` is "numba", "numpy", or None for the first where Numba is installed. A run with taps takes
+    the readable path either way.
     """
 
     observable = True
 
-    def __init__(self, params: Params, config: Config, backend: str) -> None:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-        self.params, self.config, self.backend = params, config, backend
+    def __init__(self, params: Params, config: Config, backend: str | None) -> None:
+        self.params, self.config, self.backend = params, config, available.chosen(backend)
 
     @property
     def dtype(self) -> np.dtype:
@@ -128,7 +131,7 @@ class NumPy:
 
     def operations(self, tap: Tap) -> tuple[Operations, Params]:
         """The operations that a run takes, and the parameters as they read them."""
-        if tap is not no_tap or self.backend == "numpy":
+        if tap is not no_tap or not self.compiled:
             from ..engine import threaded
 
             return threaded, self.params
@@ -137,9 +140,14 @@ class NumPy:
         return kernels, self.transposed
 
     @cached_property
+    def compiled(self) -> bool:
+        """Whether the kernels are used; Numba is loaded here."""
+        return self.backend == "numba" and available.loads()
+
+    @cached_property
     def step(self) -> Any:
         """`engine.decode_step`, where few positions of this model can go through in one compiled call; else None."""
-        if self.backend != "numba":
+        if not self.compiled:
             return None
         from ..engine import decode_step
 

@@ -33,9 +33,9 @@ AnyModel = TypeVar("AnyModel", bound="Model")
 class Model:
     """Frozen parameters, their configuration, and how to run them.
 
-    `backend` is "numba" (compiled kernels, the default) or "numpy" (the readable path: `ops`, in the pieces of
-    `threaded`). A run with taps takes the readable path either way. An `implementation` that is passed computes the
-    numbers instead: `torch_reference` has one.
+    `backend` is "numba" (compiled kernels, the default where Numba is installed) or "numpy" (the readable path: `ops`,
+    in the pieces of `threaded`). A run with taps takes the readable path either way. An `implementation` that is passed
+    computes the numbers instead: `torch_reference` has one.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Model:
         config: Config,
         *,
         folder: Path | None = None,
-        backend: str = "numba",
+        backend: str | None = None,
         implementation: Implementation | None = None,
     ) -> None:
         self.params, self.config, self.folder = params, config, folder
@@ -54,7 +54,7 @@ class Model:
 
     @classmethod
     def from_pretrained(
-        cls: type[AnyModel], name: str | Path | None = None, *, dtype: str = "float32", backend: str = "numba"
+        cls: type[AnyModel], name: str | Path | None = None, *, dtype: str = "float32", backend: str | None = None
     ) -> AnyModel:
         """Load a model by name: the bundled one (None or "tales"), an official size, a hub id or a local folder.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import lru_cache
 from itertools import pairwise
@@ -30,11 +31,30 @@ def evenly(count: int, pieces: int) -> list[slice]:
     return [slice(start, end) for start, end in pairwise(bounds)]
 
 
-@lru_cache(maxsize=1)
-def blas() -> ThreadpoolController:
-    """BLAS's own threads: how many there are, and their limit."""
-    from threadpoolctl import ThreadpoolController
+def blas_threads() -> int:
+    """How many threads BLAS may use; where threadpoolctl is missing, what the environment says of it, or all cores."""
+    found = _blas()
+    if found is not None:
+        return max((library.num_threads for library in found.lib_controllers), default=os.cpu_count() or 1)
+    said = next((os.environ[name] for name in LIMITS if os.environ.get(name, "").isdecimal()), "0")
+    return int(said) or os.cpu_count() or 1
 
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """BLAS works in the thread that calls it. Where threadpoolctl is missing, BLAS stays as it is."""
+    found = _blas()
+    return nullcontext() if found is None else found.limit(limits=1)
+
+
+LIMITS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController | None:
+    try:
+        from threadpoolctl import ThreadpoolController
+    except ImportError:
+        return None
     return ThreadpoolController().select(user_api="blas")
 
 

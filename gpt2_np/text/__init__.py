@@ -6,6 +6,8 @@ stopping, results    what ends a text; what comes out
 continuations        what is scored behind a prompt
 scoring              how well a model predicts a text
 tokenizer…           text to ids and back; its files, its special tokens
+byte_level_bpe       the algorithm in plain Python; `added_tokens` are marks in a text, `own_tokenizer` is both together
+tokenizers_library   the library of that name, whose twin `own_tokenizer` takes over where it isn't installed
 generation_config    generation_config.json
 constraints          regex, JSON schema, choice, grammar
 dry_breakers         DRY's sequence breakers

@@ -242,7 +242,7 @@ class GPT2(Model):
     def _assistant(self, assistant: Any) -> Any:
         """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
         if isinstance(assistant, NAMED):
-            backend = self.backend if self.backend in BACKENDS else "numba"
+            backend = self.backend if self.backend in BACKENDS else None
             assistant = GPT2.from_pretrained(assistant, backend=backend)
         if not isinstance(assistant, Model):
             return assistant

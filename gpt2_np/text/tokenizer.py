@@ -1,4 +1,4 @@
-"""Text ↔ ids: GPT-2's byte-level BPE, run by the ``tokenizers`` library (Radford et al. 2019, section 2.2)."""
+"""Text ↔ ids: GPT-2's byte-level BPE (Radford et al. 2019, section 2.2), by the ``tokenizers`` library or our own."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import tokenizers
-
 from ..model.config import Config
 from . import tokenizer_files
+from .byte_level_bpe import BYTE_OF_LETTER
+from .tokenizer_files import Inner
 from .tokenizer_marks import END_OF_TEXT
 
 
@@ -19,7 +19,7 @@ class Tokenizer:
     `ids_of_model` is how many ids the model has: a text that holds a mark above them is refused.
     """
 
-    def __init__(self, inner: tokenizers.Tokenizer, ids_of_model: int | None = None) -> None:
+    def __init__(self, inner: Inner, ids_of_model: int | None = None) -> None:
         inner.no_padding()
         inner.no_truncation()
         self.inner, self.ids_of_model = inner, ids_of_model
@@ -131,13 +131,3 @@ class TextStreamer:
     def finish(self) -> str:
         """What is left at the end: U+FFFD for a character that never became whole."""
         return self._decoder.decode(b"", final=True)
-
-
-def _letters() -> dict[str, int]:
-    """The letter that stands for each byte in a BPE file → the byte (``bytes_to_unicode`` of OpenAI's encoder.py)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
-
-
-BYTE_OF_LETTER = _letters()

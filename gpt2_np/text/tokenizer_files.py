@@ -1,23 +1,22 @@
-"""A model's folder → the ``tokenizers.Tokenizer`` that transformers 5 makes of it, file by file and mark by mark.
+"""A model's folder → the tokenizer that transformers 5 makes of it, file by file and mark by mark.
 
 transformers reads a GPT-2 folder with one of two classes. ``GPT2Tokenizer`` takes the vocabulary and the merges, from
 ``tokenizer.json`` where it is there and else from ``vocab.json`` and ``merges.txt``, and builds the rest itself, so
 that ``tokenizer_config.json`` says whether a space is put in front. ``TokenizersBackend`` (once
 ``PreTrainedTokenizerFast``) takes ``tokenizer.json`` as it is. Both then add marks on top (see `tokenizer_marks`).
+
+The ``tokenizers`` library makes it, and where that is not installed `own_tokenizer`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from typing import Any, Protocol, TypeVar
 
 from ..system.files import panics_as_errors, pretender, read_json, read_object, read_text
+from .own_tokenizer import NeedsLibraryError
 from .tokenizer_marks import Marks, marks
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
@@ -27,7 +26,62 @@ LARGEST_ID = 2**32 - 1  # the tokenizers library's ids are unsigned 32-bit numbe
 Result = TypeVar("Result")
 
 
-def build(folder: Path) -> tokenizers.Tokenizer:
+class Inner(Protocol):
+    """What is asked of a tokenizer that is made: ``tokenizers.Tokenizer``, or our own."""
+
+    post_processor: Any
+    encode_special_tokens: bool
+
+    @property
+    def padding(self) -> dict[str, Any] | None:
+        """What ``tokenizer.json`` says of padding."""
+        ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> Any:
+        """A text's ids, as ``.ids``."""
+        ...
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token."""
+        ...
+
+    def id_to_token(self, number: int) -> str | None:
+        """The token of an id."""
+        ...
+
+    def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
+        """Every token with its id."""
+        ...
+
+    def get_added_tokens_decoder(self) -> Mapping[int, Any]:
+        """The marks by their ids."""
+        ...
+
+    def no_padding(self) -> None:
+        """Texts are not padded."""
+        ...
+
+    def no_truncation(self) -> None:
+        """Texts are not cut off."""
+        ...
+
+    def to_str(self) -> str:
+        """The content of a ``tokenizer.json``."""
+        ...
+
+
+def library() -> Any:
+    """What makes tokenizers: `tokenizers_library`, or where the library can't be loaded its twin `own_tokenizer`."""
+    try:
+        from . import tokenizers_library as found
+    except ImportError:
+        from . import own_tokenizer
+
+        return own_tokenizer
+    return found
+
+
+def build(folder: Path) -> Inner:
     """The tokenizer of a folder, its marks added and what it puts around a text set.
 
     The files are, in this order: ``tokenizer.json``; ``vocab.json`` with ``merges.txt``; OpenAI's ``encoder.json`` with
@@ -41,7 +95,7 @@ def build(folder: Path) -> tokenizers.Tokenizer:
     rebuilt = _is_gpt2s(folder, settings)
     if whole.is_file():
         content = guarded(f"{whole} is not a sound tokenizer file", lambda: read_object(whole))
-        inner = _from_parts(whole, content, settings) if rebuilt else _as_it_is(whole)
+        inner = _from_parts(whole, content, settings) if rebuilt else _as_it_is(whole, content)
     else:
         content, rebuilt = None, True
         inner = _from_pair(folder, settings)
@@ -63,6 +117,8 @@ def guarded(fault: str, make: Callable[[], Result]) -> Result:
     try:
         with panics_as_errors():
             return make()
+    except NeedsLibraryError:
+        raise
     except Exception as error:
         raise ValueError(f"{fault}: {first_line(error)}") from None
 
@@ -84,11 +140,12 @@ def _is_gpt2s(folder: Path, settings: dict[str, Any]) -> bool:
     return not name or name.removesuffix("Fast") == "GPT2Tokenizer"
 
 
-def _as_it_is(path: Path) -> tokenizers.Tokenizer:
-    return guarded(f"{path} is not a sound tokenizer file", lambda: tokenizers.Tokenizer.from_file(str(path)))
+def _as_it_is(path: Path, content: dict[str, Any]) -> Inner:
+    made: Inner = guarded(f"{path} is not a sound tokenizer file", lambda: library().from_file(path, content))
+    return made
 
 
-def _from_parts(path: Path, content: dict[str, Any], settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _from_parts(path: Path, content: dict[str, Any], settings: dict[str, Any]) -> Inner:
     """``tokenizer.json`` by ``GPT2Tokenizer``: its vocabulary, merges and post-processor; all else is GPT-2's own."""
     fault = f"{path} is not a sound tokenizer file"
     model = content.get("model")
@@ -104,16 +161,11 @@ def _from_parts(path: Path, content: dict[str, Any], settings: dict[str, Any]) -
     inner = _gpt2s(fault, table, pairs, _space(path, settings))
     around = content.get("post_processor")
     if around is not None:
-        parts = dict.fromkeys(["truncation", "padding", "normalizer", "pre_tokenizer", "decoder"])
-        empty = parts | {"version": "1.0", "added_tokens": [], "post_processor": around, "model": EMPTY}
-        inner.post_processor = guarded(fault, lambda: tokenizers.Tokenizer.from_str(json.dumps(empty))).post_processor
+        inner.post_processor = guarded(fault, lambda: library().post_processor(around))
     return inner
 
 
-EMPTY = {"type": "BPE", "vocab": {}, "merges": []}
-
-
-def _from_pair(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _from_pair(folder: Path, settings: dict[str, Any]) -> Inner:
     for vocab, merges in PAIRS:
         if (folder / vocab).is_file() and (folder / merges).is_file():
             fault = f"{folder / vocab} and {merges} are not a sound BPE vocabulary"
@@ -135,7 +187,7 @@ def _space(path: Path, settings: dict[str, Any]) -> bool:
     return bool(space)
 
 
-def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> tokenizers.Tokenizer:
+def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> Inner:
     """A byte-level BPE as ``GPT2Tokenizer`` builds it; ``ValueError`` names the first entry or merge that can't be."""
     if not isinstance(table, dict):
         raise ValueError(f"{fault}: the vocabulary must map tokens to ids, got {type(table).__name__}")
@@ -146,16 +198,14 @@ def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> tokenizers.
     for number, pair in enumerate(pairs, 1):
         if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
             raise ValueError(f"{fault}: merge {number} must be two tokens, got {pair!r:.60}")
-    inner = tokenizers.Tokenizer(guarded(fault, lambda: models.BPE(table, [(a, b) for a, b in pairs])))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=space)
-    inner.decoder = decoders.ByteLevel()
-    return inner
+    made: Inner = guarded(fault, lambda: library().byte_level_bpe(table, [(a, b) for a, b in pairs], space))
+    return made
 
 
-def _add(inner: tokenizers.Tokenizer, found: Marks, settings: dict[str, Any], path: Path, *, has_file: bool) -> None:
+def _add(inner: Inner, found: Marks, settings: dict[str, Any], path: Path, *, has_file: bool) -> None:
     """Add the marks, and what ``add_bos_token`` and ``add_eos_token`` put around a text."""
     here = [token.content for _, token in sorted(inner.get_added_tokens_decoder().items())]
-    guarded(f"{path}: marks can't be added", lambda: inner.add_tokens(found.to_add(here)))
+    guarded(f"{path}: marks can't be added", lambda: library().add(inner, found.to_add(here)))
     inner.encode_special_tokens = bool(settings.get("split_special_tokens"))
     # Where there is a tokenizer.json, only its own post-processor counts.
     asked = [name for name in ("add_bos_token", "add_eos_token") if name in settings and not has_file]
@@ -166,9 +216,8 @@ def _add(inner: tokenizers.Tokenizer, found: Marks, settings: dict[str, Any], pa
         mark = found.named.get(name.removeprefix("add_"))
         if settings[name] and mark is not None:
             around[name] = str(mark)
-    first, last = around.get("add_bos_token"), around.get("add_eos_token")
-    single = [*([f"{first}:0"] if first else []), "$A:0", *([f"{last}:0"] if last else [])]
-    ids = [(mark, inner.token_to_id(mark)) for mark in dict.fromkeys(around.values())]
-    inner.post_processor = guarded(
-        f"{path}: add_bos_token", lambda: processors.TemplateProcessing(single=single, special_tokens=ids)
+    first, last = (
+        (around[name], inner.token_to_id(around[name])) if around.get(name) else None
+        for name in ("add_bos_token", "add_eos_token")
     )
+    inner.post_processor = guarded(f"{path}: add_bos_token", lambda: library().template(first, last))

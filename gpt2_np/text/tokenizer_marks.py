@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken
-
 from ..system.files import read_object
+from .added_tokens import AddedToken
 
 END_OF_TEXT = "<|endoftext|>"
 NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -99,7 +98,7 @@ def _decoder(source: Path, table: Any) -> dict[int, AddedToken]:
     """``added_tokens_decoder``: ids, as text, to marks."""
     if not isinstance(table, dict):
         raise ValueError(f"{source}: added_tokens_decoder must map ids to marks, got {table!r:.60}")
-    return {_id(source, number): _token(source, "added_tokens_decoder", value) for number, value in table.items()}
+    return {_id(source, number): added_token(source, "added_tokens_decoder", value) for number, value in table.items()}
 
 
 def _merge_map(path: Path, settings: dict[str, Any], own: dict[str, Any]) -> Path | None:
@@ -128,7 +127,7 @@ def _added(path: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
     found = {}
     for text, number in read_object(path).items():
         written = {"content": text, "normalized": text not in special, "special": text in special}
-        found[_id(path, number)] = _token(path, text, written)
+        found[_id(path, number)] = added_token(path, text, written)
     return found
 
 
@@ -142,7 +141,7 @@ def _in_tokenizer(folder: Path, whole: dict[str, Any] | None) -> dict[int, Added
     for one in listed:
         if not isinstance(one, dict):
             raise ValueError(f"{source}: added_tokens must be a list of marks, got {one!r:.60} in it")
-        found[_id(source, one.get("id"))] = _token(source, "added_tokens", one)
+        found[_id(source, one.get("id"))] = added_token(source, "added_tokens", one)
     return found
 
 
@@ -154,14 +153,14 @@ def _id(source: Path, number: Any) -> int:
 
 
 def _special(source: Path, name: str, value: Any) -> Any:
-    return _token(source, name, {**value, "special": True}) if isinstance(value, dict) else value
+    return added_token(source, name, {**value, "special": True}) if isinstance(value, dict) else value
 
 
 def _mark(source: Path, name: str, value: Any) -> Mark:
     """A mark that is a text, or written out as an object; ``ValueError`` for anything else."""
     if isinstance(value, AddedToken):
         return value
-    return _text(source, name, value) if isinstance(value, str) else _token(source, name, value)
+    return _text(source, name, value) if isinstance(value, str) else added_token(source, name, value)
 
 
 def _text(source: Path, name: str, text: str) -> str:
@@ -172,7 +171,7 @@ def _text(source: Path, name: str, text: str) -> str:
     return text
 
 
-def _token(source: Path, name: str, value: Any) -> AddedToken:
+def added_token(source: Path, name: str, value: Any) -> AddedToken:
     """A mark written out as an object. Fields that the library doesn't know are passed over, as it does."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError(f"{source}: {name} must hold marks: texts, or objects with a content, got {value!r:.60}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..engine import available
 from ..engine.threaded import each
-from ..model.choices import BACKENDS
 from ..system.memory import empty, zeros
 from . import update
 from .tree import Tree, leaves, rebuilt
@@ -35,7 +35,8 @@ class AdamW:
 
     `decayed` says what `weight_decay` acts on: "all" parameters, as torch does unless told otherwise, or "matrices",
     everything with two dimensions, embeddings included, as nanoGPT groups them. `backend` is "numba" (compiled, one
-    pass over memory, for float32) or "numpy". ``ValueError`` for a number out of its range.
+    pass over memory, for float32; the default where Numba is installed) or "numpy". ``ValueError`` for a number out of
+    its range.
     """
 
     learning_rate: float
@@ -43,7 +44,7 @@ class AdamW:
     epsilon: float = 1e-8
     weight_decay: float = 0.01
     decayed: Literal["all", "matrices"] = "all"
-    backend: Literal["numba", "numpy"] = "numba"
+    backend: available.Backend = field(default_factory=available.default)
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epsilon", "weight_decay"):
@@ -52,9 +53,9 @@ class AdamW:
                 raise ValueError(f"{name} must be at least 0 and finite, got {value}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
-        for name, known in (("decayed", ("all", "matrices")), ("backend", BACKENDS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if self.decayed not in ("all", "matrices"):
+            raise ValueError(f"decayed must be one of all, matrices, got {self.decayed!r}")
+        available.chosen(self.backend)
 
     def step(
         self,
@@ -103,7 +104,7 @@ class AdamW:
 
     def _means(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
         """The implementation of the update, and how many numbers it takes at a time."""
-        if self.backend == "numba" and dtype == np.float32:
+        if self.backend == "numba" and dtype == np.float32 and available.loads():
             from ..engine.kernels.adamw import adamw
 
             return adamw, PIECE["numba"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from ..engine import available
 from ..system.files import JSONObject
 from .optimizer import AdamW
 from .schedule import share
@@ -35,7 +36,7 @@ class Settings:
     lora_rank: int = 0  # 0: all parameters learn
     lora_alpha: float = 0.0  # 0: twice the rank
     seed: int = 0
-    backend: Literal["numba", "numpy"] = "numba"
+    backend: available.Backend = field(default_factory=available.default)
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "gradient_accumulation_steps", "context", "eval_steps", "save_steps"):

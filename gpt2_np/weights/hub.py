@@ -64,6 +64,13 @@ def from_hub(repository: str) -> Path:
     tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``), and those of `EXTRAS` that there are. A cache
     that doesn't know whether one of those exists is asked for the rest, and used as it is where nobody answers.
     """
+    try:
+        import huggingface_hub  # noqa: F401
+    except ModuleNotFoundError:
+        raise FileNotFoundError(
+            f"there is no folder {repository!r}, and a model from the hub needs huggingface_hub: "
+            "pip install huggingface_hub"
+        ) from None
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,

@@ -18,7 +18,7 @@ from typing import Any
 
 import numba
 
-from ...system.threads import Piece, blas, evenly, on_threads
+from ...system.threads import Piece, evenly, on_threads, one_blas_thread
 
 
 def launch(kernel: Callable[..., object], *arguments: Any) -> None:
@@ -58,7 +58,7 @@ def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None
     if len(pieces) == 1:
         work(pieces[0])
         return
-    with blas().limit(limits=1):
+    with one_blas_thread():
         on_threads(work, pieces, threads())
 
 
