@@ -88,7 +88,7 @@ SHAPES = {
     "layers": st.integers(1, 3),
     "vocabulary": st.integers(2, 60),
     "inner": st.none() | st.integers(1, 40),
-    "activation": st.sampled_from(ACTIVATIONS),
+    "activation": st.sampled_from(sorted(ACTIVATIONS)),
     "lengths": st.lists(st.integers(2, 13), min_size=1, max_size=3),
     "tied": st.booleans(),
     "scaled": st.booleans(),
