@@ -21,18 +21,31 @@ from ..engine.threaded import mix_values as mix_values
 from ..engine.threaded import scaled_and_shifted as scaled_and_shifted
 from ..engine.threaded import softmax as softmax
 from ..engine.threaded import split_heads as split_heads
+from ..system.memory import empty
+from .products import product
 
 Array = np.ndarray
 
 
 def linear(x: Array, weight: Any, bias: Array) -> Array:
     """As `threaded.linear`, over all positions at once."""
-    return threaded.linear(_joined(x), weight, bias).reshape(*x.shape[:-1], -1)
+    rows = _joined(x)
+    if not isinstance(weight, np.ndarray):
+        return threaded.linear(rows, weight, bias).reshape(*x.shape[:-1], -1)
+    out = empty((len(rows), weight.shape[1]), x.dtype)
+
+    def add_bias(some: slice, outputs: slice) -> None:
+        out[some, outputs] += bias[outputs]
+
+    return product(rows, weight, out, add_bias).reshape(*x.shape[:-1], -1)
 
 
 def unembed(x: Array, lm_head: Any) -> Array:
     """As `threaded.unembed`, over all positions at once."""
-    return threaded.unembed(_joined(x), lm_head).reshape(*x.shape[:-1], -1)
+    rows = _joined(x)
+    if not isinstance(lm_head, np.ndarray):
+        return threaded.unembed(rows, lm_head).reshape(*x.shape[:-1], -1)
+    return product(rows, lm_head.T, empty((len(rows), len(lm_head)), x.dtype)).reshape(*x.shape[:-1], -1)
 
 
 def _joined(x: Array) -> Array:

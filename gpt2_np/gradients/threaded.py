@@ -1,7 +1,6 @@
 """`derivatives` on every core: the same names and signatures, the same formulas, nothing compiled.
 
-BLAS has threads of its own for the products, each of which is one large one over all positions. What treats positions
-apart is worked out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to
+A product is one large one over all positions, in pieces on threads (`products`). What treats positions apart is worked out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to
 the next stays in a core's cache. Sums over all positions are sums of sums over a few, which round less.
 """
 
@@ -20,6 +19,7 @@ from .derivatives import activate_parameters as activate_parameters
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
+from .products import product
 
 Array = np.ndarray
 SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
@@ -34,7 +34,7 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
     """As `derivatives.linear_parameters`."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs = x.reshape(len(rows), -1)
-    weight = np.matmul(inputs.T, rows, out=empty((inputs.shape[1], rows.shape[1]), rows.dtype))
+    weight = product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype))
     return weight, _summed(lambda some: rows[some], len(rows))
 
 
@@ -56,7 +56,7 @@ def unembed_parameters(gradient: Array, x: Array) -> Array:
     inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
     if some is not None:
         rows, inputs = rows[some], inputs[some]
-    return np.matmul(rows.T, inputs, out=empty((rows.shape[1], inputs.shape[1]), rows.dtype))
+    return product(rows.T, inputs, empty((rows.shape[1], inputs.shape[1]), rows.dtype))
 
 
 def _with_gradient(rows: Array) -> Array | None:
@@ -166,7 +166,7 @@ def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]
 def _product(x: Array, weight: Array) -> Array:
     """x times a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
     rows = x.reshape(-1, x.shape[-1])
-    out = np.matmul(rows, weight, out=empty((len(rows), weight.shape[1]), rows.dtype))
+    out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype))
     return out.reshape(*x.shape[:-1], -1)
 
 
