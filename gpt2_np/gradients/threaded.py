@@ -1,7 +1,8 @@
 """`derivatives` on every core: the same names and signatures, the same formulas, nothing compiled.
 
-A product is one large one over all positions, in pieces on threads (`products`). What treats positions apart is worked out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to
-the next stays in a core's cache. Sums over all positions are sums of sums over a few, which round less.
+A product is one large one over all positions, in pieces on threads (`products`). What treats positions apart is worked
+out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to the next stays in
+a core's cache. Sums over all positions are sums of sums over a few, which round less.
 """
 
 from __future__ import annotations
