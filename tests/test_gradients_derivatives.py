@@ -177,6 +177,7 @@ def everywhere(dtype: Any) -> dict[str, tuple[Any, ...]]:
     scale = np.abs(normal(B, T, 1, seed=2, dtype=dtype)) + dtype(0.5)
     heads = [normal(B, T, H, K, seed=seed, dtype=dtype) for seed in range(3, 7)]
     pattern = ops.softmax(normal(B, H, T, T, seed=8, dtype=dtype))
+    causal = ops.softmax(ops.attention_scores(heads[0], heads[1].swapaxes(1, 2), NONE, 0.125))
     weight, wide = normal(D, D, seed=9, dtype=dtype), normal(V, D, seed=10, dtype=dtype)
     of_logits = normal(B, T, V, seed=11, dtype=dtype)
     few = of_logits * (np.arange(T) % 7 == 0)[:, None].astype(dtype)
@@ -194,11 +195,12 @@ def everywhere(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "divided_scale": (g, x, scale),
         "layer_norm_scale": (scale, x, scale),
         "centred": (g,),
-        "attention": (*heads, pattern, 0.125),
+        "attention": (*heads, causal, 0.125),
         "mix_values": tuple(heads[:2]),
         "mix_values_v": (heads[0], pattern),
         "softmax": (normal(B, H, T, T, dtype=dtype), pattern),
         "attention_scores": (pattern, *heads[:2], 0.125),
+        "attention_scores causal": (causal, *heads[:2], 0.125),
         "hide": (pattern,),
         "split_heads": tuple(heads[:3]),
         "head_results": (normal(B, T, H, D, dtype=dtype), weight),
@@ -235,6 +237,10 @@ def test_joined_rows_are_the_same_operations() -> None:
     x, weight, bias = normal(3, 7, 5), normal(5, 4, seed=1), normal(4, seed=2)
     np.testing.assert_allclose(joined.linear(x, weight, bias), threaded_ops.linear(x, weight, bias), atol=1e-14)
     np.testing.assert_allclose(joined.unembed(x, weight.T), threaded_ops.unembed(x, weight.T), atol=1e-14)
+    q, k, v, lengths = normal(2, 4, 3, 5), normal(2, 3, 9, 5, seed=1), normal(2, 3, 9, 5, seed=2), np.array([5, 2])
+    np.testing.assert_allclose(
+        joined.attention(q, k, v, lengths, 0.3), threaded_ops.attention(q, k, v, lengths, 0.3), atol=1e-14
+    )
     operations = {
         name for name in vars(threaded_ops).keys() & vars(ops).keys() if inspect.isfunction(getattr(ops, name))
     }

@@ -12,7 +12,7 @@ from gradient_reference import Graph, ours, parameter_gradients, transformed
 from reference import random_ids, reference_model
 
 from gpt2_np import GPT2, gradients
-from gpt2_np.gradients import check_gradient, cross_entropy, kl_divergence, log_probability, logit_difference
+from gpt2_np.gradients import check_gradient, cross_entropy, heads, kl_divergence, log_probability, logit_difference
 from gpt2_np.gradients.check import in_float64
 from gpt2_np.model.params import assemble, flatten, map_arrays
 from gpt2_np.model.taps import points, sizes
@@ -121,6 +121,12 @@ def test_however_much_is_kept_the_bits_are_the_same(ids: Any, dtype: str) -> Non
             np.testing.assert_array_equal(one, other)
     for name, x in few.grads.items():  # nor does it matter who looks
         np.testing.assert_array_equal(x, runs[0].grads[name])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nor_where_attention_goes_block_by_block(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "BLOCK", 4)
+    test_however_much_is_kept_the_bits_are_the_same(IDS, dtype)
 
 
 def root_mean_square(x: np.ndarray) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from ..engine.threaded import in_pieces
 from ..model.params import as_array
 from ..system.memory import empty
-from . import derivatives
+from . import derivatives, heads
 from .derivatives import activate_parameters as activate_parameters
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
@@ -119,22 +119,18 @@ def centred(gradient: Array) -> Array:
 def attention(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """As `derivatives.attention`, with this module's steps."""
-    of_pattern = mix_values(gradient, v)
-    of_q, of_k = attention_scores(softmax(of_pattern, pattern), q, k, scale)
-    return of_q, of_k, mix_values_v(gradient, pattern)
+    """As `derivatives.attention` of a causal pattern, head by head; what is 0 in it is skipped."""
+    return heads.attention(gradient, q, k, v, pattern, scale)
 
 
 def mix_values(gradient: Array, v: Array) -> Array:
     """As `derivatives.mix_values`."""
-    B, T, H, _ = gradient.shape
-    out = empty((B, H, T, v.shape[1]), gradient.dtype)
-    return np.matmul(gradient.transpose(0, 2, 1, 3), v.transpose(0, 2, 3, 1), out=out)
+    return heads.of_weights(gradient, v)
 
 
 def mix_values_v(gradient: Array, pattern: Array) -> Array:
     """As `derivatives.mix_values_v`."""
-    return _heads_product(pattern.swapaxes(2, 3), gradient)
+    return heads.gathered(pattern, gradient)
 
 
 def softmax(gradient: Array, p: Array) -> Array:
@@ -144,7 +140,7 @@ def softmax(gradient: Array, p: Array) -> Array:
 
 def attention_scores(gradient: Array, q: Array, k: Array, scale: float) -> tuple[Array, Array]:
     """As `derivatives.attention_scores`."""
-    of_q, of_k = _heads_product(gradient, k), _heads_product(gradient.swapaxes(2, 3), q)
+    of_q, of_k = heads.weighted(gradient, k), heads.gathered(gradient, q)
     of_q *= scale
     of_k *= scale
     return of_q, of_k
@@ -169,14 +165,6 @@ def _product(x: Array, weight: Array) -> Array:
     rows = x.reshape(-1, x.shape[-1])
     out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype))
     return out.reshape(*x.shape[:-1], -1)
-
-
-def _heads_product(weights: Array, vectors: Array) -> Array:
-    """Each head's weights times its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
-    B, H, T, _ = weights.shape
-    out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
-    np.matmul(weights, vectors.transpose(0, 2, 1, 3), out=out.transpose(0, 2, 1, 3))
-    return out
 
 
 def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> Array:
