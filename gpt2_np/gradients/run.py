@@ -14,8 +14,7 @@ from ..model.edits import AnyEdit, edits
 from ..model.forward import forward
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Tap, both, no_tap, select
-from . import joined as ops
-from . import threaded as derivatives
+from . import joined, threaded
 from .backward import backward
 from .edited import Edited
 from .kept import Kept
@@ -65,6 +64,7 @@ def run_with_gradients(
     values, gradients = Capture(chosen), Capture(chosen)
     changes = gradient_tap(gradient_edits, model.config, batch)
     edited = Edited(model.tap)
+    ops, derivatives = means(model, bool(chosen) or changes is not no_tap or model.tap is not no_tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(kept.tap, values if chosen else no_tap)
@@ -91,6 +91,19 @@ def run_with_gradients(
         for one in (values, gradients)
     )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+def means(model: Any, observed: bool) -> tuple[Any, Any]:
+    """The operations of the forward pass and their derivatives.
+
+    As in other runs, what is observed is computed by the readable ones, so that it doesn't matter who looks; where
+    nobody does, as in training, kernels take part, unless the model's backend is "numpy". Both agree to rounding.
+    """
+    if observed or model.backend != "numba" or model.dtype != np.float32:
+        return joined, threaded
+    from . import compiled, joined_compiled
+
+    return joined_compiled, compiled
 
 
 def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:
