@@ -45,9 +45,7 @@ class OurTraining:
         from gpt2_np.training.tree import map_tree
 
         model = GPT2.from_pretrained(folder)
-        self.model = model.with_params(
-            map_tree(model.params, np.array)
-        )  # not those of the file, which stay as they are
+        self.model = model.with_params(map_tree(model.params, np.array))  # a file's stay as they are
         self.adamw, self.state, self.keep, self.grads = AdamW(RATE), None, precision or "all", None
 
     def step(self, rows: int, tokens: int, steps: int = 1) -> list[float]:
