@@ -17,13 +17,15 @@ import argparse
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from benchmarks import machine, measure, report
+from benchmarks import machine, measure, report, training
 from safetensors.numpy import save_file
 
-from gpt2_np.model.config import PUBLISHED
+from gpt2_np import GPT2
+from gpt2_np.model.config import PUBLISHED, Config
 from gpt2_np.model.params import shapes
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +41,7 @@ GROUPS = (
     "bundled",
     "quality",
     "curves",
+    "training",
 )
 LARGER = ("shares", "prefill")  # what is measured of the shapes behind the first, without other engines
 SOME = ("float32", "int8")  # their precisions
@@ -112,6 +115,7 @@ def of_size(
         "sampling": lambda: [measure.sampled_token()],
         "start": lambda: [measure.first_token(size, folder)],
         "memory": lambda: measure.peak_memory(size, folder),
+        "training": lambda: training.rows(size, folder, small(folder.parent), rounds),
     }.get(group, list)
 
 
@@ -122,13 +126,19 @@ def tell(rows: list[measure.Row]) -> list[measure.Row]:
     return rows
 
 
-def checkpoint(size: str, scratch: Path) -> Path:
-    """A folder with a random checkpoint of a published shape."""
+def small(scratch: Path) -> Path:
+    """A folder with a random checkpoint of 2 layers, 128 wide, with the bundled model's vocabulary."""
+    bundled = GPT2.from_pretrained().config
+    return checkpoint("small", scratch, replace(bundled, n_layer=2, n_embd=128, n_head=4, n_positions=64))
+
+
+def checkpoint(size: str, scratch: Path, config: Config | None = None) -> Path:
+    """A folder with a random checkpoint of a published shape, or of a shape that is given."""
     folder = scratch / size
     if not (folder / "config.json").is_file():
         folder.mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng(0)
-        config = PUBLISHED[size]
+        config = PUBLISHED[size] if config is None else config
         tensors = {
             key: random.standard_normal(shape, np.float32) * np.float32(0.02) for key, shape in shapes(config).items()
         }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpt2_np.engine import threaded as threaded_ops
-from gpt2_np.gradients import activations, derivatives, joined, threaded
+from gpt2_np.gradients import activations, compiled, derivatives, joined, joined_compiled, threaded
 from gpt2_np.model import forward as model
 from gpt2_np.model import ops, params
 from gpt2_np.model.config import ACTIVATIONS
@@ -48,7 +48,7 @@ def test_unembedding() -> None:
     agrees(lambda head: ops.unembed(x, head), head, g, derivatives.unembed_parameters(g, x))
 
 
-@pytest.mark.parametrize("module", [derivatives, threaded])
+@pytest.mark.parametrize("module", [derivatives, threaded, compiled])
 def test_looking_up(module: Any) -> None:
     table, g, ids = normal(6, 3), normal(2, 4, 3, seed=1), np.array([[1, 1, 5, 1], [0, 5, 1, 2]])
     agrees(lambda table: table[ids], table, g, module.look_up(g, ids, np.zeros_like(table)))
@@ -177,6 +177,7 @@ def everywhere(dtype: Any) -> dict[str, tuple[Any, ...]]:
     scale = np.abs(normal(B, T, 1, seed=2, dtype=dtype)) + dtype(0.5)
     heads = [normal(B, T, H, K, seed=seed, dtype=dtype) for seed in range(3, 7)]
     pattern = ops.softmax(normal(B, H, T, T, seed=8, dtype=dtype))
+    causal = ops.softmax(ops.attention_scores(heads[0], heads[1].swapaxes(1, 2), NONE, 0.125))
     weight, wide = normal(D, D, seed=9, dtype=dtype), normal(V, D, seed=10, dtype=dtype)
     of_logits = normal(B, T, V, seed=11, dtype=dtype)
     few = of_logits * (np.arange(T) % 7 == 0)[:, None].astype(dtype)
@@ -194,11 +195,12 @@ def everywhere(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "divided_scale": (g, x, scale),
         "layer_norm_scale": (scale, x, scale),
         "centred": (g,),
-        "attention": (*heads, pattern, 0.125),
+        "attention": (*heads, causal, 0.125),
         "mix_values": tuple(heads[:2]),
         "mix_values_v": (heads[0], pattern),
         "softmax": (normal(B, H, T, T, dtype=dtype), pattern),
         "attention_scores": (pattern, *heads[:2], 0.125),
+        "attention_scores causal": (causal, *heads[:2], 0.125),
         "hide": (pattern,),
         "split_heads": tuple(heads[:3]),
         "head_results": (normal(B, T, H, D, dtype=dtype), weight),
@@ -208,12 +210,13 @@ def everywhere(dtype: Any) -> dict[str, tuple[Any, ...]]:
     }
 
 
+@pytest.mark.parametrize("twin", [threaded, compiled])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", everywhere(np.float32))
-def test_every_core_computes_the_same(name: str, dtype: Any) -> None:
+def test_every_core_computes_the_same(name: str, dtype: Any, twin: Any) -> None:
     arguments, function = everywhere(dtype)[name], name.split()[0]
     given = [np.array(one) if isinstance(one, np.ndarray) else one for one in arguments]
-    expected, found = (getattr(module, function)(*arguments) for module in (derivatives, threaded))
+    expected, found = (getattr(module, function)(*arguments) for module in (derivatives, twin))
     if not isinstance(expected, tuple):
         expected, found = (expected,), (found,)
     for one, other in zip(expected, found, strict=True):
@@ -228,6 +231,7 @@ def test_every_derivative_has_its_twin() -> None:
     names = {name for name, value in vars(derivatives).items() if callable(value) and not name.startswith("_")}
     for name in names - {"as_array", "Array", "Any"}:
         assert callable(getattr(threaded, name)), name
+        assert callable(getattr(compiled, name)), name
     assert {name.split()[0] for name in everywhere(np.float32)} | {"look_up"} == names - {"as_array", "Array", "Any"}
 
 
@@ -235,8 +239,23 @@ def test_joined_rows_are_the_same_operations() -> None:
     x, weight, bias = normal(3, 7, 5), normal(5, 4, seed=1), normal(4, seed=2)
     np.testing.assert_allclose(joined.linear(x, weight, bias), threaded_ops.linear(x, weight, bias), atol=1e-14)
     np.testing.assert_allclose(joined.unembed(x, weight.T), threaded_ops.unembed(x, weight.T), atol=1e-14)
+    q, k, v, lengths = normal(2, 4, 3, 5), normal(2, 3, 9, 5, seed=1), normal(2, 3, 9, 5, seed=2), np.array([5, 2])
+    np.testing.assert_allclose(
+        joined.attention(q, k, v, lengths, 0.3), threaded_ops.attention(q, k, v, lengths, 0.3), atol=1e-14
+    )
     operations = {
         name for name in vars(threaded_ops).keys() & vars(ops).keys() if inspect.isfunction(getattr(ops, name))
     }
     assert "attention" in operations
     assert operations <= vars(joined).keys()
+    assert operations <= vars(joined_compiled).keys()
+    found = joined_compiled.attention(*(one.astype("f") for one in (q, k, v)), lengths, 0.3)
+    np.testing.assert_allclose(found, threaded_ops.attention(q, k, v, lengths, 0.3), atol=1e-6)
+
+
+@pytest.mark.parametrize("x", [-1e4, -90, -10, -3, -1e-3, 0, 1e-3, 3, 10, 90, 1e4])
+def test_gelu_s_kernel_holds_far_out(x: float) -> None:
+    one, wide = np.full((1, 3), x, np.float32), np.full((1, 3), x)
+    for name in ("gelu_new", "gelu_pytorch_tanh"):
+        found = compiled.activate(np.float32(2) * np.ones_like(one), one, name)
+        np.testing.assert_allclose(found, derivatives.activate(2 * np.ones_like(wide), wide, name), atol=1e-6)

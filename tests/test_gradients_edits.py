@@ -16,7 +16,7 @@ from gpt2_np.gradients import Edit, activations, check_gradient, cross_entropy, 
 from gpt2_np.internals.variants import PerRow
 from gpt2_np.model.edits import Edits, Part
 from gpt2_np.model.params import flatten
-from gpt2_np.model.taps import points, sizes
+from gpt2_np.model.taps import Capture, points, sizes
 
 REFERENCE = reference_model(n_layer=2, vocab_size=23, n_embd=12, n_head=3, n_positions=8).double()
 MODEL = ours(REFERENCE)
@@ -138,13 +138,35 @@ def test_other_refusals() -> None:
     ):
         MODEL.with_edits({"embed": wrong}).run_with_gradients(IDS, METRIC)
     other = MODEL.with_edits({})
-    other.tap = PerRow([Edits({}, MODEL.config)])
-    with pytest.raises(ValueError, match="gradients pass edits alone, got a tap of type PerRow"):
+    other.tap = Capture(["embed"])
+    with pytest.raises(ValueError, match="gradients pass edits alone, got a tap of type Capture"):
+        other.run_with_gradients(IDS, METRIC)
+    other.tap = PerRow([Edits({}, MODEL.config), Edits({"embed": lambda x: x}, MODEL.config)])
+    with pytest.raises(ValueError, match="the edit of embed is a function, and gradients can't pass it"):
         other.run_with_gradients(IDS, METRIC)
     with pytest.raises(ValueError, match=r"no activation is named 'blocks\.0\.attn\.zz'"):
         MODEL.run_with_gradients(IDS, METRIC, gradient_edits={"blocks.0.attn.zz": np.zeros(1)})
     with pytest.raises(ValueError, match="an edit of embed must have its shape"):
         MODEL.run_with_gradients(IDS, METRIC, gradient_edits={"embed": np.zeros(1)})
+
+
+@pytest.mark.parametrize("keep", ["all", "inputs"])
+def test_each_row_may_have_edits_of_its_own(keep: str) -> None:
+    cubed = Edit(lambda x: x**3, lambda x, g: 3 * x**2 * g)
+    in_a_head = Edit(Part(lambda x: x**3, heads=1), lambda x, g: 3 * x**2 * g)
+    stopped = array("blocks.0.attn.pattern")[:1]
+    changes: list[dict[str, Any]] = [
+        {"blocks.1.attn.z": in_a_head, "blocks.0.mlp.post": cubed},
+        {"blocks.0.attn.pattern": stopped, "blocks.1.attn.z": array("blocks.1.attn.z")[1:]},
+    ]
+    both = MODEL.with_edits({})
+    both.tap = PerRow([Edits(one, MODEL.config) for one in changes])
+    together = both.run_with_gradients(IDS, METRIC, EVERYTHING, keep=keep)
+    for row, one in enumerate(changes):
+        alone = MODEL.with_edits(one).run_with_gradients(IDS[row : row + 1], METRIC, EVERYTHING, keep=keep)
+        assert_close({name: x[row : row + 1] for name, x in together.grads.items()}, dict(alone.grads))
+        for name, x in alone.cache.items():
+            np.testing.assert_allclose(together.cache[name][row : row + 1], x, atol=1e-12, err_msg=name)
 
 
 def test_an_edit_is_an_edit_in_plain_runs_too() -> None:

@@ -13,6 +13,7 @@ import torch
 from reference import random_ids, reference_model
 
 from gpt2_np import GPT2
+from gpt2_np.model.config import PUBLISHED
 from gpt2_np.parity import official_training as official
 from gpt2_np.training import AdamW
 from gpt2_np.weights import hub
@@ -27,6 +28,16 @@ def test_known_losses() -> None:
     if VARIABLE not in os.environ:
         pytest.skip(f"{VARIABLE} names no file: it should be llm.c's gpt2_124M_debug_state.bin")
     assert official.check(GPT2.from_pretrained("gpt2"), Path(os.environ[VARIABLE])).passed
+
+
+@pytest.mark.slow
+def test_losses_of_random_weights_are_llm_c_s() -> None:
+    params, batch = official.random_weights(PUBLISHED["gpt2"])
+    assert params.wte.ravel()[:2].tolist() == pytest.approx([-0.018746, -0.01211888], abs=1e-7)  # NumPy's stream
+    assert batch[0][0, :4].tolist() == [29779, 47527, 2018, 23783]
+    known = official.LLM_C_RANDOM
+    found = official.losses(GPT2(params, PUBLISHED["gpt2"]), batch, known.optimizer, len(known.losses))
+    assert official.compare(known, found).passed, found
 
 
 def debug_state(path: Path, ids: np.ndarray, labels: np.ndarray) -> Path:

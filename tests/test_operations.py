@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from gpt2_np.engine import kernels, threaded
-from gpt2_np.gradients import derivatives, joined
+from gpt2_np.gradients import compiled, derivatives, joined, joined_compiled
 from gpt2_np.gradients import threaded as threaded_derivatives
 from gpt2_np.gradients.operations import Derivatives
 from gpt2_np.model import choices, ops
@@ -30,8 +30,10 @@ def signature(function) -> tuple:
         (Operations, threaded),
         (Operations, kernels),
         (Operations, joined),
+        (Operations, joined_compiled),
         (Derivatives, derivatives),
         (Derivatives, threaded_derivatives),
+        (Derivatives, compiled),
     ],
     ids=lambda one: one.__name__,
 )

@@ -3,6 +3,8 @@
 derivatives  the derivative of every operation, beside `ops`; `activations` holds those of the activations
 threaded     the same on every core; `joined` is the forward pass that goes with it
 operations   what `backward` needs of an implementation of them, as a type
+compiled     the same with kernels where they pay; `joined_compiled` is the forward pass that goes with it
+products     matrix products in pieces on threads; `heads` holds attention's
 backward     the model backwards, beside `model`
 kept         what the forward pass leaves for it, and how much memory that takes
 edited       edits on the way back

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol, cast
 
 import numpy as np
 
-from ..model.edits import Edits
 from ..model.taps import Both, Tap, no_tap
 
 Array = np.ndarray
+
+
+class Reversible(Tap, Protocol):
+    """A tap that gradients can pass: `model.edits.Edits`, or what gives each row its own (`internals.variants`)."""
+
+    def backward(self, name: str, x: Array, gradient: Array) -> Array:
+        """The gradient of the value ``x`` that entered a point, given that of what left it."""
+        ...
+
+    def check_derivatives(self) -> None:
+        """``ValueError`` names the first edit that gradients can't pass."""
+        ...
 
 
 class Edited:
@@ -69,8 +81,9 @@ def _flat(tap: Tap) -> Iterator[Tap]:
         yield tap
 
 
-def _checked(tap: Tap) -> Edits:
-    if not isinstance(tap, Edits):
+def _checked(tap: Tap) -> Reversible:
+    if not (hasattr(tap, "backward") and hasattr(tap, "check_derivatives")):
         raise ValueError(f"gradients pass edits alone, got a tap of type {type(tap).__name__}")
-    tap.check_derivatives()
-    return tap
+    reversible = cast(Reversible, tap)
+    reversible.check_derivatives()
+    return reversible

@@ -6,28 +6,62 @@ bits of a row depend on the rest of its batch, which is why other runs take `thr
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..engine import threaded
 from ..engine.threaded import activate as activate
-from ..engine.threaded import attention as attention
-from ..engine.threaded import attention_scores as attention_scores
 from ..engine.threaded import centred as centred
 from ..engine.threaded import layer_norm as layer_norm
 from ..engine.threaded import layer_norm_scale as layer_norm_scale
-from ..engine.threaded import mix_values as mix_values
 from ..engine.threaded import scaled_and_shifted as scaled_and_shifted
 from ..engine.threaded import softmax as softmax
 from ..engine.threaded import split_heads as split_heads
+from ..model import ops
 from ..model.arrays import Array, Weight
+from ..system.memory import empty
+from . import heads
+from .products import product
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
     """As `threaded.linear`, over all positions at once."""
-    return threaded.linear(_joined(x), weight, bias).reshape(*x.shape[:-1], -1)
+    rows = _joined(x)
+    if not isinstance(weight, np.ndarray):
+        return threaded.linear(rows, weight, bias).reshape(*x.shape[:-1], -1)
+    out = empty((len(rows), weight.shape[1]), x.dtype)
+
+    def add_bias(some: slice, outputs: slice) -> None:
+        out[some, outputs] += bias[outputs]
+
+    return product(rows, weight, out, add_bias).reshape(*x.shape[:-1], -1)
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
     """As `threaded.unembed`, over all positions at once."""
-    return threaded.unembed(_joined(x), lm_head).reshape(*x.shape[:-1], -1)
+    rows = _joined(x)
+    if not isinstance(lm_head, np.ndarray):
+        return threaded.unembed(rows, lm_head).reshape(*x.shape[:-1], -1)
+    return product(rows, lm_head.T, empty((len(rows), len(lm_head)), x.dtype)).reshape(*x.shape[:-1], -1)
+
+
+def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
+    """As `threaded.attention_scores`, head by head."""
+
+    def finish(of_head: Array, b: int) -> None:
+        ops.scale_and_hide(of_head, lengths[b : b + 1], scale)
+
+    return heads.scores(q, k.swapaxes(1, 2), finish)
+
+
+def mix_values(pattern: Array, v: Array) -> Array:
+    """As `threaded.mix_values`, head by head."""
+    return heads.product(pattern, v[:, :, : pattern.shape[-1]].swapaxes(1, 2))
+
+
+def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
+    """As `threaded.attention`, with this module's steps."""
+    S = int(lengths.max()) + q.shape[1]
+    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 
 
 def _joined(x: Array) -> Array:

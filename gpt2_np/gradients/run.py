@@ -8,19 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..engine import available
 from ..model.activations import ActivationCache
 from ..model.config import Config
 from ..model.edits import AnyEdit, edits
 from ..model.forward import forward
+from ..model.operations import Operations
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Tap, both, no_tap, select
 from ..weights.quantize import Matrix
-from . import joined as ops
-from . import threaded as derivatives
+from . import joined, threaded
 from .backward import backward
 from .edited import Edited
 from .kept import Kept
 from .metrics import Metric, checked
+from .operations import Derivatives
 
 Array = np.ndarray
 Ids = Array | Sequence[int] | Sequence[Sequence[int]]  # (T,), (B, T), or rows of unequal lengths
@@ -84,6 +86,7 @@ def run_with_gradients(
     values, gradients = Capture(chosen), Capture(chosen)
     changes = gradient_tap(gradient_edits, model.config, batch)
     edited = Edited(model.tap)
+    ops, derivatives = means(model, bool(chosen) or changes is not no_tap or model.tap is not no_tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(kept.tap, values if chosen else no_tap)
@@ -110,6 +113,19 @@ def run_with_gradients(
         for one in (values, gradients)
     )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)
+
+
+def means(model: Runs, observed: bool) -> tuple[Operations, Derivatives]:
+    """The operations of the forward pass and their derivatives.
+
+    As in other runs, what is observed is computed by the readable ones, so that it doesn't matter who looks; where
+    nobody does, as in training, kernels take part, unless the model's backend is "numpy". Both agree to rounding.
+    """
+    if observed or model.backend != "numba" or model.params.ln_f.weight.dtype != np.float32 or not available.loads():
+        return joined, threaded
+    from . import compiled, joined_compiled
+
+    return joined_compiled, compiled
 
 
 def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:

@@ -1,8 +1,8 @@
 """`derivatives` on every core: the same names and signatures, the same formulas, nothing compiled.
 
-BLAS has threads of its own for the products, each of which is one large one over all positions. What treats positions
-apart is worked out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to
-the next stays in a core's cache. Sums over all positions are sums of sums over a few, which round less.
+A product is one large one over all positions, in pieces on threads (`products`). What treats positions apart is worked
+out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to the next stays in
+a core's cache. Sums over all positions are sums of sums over a few, which round less.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from ..engine.threaded import in_pieces
 from ..model.arrays import Array, Weight
 from ..model.params import as_array
 from ..system.memory import empty
-from . import derivatives
+from . import derivatives, heads
 from .derivatives import activate_parameters as activate_parameters
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
+from .products import product
 
 SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
 
@@ -33,7 +34,7 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
     """As `derivatives.linear_parameters`."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs = x.reshape(len(rows), -1)
-    weight = np.matmul(inputs.T, rows, out=empty((inputs.shape[1], rows.shape[1]), rows.dtype))
+    weight = product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype))
     return weight, _summed(lambda some: rows[some], len(rows))
 
 
@@ -55,7 +56,7 @@ def unembed_parameters(gradient: Array, x: Array) -> Array:
     inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
     if some is not None:
         rows, inputs = rows[some], inputs[some]
-    return np.matmul(rows.T, inputs, out=empty((rows.shape[1], inputs.shape[1]), rows.dtype))
+    return product(rows.T, inputs, empty((rows.shape[1], inputs.shape[1]), rows.dtype))
 
 
 def _with_gradient(rows: Array) -> Array | None:
@@ -117,22 +118,18 @@ def centred(gradient: Array) -> Array:
 def attention(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """As `derivatives.attention`, with this module's steps."""
-    of_pattern = mix_values(gradient, v)
-    of_q, of_k = attention_scores(softmax(of_pattern, pattern), q, k, scale)
-    return of_q, of_k, mix_values_v(gradient, pattern)
+    """As `derivatives.attention` of a causal pattern, head by head; what is 0 in it is skipped."""
+    return heads.attention(gradient, q, k, v, pattern, scale)
 
 
 def mix_values(gradient: Array, v: Array) -> Array:
     """As `derivatives.mix_values`."""
-    B, T, H, _ = gradient.shape
-    out = empty((B, H, T, v.shape[1]), gradient.dtype)
-    return np.matmul(gradient.transpose(0, 2, 1, 3), v.transpose(0, 2, 3, 1), out=out)
+    return heads.of_weights(gradient, v)
 
 
 def mix_values_v(gradient: Array, pattern: Array) -> Array:
     """As `derivatives.mix_values_v`."""
-    return _heads_product(pattern.swapaxes(2, 3), gradient)
+    return heads.gathered(pattern, gradient)
 
 
 def softmax(gradient: Array, p: Array) -> Array:
@@ -142,7 +139,7 @@ def softmax(gradient: Array, p: Array) -> Array:
 
 def attention_scores(gradient: Array, q: Array, k: Array, scale: float) -> tuple[Array, Array]:
     """As `derivatives.attention_scores`."""
-    of_q, of_k = _heads_product(gradient, k), _heads_product(gradient.swapaxes(2, 3), q)
+    of_q, of_k = heads.weighted(gradient, k), heads.gathered(gradient, q)
     of_q *= scale
     of_k *= scale
     return of_q, of_k
@@ -165,16 +162,8 @@ def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]
 def _product(x: Array, weight: Array) -> Array:
     """x times a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
     rows = x.reshape(-1, x.shape[-1])
-    out = np.matmul(rows, weight, out=empty((len(rows), weight.shape[1]), rows.dtype))
+    out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype))
     return out.reshape(*x.shape[:-1], -1)
-
-
-def _heads_product(weights: Array, vectors: Array) -> Array:
-    """Each head's weights times its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
-    B, H, T, _ = weights.shape
-    out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
-    np.matmul(weights, vectors.transpose(0, 2, 1, 3), out=out.transpose(0, 2, 1, 3))
-    return out
 
 
 def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> Array:

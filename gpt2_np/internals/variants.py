@@ -18,7 +18,7 @@ Metric = Callable[[Array], Array]
 
 
 class PerRow:
-    """A tap that gives each row of a batch its own edits."""
+    """A tap that gives each row of a batch its own edits; gradients pass them, as they pass a model's edits."""
 
     def __init__(self, rows: Sequence[Edits]) -> None:
         self.rows = rows
@@ -34,6 +34,21 @@ class PerRow:
             if row.wants(name):
                 x[number : number + 1] = row(name, x[number : number + 1])
         return x
+
+    def backward(self, name: str, x: Array, gradient: Array) -> Array:
+        """The gradient of the value ``x`` that entered a point, each row's by its own edits; see `Edits.backward`."""
+        if not self.wants(name):
+            return gradient
+        gradient = np.array(gradient)
+        for number, row in enumerate(self.rows):
+            some = slice(number, number + 1)
+            gradient[some] = row.backward(name, x[some], gradient[some])
+        return gradient
+
+    def check_derivatives(self) -> None:
+        """``ValueError`` names the first edit that gradients can't pass."""
+        for row in self.rows:
+            row.check_derivatives()
 
 
 def run_variants(

@@ -144,6 +144,7 @@ def run(
             student.trained, grads, state, True, learning_rate=rate, scale=clipping(length, limit)
         )
         student = replace(student, trained=trained)
+        del of_params, grads  # as large as the model, and not to be held beside the next step's
         done, last, stop = step + 1, step + 1 == settings.steps, asked.is_set()
         found, text = ("", ""), None
         if done % settings.eval_steps == 0 or last:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trainers import OurTraining, TorchTraining  # a script imports from its own folder
 
 THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -232,6 +233,8 @@ ENGINES = {
     "torch": Torch,
     "llama.cpp": LlamaCpp,
     "ctranslate2": CTranslate2,
+    "gpt2_np training": OurTraining,
+    "torch training": TorchTraining,
 }
 
 

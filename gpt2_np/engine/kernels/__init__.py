@@ -9,21 +9,13 @@ import os
 # milliseconds is spent at every meeting of threads when another program holds a core and one of them isn't running.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
-from ...model.ops import (
-    attention_scores,
-    centred,
-    layer_norm_scale,
-    mix_values,
-    scaled_and_shifted,
-    softmax,
-    split_heads,
-)
+from ...model.ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, split_heads
 from ...system.garbage import without_garbage_collection
 
 with without_garbage_collection():
     from .causal import attention
     from .matrices import FEW, linear, unembed
-    from .pointwise import GELU_NEW, activate, gelu_new, layer_norm
+    from .pointwise import GELU_NEW, activate, gelu_new, layer_norm, softmax
 
 __all__ = [
     "FEW",

@@ -1,0 +1,61 @@
+"""`threaded` with kernels in place of what NumPy passes over many times: the derivatives of layer norm and GELU.
+
+Same names, same signatures. A kernel is for float32 (and for GPT-2's own GELU); all else is `threaded`'s.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..engine.kernels.backwards import gelu_backward_rows, layer_norm_backward_rows
+from ..engine.kernels.pointwise import GELU_NEW
+from ..engine.threaded import in_pieces
+from ..system.memory import empty
+from . import threaded
+from .threaded import activate_parameters as activate_parameters
+from .threaded import attention as attention
+from .threaded import attention_scores as attention_scores
+from .threaded import centred as centred
+from .threaded import divided as divided
+from .threaded import divided_scale as divided_scale
+from .threaded import head_results as head_results
+from .threaded import head_results_parameters as head_results_parameters
+from .threaded import hide as hide
+from .threaded import layer_norm_scale as layer_norm_scale
+from .threaded import linear as linear
+from .threaded import linear_parameters as linear_parameters
+from .threaded import look_up as look_up
+from .threaded import mix_values as mix_values
+from .threaded import mix_values_v as mix_values_v
+from .threaded import scaled_and_shifted as scaled_and_shifted
+from .threaded import scaled_and_shifted_parameters as scaled_and_shifted_parameters
+from .threaded import softmax as softmax
+from .threaded import split_heads as split_heads
+from .threaded import unembed as unembed
+from .threaded import unembed_parameters as unembed_parameters
+
+Array = np.ndarray
+
+
+def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:
+    """As `derivatives.layer_norm`, in one visit to each position."""
+    if gradient.dtype != np.float32 or weight.dtype != np.float32:
+        return threaded.layer_norm(gradient, weight, normalized, scale)
+    g, n, s = _rows(gradient), _rows(normalized), _rows(scale)
+    out = empty(g.shape, np.float32)
+    in_pieces(lambda some: layer_norm_backward_rows(g[some], weight, n[some], s[some], out[some]), len(g), g.size)
+    return out.reshape(gradient.shape)
+
+
+def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
+    """As `derivatives.activate`; compiled for GPT-2's own GELU."""
+    if name not in GELU_NEW or gradient.dtype != np.float32:
+        return threaded.activate(gradient, x, name, parameters)
+    g, before = _rows(gradient), _rows(x)
+    out = empty(g.shape, np.float32)
+    in_pieces(lambda some: gelu_backward_rows(g[some], before[some], out[some]), len(g), g.size)
+    return out.reshape(gradient.shape)
+
+
+def _rows(x: Array) -> Array:
+    return np.ascontiguousarray(x).reshape(-1, x.shape[-1])

@@ -1,0 +1,144 @@
+"""Attention's products, head by head on threads, each by one thread of BLAS; see `products` for why.
+
+The scores of one head fit a core's cache, so that they are worked on there from one product to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..engine.threaded import CACHED, threads
+from ..system.memory import empty
+from ..system.threads import evenly, on_threads, one_blas_thread
+from . import derivatives
+
+Array = np.ndarray
+BLOCK = 128  # queries, or keys, of one head at a time
+
+
+def each_head(work: Callable[[int, int], object], B: int, H: int, size: int) -> None:
+    """Call ``work(b, h)`` for every head of every row, on threads if what they read is many numbers together."""
+
+    def some(tasks: slice) -> None:
+        for task in range(tasks.start, tasks.stop):
+            work(task // H, task % H)
+
+    workers = threads()
+    with one_blas_thread():
+        if size <= CACHED or workers == 1:
+            some(slice(0, B * H))
+        else:
+            on_threads(some, evenly(B * H, min(B * H, 4 * workers)), workers)
+
+
+def product(weights: Array, vectors: Array) -> Array:
+    """Each head's weights times its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
+    B, H, T, _ = weights.shape
+    out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
+
+    def head(b: int, h: int) -> None:
+        np.matmul(weights[b, h], vectors[b, :, h], out=out[b, :, h])
+
+    each_head(head, B, H, weights.size)
+    return out
+
+
+def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = None) -> Array:
+    """Each head's queries times its keys: (B, T, H, K), (B, S, H, K) → (B, H, T, S).
+
+    `finish` is called with each head's scores, (1, 1, T, S), and its row.
+    """
+    B, T, H, _ = q.shape
+    out = empty((B, H, T, k.shape[1]), q.dtype)
+
+    def head(b: int, h: int) -> None:
+        np.matmul(q[b, :, h], k[b, :, h].T, out=out[b, h])
+        if finish is not None:
+            finish(out[b : b + 1, h : h + 1], b)
+
+    each_head(head, B, H, out.size)
+    return out
+
+
+# ---- backwards, where no query sees a later key: about half of each product is of zeros, and isn't computed ---------
+# Whole or step by step the bits are the same: a sum of products is cut into the same pieces either way.
+
+
+def attention(
+    gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
+) -> tuple[Array, Array, Array]:
+    """`derivatives.attention` of a causal pattern."""
+    B, T, H, _ = q.shape
+    of_q, of_k, of_v = (empty(one.shape, one.dtype) for one in (q, k, v))
+
+    def head(b: int, h: int) -> None:
+        of_pattern = np.empty((T, T), q.dtype)
+        _of_weights(gradient[b, :, h], v[b, :, h], of_pattern, later=False)
+        of_scores = derivatives.softmax(of_pattern, pattern[b, h])
+        _weighted(of_scores, k[b, :, h], of_q[b, :, h], causal=True)
+        _gathered(of_scores, q[b, :, h], of_k[b, :, h], causal=True)
+        _gathered(pattern[b, h], gradient[b, :, h], of_v[b, :, h], causal=True)
+        of_q[b, :, h] *= scale
+        of_k[b, :, h] *= scale
+
+    each_head(head, B, H, pattern.size)
+    return of_q, of_k, of_v
+
+
+def of_weights(gradient: Array, vectors: Array) -> Array:
+    """The gradient of the weights of `weighted`: two of (B, T, H, K) → (B, H, T, T)."""
+    B, T, H, _ = gradient.shape
+    out = empty((B, H, T, T), gradient.dtype)
+    each_head(lambda b, h: _of_weights(gradient[b, :, h], vectors[b, :, h], out[b, h]), B, H, out.size)
+    return out
+
+
+def weighted(weights: Array, vectors: Array) -> Array:
+    """Each head's weights, those of later keys being mostly 0, times its vectors: (B, H, T, T), (B, T, H, K)."""
+    B, _, H, _ = vectors.shape
+    out = empty(vectors.shape, vectors.dtype)
+    each_head(lambda b, h: _weighted(weights[b, h], vectors[b, :, h], out[b, :, h]), B, H, weights.size)
+    return out
+
+
+def gathered(weights: Array, vectors: Array) -> Array:
+    """As `weighted`, of the weights' transpose: what each key gets from the queries."""
+    B, _, H, _ = vectors.shape
+    out = empty(vectors.shape, vectors.dtype)
+    each_head(lambda b, h: _gathered(weights[b, h], vectors[b, :, h], out[b, :, h]), B, H, weights.size)
+    return out
+
+
+def _of_weights(gradient: Array, vectors: Array, out: Array, later: bool = True) -> None:
+    """gradient · vectorsᵀ, some queries at a time; 0 for later keys unless they are wanted: (T, K) twice → (T, T)."""
+    for some in _blocks(len(out)):
+        end = some.stop
+        np.matmul(gradient[some], vectors[:end].T, out=out[some, :end])
+        if later:
+            np.matmul(gradient[some], vectors[end:].T, out=out[some, end:])
+        else:
+            out[some, end:] = 0
+
+
+def _weighted(weights: Array, vectors: Array, out: Array, causal: bool = False) -> None:
+    """weights · vectors, some queries at a time: (T, T), (T, K) → (T, K)."""
+    for some in _blocks(len(out)):
+        end = some.stop
+        np.matmul(weights[some, :end], vectors[:end], out=out[some])
+        if not causal and weights[some, end:].any():
+            out[some] += weights[some, end:] @ vectors[end:]
+
+
+def _gathered(weights: Array, vectors: Array, out: Array, causal: bool = False) -> None:
+    """weightsᵀ · vectors, some keys at a time: (T, T), (T, K) → (T, K)."""
+    for some in _blocks(len(out)):
+        start = some.start
+        np.matmul(weights[start:, some].T, vectors[start:], out=out[some])
+        if not causal and weights[:start, some].any():
+            out[some] += weights[:start, some].T @ vectors[:start]
+
+
+def _blocks(T: int) -> list[slice]:
+    return [slice(start, min(T, start + BLOCK)) for start in range(0, T, BLOCK)]
