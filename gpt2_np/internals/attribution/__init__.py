@@ -2,16 +2,32 @@
 
 nodes         every activation: AtP, AtP*, RelP
 edges         every edge of the residual stream: EAP, EAP-IG, RelP
-circuit       the model with some edges only
+circuit       the model with some edges only; `circuit_run` is how it runs
 faithfulness  how true it is: circuits of all sizes, exact patching of every node and edge
-inputs        the prompt's tokens: saliency, integrated gradients, occlusion, attention roll-out
 graph         which edges there are, and their names
 rules         what takes a gradient's place
 pairs         prompts by pairs, as texts or ids
 """
 
+from . import circuit_run as circuit_run
+from . import graph as graph
 from . import rules as rules
+from .circuit import Circuit
+from .edges import Edges, edges
+from .faithfulness import Curve, agreement, curve, exact_edges, exact_nodes
 from .nodes import Nodes, nodes
 from .rules import relevance
 
-__all__ = ["Nodes", "nodes", "relevance"]
+__all__ = [
+    "Circuit",
+    "Curve",
+    "Edges",
+    "Nodes",
+    "agreement",
+    "curve",
+    "edges",
+    "exact_edges",
+    "exact_nodes",
+    "nodes",
+    "relevance",
+]
