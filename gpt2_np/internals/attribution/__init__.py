@@ -15,6 +15,7 @@ from . import rules as rules
 from .circuit import Circuit
 from .edges import Edges, edges
 from .faithfulness import Curve, agreement, curve, exact_edges, exact_nodes
+from .inputs import Inputs, inputs
 from .nodes import Nodes, nodes
 from .rules import relevance
 
@@ -22,12 +23,14 @@ __all__ = [
     "Circuit",
     "Curve",
     "Edges",
+    "Inputs",
     "Nodes",
     "agreement",
     "curve",
     "edges",
     "exact_edges",
     "exact_nodes",
+    "inputs",
     "nodes",
     "relevance",
 ]

@@ -84,10 +84,10 @@ def pruned(edges: Array, config: Config) -> Array:
     inputs = reads(config)
     while True:
         edges = left
-        reached: Array = (inputs & edges.any(axis=0)).any(axis=1)
+        reached: Array = np.asarray((inputs & edges.any(axis=0)).any(axis=1))
         reached[0] = True
-        living: Array = edges.any(axis=1) & reached
-        receiving: Array = (inputs & living[:, None]).any(axis=0)
+        living: Array = np.asarray(edges.any(axis=1) & reached)
+        receiving: Array = np.asarray((inputs & living[:, None]).any(axis=0))
         receiving[-1] = True
         left = np.asarray(edges & living[:, None] & receiving)
         if (left == edges).all():
@@ -96,7 +96,7 @@ def pruned(edges: Array, config: Config) -> Array:
 
 def alive(edges: Array) -> Array:
     """The senders that are part of a pruned circuit: (S,)."""
-    found: Array = edges.any(axis=1)
+    found: Array = np.asarray(edges.any(axis=1))
     return found
 
 
