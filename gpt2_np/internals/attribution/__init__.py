@@ -11,6 +11,7 @@ pairs         prompts by pairs, as texts or ids
 
 from . import circuit_run as circuit_run
 from . import graph as graph
+from . import pairs as pairs
 from . import rules as rules
 from .circuit import Circuit
 from .edges import Edges, edges
