@@ -12,7 +12,7 @@ from attribution_models import CLEAN, tiny
 
 from gpt2_np import GPT2
 from gpt2_np.gradients import cross_entropy, log_probability, logit_difference
-from gpt2_np.internals import attribution
+from gpt2_np.internals import attribution, page
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "captum.json").read_text())
 METRIC = logit_difference(*GOLDEN["tokens"])
@@ -102,6 +102,28 @@ def test_a_text_has_a_score_for_each_token() -> None:
         GPT2.from_pretrained(dtype="int8", backend="numpy"), text, logit_difference(" he", " she"), "occlusion"
     )
     assert reduced.scores.argmax() == 1
+
+
+def test_the_page_shows_what_each_word_owes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = GPT2.from_pretrained(backend="numpy")
+    monkeypatch.setattr(page, "ROWS", 2)
+
+    def owed(shown: GPT2) -> dict[str, Any]:
+        html = page.inspect_page(shown, "The boy was sad")
+        data = json.loads(html.split('type="application/json">')[1].split("</script>")[0])
+        found: dict[str, Any] = data["owed"]
+        return found
+
+    table = owed(model)
+    assert list(table) == ["0", "1", "2", "3"]
+    ids = model.tokenizer.encode("The boy was")
+    first, second = np.argsort(-model.run_with_cache(ids)[0][-1])[:2].tolist()
+    found = attribution.inputs(model, ids, logit_difference(first, second), "input_x_gradient")
+    np.testing.assert_allclose(table["2"]["scores"], found.scores, atol=2e-3)
+    assert [table["2"]["token"], table["2"]["other"]] == model.tokenizer.tokens([first, second])
+    monkeypatch.setattr(page, "MOST_OWED", 3)
+    assert list(owed(model)) == ["3"]
+    assert owed(model.with_edits({"blocks.0.mlp_out": lambda x: x})) == {}
 
 
 @pytest.mark.parametrize(
