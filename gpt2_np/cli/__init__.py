@@ -23,7 +23,7 @@ COMMANDS = {
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),
-    "internals": (["internals", "internals_circuits", "internals_corpus"], "internals_group"),
+    "internals": (["internals", "internals_attribution", "internals_circuits", "internals_corpus"], "internals_group"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -95,6 +95,8 @@ def run_with_gradients(
     if check is not None:
         for some in rows_of(lengths, batch.shape[1]):
             check(logits[some], batch[some])
+    if isinstance(changes, OfValues):
+        changes = changes.given(kept.left)
     value, *gradient = of_metric(metric, logits, batch, lengths)
     tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
@@ -133,6 +135,15 @@ def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, ba
     if isinstance(changes, Mapping):
         return edits(changes, config, (batch.shape[0], batch.shape[1])) if changes else no_tap
     return no_tap if changes is None else changes
+
+
+@runtime_checkable
+class OfValues(Protocol):
+    """A tap of the backward pass that needs activations: what `given` returns takes its place."""
+
+    def given(self, values: Mapping[str, Array]) -> Tap:
+        """The tap of one backward pass, whose forward pass left these values (`kept.NEEDED`, with ``keep="all"``)."""
+        ...
 
 
 class Ends:

@@ -10,20 +10,26 @@ from pathlib import Path
 
 import numpy as np
 
+from ..gradients.metrics import logit_difference
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
+from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
 from .lens import Lens, logit_lens
 
 Array = np.ndarray
 MOST_TOKENS = 512
+MOST_OWED = 64  # tokens of a prompt of which every position is asked what it owes to those before
+ROWS = 16  # prompts that are differentiated side by side
 
 
 def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None) -> str:
     """The page for a prompt, as HTML that needs no network and no other file.
 
-    For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; and what each
-    head and MLP added to the logit of the likeliest token, and of the one that follows. ``ValueError`` for a prompt of
+    For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; what each
+    head and MLP added to the logit of the likeliest token, and of the one that follows; and what each token of the
+    prompt did for the likeliest one against the next (of a prompt of more than `MOST_OWED` tokens at the last position
+    only, and not for a model with edits). ``ValueError`` for a prompt of
     more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
     """
     ids = model.prompt_ids(prompt)
@@ -81,7 +87,25 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
             "best": _attribution(model, cache, best[:, 0], T),
             "actual": _attribution(model, cache, np.array([*ids[1:], ids[-1]]), T - 1),
         },
+        "owed": _owed(model, ids, logits) if model.tap is no_tap and model.backend != "torch" else {},
     }
+
+
+def _owed(model: GPT2, ids: Sequence[int], logits: Array) -> dict[int, dict[str, object]]:
+    """By position: the two likeliest tokens, and input × gradient of each token so far for the one, not the other."""
+    T = len(ids)
+    places = list(range(T)) if T <= MOST_OWED else [T - 1]
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :2]
+    owed: dict[int, dict[str, object]] = {}
+    for start in range(0, len(places) if model.config.vocab_size > 1 else 0, ROWS):
+        some = places[start : start + ROWS]
+        metric = logit_difference(best[some, 0], best[some, 1])
+        run = model.run_with_gradients([ids[: at + 1] for at in some], metric, "embed")
+        scores = (run.cache["embed"] * run.grads["embed"]).sum(axis=-1, dtype=np.float64)
+        for at, row in zip(some, scores, strict=True):
+            first, second = model.tokenizer.tokens(best[at].tolist())
+            owed[at] = {"token": shown(first), "other": shown(second), "scores": np.round(row[: at + 1], 3).tolist()}
+    return owed
 
 
 def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, object]:

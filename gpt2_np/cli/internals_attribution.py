@@ -1,0 +1,264 @@
+"""``gpt2-np internals attribute`` and ``… edges``: who did it, by activation, by token and by edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+
+from .internals import answers, draw, experiment, metric_of, show
+from .options import grouped
+from .plain import dumps
+from .progress import bar
+from .readable import load_readable
+
+if TYPE_CHECKING:
+    from ..internals.attribution import Edges, Nodes
+    from ..text.gpt2 import GPT2
+
+Array = np.ndarray
+OF_NODES = ("atp", "atp*", "relp")
+OF_INPUTS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
+OF_EDGES = ("eap", "eap-ig", "eap-ig-activations", "relp")
+WIDTH = 40  # of the longest bar
+bos_option = grouped("Prompt", "--bos", is_flag=True, help="Begin prompts with the begin-of-text token.")
+
+
+@experiment("attribute", "Which tokens, or which activations, did it.")
+@click.argument("prompt")
+@click.argument("corrupted", required=False)
+@answers
+@bos_option
+@grouped(
+    "Attribution",
+    "--method",
+    type=click.Choice([*OF_INPUTS, *OF_NODES]),
+    help="Of tokens or, with CORRUPTED, of activations.  [default: saliency, or atp]",
+)
+@grouped("Attribution", "--steps", default=50, show_default=True, help="Steps of integrated_gradients.")
+@grouped("Attribution", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
+@grouped("Attribution", "--over", type=click.Choice(["position", "head"]), default="position", show_default=True)
+def attribute(
+    prompt: str,
+    corrupted: str | None,
+    answer: str,
+    versus: str | None,
+    bos: bool,
+    method: str | None,
+    steps: int,
+    point: str,
+    over: str,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
+    """What each token of PROMPT does for the answer's log-probability (or, with --versus, for the logit difference).
+
+    With a CORRUPTED prompt of equally many tokens it is what each activation of PROMPT would do in it: an estimate of
+    `internals patch` by one gradient, all layers and places at once.
+    """
+    method = method or ("saliency" if corrupted is None else "atp")
+    if (method in OF_NODES) is (corrupted is None):
+        needs = "a corrupted prompt as well" if corrupted is None else "one prompt, not a corrupted one beside it"
+        raise ValueError(f"--method {method} needs {needs}")
+    gpt2 = load_readable(model, dtype)
+    metric = metric_of(gpt2, answer, versus)
+    if corrupted is None:
+        of_tokens(gpt2, prompt, metric, method, steps, bos, question(answer, versus), as_json, out)
+    else:
+        of_activations(gpt2, (prompt, corrupted), metric, method, point, over, bos, as_json, out)
+
+
+def question(answer: str, versus: str | None) -> str:
+    """What the metric asks, as a title has it."""
+    return f"Why {answer!r}" + (f" and not {versus!r}?" if versus is not None else "?")
+
+
+def of_tokens(
+    gpt2: GPT2,
+    prompt: str,
+    metric: Any,
+    method: str,
+    steps: int,
+    bos: bool,
+    title: str,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Bars over the prompt's tokens, or their scores as JSON."""
+    from ..internals import attribution
+
+    with bar(0, "run") as progress:
+        found = attribution.inputs(gpt2, prompt, metric, method, steps, prepend_bos=bos, progress=progress.update)
+    tokens = gpt2.tokenizer.tokens(found.ids.tolist())
+    sums = {"value": found.value}
+    if method == "integrated_gradients":
+        sums |= {"baseline": found.baseline, "error": found.error}
+    if as_json:
+        print(dumps({"method": method, "tokens": tokens, "scores": found.scores.tolist()} | sums))
+    else:
+        for name, value in sums.items():
+            print(f"{name}: {value:.4f}")
+        print("\n".join(bars(tokens, found.scores)))
+
+    def picture(plots: Any) -> Any:
+        from ..internals import plots_attribution
+
+        return plots_attribution.tokens({method: found.scores}, tokens, title=title)
+
+    draw(out, picture)
+
+
+def bars(tokens: Sequence[str], scores: Array) -> list[str]:
+    """A line a token with its score and a bar: to the right where it raises the metric, to the left where it lowers."""
+    from ..internals.labels import visible
+
+    words = [visible(token) for token in tokens]
+    widest, largest = max(map(len, words)), float(np.abs(scores).max()) or 1.0
+    lengths = [round(WIDTH * abs(float(score)) / largest) for score in scores]
+    left = max((length for length, score in zip(lengths, scores, strict=True) if score < 0), default=0)
+    return [
+        f"{word:>{widest}} {score:>9.4f} "
+        + (f"{'▒' * length:>{left}}│" if score < 0 else f"{'':>{left}}│{'█' * length}").rstrip()
+        for word, score, length in zip(words, scores, lengths, strict=True)
+    ]
+
+
+def of_activations(
+    gpt2: GPT2,
+    prompts: tuple[str, str],
+    metric: Any,
+    method: str,
+    point: str,
+    over: str,
+    bos: bool,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """A table of layers by positions or heads."""
+    from ..internals import attribution
+    from ..internals.labels import visible
+
+    found = attribution.nodes(gpt2, *prompts, metric, method, names=f"blocks.*.{point}", prepend_bos=bos)
+    values = by(found, point, over)
+    ids = attribution.pairs.ids_of(gpt2, prompts[1], prepend_bos=bos)
+    labels = [visible(token) for token in gpt2.tokenizer.tokens(ids.tolist())] if over == "position" else None
+    about = {"method": method, "point": point, "clean": float(found.clean[0]), "corrupted": float(found.corrupted[0])}
+    show(values, as_json, row="layer", column=over, labels=labels, **about)
+    bar_title = "estimated change of the metric"
+    draw(
+        out,
+        lambda plots: plots.heat(
+            values, title=f"{method} of {point}", x=over, y="layer", x_labels=labels, bar=bar_title
+        ),
+    )
+
+
+def by(found: Nodes, point: str, over: str) -> Array:
+    """Scores by layer and position, (L, T), or by layer and head, (L, H): summed over all else."""
+    stacked = found.stack(point)
+    name = next(iter(found.scores)).split(".", 2)[2]
+    axes = {"attn.q": "TH", "attn.k": "TH", "attn.v": "TH", "attn.z": "TH", "attn.result": "TH"}.get(name, "T")
+    axes = "HTS" if name in ("attn.pattern", "attn.attn_scores") else "TF" if name.startswith("mlp.") else axes
+    letter = {"position": "T", "head": "H"}[over]
+    if letter not in axes:
+        raise ValueError(f"--over head needs an activation that has heads, such as attn.z, got --point {point}")
+    summed: Array = stacked.sum(axis=tuple(1 + at for at, one in enumerate(axes) if one != letter))
+    return summed
+
+
+@experiment("edges", "Which edges between heads, MLPs and logits did it, and the circuit that they make.")
+@click.argument("clean")
+@click.argument("corrupted")
+@answers
+@bos_option
+@grouped("Attribution", "--method", type=click.Choice(OF_EDGES), default="eap", show_default=True)
+@grouped("Attribution", "--steps", default=5, show_default=True, help="Steps of eap-ig.")
+@grouped("Circuit", "--circuit", "count", type=click.IntRange(min=0), help="The circuit of so many best edges.")
+@grouped("Circuit", "--threshold", type=float, help="The circuit of the edges of at least this size.")
+@grouped("Circuit", "--ablation", type=click.Choice(["corrupted", "mean", "zero"]), default="corrupted")
+@grouped("Circuit", "--curve", "with_curve", is_flag=True, help="Faithfulness of circuits of every size.")
+@grouped("Circuit", "--save", type=click.Path(path_type=Path), help="The circuit as JSON, as EAP-IG writes it.")
+@grouped("Output", "--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many edges to list.")
+def edges(
+    clean: str,
+    corrupted: str,
+    answer: str,
+    versus: str | None,
+    bos: bool,
+    method: str,
+    steps: int,
+    count: int | None,
+    threshold: float | None,
+    ablation: str,
+    with_curve: bool,
+    save: Path | None,
+    top: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
+    """What each edge of the residual stream carries of the CLEAN prompt's answer that the CORRUPTED one lacks.
+
+    An edge leads from the embedding, a head (a3.h7: layer 3, head 7) or an MLP (m3) to a later head's query, key or
+    value, an MLP or the logits. With --circuit or --threshold the model runs with those edges only, everything else
+    being as in the corrupted run: its faithfulness is 1 where that is as good as the whole model. --out draws the
+    circuit (of --top edges, where none was asked for), or with --curve the curve.
+    """
+    from ..internals import attribution
+
+    if count is not None and threshold is not None:
+        raise ValueError("give --circuit, a number of edges, or --threshold, a size of score, not both")
+    if save is not None and count is None and threshold is None:
+        raise ValueError("--save writes a circuit: ask for one with --circuit or --threshold")
+    gpt2 = load_readable(model, dtype)
+    metric = metric_of(gpt2, answer, versus)
+    found = attribution.edges(gpt2, clean, corrupted, metric, method, steps, prepend_bos=bos)
+    asked = count is not None or threshold is not None
+    circuit = found.circuit(count if threshold is None else None, threshold=threshold) if asked else None
+    about: dict[str, Any] = {"method": method, "clean": float(found.clean[0]), "corrupted": float(found.corrupted[0])}
+    if circuit is not None:
+        about |= {"edges": len(circuit), "faithfulness": circuit.faithfulness(ablation)}
+        if save is not None:
+            circuit.to_json(save)
+    curve = attribution.curve(found, ablation=ablation) if with_curve else None
+    report(found, about, curve, top, as_json)
+
+    def picture(plots: Any) -> Any:
+        from ..internals import plots_attribution
+
+        if curve is not None:
+            return plots_attribution.curves({method: curve}, title=question(answer, versus))
+        return plots_attribution.circuit(circuit or found.circuit(top), title=question(answer, versus))
+
+    draw(out, picture)
+
+
+def report(found: Edges, about: dict[str, Any], curve: Any, top: int, as_json: bool) -> None:
+    """The best edges, the circuit's size and faithfulness, and the curve."""
+    best = [{"from": sender, "to": receiver, "score": score} for sender, receiver, score in found.top(top)]
+    if as_json:
+        if curve is not None:
+            about["curve"] = {
+                "shares": curve.shares.tolist(),
+                "edges": curve.edges.tolist(),
+                "faithfulness": [None if np.isnan(one) else float(one) for one in curve.faithfulness],
+                "cpr": None if np.isnan(curve.cpr) else curve.cpr,
+                "cmd": None if np.isnan(curve.cmd) else curve.cmd,
+            }
+        about = {name: None if value != value else value for name, value in about.items()}
+        print(dumps(about | {"top": best}))
+        return
+    for name, value in about.items():
+        print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+    for edge in best:
+        print(f"{edge['score']:>10.4f}  {edge['from']} → {edge['to']}")
+    if curve is not None:
+        for share, size, value in zip(curve.shares, curve.edges, curve.faithfulness, strict=True):
+            print(f"{share:>8.1%} of the edges, {size:>6} left: faithfulness {value:.3f}")
+        print(f"CPR {curve.cpr:.4f}, CMD {curve.cmd:.4f}")

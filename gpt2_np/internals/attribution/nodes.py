@@ -1,0 +1,208 @@
+"""Attribution by node: what each activation of the clean run would do in the corrupted one, from a gradient.
+
+AtP: Nanda 2023, "Attribution Patching"; AtP*: Kramár et al. 2024, "AtP*: An efficient and scalable method for
+localizing LLM behaviour to components"; RelP: Jafari et al. 2025, "RelP: Faithful and Efficient Circuit Discovery via
+Relevance Patching".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...model import ops
+from ...model.activations import ActivationCache
+from ...model.forward import attention_scale
+from ...model.taps import BLOCK_POINTS, canonical, nearest, points, select
+from ...session.model import Model
+from .pairs import Prompts, measure, of_rows, pairs_of, values
+from .rules import Dropped, key_effect, query_effect, relevance
+
+Array = np.ndarray
+METHODS = ("atp", "atp*", "relp")
+SUMMED = ("D", "K", "V", "1")  # the letters of one vector, which is one node
+AT_ONCE = 512  # tokens in one run
+STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # within no layer: no dropped layer silences them
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The score of every node of the activations in `scores`, by their names: an estimate of what patching it does.
+
+    A score is positive where the clean run's value moves the metric towards the clean run's. What is a vector over D or
+    K is one node, everything else has one for each entry: ``"blocks.0.resid_pre"`` is (T,), ``"blocks.0.attn.z"``
+    (T, H), ``"blocks.0.mlp.post"`` (T, F), ``"blocks.0.attn.pattern"`` (H, T, S). Of several pairs scores are the mean
+    and `spread` the standard deviation (of the population; 0 for one pair). `clean` and `corrupted` are the metric of
+    each pair's runs, (n,).
+    """
+
+    scores: Mapping[str, Array]
+    spread: Mapping[str, Array]
+    method: str
+    clean: Array
+    corrupted: Array
+
+    def stack(self, point: str) -> Array:
+        """The scores of one point of every block: (L, …). ``ValueError`` where a layer's are not there."""
+        name = canonical(f"blocks.0.{point}").removeprefix("blocks.0.")
+        name = next((one for one in BLOCK_POINTS if one == name or one.endswith(f".{name}")), name)
+        layers = sorted(int(one.split(".")[1]) for one in self.scores if one.split(".", 2)[2:] == [name])
+        if not layers or layers != list(range(len(layers))):
+            known = sorted({one.split(".", 2)[2] for one in self.scores if one.startswith("blocks.")}) or BLOCK_POINTS
+            raise ValueError(
+                f"no scores of {point!r} for every layer; the nearest that there are is {nearest(name, known)!r}"
+            )
+        return np.stack([self.scores[f"blocks.{layer}.{name}"] for layer in layers])
+
+
+def nodes(
+    model: Model,
+    clean: Prompts,
+    corrupted: Prompts,
+    metric: Any,
+    method: str = "atp",
+    *,
+    names: str | Iterable[str] | None = None,
+    prepend_bos: bool = False,
+    progress: Callable[[int], Any] | None = None,
+) -> Nodes:
+    """Score every activation by (clean − corrupted) · ∂metric/∂activation, the gradient at the corrupted run.
+
+    That is to first order what `patching.activation_patch` measures: the clean run's activation in the corrupted run.
+    `clean` and `corrupted` are a text or ids each, or lists of them (with `prepend_bos`, texts begin with
+    begin-of-text). `method`: "atp", the gradient itself; "atp*", which does the softmax of every exchanged query and
+    key again, and takes in turn what each layer writes out of the gradient: the mean size of the estimates, with the
+    sign of their sum (the paper has sizes alone); "relp", in which relevance rules take the gradient's place
+    (`rules.Relevance`). `names` are activations as in `run_with_cache`; all but ``attn.result`` if None. `progress` is
+    told the number of pairs that are done.
+
+    ``ValueError``, before anything runs, for a metric without a derivative, a pair whose prompts have not equally many
+    tokens, and for several pairs of which not all have as many, since nodes have positions.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    metric = measure(metric, model)
+    pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    lengths = sorted({len(row) for row in pairs.clean})
+    if len(lengths) > 1:
+        raise ValueError(f"nodes have positions, so all pairs must have equally many tokens, got {lengths}")
+    chosen = select(names, model.config)
+    score = {"atp": plain, "atp*": star, "relp": plain}[method]
+    rule = relevance(model) if method == "relp" else None
+    table: dict[str, list[Array]] = {name: [] for name in chosen}
+    measured: list[tuple[Array, Array]] = []
+    for rows, from_clean, from_corrupted in pairs.batches(AT_ONCE):
+        alone = of_rows(metric, rows, len(pairs))
+        logits, cache = model.run_with_cache(from_clean, needed(chosen, method))
+        found, after = score(model, cache, from_corrupted, alone, chosen, rule)
+        for name, x in found.items():
+            table[name].append(np.asarray(x, np.float64))
+        measured.append((values(alone, logits, from_clean), after))
+        if progress is not None:
+            progress(len(rows))
+    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured)
+
+
+def gathered(each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]]) -> Nodes:
+    """The mean and the standard deviation over pairs of what was found for each of them, (n, …)."""
+    before, after = (np.concatenate(side) for side in zip(*measured, strict=True))
+    scores = {name: x.mean(axis=0) for name, x in each.items()}
+    return Nodes(scores, {name: x.std(axis=0) for name, x in each.items()}, method, before, after)
+
+
+def plain(
+    model: Model, clean: ActivationCache, ids: Array, metric: Any, names: list[str], rule: Any
+) -> tuple[dict[str, Array], Array]:
+    """Difference times gradient, or with a `rule` times relevance: scores (b, …) and the corrupted run's metric."""
+    run = model.run_with_gradients(ids, metric, names, gradient_edits=rule)
+    shapes = points(model.config)
+    scores = {name: product(clean[name], run.cache[name], run.grads[name], shapes[name]) for name in names}
+    return scores, np.asarray(run.value, np.float64)
+
+
+def product(clean: Array, corrupted: Array, gradient: Array, shape: str) -> Array:
+    """(clean − corrupted) · gradient, summed over what is one node's vector: (B, T, D) → (B, T), for example.
+
+    Rows of the gradient may be a multiple of those of the activations: another gradient of the same ones each.
+    """
+    if len(gradient) != len(clean):
+        clean, corrupted = np.repeat(clean, len(gradient), 0), np.repeat(corrupted, len(gradient), 0)
+    hidden = np.isneginf(corrupted) if shape == "B H T S" else None  # a score of the future is −∞ in both
+    with np.errstate(invalid="ignore"):
+        difference = clean - corrupted
+    if hidden is not None:
+        difference = np.where(hidden, 0, difference)
+    if shape.split()[-1] in SUMMED:
+        return np.einsum("...d,...d->...", difference, gradient)
+    found: Array = difference * gradient
+    return found
+
+
+# ---- AtP* -----------------------------------------------------------------------------------------------------------
+
+
+def needed(names: list[str], method: str) -> list[str]:
+    """The activations of both runs that a method reads: AtP* those that a pattern is made of as well."""
+    if method != "atp*":
+        return names
+    blocks = {name.rsplit(".", 1)[0] for name in names if name.endswith(("attn.q", "attn.k"))}
+    return [*names, *(f"{block}.{part}" for block in sorted(blocks) for part in ("q", "k", "pattern", "attn_scores"))]
+
+
+def star(
+    model: Model, clean: ActivationCache, ids: Array, metric: Any, names: list[str], rule: Any
+) -> tuple[dict[str, Array], Array]:
+    """AtP*: see `nodes`. Scores (b, …) and the corrupted run's metric.
+
+    What each layer writes is dropped in a row of its own, as many side by side as a run may have tokens. A model of
+    one layer has nothing left to see where that is dropped, so there nothing is.
+    """
+    L, (B, T) = model.config.n_layer, ids.shape
+    drops = np.arange(L) if L > 1 else np.array([-1])
+    side = max(1, AT_ONCE // T)
+    found: dict[str, list[Array]] = {name: [] for name in names}
+    after = np.zeros(B)
+    for pair in range(B):
+        each: dict[str, list[Array]] = {name: [] for name in names}
+        own = {name: x[pair : pair + 1] for name, x in clean.items()}
+        for start in range(0, len(drops), side):
+            some = drops[start : start + side]
+            alone = of_rows(metric, np.full(len(some), pair), B)
+            run = model.run_with_gradients(
+                np.repeat(ids[pair : pair + 1], len(some), 0),
+                alone,
+                needed(names, "atp*"),
+                gradient_edits=Dropped(some),
+            )
+            after[pair] = run.value[0]
+            for name in names:
+                each[name].append(_again(model, name, own, run))
+        for name in names:
+            x = np.concatenate(each[name]).astype(np.float64)
+            seen = len(x) - (len(drops) > 1 and _within_a_layer(name))
+            found[name].append(np.sign(x.sum(axis=0)) * np.abs(x).sum(axis=0) / seen)
+    return {name: np.stack(parts) for name, parts in found.items()}, after
+
+
+def _within_a_layer(name: str) -> bool:
+    return name.startswith("blocks.") and not name.endswith(STREAM)
+
+
+def _again(model: Model, name: str, clean: Mapping[str, Array], run: Any) -> Array:
+    """AtP of one activation with the gradients of several runs, (rows, …); the softmax of queries and keys again."""
+    corrupted = run.cache[name][:1]
+    if not name.endswith(("attn.q", "attn.k")):
+        return product(clean[name], corrupted, run.grads[name], points(model.config)[name])
+    block, part = name.rsplit(".", 1)
+    scale = attention_scale(model.config, int(name.split(".")[1]))
+    q, k = (run.cache[f"{block}.{letter}"][:1] for letter in "qk")
+    q, k = (clean[name], k) if part == "q" else (q, clean[name])
+    exchanged = ops.attention_scores(q, k.swapaxes(1, 2), np.zeros(1, np.int64), scale)
+    gradient, pattern = run.grads[f"{block}.pattern"], run.cache[f"{block}.pattern"][:1]
+    if part == "q":
+        return query_effect(gradient, pattern, exchanged)
+    before = run.cache[f"{block}.attn_scores"][0].astype(np.float64)
+    return key_effect(gradient, pattern[0], before, exchanged[0])
