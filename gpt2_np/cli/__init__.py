@@ -21,7 +21,7 @@ COMMANDS = {
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),
-    "internals": (["internals", "internals_circuits", "internals_corpus"], "internals_group"),
+    "internals": (["internals", "internals_circuits", "internals_corpus", "internals_lenses"], "internals_group"),
 }
 
 

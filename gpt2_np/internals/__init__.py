@@ -5,6 +5,8 @@
     ablation     heads, MLPs and positions silenced: by zero, by their mean, by another text's values
     heads        previous-token, duplicate-token and induction scores
     lens         the logit lens; the tuned lens, by least squares
+    jacobian_lens  the Jacobian lens: fitted in parts, read, merged, kept in a file
+    lens_edits   a token's direction in that lens added, taken away, exchanged for another's
     circuits     QK and OV circuits, copying and composition scores, singular directions in words
     neurons      where in a corpus a neuron fires, and what it raises
     steering     directions added to the stream while the model writes
