@@ -11,6 +11,15 @@ import click
 
 from ..version import __version__
 
+# What `internals` is made of: the group first, then the modules that give it commands.
+INTERNALS = [
+    "internals",
+    "internals_circuits",
+    "internals_corpus",
+    "internals_lenses",
+    "internals_parts",
+    "internals_states",
+]
 # Each command: the modules that make it, loaded when it is called, and its name in the first of them.
 COMMANDS = {
     "generate": (["generate"], "generate"),
@@ -21,7 +30,7 @@ COMMANDS = {
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),
-    "internals": (["internals", "internals_circuits", "internals_corpus", "internals_lenses"], "internals_group"),
+    "internals": (INTERNALS, "internals_group"),
 }
 
 

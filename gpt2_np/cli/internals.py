@@ -26,7 +26,7 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 @click.group("internals", short_help="Experiments on the model's insides, with pictures.", invoke_without_command=True)
 @click.pass_context
 def internals_group(context: click.Context) -> None:
-    """Lenses, patching, ablation, head scores, circuits, steering, neurons, captures.
+    """Lenses, direct logits, patching, ablation, head scores, circuits, steering, hidden states, neurons, captures.
 
     Each prints a table (or, with --json, one JSON object), and draws a picture where --out names one (.png, .svg,
     .pdf; needs the 'plots' extra).
