@@ -19,6 +19,7 @@ INTERNALS = [
     "internals_lenses",
     "internals_parts",
     "internals_states",
+    "internals_tasks",
 ]
 # Each command: the modules that make it, loaded when it is called, and its name in the first of them.
 COMMANDS = {

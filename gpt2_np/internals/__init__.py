@@ -11,6 +11,8 @@
     lens_edits   a token's direction in that lens added, taken away, exchanged for another's
     circuits     QK and OV circuits, copying and composition scores, singular directions in words
     neurons      where in a corpus a neuron fires, and what it raises
+    tasks        pairs of prompts with a known right answer: indirect objects, possessives
+    known_heads  the published heads of the indirect-object task, and what each class of them is known by
     steering     directions added to the stream while the model writes
     patchscopes  a hidden state put into another prompt, and what the model says of it
     function_vectors  a task shown by examples, as one direction
