@@ -21,8 +21,8 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_there_are_five_studies() -> None:
-    assert [path.stem for path in DOCUMENTS] == ["circuit", "induction", "inputs", "patching", "steering"]
+def test_there_are_six_studies() -> None:
+    assert [path.stem for path in DOCUMENTS] == ["circuit", "induction", "inputs", "lenses", "patching", "steering"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)

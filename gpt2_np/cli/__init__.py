@@ -13,6 +13,17 @@ import click
 
 from ..version import __version__
 
+# What `internals` is made of: the group first, then the modules that give it commands.
+INTERNALS = [
+    "internals",
+    "internals_attribution",
+    "internals_circuits",
+    "internals_corpus",
+    "internals_lenses",
+    "internals_parts",
+    "internals_states",
+    "internals_tasks",
+]
 # Each command: the modules that make it, loaded when it is called, and its name in the first of them.
 COMMANDS = {
     "generate": (["generate"], "generate"),
@@ -23,7 +34,7 @@ COMMANDS = {
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),
-    "internals": (["internals", "internals_attribution", "internals_circuits", "internals_corpus"], "internals_group"),
+    "internals": (INTERNALS, "internals_group"),
 }
 
 

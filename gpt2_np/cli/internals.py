@@ -25,7 +25,7 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 @click.group("internals", short_help="Experiments on the model's insides, with pictures.", invoke_without_command=True)
 @click.pass_context
 def internals_group(context: click.Context) -> None:
-    """Lenses, patching, attribution, ablation, head scores, circuits, steering, neurons, captures.
+    """Lenses, direct logits, patching, attribution, ablation, circuits, steering, hidden states, neurons, captures.
 
     Each prints a table (or, with --json, one JSON object), and draws a picture where --out names one (.png, .svg,
     .pdf; needs the 'plots' extra).
@@ -116,13 +116,22 @@ def check_picture(context: click.Context, option: click.Parameter, out: Path | N
 @experiment("lens", "What each layer would say next.")
 @click.argument("prompt")
 @grouped("Lens", "--tuned", type=click.Path(path_type=Path), help="A tuned lens, made by `internals tune`.")
-def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
+@grouped("Lens", "--jacobian", type=click.Path(path_type=Path), help="One made by `internals jacobian-lens`.")
+def lens(
+    prompt: str, tuned: Path | None, jacobian: Path | None, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """The logit lens: each layer's stream through the final norm and the unembedding, after each token of PROMPT."""
+    from ..internals import jacobian_lens
     from ..internals.lens import TunedLens, logit_lens
 
+    if tuned is not None and jacobian is not None:
+        raise ValueError("--tuned and --jacobian are two lenses: give one of them")
+    fitted = (
+        jacobian_lens.load(jacobian) if jacobian is not None else (None if tuned is None else TunedLens.load(tuned))
+    )
     gpt2 = load_readable(model, dtype)
     ids = gpt2.prompt_ids(prompt)
-    looked = logit_lens(gpt2, ids) if tuned is None else TunedLens.load(tuned)(gpt2, ids)
+    looked = logit_lens(gpt2, ids) if fitted is None else fitted(gpt2, ids)
     tokens = gpt2.tokenizer.tokens(ids)
     best, p = looked.top(1)
     words = [gpt2.tokenizer.tokens(row[:, 0]) for row in best]
@@ -144,7 +153,7 @@ def lens(prompt: str, tuned: Path | None, out: Path | None, as_json: bool, model
             )
             print(f"{token!r:>14} → {said}")
 
-    title = "Tuned lens" if tuned else "Logit lens"
+    title = "Tuned lens" if tuned else "Jacobian lens" if jacobian else "Logit lens"
     draw(out, lambda plots: plots.lens(looked, tokens, gpt2.tokenizer.decode, title=title))
 
 

@@ -9,6 +9,7 @@ backward     the model backwards, beside `model`
 kept         what the forward pass leaves for it, and how much memory that takes
 edited       edits on the way back
 metrics      what gradients are of
+jacobians    how the last stream depends on each layer's, all of it at once
 run          forwards and backwards: `Model.run_with_gradients`
 check        any of them against finite differences
 """
