@@ -13,6 +13,7 @@ import pytest
 from gpt2_np import GPT2, Generation
 from gpt2_np.cli import main
 from gpt2_np.gradients import cross_entropy, kl_divergence, log_probability, logit_difference
+from gpt2_np.internals import attribution, jacobian_lens
 from gpt2_np.training import AdamW, train
 
 PROMPT = "Once upon a time"
@@ -202,6 +203,62 @@ def test_an_optimizer_s_step(model: GPT2) -> None:
     assert after.run_with_gradients(PROMPT_IDS, cross_entropy(), ()).value[0] < run.value[0]
     optimizer.step(params, run.params, state, donate=False)
     assert callable(train)
+
+
+# ---- study
+
+
+CLEAN, CORRUPTED = [5, 6, 7, 8], [5, 9, 7, 8]
+
+
+@pytest.mark.parametrize("method", ["atp", "atp*", "relp"])
+def test_attribution_by_node(method: str, model: GPT2) -> None:
+    found = attribution.nodes(model, CLEAN, CORRUPTED, logit_difference(1, 2), method, names="blocks.0.attn.z")
+    assert found.scores["blocks.0.attn.z"].shape == found.spread["blocks.0.attn.z"].shape
+    assert np.isfinite(found.scores["blocks.0.attn.z"]).all()
+
+
+def test_attribution_by_node_is_the_difference_times_the_gradient_at_the_corrupted_run(model: GPT2) -> None:
+    name, metric = "blocks.1.resid_pre", logit_difference(1, 2)
+    found = attribution.nodes(model, CLEAN, CORRUPTED, metric, names=name).scores[name]
+    difference = model.run_with_cache(CLEAN, name)[1][name] - model.run_with_cache(CORRUPTED, name)[1][name]
+    gradient = model.run_with_gradients(CORRUPTED, metric, name).grads[name]
+    np.testing.assert_allclose(found, (difference * gradient).sum(axis=-1)[0], rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["eap", "eap-ig", "relp"])
+def test_attribution_by_edge(method: str, model: GPT2) -> None:
+    found = attribution.edges(model, CLEAN, CORRUPTED, logit_difference(1, 2), method=method, steps=2)
+    assert found.scores.shape == (len(found.senders), len(found.receivers))
+    circuit = found.circuit(20)
+    assert circuit.run(CLEAN).shape[-1] == model.config.vocab_size
+    assert isinstance(circuit.faithfulness(), float)
+
+
+def test_attribution_by_input(model: GPT2) -> None:
+    metric = logit_difference(1, 2)
+    scores = {
+        method: attribution.inputs(model, CLEAN, metric, method=method, steps=8).scores
+        for method in ("saliency", "input_x_gradient", "integrated_gradients")
+    }
+    assert all(one.shape == (4,) for one in scores.values())
+    gradient = model.run_with_gradients(CLEAN, metric, "embed").grads["embed"][0]
+    np.testing.assert_allclose(scores["saliency"], np.linalg.norm(gradient, axis=-1), rtol=1e-3)
+    np.testing.assert_allclose(
+        scores["input_x_gradient"], (model.params.wte[CLEAN] * gradient).sum(axis=-1), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_a_jacobian_lens(small: Path, tmp_path: Path) -> None:
+    model, texts = GPT2.from_pretrained(small), [list(range(start, start + 12)) for start in (1, 20)]
+    one, other = (jacobian_lens.fit(model, [text], skip_first=2) for text in texts)
+    lens = jacobian_lens.merge([one, other])
+    jacobian_lens.save(lens, tmp_path / "lens")
+    _, cache = model.run_with_cache(texts[0])
+    read = jacobian_lens.load(tmp_path / "lens").read(cache)
+    assert read.shape == (model.config.n_layer, 12, model.config.vocab_size)
+    np.testing.assert_allclose(read[-1], model(texts[0]), atol=1e-4)
+    np.testing.assert_array_equal(read, lens.read(cache))
 
 
 # ---- the command line

@@ -21,7 +21,7 @@ FILE = click.Path(path_type=Path)
 @experiment("jacobian-lens", "Fit a Jacobian lens on a corpus.")
 @click.argument("corpus", type=FILE)
 @click.argument("lens", type=FILE)
-@grouped("Corpus", "--length", default=128, show_default=True, help="Tokens a text is cut into.")
+@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 128, or the context]")
 @grouped("Corpus", "--texts", type=click.IntRange(min=1), help="How many texts to read.  [default: all]")
 @grouped("Corpus", "--skip-texts", type=click.IntRange(min=0), default=0, help="How many to pass over before them.")
 @grouped("Lens", "--skip-first", default=16, show_default=True, help="Positions at a text's start that don't count.")
@@ -29,7 +29,7 @@ FILE = click.Path(path_type=Path)
 def fit_lens(
     corpus: Path,
     lens: Path,
-    length: int,
+    length: int | None,
     texts: int | None,
     skip_texts: int,
     skip_first: int,
@@ -54,6 +54,7 @@ def fit_lens(
         raise ValueError(f"{lens} is there already: --resume goes on with it, or name another file")
     after = jacobian_lens.load(lens) if resume and lens.exists() else None
     gpt2 = load_readable(model, dtype)
+    length = min(jacobian_lens.LENGTH, gpt2.config.n_positions) if length is None else length
 
     def some() -> Any:
         every = read_corpus(corpus, gpt2.tokenizer, length=length)

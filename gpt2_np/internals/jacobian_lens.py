@@ -116,7 +116,7 @@ def fit(
     texts: Iterable[Text],
     *,
     skip_first: int = SKIPPED,
-    length: int = LENGTH,
+    length: int | None = None,
     after: Lens | None = None,
     every: int = 10,
     part: Callable[[Lens], Any] | None = None,
@@ -124,16 +124,17 @@ def fit(
 ) -> Lens:
     """Fit a lens on texts, each text or ids (text is encoded as it stands; nothing is put before it).
 
-    Of each the first `length` tokens count, and of these neither the first `skip_first` positions nor the last one;
-    a text without any other is passed over. With `after`, what a fit of the same texts gave so far, it goes on behind
-    them, to the same bits as if it had never stopped. `part` receives the lens so far after `every` texts, `progress`
-    1 for each. Lenses of different texts are put together by `merge`.
+    Of each the first `length` tokens count (128, or the context where it is shorter), and of these neither the first
+    `skip_first` positions nor the last one; a text without any other is passed over. With `after`, what a fit of the
+    same texts gave so far, it goes on behind them, to the same bits as if it had never stopped. `part` receives the
+    lens so far after `every` texts, `progress` 1 for each. Lenses of different texts are put together by `merge`.
 
     The cost of a text is D backward passes, about 18·N·D³ + 6·N²·D² operations a layer for N positions that count: half
     that of passes one by one. ``ValueError``, before a text is read, for options that can't be, for a model with edits,
     and for an `after` of another fit; and for texts of which none was long enough.
     """
     L, D, context = model.config.n_layer, model.config.n_embd, model.config.n_positions
+    length = min(LENGTH, context) if length is None else length
     if skip_first < 0:
         raise ValueError(f"skip_first must be at least 0, got {skip_first}")
     if not skip_first + 2 <= length <= context:
