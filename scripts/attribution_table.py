@@ -75,8 +75,11 @@ def main() -> None:
     arguments = parser.parse_args()
     model = GPT2.from_pretrained(backend="numpy")
     chosen = pairs(model)
-    text = f"{len(chosen)} pairs.\n\n{of_nodes(model, chosen)}\n\n{of_edges(model, chosen)}"
-    print(text)
+    by_node = f"{len(chosen)} pairs.\n\n{of_nodes(model, chosen)}\n"
+    print(by_node, flush=True)
+    by_edge = of_edges(model, chosen)
+    print(by_edge)
+    text = f"{by_node}\n{by_edge}"
     if arguments.write:
         marked = re.compile(r"(<!-- tables -->\n).*?(<!-- end -->)", re.DOTALL)
         page = PAGE.read_text(encoding="utf-8")

@@ -1,6 +1,10 @@
 """Time and memory of capturing everything: gpt2_np's `run_with_cache` beside TransformerLens's, on the CPU.
 
     python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
+    python scripts/bench_internals.py --attribution [--tokens 20]
+
+With --attribution: what each method of attribution costs for a pair of prompts, in captured runs of one of them, by
+turns within one process (the median of each method's ratios to the captured run beside it), next to what it may cost.
 
 A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once; each library then loads it in a
 process of its own, by turns, and captures every activation of one prompt. Printed: the best run's seconds, and by how
@@ -86,21 +90,71 @@ def measure(python: str, setup: str, folder: Path, tokens: int) -> dict[str, flo
     return json.loads(done.stdout.splitlines()[-1])
 
 
+ATTRIBUTION = """
+import json, sys, time
+import numpy as np
+from gpt2_np.gradients import logit_difference
+from gpt2_np.internals import attribution
+from gpt2_np.session.model import Model
+model = Model.from_pretrained(sys.argv[1])
+T, rounds = int(sys.argv[2]), int(sys.argv[3])
+clean = np.random.default_rng(0).integers(0, 50257, T)
+corrupted = clean.copy()
+corrupted[[T // 4, T // 2]] = [7, 99]
+metric, L = logit_difference(4, 11), model.config.n_layer
+most = {
+    "captured run": (lambda: model.run_with_cache(clean), 1),
+    "nodes, atp": (lambda: attribution.nodes(model, clean, corrupted, metric, "atp"), 5),
+    "nodes, relp": (lambda: attribution.nodes(model, clean, corrupted, metric, "relp"), 5),
+    "nodes, atp*": (lambda: attribution.nodes(model, clean, corrupted, metric, "atp*"), 2 * L + 8),
+    "edges, eap": (lambda: attribution.edges(model, clean, corrupted, metric, "eap"), 8),
+    "edges, eap-ig of 5 steps": (lambda: attribution.edges(model, clean, corrupted, metric, "eap-ig"), 30),
+}
+seconds = {name: [] for name in most}
+for _ in range(rounds + 1):  # the first round warms up
+    for name, (work, _) in most.items():
+        start = time.perf_counter()
+        work()
+        seconds[name].append(time.perf_counter() - start)
+plain = np.array(seconds["captured run"][1:])
+for name, (_, limit) in most.items():
+    own = np.array(seconds[name][1:])
+    row = {"name": name, "seconds": float(np.median(own)), "runs": float(np.median(own / plain)), "most": limit}
+    print(json.dumps(row))
+"""
+
+
+def attribution(folder: Path, tokens: int, rounds: int) -> None:
+    """Print what each method costs."""
+    command = [sys.executable, "-c", ATTRIBUTION, str(folder), str(tokens), str(rounds)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    for line in done.stdout.splitlines():
+        row = json.loads(line)
+        print(
+            f"{row['name']:<26} {row['seconds']:7.3f} s   {row['runs']:5.1f} captured runs, at most {row['most']}",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--transformer-lens-python", help="the interpreter of an environment with transformer_lens 4")
-    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--tokens", type=int, help="of a prompt; 512 unless given, for --attribution 20")
+    parser.add_argument("--attribution", action="store_true", help="what attribution costs, in captured runs")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each library, by turns")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         save_random_model(Path(name))
+        if arguments.attribution:
+            attribution(Path(name), arguments.tokens or 20, arguments.rounds)
+            return
         libraries = [("gpt2_np", sys.executable, OURS)]
         if arguments.transformer_lens_python:
             libraries.append(("TransformerLens", arguments.transformer_lens_python, THEIRS))
         best: dict[str, dict[str, float]] = {}
         for _ in range(arguments.rounds):  # by turns, so that a slow minute of the machine hits both
             for library, python, setup in libraries:
-                result = measure(python, setup, Path(name), arguments.tokens)
+                result = measure(python, setup, Path(name), arguments.tokens or 512)
                 if library not in best or result["seconds"] < best[library]["seconds"]:
                     best[library] = result
         for library, result in best.items():
