@@ -21,8 +21,8 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_there_are_three_studies() -> None:
-    assert [path.stem for path in DOCUMENTS] == ["induction", "patching", "steering"]
+def test_there_are_four_studies() -> None:
+    assert [path.stem for path in DOCUMENTS] == ["finetuning", "induction", "patching", "steering"]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
