@@ -21,8 +21,9 @@ def one_thread() -> Iterator[None]:
         yield
 
 
-def test_there_are_six_studies() -> None:
-    assert [path.stem for path in DOCUMENTS] == ["circuit", "induction", "inputs", "lenses", "patching", "steering"]
+def test_every_study_is_there() -> None:
+    studies = ["circuit", "finetuning", "induction", "inputs", "lenses", "patching", "steering"]
+    assert [path.stem for path in DOCUMENTS] == studies
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
