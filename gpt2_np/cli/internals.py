@@ -13,6 +13,7 @@ from .options import FC, GroupedCommand, grouped
 from .plain import dumps
 from .progress import bar
 from .readable import load_readable, readable_model_options
+from .suggestions import Suggesting
 
 if TYPE_CHECKING:
     from ..internals.variants import Metric
@@ -22,7 +23,12 @@ Array = np.ndarray
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
 
-@click.group("internals", short_help="Experiments on the model's insides, with pictures.", invoke_without_command=True)
+@click.group(
+    "internals",
+    cls=Suggesting,
+    short_help="Experiments on the model's insides, with pictures.",
+    invoke_without_command=True,
+)
 @click.pass_context
 def internals_group(context: click.Context) -> None:
     """Lenses, patching, ablation, head scores, circuits, steering, neurons, captures.

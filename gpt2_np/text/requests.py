@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decoders import Options
+from decoders.base.errors import suggestion
 from decoders.methods import option
+from decoders.options import DEFAULTS
 
 from ..model.config import Config
-from ..model.ids import check_ids, whole_numbers
+from ..model.ids import check_ids, check_prompt, whole_numbers
 from . import constraints, dry_breakers, generation_config
 from .stopping import stop_strings
 from .tokenizer import Tokenizer
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         grammar: str | None
 
 
+# The options that are none of `decoders.Options`.
+IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", *constraints.KINDS)
 Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
@@ -84,6 +88,9 @@ class Reader:
 
         `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
         """
+        for name in names:
+            if name not in DEFAULTS and name not in IN_TEXT:
+                raise ValueError(f"there is no option {name!r}{suggestion(name, [*DEFAULTS, *IN_TEXT])}")
         asked = generation_config.asked(self.settings, dict(names), longest)
         strings = stop_strings(asked.pop("stop_strings", None))
         self.encode_texts(asked)
@@ -134,8 +141,16 @@ class Reader:
 
 
 def is_batch(prompt: Any) -> bool:
-    """Whether a prompt is several: a list that holds texts or lists rather than ids."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
+    """Whether a prompt is several: a list that holds texts or lists rather than ids.
+
+    ``ValueError``, which says what a prompt is, for anything else.
+    """
+    check_prompt(prompt)
+    if isinstance(prompt, str):
+        return False
+    if hasattr(prompt, "__array__"):
+        return np.ndim(prompt) > 1
+    return any(isinstance(one, (str, Sequence)) or np.ndim(one) > 0 for one in prompt)
 
 
 def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -> int:
