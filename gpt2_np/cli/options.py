@@ -64,7 +64,7 @@ def grouped(group: str, *names: str, **settings: Any) -> Callable[[FC], FC]:
 
 
 class Text(ParamType):
-    """A text in which ``\\n``, ``\\t`` and ``\\\\`` are a line's end, a tab and a backslash: few shells let one type them."""
+    """A text with ``\\n``, ``\\t`` and ``\\\\`` for a line's end, a tab and a backslash."""
 
     name = "text"
     ESCAPES: ClassVar = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}

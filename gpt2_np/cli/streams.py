@@ -72,7 +72,7 @@ def standard() -> Iterator[None]:
     if hasattr(output, "reconfigure") and not (lossless and output.errors == "surrogateescape"):
         output.reconfigure(errors=HANDLER)
     if not isinstance(errors, Forgiving):
-        sys.stderr = Forgiving(errors)  # type: ignore[assignment]
+        sys.stderr = Forgiving(errors)
     try:
         yield
     finally:

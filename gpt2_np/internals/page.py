@@ -19,14 +19,16 @@ Array = np.ndarray
 MOST_TOKENS = 512
 
 
-def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None) -> str:
+def inspect_page(
+    model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None, prepend_bos: bool = False
+) -> str:
     """The page for a prompt, as HTML that needs no network and no other file.
 
     For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; and what each
     head and MLP added to the logit of the likeliest token, and of the one that follows. ``ValueError`` for a prompt of
     more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
     """
-    ids = model.prompt_ids(prompt)
+    ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
     if len(ids) > MOST_TOKENS:
         raise ValueError(f"a page holds at most {MOST_TOKENS} tokens, got {len(ids)}")
     if top < 1:

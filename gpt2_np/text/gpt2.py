@@ -228,6 +228,24 @@ class GPT2(Model):
         """
         save.save_pretrained(Path(folder), self.params, self.config, self.folder)
 
+    # ---- text wherever ids go --------------------------------------------------------------------------------------
+
+    def to_ids(self, prompt: Any, *, prepend_bos: bool = False) -> Any:
+        """What is to be studied, as ids: those of a text, a list for each of several texts; ids as they are.
+
+        With `prepend_bos` texts begin with the model's begin-of-text (TransformerLens's default, not ours), as an empty
+        text does in any case. ``ValueError`` for a text that is longer than the context.
+        """
+        return self._reader.studied(prompt, prepend_bos)
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token. ``ValueError`` says which tokens any other text is."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
+            raise ValueError(f"an answer must be one token, got {text!r:.60}, which is {len(ids)}: {pieces}")
+        return ids[0]
+
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:

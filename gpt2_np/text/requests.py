@@ -73,6 +73,15 @@ class Reader:
         check_ids(ids, self.config)
         return ids
 
+    def studied(self, prompt: Any, prepend_bos: bool) -> Any:
+        """A text's ids, behind begin-of-text where that is asked for or the text is empty; see `GPT2.to_ids`."""
+        if isinstance(prompt, (list, tuple)) and any(isinstance(one, str) for one in prompt):
+            return [self.studied(one, prepend_bos) for one in prompt]
+        if not isinstance(prompt, str):
+            return prompt
+        ids = self.tokenizer().encode(prompt) if prompt else []
+        return self.prompt([self.first(), *ids] if prepend_bos or not ids else ids)
+
     def first(self) -> int:
         """The id that an empty prompt starts from. ``ValueError`` where the model has none."""
         start = generation_config.start(self.settings, self.config)
