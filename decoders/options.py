@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from . import methods
-from .base.errors import require
+from .base.errors import require, suggestion
 from .base.given import excluded
 from .base.kinds import one_or_more, plain
 from .methods import Fields
@@ -108,8 +107,7 @@ class Options(Fields):
         """Options from a mapping; an unknown name is a ``ValueError`` that suggests the nearest."""
         for name in names:
             if name not in DEFAULTS:
-                near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.5)
-                raise ValueError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+                raise ValueError(f"there is no option {name!r}{suggestion(name, DEFAULTS)}")
         if names.get("max_new_tokens") is not None and names.get("max_length") is not None:
             # It goes before even where it is its default, which an object can't tell from not being given.
             cls(max_length=names["max_length"])

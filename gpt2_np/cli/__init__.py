@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import warnings
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import shell_complete
 
+from ..system.errors import in_words, one_line
 from ..version import __version__
+from . import streams
+from .suggestions import Suggesting, hint
 
 # What `internals` is made of: the group first, then the modules that give it commands.
 INTERNALS = [
@@ -38,7 +41,7 @@ COMMANDS = {
 }
 
 
-class Commands(click.Group):
+class Commands(Suggesting):
     """The commands, of which only the one that is called is loaded."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -74,52 +77,76 @@ def cli(context: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave: 0 when it worked, 2 with one line on stderr for a user's mistake, 130 on Ctrl-C."""
-    shown, warnings.showwarning = warnings.showwarning, warn
+    """Run a command and leave with its exit status.
+
+    0 when it worked; 1 with one line on stderr where standard output or a disk takes no more, or where a command says
+    that a check failed; 2 with one line for a user's mistake or a bad file; 130 on Ctrl-C, 141 where the reader of
+    standard output has gone.
+    """
+    streams.fill()
+    shown = warnings.showwarning
+    with streams.standard():
+        warnings.showwarning = warn
+        try:
+            sys.exit(status(arguments))
+        finally:
+            warnings.showwarning = shown
+
+
+def status(arguments: list[str] | None) -> int:
+    """The exit status of a command that was run."""
     try:
-        cli.main(arguments, prog_name="gpt2-np", standalone_mode=False)
-        sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
+        try:
+            run(sys.argv[1:] if arguments is None else arguments)
+        except click.exceptions.Exit as left:
+            sys.exit(left.exit_code)
+        finally:
+            sys.stdout.flush()
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else int(left.code is not None)
+    except (click.Abort, KeyboardInterrupt, EOFError):
         print(file=sys.stderr)
-        sys.exit(130)
+        return 130
     except click.ClickException as error:
-        refuse(error.format_message())
+        return refused(error.format_message() + hint(error))
     except BrokenPipeError:
-        # The reader has gone (`| head`): nothing is wrong, and Python must not complain when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
-    except (ValueError, OSError) as error:
-        refuse(in_words(error))
+        return streams.gone()
+    except OSError as error:
+        if streams.of_output(error):
+            streams.discard()
+            return refused(f"standard output: {in_words(error)}", 1)
+        return refused(in_words(error), 1 if error.errno in streams.FULL else 2)
+    except ValueError as error:
+        return refused(in_words(error))
     except RecursionError:
-        refuse("what was given is nested too deeply")
+        return refused("what was given is nested too deeply")
     except MemoryError as error:
-        refuse(f"there is not enough memory: {error}" if str(error) else "there is not enough memory")
+        return refused(f"there is not enough memory: {error}" if str(error) else "there is not enough memory")
     except Exception:
         from ..system.packages import foreign_decoders
 
         why = foreign_decoders()
         if why is None:
             raise
-        refuse(why)
-    finally:
-        warnings.showwarning = shown
+        return refused(why)
+    return 0
 
 
-def in_words(error: Exception) -> str:
-    """An error's text, the operating system's as "NAME: reason"."""
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
+def run(arguments: list[str]) -> None:
+    """Run a command, or answer a shell that asks how one could go on."""
+    instruction = os.environ.get("_GPT2_NP_COMPLETE")
+    if instruction:
+        sys.exit(shell_complete(cli, {}, "gpt2-np", "_GPT2_NP_COMPLETE", instruction))
+    with cli.make_context("gpt2-np", list(arguments)) as context:
+        cli.invoke(context)
 
 
 def warn(message: Warning | str, *others: Any, **more: Any) -> None:
     """A warning in one line on stderr."""
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {one_line(str(message))}", file=sys.stderr)
 
 
-def refuse(message: str) -> None:
-    """One line on stderr, exit status 2."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
-    sys.exit(2)
+def refused(message: str, status: int = 2) -> int:
+    """One line on stderr; the exit status."""
+    print(f"error: {one_line(message)}", file=sys.stderr)
+    return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from .constraints import constraint_options
 from .decoding import ASSISTANCE, LENGTH, decoding_options
 from .decoding import EXAMPLES as DECODING_EXAMPLES
 from .explain import explained, write_trace
-from .options import GroupedCommand, grouped, load, model_options
+from .lines import Line, standard_input
+from .many import fields, generate_many
+from .options import GroupedCommand, Text, grouped, load, model_options, output_option, prompts_option
 from .plain import dumps
 from .progress import compiling
 
@@ -30,7 +31,8 @@ EXAMPLES = {
 @click.command(
     cls=GroupedCommand, examples=DECODING_EXAMPLES | CONSTRAINT_EXAMPLES | EXAMPLES, short_help="Continue a prompt."
 )
-@click.argument("prompt")
+@click.argument("prompt", required=False)
+@prompts_option("Continue each prompt of a file")
 @decoding_options
 @grouped(
     LENGTH,
@@ -38,8 +40,8 @@ EXAMPLES = {
     "--stop-strings",
     "stop_strings",
     multiple=True,
-    metavar="TEXT",
-    help="End once this was written; repeatable.",
+    type=Text(),
+    help="End once this was written (\\n: a line's end, \\t: a tab); repeatable.",
 )
 @grouped(
     ASSISTANCE,
@@ -51,6 +53,7 @@ EXAMPLES = {
     "Sampling", "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
 )
 @constraint_options
+@output_option()
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
 @grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
 @grouped(
@@ -63,7 +66,9 @@ EXAMPLES = {
 )
 @model_options
 def generate(
-    prompt: str,
+    prompt: str | None,
+    prompts: Path | None,
+    output: Path | None,
     model: str,
     dtype: str,
     backend: str | None,
@@ -74,7 +79,19 @@ def generate(
     trace_file: Path | None,
     **options: Any,
 ) -> None:
-    """Continue PROMPT. Greedy unless --do-sample or --num-beams says otherwise; the text streams to a terminal."""
+    """Continue PROMPT ("-": all of standard input). Greedy unless --do-sample or --num-beams says otherwise.
+
+    The text streams to a terminal. With --prompts or --output, results are JSON, one object a line, in the prompts'
+    order and each with its "index"; exit status 1 where one of them is an "error".
+    """
+    if (prompt is None) == (prompts is None):
+        need = "give a text, - for standard input, or --prompts FILE"
+        raise click.UsageError(f"Missing argument 'PROMPT': {need}" if prompt is None else f"{need}, and only one")
+    if prompt == "-":
+        prompt = standard_input()
+    many = prompts is not None or output is not None
+    if many and (explain or trace_file is not None):
+        raise ValueError("--explain and --trace are for one prompt; leave them out beside --prompts and --output")
     chosen = {name: value for name, value in options.items() if value is not None and value != ()}
     if options["generation_config"]:  # its settings give way to what was typed, not to defaults
         source = click.get_current_context().get_parameter_source
@@ -89,6 +106,12 @@ def generate(
         raise ValueError("--assistant-dtype needs --assistant-model; give it too, or leave --assistant-dtype out")
     _, checked = gpt2.options(chosen)
     compiling(gpt2)
+    if many:
+        given = [Line(0, {"prompt": prompt})] if prompts is None else prompts
+        if not generate_many(gpt2, given, chosen, output):
+            sys.exit(1)
+        return
+    assert prompt is not None
     if as_json and explain:
         raise ValueError("--explain prints a table, --json nothing but JSON; write the steps with --trace FILE instead")
     if as_json or explain or trace_file is not None or not checked.streams:
@@ -99,18 +122,7 @@ def generate(
         several = written if isinstance(written, list) else [written]
         for number, one in enumerate(several, 1):
             if as_json:
-                fields = {
-                    "prompt": prompt,
-                    "text": one.text,
-                    "ids": one.ids,
-                    "logprobs": one.logprobs,
-                    "finish_reason": one.finish_reason,
-                }
-                if one.score is not None:
-                    fields["score"] = one.score
-                if one.assistance is not None:
-                    fields["assistance"] = asdict(one.assistance)
-                print(dumps(fields))
+                print(dumps(fields(prompt, one)))
             else:
                 if len(several) > 1:
                     score = "" if one.score is None else f", score {one.score:.4f}"

@@ -12,7 +12,8 @@ import numpy as np
 from .options import FC, GroupedCommand, grouped
 from .plain import dumps
 from .progress import bar
-from .readable import load_readable, readable_model_options
+from .readable import bos_option, load_readable, readable_model_options
+from .suggestions import Suggesting
 
 if TYPE_CHECKING:
     from ..internals.variants import Metric
@@ -22,7 +23,12 @@ Array = np.ndarray
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
 
-@click.group("internals", short_help="Experiments on the model's insides, with pictures.", invoke_without_command=True)
+@click.group(
+    "internals",
+    cls=Suggesting,
+    short_help="Experiments on the model's insides, with pictures.",
+    invoke_without_command=True,
+)
 @click.pass_context
 def internals_group(context: click.Context) -> None:
     """Lenses, direct logits, patching, attribution, ablation, circuits, steering, hidden states, neurons, captures.
@@ -56,21 +62,12 @@ def answers(function: FC) -> FC:
     return grouped("Measure", "--answer", required=True, help="The token that the prompt should lead to.")(function)
 
 
-def one_token(gpt2: GPT2, text: str) -> int:
-    """The id of a text that is one token."""
-    ids = gpt2.tokenizer.encode(text, add_special_tokens=False)
-    if len(ids) != 1:
-        pieces = " ".join(repr(piece) for piece in gpt2.tokenizer.tokens(ids))
-        raise ValueError(f"an answer must be one token, got {text!r}, which is {len(ids)}: {pieces}")
-    return ids[0]
-
-
 def metric_of(gpt2: GPT2, answer: str, versus: str | None) -> Metric:
     """The log-probability of an answer, or the logit difference between two."""
     from ..internals.variants import log_probability, logit_difference
 
-    right = one_token(gpt2, answer)
-    return log_probability(right) if versus is None else logit_difference(right, one_token(gpt2, versus))
+    right = gpt2.to_single_token(answer)
+    return log_probability(right) if versus is None else logit_difference(right, gpt2.to_single_token(versus))
 
 
 def show(
@@ -115,10 +112,18 @@ def check_picture(context: click.Context, option: click.Parameter, out: Path | N
 
 @experiment("lens", "What each layer would say next.")
 @click.argument("prompt")
+@bos_option
 @grouped("Lens", "--tuned", type=click.Path(path_type=Path), help="A tuned lens, made by `internals tune`.")
 @grouped("Lens", "--jacobian", type=click.Path(path_type=Path), help="One made by `internals jacobian-lens`.")
 def lens(
-    prompt: str, tuned: Path | None, jacobian: Path | None, out: Path | None, as_json: bool, model: str, dtype: str
+    prompt: str,
+    bos: bool,
+    tuned: Path | None,
+    jacobian: Path | None,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
 ) -> None:
     """The logit lens: each layer's stream through the final norm and the unembedding, after each token of PROMPT."""
     from ..internals import jacobian_lens
@@ -130,7 +135,7 @@ def lens(
         jacobian_lens.load(jacobian) if jacobian is not None else (None if tuned is None else TunedLens.load(tuned))
     )
     gpt2 = load_readable(model, dtype)
-    ids = gpt2.prompt_ids(prompt)
+    ids = gpt2.to_ids(prompt, prepend_bos=bos)
     looked = logit_lens(gpt2, ids) if fitted is None else fitted(gpt2, ids)
     tokens = gpt2.tokenizer.tokens(ids)
     best, p = looked.top(1)
@@ -185,16 +190,19 @@ def heads(
 
 @experiment("attention", "What one head looks at.")
 @click.argument("prompt")
+@bos_option
 @grouped("Head", "--layer", type=int, required=True)
 @grouped("Head", "--head", type=int, required=True)
-def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
+def attention(
+    prompt: str, bos: bool, layer: int, head: int, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """One head's attention pattern over PROMPT: a row for each position, a column for each position looked at."""
     from ..internals.circuits import check_head
     from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
     check_head(gpt2.config, layer, head)
-    ids = gpt2.prompt_ids(prompt)
+    ids = gpt2.to_ids(prompt, prepend_bos=bos)
     pattern = gpt2.run_with_cache(ids, f"blocks.{layer}.attn.pattern")[1]["pattern", layer][0, head]
     tokens = gpt2.tokenizer.tokens(ids)
     show(pattern, as_json, row="looking", column="looked at", labels=[visible(token) for token in tokens])
@@ -204,6 +212,7 @@ def attention(prompt: str, layer: int, head: int, out: Path | None, as_json: boo
 @experiment("ablate", "What is lost when a part falls silent.")
 @click.argument("prompt")
 @answers
+@bos_option
 @grouped(
     "Ablation",
     "--what",
@@ -218,6 +227,7 @@ def ablate(
     prompt: str,
     answer: str,
     versus: str | None,
+    bos: bool,
     what: str,
     how: str,
     reference: Path | None,
@@ -232,7 +242,7 @@ def ablate(
     from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
-    ids, metric = gpt2.prompt_ids(prompt), metric_of(gpt2, answer, versus)
+    ids, metric = gpt2.to_ids(prompt, prepend_bos=bos), metric_of(gpt2, answer, versus)
     texts = None if reference is None else rows_of(gpt2, reference, max(len(ids), 16))
     whole = float(metric(gpt2(np.atleast_2d(ids)))[0])
     with bar(0, "run") as progress:
@@ -278,6 +288,7 @@ def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
 @click.argument("clean")
 @click.argument("corrupted")
 @answers
+@bos_option
 @grouped("Patch", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
 @grouped("Patch", "--over", type=click.Choice(["layer", "position", "head"]), default="position", show_default=True)
 def patch(
@@ -285,6 +296,7 @@ def patch(
     corrupted: str,
     answer: str,
     versus: str | None,
+    bos: bool,
     point: str,
     over: str,
     out: Path | None,
@@ -297,7 +309,7 @@ def patch(
     from ..internals.labels import visible
 
     gpt2 = load_readable(model, dtype)
-    before, after = gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted)
+    before, after = (gpt2.to_ids(text, prepend_bos=bos) for text in (clean, corrupted))
     metric = metric_of(gpt2, answer, versus)
     with bar(0, "run") as progress:
         result = patching.activation_patch(
@@ -321,6 +333,7 @@ def patch(
 @click.argument("clean")
 @click.argument("corrupted")
 @answers
+@bos_option
 @grouped(
     "Path",
     "--to",
@@ -335,6 +348,7 @@ def path(
     corrupted: str,
     answer: str,
     versus: str | None,
+    bos: bool,
     receivers: tuple[str, ...],
     out: Path | None,
     as_json: bool,
@@ -348,9 +362,7 @@ def path(
     wanted = [receiver(one) for one in receivers]
     metric = metric_of(gpt2, answer, versus)
     with bar(gpt2.config.n_layer * gpt2.config.n_head, "run") as progress:
-        result = patching.path_patch(
-            gpt2, gpt2.prompt_ids(clean), gpt2.prompt_ids(corrupted), metric, wanted, progress=progress.update
-        )
+        result = patching.path_patch(gpt2, clean, corrupted, metric, wanted, prepend_bos=bos, progress=progress.update)
     show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
     draw(out, lambda plots: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
 

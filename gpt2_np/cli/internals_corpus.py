@@ -11,7 +11,7 @@ from .internals import draw, experiment
 from .options import grouped
 from .plain import dumps
 from .progress import bar
-from .readable import load_readable
+from .readable import bos_option, load_readable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,6 +120,7 @@ def tune(
 
 @experiment("steer", "Write with a direction added to the stream.")
 @click.argument("prompt")
+@bos_option
 @grouped("Direction", "--towards", multiple=True, required=True, help="A text to steer towards; may be repeated.")
 @grouped("Direction", "--away", multiple=True, required=True, help="A text to steer away from; may be repeated.")
 @grouped("Direction", "--layer", type=int, required=True, help="The layer before which it is added.")
@@ -129,6 +130,7 @@ def tune(
 @grouped("Writing", "--seed", type=int, default=0, show_default=True, help="Which draws.")
 def steer(
     prompt: str,
+    bos: bool,
     towards: tuple[str, ...],
     away: tuple[str, ...],
     layer: int,
@@ -146,13 +148,13 @@ def steer(
     from ..internals.steering import steering_vector
 
     gpt2 = load_readable(model, dtype)
-    there, here = ([gpt2.prompt_ids(text) for text in texts] for texts in (towards, away))
-    vector = steering_vector(gpt2, there, here, layer)
+    vector = steering_vector(gpt2, towards, away, layer, prepend_bos=bos)
     options: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     if do_sample:
         options |= {"do_sample": True, "seed": seed}
+    ids = gpt2.to_ids(prompt, prepend_bos=bos)
     models = {"plain": gpt2, "steered": steered(gpt2, vector, layer, scale)}
-    texts = {name: one.generate(prompt, **options).text for name, one in models.items()}
+    texts = {name: one.generate(ids, **options).text for name, one in models.items()}
     print(dumps(texts) if as_json else "\n".join(f"--- {name}\n{prompt}{text}" for name, text in texts.items()))
     effect = gpt2.params.lm_head @ (vector * gpt2.params.ln_f.weight)
     order = [*effect.argsort()[::-1][:12].tolist(), *effect.argsort()[:12].tolist()]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from .internals import answers, draw, experiment, metric_of, one_token, rows_of, show
+from .internals import answers, draw, experiment, metric_of, rows_of, show
 from .options import grouped
 from .plain import dumps
 from .progress import bar
@@ -30,8 +30,8 @@ def direct(
     from ..internals.direct import direct as run
 
     gpt2 = load_readable(model, dtype)
-    other = None if versus is None else one_token(gpt2, versus)
-    found = run(gpt2, gpt2.prompt_ids(prompt), one_token(gpt2, answer), other, position=position)
+    other = None if versus is None else gpt2.to_single_token(versus)
+    found = run(gpt2, gpt2.prompt_ids(prompt), gpt2.to_single_token(answer), other, position=position)
     table = np.concatenate([found.heads, found.attention_biases[:, None], found.mlps[:, None]], axis=1)
     columns = [*(str(head) for head in range(found.heads.shape[1])), "bias", "mlp"]
     about = {

@@ -40,13 +40,12 @@ def patchscope(
 ) -> None:
     """Put the stream of SOURCE at a layer and position into TARGET, and let the model go on from there."""
     from ..internals import patchscopes
-    from .internals import one_token
 
     if out is not None and answer is None:
         raise ValueError("a picture needs --answer, the token whose log-probability is drawn")
     gpt2 = load_readable(model, dtype)
     here, there = gpt2.prompt_ids(source), gpt2.prompt_ids(target)
-    token = None if answer is None else one_token(gpt2, answer)
+    token = None if answer is None else gpt2.to_single_token(answer)
     layers = range(gpt2.config.n_layer) if layer is None else [layer]
     said: dict[str, str] = {"plain": gpt2.generate(there, max_new_tokens=max_new_tokens).text}
     for one in layers:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import click
 
@@ -61,6 +63,38 @@ def grouped(group: str, *names: str, **settings: Any) -> Callable[[FC], FC]:
     return click.option(*names, cls=Grouped, group=group, **settings)
 
 
+class Text(ParamType):
+    """A text with ``\\n``, ``\\t`` and ``\\\\`` for a line's end, a tab and a backslash."""
+
+    name = "text"
+    ESCAPES: ClassVar = {r"\n": "\n", r"\t": "\t", r"\\": "\\"}
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return re.sub(r"\\[nt\\]", lambda found: self.ESCAPES[found[0]], value)
+
+
+def prompts_option(does: str) -> Callable[[FC], FC]:
+    """--prompts."""
+    return grouped(
+        "Input",
+        "--prompts",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE|-",
+        help=f"{does}: .jsonl (objects with options of their own), or a text a line; -: standard input.",
+    )
+
+
+def output_option() -> Callable[[FC], FC]:
+    """--output."""
+    return grouped(
+        "Output",
+        "--output",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Append results as JSONL; the same command again goes on after what is there.",
+    )
+
+
 def model_option(group: str = "Model") -> Callable[[FC], FC]:
     """--model."""
     return grouped(
@@ -70,6 +104,8 @@ def model_option(group: str = "Model") -> Callable[[FC], FC]:
         default="tales",
         show_default=True,
         metavar="NAME",
+        envvar="GPT2_NP_MODEL",
+        show_envvar=True,
         help="tales (bundled), gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2, a hub id, or a folder.",
     )
 
@@ -79,6 +115,8 @@ def dtype_option(dtypes: Sequence[str]) -> Callable[[FC], FC]:
     return grouped(
         "Model",
         "--dtype",
+        envvar="GPT2_NP_DTYPE",
+        show_envvar=True,
         type=click.Choice(dtypes),
         default="float32",
         show_default=True,
@@ -89,7 +127,15 @@ def dtype_option(dtypes: Sequence[str]) -> Callable[[FC], FC]:
 def backend_option(text: str, backends: Sequence[str] = BACKENDS) -> Callable[[FC], FC]:
     """--backend, one of these, with its help."""
     help = f"{text}  [default: numba, where installed]"
-    return grouped("Model", "--backend", type=click.Choice(backends), default=None, help=help)
+    return grouped(
+        "Model",
+        "--backend",
+        envvar="GPT2_NP_BACKEND",
+        show_envvar=True,
+        type=click.Choice(backends),
+        default=None,
+        help=help,
+    )
 
 
 def model_options(function: FC) -> FC:
@@ -99,6 +145,8 @@ def model_options(function: FC) -> FC:
         grouped(
             "Model",
             "--device",
+            envvar="GPT2_NP_DEVICE",
+            show_envvar=True,
             type=click.Choice(["cpu", "cuda"]),
             default=None,
             help="Where --backend torch runs.  [default: cpu]",

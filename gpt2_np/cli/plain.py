@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 
 
-def dumps(value: object) -> str:
+def dumps(value: object, encoding: str | None = None) -> str:
     """A value as JSON in one line. An infinity, such as the log-probability of what can't be, is null.
 
-    ``ValueError`` for NaN, which is nobody's result.
+    Characters that `encoding` (standard output's unless given) can't say are escaped. ``ValueError`` for NaN, which is
+    nobody's result.
     """
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+    plain = _plain(value)
+    text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(encoding or getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(plain, allow_nan=False)
+    return text
 
 
 def _plain(value: object) -> object:

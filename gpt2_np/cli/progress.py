@@ -57,7 +57,7 @@ def _tell() -> None:
     print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
 
 
-def bar(total: int, unit: str) -> tqdm[NoReturn] | NoBar:
+def bar(total: int | None, unit: str) -> tqdm[NoReturn] | NoBar:
     """A progress bar on stderr, shown on a terminal only, and where tqdm is installed; else one that shows nothing."""
     try:
         from tqdm import tqdm

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..model.choices import FULL
-from .options import FC, dtype_option, model_option
+from .options import FC, dtype_option, grouped, model_option
 
 if TYPE_CHECKING:
     from ..text.gpt2 import GPT2
@@ -18,6 +18,11 @@ def readable_model_options(function: FC) -> FC:
     for option in (dtype_option(FULL), model_option()):
         function = option(function)
     return function
+
+
+def bos_option(function: FC) -> FC:
+    """--bos: `prepend_bos` of what studies text."""
+    return grouped("Prompt", "--bos", is_flag=True, help="Begin prompts with the begin-of-text token.")(function)
 
 
 def load_readable(model: str, dtype: str) -> GPT2:

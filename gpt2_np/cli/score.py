@@ -7,7 +7,10 @@ from pathlib import Path
 
 import click
 
-from .options import GroupedCommand, grouped, load, model_options
+from ..system.files import read_text
+from .lines import Line, standard_input
+from .many import score_many
+from .options import GroupedCommand, grouped, load, model_options, output_option, prompts_option
 from .plain import dumps
 from .progress import bar, compiling
 
@@ -17,6 +20,8 @@ from .progress import bar, compiling
 @grouped("Input", "-f", "--file", type=click.Path(path_type=Path), help="Score this file ('-': standard input).")
 @grouped("Input", "--prompt", help="What comes before the text: only the text is scored, given this.")
 @grouped("Input", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
+@prompts_option("Score each text of a file")
+@output_option()
 @grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
 @model_options
 def score(
@@ -24,6 +29,8 @@ def score(
     file: Path | None,
     prompt: str | None,
     stride: int | None,
+    prompts: Path | None,
+    output: Path | None,
     as_json: bool,
     model: str,
     dtype: str,
@@ -36,17 +43,24 @@ def score(
     gpt2-np score "The old man had three sons."
     gpt2-np score " throne." --prompt "The king sat on his"
     gpt2-np score --file book.txt --stride 256
+
+    With --prompts or --output, results are JSON, one object a line, in the texts' order and each with its "index"; exit
+    status 1 where one of them is an "error". A line of JSONL holds a "text", and may hold a "prompt" and a "stride".
     """
-    if (text is None) == (file is None):
-        raise ValueError("give either a TEXT or --file")
+    if [text is None, file is None, prompts is None].count(False) != 1:
+        raise ValueError("give either a TEXT or --file or --prompts")
     if file is not None:
-        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{file} must be UTF-8 text; byte {error.start} is not") from None
-    assert text is not None
+        text = standard_input() if str(file) == "-" else read_text(file)
+    elif text == "-":
+        text = standard_input()
     gpt2 = load(model, dtype, backend, device)
+    if prompts is not None or output is not None:
+        compiling(gpt2)
+        given = {name: value for name, value in {"prompt": prompt, "stride": stride}.items() if value is not None}
+        if not score_many(gpt2, prompts or [Line(0, {"text": text})], given, output):
+            sys.exit(1)
+        return
+    assert text is not None
     ids = gpt2.tokenizer.encode(text)
     compiling(gpt2)
     with bar(len(ids), "token") as progress:

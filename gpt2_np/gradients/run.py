@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +15,7 @@ from ..model.edits import AnyEdit, edits
 from ..model.forward import forward
 from ..model.operations import Operations
 from ..model.params import Params, matrices
-from ..model.taps import Capture, Tap, both, no_tap, select
+from ..model.taps import Capture, Names, Tap, both, no_tap, select
 from ..weights.quantize import Matrix
 from . import joined, threaded
 from .backward import backward
@@ -44,6 +44,10 @@ class Runs(Protocol):
         """Ids as a (B, T) array. ``ValueError`` for what can't be."""
         ...
 
+    def to_single_token(self, text: str) -> int:
+        """A token's id. ``ValueError`` for a text that is none."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class GradientRun:
@@ -67,7 +71,7 @@ def run_with_gradients(
     model: Runs,
     ids: Ids,
     metric: Metric,
-    names: str | Iterable[str] | None = None,
+    names: Names = None,
     parameters: bool = False,
     *,
     gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
@@ -111,7 +115,7 @@ def run_with_gradients(
         token_type_ids=types,
     )
     cache, grads = (
-        ActivationCache({name: one.values[name] for name in chosen}, model.params, model.config)
+        ActivationCache({name: one.values[name] for name in chosen}, model.params, model.config, model.to_single_token)
         for one in (values, gradients)
     )
     return GradientRun(value, logits if several(ids) else logits[0], cache, grads, lengths, found)

@@ -20,7 +20,7 @@ WHAT = {"heads": "attn.z", "mlps": "mlp_out", "attention": "attn_out", "position
 
 def ablate(
     model: Model,
-    ids: Sequence[int] | Array,
+    ids: str | Sequence[int] | Array,
     metric: Metric,
     *,
     what: str = "heads",
@@ -28,6 +28,7 @@ def ablate(
     reference: Array | None = None,
     seed: int = 0,
     batch: int = 32,
+    prepend_bos: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
     """The metric with each part silenced in turn.
@@ -38,7 +39,7 @@ def ablate(
     """
     if what not in WHAT:
         raise ValueError(f"what must be one of {', '.join(WHAT)}, got {what!r}")
-    row = model.check_ids(ids)
+    row = model.check_ids(model.to_ids(ids, prepend_bos=prepend_bos))
     point, T = WHAT[what], row.shape[1]
     values = replacements(model, [f"blocks.*.{point}"], how, T, reference, seed)
     sizes = {"heads": (model.config.n_head,), "positions": (T,)}.get(what, ())

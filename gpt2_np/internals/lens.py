@@ -49,9 +49,12 @@ class Lens:
         return (np.exp(log_p[-1]) * (log_p[-1] - log_p)).sum(-1)
 
 
-def logit_lens(model: Model, ids: Sequence[int] | Array) -> Lens:
-    """Each layer's stream through the final norm and the unembedding, for one prompt (T,). The last is the output."""
-    return _lens(model, ids, lambda streams, cache: streams)
+def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
+    """Each layer's stream through the final norm and the unembedding, for one prompt, a text or (T,) ids.
+
+    The last is the output.
+    """
+    return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams, cache: streams)
 
 
 def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, ActivationCache], Array]) -> Lens:
@@ -75,7 +78,7 @@ class TunedLens:
     weight: Array
     bias: Array
 
-    def __call__(self, model: Model, ids: Sequence[int] | Array) -> Lens:
+    def __call__(self, model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
         """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
         if self.weight.shape[:2] != (model.config.n_layer, model.config.n_embd):
             raise ValueError(
@@ -86,7 +89,7 @@ class TunedLens:
         def translate(streams: Array, cache: ActivationCache) -> Array:
             return np.concatenate([streams[:-1] @ self.weight + self.bias[:, None], streams[-1:]])
 
-        return _lens(model, ids, translate)
+        return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), translate)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""

@@ -23,7 +23,9 @@ MOST_OWED = 64  # tokens of a prompt of which every position is asked what it ow
 ROWS = 16  # prompts that are differentiated side by side
 
 
-def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None) -> str:
+def inspect_page(
+    model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None, prepend_bos: bool = False
+) -> str:
     """The page for a prompt, as HTML that needs no network and no other file.
 
     For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; what each
@@ -32,7 +34,7 @@ def inspect_page(model: GPT2, prompt: str | Sequence[int], *, top: int = 12, tit
     only, and not for a model with edits). ``ValueError`` for a prompt of
     more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
     """
-    ids = model.prompt_ids(prompt)
+    ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
     if len(ids) > MOST_TOKENS:
         raise ValueError(f"a page holds at most {MOST_TOKENS} tokens, got {len(ids)}")
     if top < 1:

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..gradients.run import several
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.edits import AnyEdit, Part
 from ..model.params import as_array
 from ..model.taps import BLOCK_POINTS, canonical, nearest
 from ..session.model import Model
-from .variants import Metric, Variant, grid, run_variants
+from .variants import Metric, Variant, grid, in_ids, of_row, run_variants
 
 Array = np.ndarray
 Ids = Sequence[int] | Array
+Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array  # one, or one for each pair
 RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
 
 
@@ -28,13 +30,15 @@ RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
 class Patching:
     """A sweep: `scores` are the metric of the corrupted run with one activation from the clean run, over `axes`.
 
-    `clean` and `corrupted` are the metric of the two runs as they are.
+    `clean` and `corrupted` are the metric of the two runs as they are. Of several pairs of prompts, all three are means
+    over them, and `spread` is the scores' standard deviation (of the population; 0 for one pair).
     """
 
     scores: Array
     axes: tuple[str, ...]
     clean: float
     corrupted: float
+    spread: Array | float = 0.0
 
     @property
     def restored(self) -> Array:
@@ -45,13 +49,14 @@ class Patching:
 
 def activation_patch(
     model: Model,
-    clean: Ids,
-    corrupted: Ids,
+    clean: Prompts,
+    corrupted: Prompts,
     metric: Metric,
     *,
     point: str = "resid_pre",
     over: str = "position",
     batch: int = 32,
+    prepend_bos: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Patching:
     """Put one activation of the clean run into the corrupted run, for every layer and place, and measure.
@@ -59,30 +64,43 @@ def activation_patch(
     `point` is an activation of a block ("resid_pre", "attn_out", "mlp_out", "attn.z", "attn.pattern", …). `over` is
     what a single patch covers: "layer" the whole activation, (L,) scores; "position" one position, (L, T); "head" one
     head at all positions, (L, H); "head position" one head at one position, (L, H, T).
+
+    A prompt is a text or ids (`Model.to_ids`, with `prepend_bos`). Two equally long lists of prompts are pairs, which
+    may differ in length where no axis is positions: the result is the mean over them. A metric whose tokens are one a
+    row gives each pair its own. ``ValueError``, before anything runs, for pairs of unequal lengths.
     """
     point = _block_point(point)
-    sizes = {"layer": model.config.n_layer, "head": model.config.n_head, "position": np.shape(clean)[-1]}
+    pairs = _pairs(model, clean, corrupted, prepend_bos)
+    lengths = sorted({len(one) for one, _ in pairs})
+    sizes = {"layer": model.config.n_layer, "head": model.config.n_head, "position": lengths[0]}
     axes = ("layer", *(() if over == "layer" else over.split()))
     if axes not in (("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", "position")):
         raise ValueError(f"over must be 'layer', 'position', 'head' or 'head position', got {over!r}")
-    from_clean, (before, after) = _both_runs(model, clean, corrupted, metric, [f"blocks.*.{point}"])
-    variants: list[Variant] = []
-    for index in grid(*(sizes[axis] for axis in axes)):
-        place = dict(zip(axes, index, strict=True))
-        name = f"blocks.{place['layer']}.{point}"
-        variants.append({name: Part(from_clean[name], place.get("position"), place.get("head"))})
-    scores = run_variants(model, corrupted, variants, metric, batch=batch, progress=progress)
-    return Patching(scores.reshape([sizes[axis] for axis in axes]), axes, before, after)
+    if "position" in axes and len(lengths) > 1:
+        raise ValueError(f"over {over!r} needs pairs of one length, got {', '.join(map(str, lengths))} tokens")
+
+    def of_pair(one: Ids, other: Ids, measure: Metric) -> Found:
+        from_clean, better, worse = _both_runs(model, one, other, measure, [f"blocks.*.{point}"])
+        variants: list[Variant] = []
+        for index in grid(*(sizes[axis] for axis in axes)):
+            place = dict(zip(axes, index, strict=True))
+            name = f"blocks.{place['layer']}.{point}"
+            variants.append({name: Part(from_clean[name], place.get("position"), place.get("head"))})
+        scores = run_variants(model, other, variants, measure, batch=batch, progress=progress)
+        return scores.reshape([sizes[axis] for axis in axes]), better, worse
+
+    return _averaged(pairs, metric, model, axes, of_pair)
 
 
 def path_patch(
     model: Model,
-    clean: Ids,
-    corrupted: Ids,
+    clean: Prompts,
+    corrupted: Prompts,
     metric: Metric,
     receivers: Sequence[tuple[str, int | None]],
     *,
     batch: int = 32,
+    prepend_bos: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Patching:
     """Patch what each head says *directly* to the receivers, every other path left as it was: (L, H) scores.
@@ -91,21 +109,58 @@ def path_patch(
     ``("unembed", None)`` for the logits themselves. The stream is a sum, so the receivers' input with one sender
     exchanged is the corrupted stream + what the sender wrote in the clean run − what it wrote in the corrupted one;
     no run is needed to find it. Heads that write after a receiver read have no path to it: their score stays.
+    Prompts, and lists of them, are as in `activation_patch`.
     """
     L, H = model.config.n_layer, model.config.n_head
     wanted = [(canonical(point), head) for point, head in receivers]
     for point, head in wanted:
         _check_receiver(model, point, head)
     names = ["blocks.*.resid_pre", "blocks.*.resid_mid", "blocks.*.attn.z", f"blocks.{L - 1}.resid_post"]
-    from_clean, (before, after) = _both_runs(model, clean, corrupted, metric, names)
-    _, from_corrupted = model.run_with_cache(np.atleast_2d(corrupted), names)
-    variants: list[Variant] = []
-    for layer in range(L):
-        change = from_clean.head_result(layer) - from_corrupted.head_result(layer)
-        for head in range(H):
-            variants.append(_received(model, from_corrupted, wanted, layer, change[:, :, head]))
-    scores = run_variants(model, corrupted, variants, metric, batch=batch, progress=progress)
-    return Patching(scores.reshape(L, H), ("layer", "head"), before, after)
+
+    def of_pair(one: Ids, other: Ids, measure: Metric) -> Found:
+        from_clean, better, worse = _both_runs(model, one, other, measure, names)
+        _, from_corrupted = model.run_with_cache(np.atleast_2d(other), names)
+        variants: list[Variant] = []
+        for layer in range(L):
+            change = from_clean.head_result(layer) - from_corrupted.head_result(layer)
+            for head in range(H):
+                variants.append(_received(model, from_corrupted, wanted, layer, change[:, :, head]))
+        scores = run_variants(model, other, variants, measure, batch=batch, progress=progress)
+        return scores.reshape(L, H), better, worse
+
+    return _averaged(_pairs(model, clean, corrupted, prepend_bos), metric, model, ("layer", "head"), of_pair)
+
+
+Found = tuple[Array, float, float]  # the scores of one pair, and the metric of its clean and its corrupted run
+
+
+def _averaged(
+    pairs: Sequence[tuple[Ids, Ids]],
+    metric: Metric,
+    model: Model,
+    axes: tuple[str, ...],
+    of_pair: Callable[[Ids, Ids, Metric], Found],
+) -> Patching:
+    """The mean over pairs, each measured by the metric's own row where there are several."""
+    metric, several = in_ids(metric, model), len(pairs) > 1
+    found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in enumerate(pairs)]
+    scores = np.stack([scores for scores, _, _ in found])
+    before, after = (float(np.mean([one[end] for one in found])) for end in (1, 2))
+    return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0))
+
+
+def _pairs(model: Model, clean: Prompts, corrupted: Prompts, prepend_bos: bool) -> list[tuple[Array, Array]]:
+    """The pairs of (T,) ids that two prompts, or two lists of prompts, are. ``ValueError`` for unequal ones."""
+    left, right = ([model.to_ids(side, prepend_bos=prepend_bos)] for side in (clean, corrupted))
+    left, right = ([row for side in sides for row in (side if several(side) else [side])] for sides in (left, right))
+    if len(left) != len(right):
+        raise ValueError(f"every clean prompt needs its corrupted one, got {len(left)} and {len(right)}")
+    pairs = [(model.check_ids(one)[0], model.check_ids(other)[0]) for one, other in zip(left, right, strict=True)]
+    for one, other in pairs:
+        if len(one) != len(other):
+            rule = "the clean and the corrupted prompt must have equally many tokens"
+            raise ValueError(f"{rule}, got {len(one)} and {len(other)}")
+    return pairs
 
 
 def _received(
@@ -138,14 +193,11 @@ def _received(
 
 def _both_runs(
     model: Model, clean: Ids, corrupted: Ids, metric: Metric, names: Sequence[str]
-) -> tuple[ActivationCache, tuple[float, float]]:
-    if np.shape(clean) != np.shape(corrupted) or np.ndim(clean) != 1:
-        raise ValueError(
-            "the clean and the corrupted prompt must have equally many tokens, "
-            f"got {np.shape(clean)[-1]} and {np.shape(corrupted)[-1]}"
-        )
+) -> tuple[ActivationCache, float, float]:
+    """What the clean run leaves behind, and the metric of both."""
     logits, cache = model.run_with_cache(np.atleast_2d(clean), names)
-    return cache, (float(metric(logits)[0]), float(metric(model.run_with_cache(np.atleast_2d(corrupted), [])[0])[0]))
+    other = model.run_with_cache(np.atleast_2d(corrupted), [])[0]
+    return cache, float(metric(logits)[0]), float(metric(other)[0])
 
 
 def _block_point(point: str) -> str:

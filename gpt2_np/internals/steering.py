@@ -13,10 +13,12 @@ from ..model.edits import AnyEdit, Part, Positions
 from ..session.model import AnyModel, Model
 
 Array = np.ndarray
-Texts = Sequence[Sequence[int]]
+Texts = Sequence[str] | Sequence[Sequence[int]]
 
 
-def steering_vector(model: Model, towards: Texts, away: Texts, layer: int, *, position: int | None = -1) -> Array:
+def steering_vector(
+    model: Model, towards: Texts, away: Texts, layer: int, *, position: int | None = -1, prepend_bos: bool = False
+) -> Array:
     """The difference in the stream before `layer` between texts of two kinds, (D,): mean of one − mean of the other.
 
     It is read at `position` of each text (the last unless given), or averaged over a text's positions if None.
@@ -27,7 +29,8 @@ def steering_vector(model: Model, towards: Texts, away: Texts, layer: int, *, po
         raise ValueError(f"a direction needs texts on both sides, got {len(towards)} and {len(away)}")
 
     def mean(texts: Texts) -> Array:
-        return np.asarray(sum(_read(model, text, layer, position) for text in texts)) / len(texts)
+        ids = [model.to_ids(text, prepend_bos=prepend_bos) for text in texts]
+        return np.asarray(sum(_read(model, text, layer, position) for text in ids)) / len(texts)
 
     return (mean(towards) - mean(away)).astype(model.dtype)
 

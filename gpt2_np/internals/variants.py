@@ -72,6 +72,7 @@ def run_variants(
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
     taps = [edits(variant, model.config, row.shape) for variant in variants]
+    metric = in_ids(metric, model)
     results = [np.zeros(0)]
     for start in range(0, len(taps), batch):
         part = taps[start : start + batch]
@@ -92,6 +93,20 @@ def mean_loss(ids: Sequence[int] | Array) -> Metric:
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
+
+
+def in_ids(metric: Metric, model: Model) -> Metric:
+    """A metric whose tokens were given as texts, with their ids."""
+    if not hasattr(metric, "with_tokens"):
+        return metric
+    known: Metric = metric.with_tokens(lambda text: [model.to_single_token(text)])
+    return known
+
+
+def of_row(metric: Metric, row: int) -> Metric:
+    """What a metric is for one of several prompts, where its arguments differ from row to row."""
+    one: Metric = metric.of_row(row) if hasattr(metric, "of_row") else metric
+    return one
 
 
 def grid(*sizes: int) -> Iterator[tuple[int, ...]]:

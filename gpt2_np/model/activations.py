@@ -7,7 +7,7 @@ with folded ones (`internals.processing.fold_ln`) both give the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from .params import Norm, Params, as_array, unembedding
 from .taps import BLOCK_POINTS, canonical, nearest
 
 Array = np.ndarray
-Tokens = int | Array | Sequence[int] | Sequence[Sequence[int]]  # one id, one a row (B,), or one a position (B, T)
+# One id, one a row (B,), or one a position (B, T); where the model has a tokenizer, texts of one token too.
+Tokens = int | str | Array | Sequence[int] | Sequence[str] | Sequence[Sequence[int]]
 Positions = int | slice | Sequence[int] | None
 Labelled = tuple[Array, list[str]]
 
@@ -35,10 +36,17 @@ class ActivationCache(Mapping[str, Array]):
 
     ``hook_`` is optional, a layer may be counted from the end. Arrays are the run's own, read-only. A missing name
     raises `NotCaptured` and suggests the nearest captured one. C counts the components that a method stacks.
+    `token_of` turns a text of one token into its id.
     """
 
-    def __init__(self, values: Mapping[str, Array], params: Params, config: Config) -> None:
+    def __init__(
+        self, values: Mapping[str, Array], params: Params, config: Config, token_of: Callable[[str], int] | None = None
+    ) -> None:
         self.captured, self.params, self.config = dict(values), params, config
+        self.token_of = token_of
+
+    def __getstate__(self) -> dict[str, object]:
+        return self.__dict__ | {"token_of": None}  # a model's tokenizer is no part of what was captured
 
     def __getitem__(self, name: str | tuple[str, int]) -> Array:
         known = self._full_name(*name) if isinstance(name, tuple) else canonical(name)
@@ -261,8 +269,10 @@ class ActivationCache(Mapping[str, Array]):
         the difference to theirs. Summed over a whole decomposition it is the logit, less `logit_bias`. Elhage et al.
         2021, "A Mathematical Framework for Transformer Circuits".
         """
+        tokens = self.token_ids(tokens)
         direction = self.directions(tokens)
         if incorrect_tokens is not None:
+            incorrect_tokens = self.token_ids(incorrect_tokens)
             if np.shape(tokens) != np.shape(incorrect_tokens):
                 raise ValueError(
                     "tokens and incorrect_tokens must have the same shape, "
@@ -276,10 +286,21 @@ class ActivationCache(Mapping[str, Array]):
 
     def directions(self, tokens: Tokens) -> Array:
         """The directions in which tokens are read off the normed stream: their rows of ``lm_head``, (…, D)."""
-        ids = np.asarray(tokens)
+        ids = self.token_ids(tokens)
         if ids.size and not 0 <= ids.min() <= ids.max() < self.config.vocab_size:
             raise ValueError(f"tokens must be between 0 and {self.config.vocab_size - 1}, got {ids.tolist()}")
         return unembedding(self.params)[ids]
+
+    def token_ids(self, tokens: Tokens) -> Array:
+        """Tokens as ids. ``ValueError`` for a text that is none of one token, and for what is no whole number."""
+        ids = np.asarray(tokens)
+        if ids.dtype.kind == "U":
+            if self.token_of is None:
+                raise ValueError(f"a text needs a model with a tokenizer; give ids, got {tokens!r:.60}")
+            ids = np.array([self.token_of(text) for text in ids.ravel().tolist()]).reshape(ids.shape)
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise ValueError(f"tokens must be ids or texts of one token, got {tokens!r:.60}")
+        return ids
 
     def logit_bias(self, tokens: Tokens) -> Array:
         """The part of tokens' logits that no component wrote: what the final norm's bias adds."""

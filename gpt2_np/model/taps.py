@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy as np
 from .config import Config
 
 Array = np.ndarray
+Names = str | Iterable[str] | Callable[[str], object] | None  # which activations: see `select`
 
 # Every point within a block: its name → its shape.
 BLOCK_POINTS = {
@@ -102,13 +103,19 @@ def canonical(name: str) -> str:
     return ALIASES.get(name, name)
 
 
-def select(names: str | Iterable[str] | None, config: Config) -> list[str]:
+def select(names: Names, config: Config) -> list[str]:
     """The activation points that names and patterns (``blocks.*.attn.pattern``) mean, in the order of the forward pass.
 
-    None means every point but those in `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests
-    the nearest one.
+    A function says of each point, by its own name (without ``hook_``), whether it is meant. None means every point but
+    those in `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests the nearest one; so is a
+    function that takes none.
     """
     known = points(config)
+    if callable(names):
+        taken = [name for name in known if names(name)]
+        if not taken:
+            raise ValueError("the filter of names takes no activation; names are like 'blocks.0.attn.pattern'")
+        return taken
     if names is None:
         return [name for name in known if not name.endswith(ON_REQUEST)]
     chosen: set[str] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,7 +17,7 @@ from ..model.config import Config
 from ..model.edits import AnyEdit, edits
 from ..model.ids import check_ids, check_vocabulary
 from ..model.params import Params, check_shapes, map_arrays
-from ..model.taps import Capture, Tap, both, no_tap, select
+from ..model.taps import Capture, Names, Tap, both, no_tap, select
 from ..weights import hub
 from ..weights.load import load
 from .implementation import AnyCache, Implementation, NumPy
@@ -110,11 +110,13 @@ class Model:
         """What activations and logits are computed in: float32, or float64 for the oracle."""
         return self.implementation.dtype
 
-    def __call__(self, ids: Any, *, token_type_ids: Any = None) -> Array:
+    def __call__(self, ids: Any, *, token_type_ids: Any = None, prepend_bos: bool = False) -> Array:
         """The logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
 
-        ``ValueError`` for ids outside the vocabulary, or more of them than the model has positions.
+        Where there is a tokenizer, `ids` may be texts (`to_ids`). ``ValueError`` for ids outside the vocabulary, or
+        more of them than the model has positions.
         """
+        ids = self.to_ids(ids, prepend_bos=prepend_bos)
         batch = self.check_ids(ids)
         types = None if token_type_ids is None else self.check_ids(token_type_ids)
         if types is not None and types.shape != batch.shape:
@@ -173,15 +175,18 @@ class Model:
         """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""
         return Session(self, self.config.n_positions if capacity is None else capacity, tap)
 
-    def run_with_cache(self, ids: Any, names: str | Iterable[str] | None = None) -> tuple[Array, ActivationCache]:
+    def run_with_cache(
+        self, ids: Any, names: Names = None, *, prepend_bos: bool = False
+    ) -> tuple[Array, ActivationCache]:
         """The logits, and the named activations of the run (all but the largest, where `names` is None).
 
-        Names and patterns are TransformerLens's, ``hook_`` being optional; an unknown one is a ``ValueError``.
+        Names and patterns are TransformerLens's, ``hook_`` being optional, or a function says which (`taps.select`); an
+        unknown one is a ``ValueError``. Where there is a tokenizer, `ids` may be texts (`to_ids`).
         """
-        return self.run_with_edits(ids, {}, names)
+        return self.run_with_edits(ids, {}, names, prepend_bos=prepend_bos)
 
     def run_with_edits(
-        self, ids: Any, changes: Mapping[str, AnyEdit], names: str | Iterable[str] | None = ()
+        self, ids: Any, changes: Mapping[str, AnyEdit], names: Names = (), *, prepend_bos: bool = False
     ) -> tuple[Array, ActivationCache]:
         """A run in which each named activation is replaced: by a function's result, an array, or in a `Part` only.
 
@@ -189,23 +194,27 @@ class Model:
         anything runs, for an unknown name or an array of a wrong shape; afterwards, where activations overflow. (A
         plain call gives what was computed, whatever it is.)
         """
+        ids = self.to_ids(ids, prepend_bos=prepend_bos)
         batch = self.check_ids(ids)
         capture = Capture(select(names, self.config))
         changing = edits(changes, self.config, batch.shape) if changes else no_tap
         logits = self.forward(batch, tap=both(changing, capture if capture.names else no_tap))
         self.check_logits(logits, batch, tap=changing)
-        return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(capture.values, self.params, self.config)
+        return (logits if np.ndim(ids) > 1 else logits[0]), ActivationCache(
+            capture.values, self.params, self.config, self.to_single_token
+        )
 
     def run_with_gradients(
         self,
         ids: Any,
         metric: Metric,
-        names: str | Iterable[str] | None = None,
+        names: Names = None,
         parameters: bool = False,
         *,
         gradient_edits: Mapping[str, AnyEdit] | Tap | None = None,
         keep: str = "all",
         token_type_ids: Any = None,
+        prepend_bos: bool = False,
     ) -> GradientRun:
         """A run forwards and backwards: how a metric changes with every named activation, and with every parameter.
 
@@ -230,7 +239,7 @@ class Model:
 
         return run_with_gradients(
             self,
-            ids,
+            self.to_ids(ids, prepend_bos=prepend_bos),
             metric,
             names,
             parameters,
@@ -264,7 +273,19 @@ class Model:
 
     def check_ids(self, ids: Any) -> Array:
         """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""
-        return check_ids(ids, self.config)
+        return check_ids(self.to_ids(ids), self.config)
+
+    def to_ids(self, prompt: Any, *, prepend_bos: bool = False) -> Any:
+        """What is to be studied, as ids: they are taken as they are. A `GPT2` takes texts too; here, ``ValueError``."""
+        texts = [prompt] if isinstance(prompt, str) else prompt if isinstance(prompt, (list, tuple)) else []
+        for one in texts:
+            if isinstance(one, str):
+                raise ValueError(f"a text needs a model with a tokenizer; give ids, got {one!r:.60}")
+        return prompt
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token: what a `GPT2` knows; here, ``ValueError``."""
+        raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
 
 
 class Origin(NamedTuple):

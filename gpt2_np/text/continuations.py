@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..model.ids import check_vocabulary, whole_numbers
+from ..model.ids import check_prompt, check_vocabulary, whole_numbers
 from .requests import Prompt, Reader
 
 
@@ -16,6 +16,9 @@ def continuations(reader: Reader, prompt: Prompt, texts: Sequence[Prompt]) -> tu
 
     Texts are tokenized together with the prompt, as one text; ids are taken as they are.
     """
+    check_prompt(prompt)
+    for text in texts:
+        check_prompt(text, "a text")
     if isinstance(prompt, str) and all(isinstance(text, str) for text in texts):
         encode = reader.tokenizer().encode
         alone = encode(prompt)

@@ -13,13 +13,14 @@ import decoders
 from decoders import Options
 
 from ..model.choices import BACKENDS
+from ..model.ids import check_prompt
 from ..session.model import Model
 from . import constraints, generation_config, save
 from .continuations import bytes_of, continuations
 from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
 from .results import Generation as Generation
 from .results import generation, pieces
-from .scoring import By, Choice, Score, nll, rank
+from .scoring import By, Choice, Score, batches, nll, nlls, rank
 from .stopping import criteria
 from .tokenizer import Tokenizer
 
@@ -165,11 +166,34 @@ class GPT2(Model):
         `progress` receives the number of tokens that each window has scored. A prompt and the text after it are
         tokenized as `rank_choices` does.
         """
+        before, ids = self._parted(prompt, text)
+        total = nll(self, np.array([*before, *ids]), len(before), stride, progress)
+        return Score(total, len(ids), self._bytes(text, ids))
+
+    def score_all(self, pairs: Sequence[tuple[Prompt | None, Prompt]]) -> list[Score]:
+        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together."""
+        rows = [self._parted(prompt, text) for prompt, text in pairs]
+        total = [0.0] * len(rows)
+        short = [at for at, (before, ids) in enumerate(rows) if len(before) + len(ids) <= self.config.n_positions + 1]
+        for some in batches(short, [len(before) + len(ids) for before, ids in rows]):
+            found = nlls(self, [([*rows[at][0], *rows[at][1]], len(rows[at][0])) for at in some])
+            for at, value in zip(some, found, strict=True):
+                total[at] = value
+        for at in set(range(len(rows))) - set(short):
+            before, ids = rows[at]
+            total[at] = nll(self, np.array([*before, *ids]), len(before))
+        return [
+            Score(value, len(ids), self._bytes(text, ids))
+            for value, (_, ids), (_, text) in zip(total, rows, pairs, strict=True)
+        ]
+
+    def _parted(self, prompt: Prompt | None, text: Prompt) -> tuple[list[int], list[int]]:
+        """The ids before a text that is scored, and its own."""
+        check_prompt(text, "a text")
         if not len(text):
             raise ValueError("there is nothing to score: the text is empty")
         before, (ids,) = continuations(self._reader, [] if prompt is None else prompt, [text])
-        total = nll(self, np.array([*before, *ids]), len(before), stride, progress)
-        return Score(total, len(ids), self._bytes(text, ids))
+        return before, ids
 
     def rank_choices(self, prompt: Prompt, choices: Sequence[Prompt], *, by: By = "sum") -> list[Choice]:
         """Which of several continuations the model finds likeliest, best first: multiple choice by likelihood.
@@ -188,6 +212,7 @@ class GPT2(Model):
         if by not in ("sum", "token", "byte"):
             raise ValueError(f"by must be 'sum', 'token' or 'byte', got {by!r}")
         for choice in choices:
+            check_prompt(choice, "a choice")
             if not len(choice):
                 raise ValueError("a choice must have at least one token, got an empty one")
         before, rests = continuations(self._reader, prompt, choices)
@@ -202,6 +227,24 @@ class GPT2(Model):
         ``ValueError`` for weights of a reduced precision; ``OSError`` names a file that can't be written.
         """
         save.save_pretrained(Path(folder), self.params, self.config, self.folder)
+
+    # ---- text wherever ids go --------------------------------------------------------------------------------------
+
+    def to_ids(self, prompt: Any, *, prepend_bos: bool = False) -> Any:
+        """What is to be studied, as ids: those of a text, a list for each of several texts; ids as they are.
+
+        With `prepend_bos` texts begin with the model's begin-of-text (TransformerLens's default, not ours), as an empty
+        text does in any case. ``ValueError`` for a text that is longer than the context.
+        """
+        return self._reader.studied(prompt, prepend_bos)
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token. ``ValueError`` says which tokens any other text is."""
+        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
+            raise ValueError(f"an answer must be one token, got {text!r:.60}, which is {len(ids)}: {pieces}")
+        return ids[0]
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 

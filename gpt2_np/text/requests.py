@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from decoders import Options
+from decoders.base.errors import suggestion
 from decoders.methods import option
+from decoders.options import DEFAULTS
 
 from ..model.config import Config
-from ..model.ids import check_ids, whole_numbers
+from ..model.ids import check_ids, check_prompt, whole_numbers
 from . import constraints, dry_breakers, generation_config
 from .stopping import stop_strings
 from .tokenizer import Tokenizer
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         grammar: str | None
 
 
+# The options that are none of `decoders.Options`.
+IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", *constraints.KINDS)
 Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
@@ -69,6 +73,15 @@ class Reader:
         check_ids(ids, self.config)
         return ids
 
+    def studied(self, prompt: Any, prepend_bos: bool) -> Any:
+        """A text's ids, behind begin-of-text where that is asked for or the text is empty; see `GPT2.to_ids`."""
+        if isinstance(prompt, (list, tuple)) and any(isinstance(one, str) for one in prompt):
+            return [self.studied(one, prepend_bos) for one in prompt]
+        if not isinstance(prompt, str):
+            return prompt
+        ids = self.tokenizer().encode(prompt) if prompt else []
+        return self.prompt([self.first(), *ids] if prepend_bos or not ids else ids)
+
     def first(self) -> int:
         """The id that an empty prompt starts from. ``ValueError`` where the model has none."""
         start = generation_config.start(self.settings, self.config)
@@ -84,6 +97,9 @@ class Reader:
 
         `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
         """
+        for name in names:
+            if name not in DEFAULTS and name not in IN_TEXT:
+                raise ValueError(f"there is no option {name!r}{suggestion(name, [*DEFAULTS, *IN_TEXT])}")
         asked = generation_config.asked(self.settings, dict(names), longest)
         strings = stop_strings(asked.pop("stop_strings", None))
         self.encode_texts(asked)
@@ -134,8 +150,16 @@ class Reader:
 
 
 def is_batch(prompt: Any) -> bool:
-    """Whether a prompt is several: a list that holds texts or lists rather than ids."""
-    return not isinstance(prompt, str) and len(prompt) > 0 and not isinstance(prompt[0], (int, np.integer))
+    """Whether a prompt is several: a list that holds texts or lists rather than ids.
+
+    ``ValueError``, which says what a prompt is, for anything else.
+    """
+    check_prompt(prompt)
+    if isinstance(prompt, str):
+        return False
+    if hasattr(prompt, "__array__"):
+        return np.ndim(prompt) > 1
+    return any(isinstance(one, (str, Sequence)) or np.ndim(one) > 0 for one in prompt)
 
 
 def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -> int:

@@ -92,6 +92,35 @@ def nll(
     return float(total)
 
 
+def nlls(model: Model, rows: Sequence[tuple[Sequence[int], int]]) -> list[float]:
+    """The summed loss (nats) of rows of ids, each from its own place on, in one run: `nll` of many short texts.
+
+    Each must fit the context, its last id aside. Rows are padded on the right, where no position before them looks.
+    """
+    longest = max(len(ids) for ids, _ in rows) - 1
+    batch = np.zeros((len(rows), longest), np.int64)
+    for place, (ids, _) in zip(batch, rows, strict=True):
+        place[: len(ids) - 1] = ids[:-1]
+    logits = model.forward(batch)
+    model.check_logits(logits, batch)
+    return [
+        float(losses(row[first - 1 : len(ids) - 1], np.array(ids[first:])).sum())
+        for row, (ids, first) in zip(logits, rows, strict=True)
+    ]
+
+
+def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int = 2048) -> Iterator[list[int]]:
+    """Some rows' numbers, those of like lengths together, as many as have about so many tokens with their padding."""
+    some: list[int] = []
+    for row in sorted(rows, key=lambda row: -lengths[row]):
+        if some and lengths[some[0]] * (len(some) + 1) > tokens:
+            yield some
+            some = []
+        some.append(row)
+    if some:
+        yield some
+
+
 def rank(
     model: Model,
     prefix: Sequence[int],

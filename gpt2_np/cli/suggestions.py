@@ -1,0 +1,45 @@
+"""What was probably meant: the nearest command, and how a text that begins with a dash is given."""
+
+from __future__ import annotations
+
+import difflib
+
+import click
+
+
+class Suggesting(click.Group):
+    """Commands of which an unknown one is answered with the nearest."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does it, with a suggestion."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1, cutoff=0.6)
+            if not near or "Did you mean" in error.message:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+
+
+def hint(error: click.ClickException) -> str:
+    """What to say besides of an option that isn't there: it may have been meant as a text."""
+    if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.command.name in TAKE_TEXT:
+        return f" (a text that begins with - goes behind --: {error.ctx.command_path} -- '-…')"
+    return ""
+
+
+TAKE_TEXT = (
+    "generate",
+    "logits",
+    "score",
+    "choose",
+    "inspect",
+    "lens",
+    "attention",
+    "ablate",
+    "patch",
+    "path",
+    "steer",
+)
