@@ -57,6 +57,7 @@ PROCESSORS = {
     "xtc_probability": "xtc",
     "mirostat": "mirostat",
     "watermarking_config": "watermark",
+    "adaptive_target": "adaptive_p",
     "renormalize_logits": "values",
 }
 # What writes texts, and the file of `searches` that states it: the first that is asked for is what runs.
@@ -203,6 +204,8 @@ class Fields:
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
     watermarking_config: Watermarking | Mapping[str, Any] | None = None
+    adaptive_target: float | None = None
+    adaptive_decay: float | None = None
     exhaustive: bool = False
     force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
     num_beam_groups: int = 1
@@ -289,6 +292,8 @@ class Names(TypedDict, total=False):
     mirostat_tau: float | None
     mirostat_eta: float | None
     watermarking_config: Watermarking | Mapping[str, Any] | None
+    adaptive_target: float | None
+    adaptive_decay: float | None
     exhaustive: bool
     force_words_ids: Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]] | None
     num_beam_groups: int
@@ -371,6 +376,8 @@ OPTIONS: dict[str, Listed] = {
     "mirostat_tau": Listed("processors.mirostat", "number", "--mirostat-tau"),
     "mirostat_eta": Listed("processors.mirostat", "number", "--mirostat-eta"),
     "watermarking_config": Listed("processors.watermark", "watermarking", "--watermark"),
+    "adaptive_target": Listed("processors.adaptive_p", "number", "--adaptive-target"),
+    "adaptive_decay": Listed("processors.adaptive_p", "number", "--adaptive-decay"),
     "exhaustive": Listed("searches.exhaustive", "flag", "--exhaustive"),
     "force_words_ids": Listed("searches.constrained_beam", "words", "--force-words", repeatable=True),
     "num_beam_groups": Listed("searches.group_beam", "whole", "--num-beam-groups"),
