@@ -72,6 +72,7 @@ def prepared(
     o, writer = options, options.writer
     longest_other = 0
     stopping = [partial(answered, stop) for stop in stopping]
+    stopping += [one.stop(**o.values(one)) for one in o.acting if one.stop is not None]
     if o.negative_prompt_ids is not None:
         from .processors.guidance import check_prompts, longest_negative_prompt
 

@@ -27,11 +27,13 @@ PROCESSORS = {
     "sequence_bias": "bias",
     "logit_bias": "bias",
     "diversity_penalty": "diversity",
+    "encoder_repetition_penalty": "encoder",
     "repetition_penalty": "penalties",
     "presence_penalty": "penalties",
     "frequency_penalty": "penalties",
     "dry_multiplier": "dry",
     "no_repeat_ngram_size": "no_repeat_ngram",
+    "encoder_no_repeat_ngram_size": "encoder",
     "bad_words_ids": "bias",
     "min_length": "lengths",
     "min_new_tokens": "lengths",
@@ -44,6 +46,7 @@ PROCESSORS = {
     "begin_suppress_tokens": "suppress",
     "constraint": "constraint",  # where transformers has a caller's own: nothing puts back what it forbids
     "temperature": "temperature",
+    "smoothing_factor": "smoothing",
     "top_n_sigma": "top_n_sigma",
     "top_h": "top_h",
     "top_k": "top_k",
@@ -52,13 +55,18 @@ PROCESSORS = {
     "typical_p": "typical_p",
     "epsilon_cutoff": "cutoffs",
     "eta_cutoff": "cutoffs",
+    "tfs": "tail_free",
+    "top_a": "top_a",
     "p_less": "p_less",
     "p_less_norm": "p_less",
     "xtc_probability": "xtc",
     "mirostat": "mirostat",
     "watermarking_config": "watermark",
+    "adaptive_target": "adaptive_p",
     "renormalize_logits": "values",
 }
+# What ends a text besides an end-of-text, its length and the caller, and the file of `processors` that states it.
+STOPS = {"repetition detection": "repetition_detection"}
 # What writes texts, and the file of `searches` that states it: the first that is asked for is what runs.
 SEARCHES = {
     "exhaustive": "exhaustive",
@@ -96,7 +104,8 @@ def stated(home: str) -> tuple[Method, ...]:
 
 def method(name: str) -> Method:
     """The method of this name."""
-    home = f"processors.{PROCESSORS[name]}" if name in PROCESSORS else f"searches.{SEARCHES[name]}"
+    acting = PROCESSORS | STOPS
+    home = f"processors.{acting[name]}" if name in acting else f"searches.{SEARCHES[name]}"
     return next(one for one in stated(home) if one.name == name)
 
 
@@ -110,7 +119,7 @@ def concerned(names: Iterable[str]) -> list[Method]:
     """The methods that state these options or are asked for by them, in the list's order."""
     homes = {OPTIONS[name].home for name in names} | {f"processors.{PROCESSORS[n]}" for n in names if n in PROCESSORS}
     found = {one.name: one for home in homes for one in stated(home)}
-    return [found[name] for name in ("order", *PROCESSORS, *SEARCHES) if name in found]
+    return [found[name] for name in ("order", *PROCESSORS, *STOPS, *SEARCHES) if name in found]
 
 
 @lru_cache(maxsize=256)
@@ -127,7 +136,7 @@ def only(name: str) -> Only:
 
 def every() -> list[Method]:
     """All methods, in the list's order; their files are loaded for it."""
-    return [*stated("processors.order"), *map(method, (*PROCESSORS, *SEARCHES))]
+    return [*stated("processors.order"), *map(method, (*PROCESSORS, *STOPS, *SEARCHES))]
 
 
 def profile(name: str) -> Profile:
@@ -163,8 +172,11 @@ class Fields:
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None = None
     logit_bias: Mapping[int, float] | None = None
     bad_words_ids: Sequence[Sequence[int]] | None = None
+    encoder_repetition_penalty: float | None = None
+    encoder_no_repeat_ngram_size: int | None = None
     repetition_penalty: float | None = None
     penalty_last_n: int | None = None
+    prompt_ignore_length: int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     dry_multiplier: float | None = None
@@ -187,6 +199,8 @@ class Fields:
     temperature: float | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
+    smoothing_factor: float | None = None
+    smoothing_curve: float | None = None
     top_n_sigma: float | None = None
     top_h: float | None = None
     top_k: int | None = None
@@ -195,14 +209,22 @@ class Fields:
     typical_p: float | None = None
     epsilon_cutoff: float | None = None
     eta_cutoff: float | None = None
+    tfs: float | None = None
+    top_a: float | None = None
     p_less: bool = False
     p_less_norm: bool = False
     xtc_probability: float | None = None
     xtc_threshold: float | None = None
+    xtc_special_tokens: Sequence[int] | None = None
     mirostat: Literal[1, 2] | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
     watermarking_config: Watermarking | Mapping[str, Any] | None = None
+    adaptive_target: float | None = None
+    adaptive_decay: float | None = None
+    max_pattern_size: int | None = None
+    min_pattern_size: int | None = None
+    min_count: int | None = None
     exhaustive: bool = False
     force_words_ids: Sequence[Sequence[int] | Sequence[Sequence[int]]] | None = None
     num_beam_groups: int = 1
@@ -249,8 +271,11 @@ class Names(TypedDict, total=False):
     sequence_bias: Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]] | None
     logit_bias: Mapping[int, float] | None
     bad_words_ids: Sequence[Sequence[int]] | None
+    encoder_repetition_penalty: float | None
+    encoder_no_repeat_ngram_size: int | None
     repetition_penalty: float | None
     penalty_last_n: int | None
+    prompt_ignore_length: int | None
     presence_penalty: float | None
     frequency_penalty: float | None
     dry_multiplier: float | None
@@ -273,6 +298,8 @@ class Names(TypedDict, total=False):
     temperature: float | None
     dynatemp_range: float | None
     dynatemp_exponent: float | None
+    smoothing_factor: float | None
+    smoothing_curve: float | None
     top_n_sigma: float | None
     top_h: float | None
     top_k: int | None
@@ -281,14 +308,22 @@ class Names(TypedDict, total=False):
     typical_p: float | None
     epsilon_cutoff: float | None
     eta_cutoff: float | None
+    tfs: float | None
+    top_a: float | None
     p_less: bool
     p_less_norm: bool
     xtc_probability: float | None
     xtc_threshold: float | None
+    xtc_special_tokens: Sequence[int] | None
     mirostat: Literal[1, 2] | None
     mirostat_tau: float | None
     mirostat_eta: float | None
     watermarking_config: Watermarking | Mapping[str, Any] | None
+    adaptive_target: float | None
+    adaptive_decay: float | None
+    max_pattern_size: int | None
+    min_pattern_size: int | None
+    min_count: int | None
     exhaustive: bool
     force_words_ids: Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]] | None
     num_beam_groups: int
@@ -331,8 +366,11 @@ OPTIONS: dict[str, Listed] = {
     "sequence_bias": Listed("processors.bias", "sequence bias", ""),
     "logit_bias": Listed("processors.bias", "logit bias", ""),
     "bad_words_ids": Listed("processors.bias", "phrases", ""),
+    "encoder_repetition_penalty": Listed("processors.encoder", "number", "--encoder-repetition-penalty"),
+    "encoder_no_repeat_ngram_size": Listed("processors.encoder", "whole", "--encoder-no-repeat-ngram-size"),
     "repetition_penalty": Listed("processors.penalties", "number", "--repetition-penalty"),
     "penalty_last_n": Listed("processors.penalties", "whole", "--penalty-last-n"),
+    "prompt_ignore_length": Listed("processors.penalties", "whole", "--prompt-ignore-length"),
     "presence_penalty": Listed("processors.penalties", "number", "--presence-penalty"),
     "frequency_penalty": Listed("processors.penalties", "number", "--frequency-penalty"),
     "dry_multiplier": Listed("processors.dry", "number", "--dry-multiplier"),
@@ -355,6 +393,8 @@ OPTIONS: dict[str, Listed] = {
     "temperature": Listed("processors.temperature", "number", "--temperature"),
     "dynatemp_range": Listed("processors.temperature", "number", "--dynatemp-range"),
     "dynatemp_exponent": Listed("processors.temperature", "number", "--dynatemp-exponent"),
+    "smoothing_factor": Listed("processors.smoothing", "number", "--smoothing-factor"),
+    "smoothing_curve": Listed("processors.smoothing", "number", "--smoothing-curve"),
     "top_n_sigma": Listed("processors.top_n_sigma", "number", "--top-n-sigma"),
     "top_h": Listed("processors.top_h", "number", "--top-h"),
     "top_k": Listed("processors.top_k", "whole", "--top-k"),
@@ -363,14 +403,22 @@ OPTIONS: dict[str, Listed] = {
     "typical_p": Listed("processors.typical_p", "number", "--typical-p"),
     "epsilon_cutoff": Listed("processors.cutoffs", "number", "--epsilon-cutoff"),
     "eta_cutoff": Listed("processors.cutoffs", "number", "--eta-cutoff"),
+    "tfs": Listed("processors.tail_free", "number", "--tfs"),
+    "top_a": Listed("processors.top_a", "number", "--top-a"),
     "p_less": Listed("processors.p_less", "flag", "--p-less"),
     "p_less_norm": Listed("processors.p_less", "flag", "--p-less-norm"),
     "xtc_probability": Listed("processors.xtc", "number", "--xtc-probability"),
     "xtc_threshold": Listed("processors.xtc", "number", "--xtc-threshold"),
+    "xtc_special_tokens": Listed("processors.xtc", "ids", "--xtc-special-tokens"),
     "mirostat": Listed("processors.mirostat", "whole", "--mirostat", choices=(1, 2)),
     "mirostat_tau": Listed("processors.mirostat", "number", "--mirostat-tau"),
     "mirostat_eta": Listed("processors.mirostat", "number", "--mirostat-eta"),
     "watermarking_config": Listed("processors.watermark", "watermarking", "--watermark"),
+    "adaptive_target": Listed("processors.adaptive_p", "number", "--adaptive-target"),
+    "adaptive_decay": Listed("processors.adaptive_p", "number", "--adaptive-decay"),
+    "max_pattern_size": Listed("processors.repetition_detection", "whole", "--max-pattern-size"),
+    "min_pattern_size": Listed("processors.repetition_detection", "whole", "--min-pattern-size"),
+    "min_count": Listed("processors.repetition_detection", "whole", "--min-count"),
     "exhaustive": Listed("searches.exhaustive", "flag", "--exhaustive"),
     "force_words_ids": Listed("searches.constrained_beam", "words", "--force-words", repeatable=True),
     "num_beam_groups": Listed("searches.group_beam", "whole", "--num-beam-groups"),

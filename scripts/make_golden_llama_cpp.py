@@ -137,6 +137,25 @@ def mirostat() -> list[Case]:
     return cases
 
 
+def adaptive_p() -> list[Case]:
+    """Twenty-five steps each, behind min-p or alone: the scores that llama.cpp draws from, and what it drew."""
+    random, cases = np.random.default_rng(4), []
+    for target, decay, min_p in [(0.5, 0.9, 0.05), (0.2, 0.5, 0.0), (0.9, 0.99, 0.1), (0.0, 0.0, 0.02), (1.0, 0.7, 0)]:
+        chain, steps = L.llama_sampler_chain_init(L.llama_sampler_chain_default_params()), []
+        if min_p:
+            L.llama_sampler_chain_add(chain, L.llama_sampler_init_min_p(min_p, 1))
+        L.llama_sampler_chain_add(chain, L.llama_sampler_init_adaptive_p(target, decay, 7))
+        for _ in range(25):
+            row = np.float32(np.round(random.standard_normal(24) * random.choice([1, 2, 4]), 3))
+            out = apply(chain, row)
+            L.llama_sampler_accept(chain, out["drawn"])
+            scores = [round(one, 5) for one in out["scores"]]
+            steps.append({"row": [round(float(x), 3) for x in row], **out, "scores": scores})
+        L.llama_sampler_free(chain)
+        cases.append({"target": target, "decay": decay, "min_p": min_p, "steps": steps})
+    return cases
+
+
 def chains() -> list[Case]:
     """The default chain from top-n-sigma to the temperature (``common_sampler_init``)."""
     cases = []
@@ -164,8 +183,14 @@ def chains() -> list[Case]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--vocabulary", required=True, help="ggml-vocab-gpt-2.gguf")
+    parser.add_argument("--vocabulary", help="ggml-vocab-gpt-2.gguf; without it only adaptive_p is made anew")
     arguments = parser.parse_args()
+    if arguments.vocabulary is None:
+        golden = json.loads(OUT.read_text()) | {
+            "adaptive_p": {"llama_cpp_python": L.__version__, "cases": adaptive_p()}
+        }
+        OUT.write_text(json.dumps(golden, separators=(",", ":"), default=float) + "\n")
+        return
     settings = L.llama_model_default_params()
     settings.vocab_only = True
     model = L.llama_model_load_from_file(arguments.vocabulary.encode(), settings)
@@ -178,6 +203,7 @@ def main() -> None:
         "dry": dry(vocabulary),
         "mirostat": mirostat(),
         "chains": chains(),
+        "adaptive_p": {"llama_cpp_python": L.__version__, "cases": adaptive_p()},
     }
     OUT.write_text(json.dumps(golden, separators=(",", ":"), default=float) + "\n")
     print(OUT, OUT.stat().st_size, "bytes")

@@ -33,11 +33,13 @@ def head() -> tuple[str, dict[str, object]]:
 
 def statements(defined: dict[str, object]) -> list[tuple[str, Method]]:
     """(the file, the method) of every method, those of the general options first."""
-    processors, searches = defined["PROCESSORS"], defined["SEARCHES"]
+    processors, stops, searches = defined["PROCESSORS"], defined["STOPS"], defined["SEARCHES"]
     assert isinstance(processors, dict)
+    assert isinstance(stops, dict)
     assert isinstance(searches, dict)
     homes = ["searches.token_by_token", "processors.order"]
-    homes += [f"processors.{home}" for home in processors.values()] + [f"searches.{home}" for home in searches.values()]
+    homes += [f"processors.{home}" for home in (processors | stops).values()]
+    homes += [f"searches.{home}" for home in searches.values()]
     return [
         (home, method)
         for home in dict.fromkeys(homes)

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decoders import Options
 from decoders.base.ranking import ascending, best, descending
+from decoders.generate import chain
 from decoders.processors import llama_cpp as L
+from decoders.processors.adaptive_p import AdaptiveP
 from decoders.processors.dry import DRY
 from decoders.processors.mirostat import MirostatV1, MirostatV2
 from decoders.processors.penalties import RecentPenalty
@@ -86,6 +89,37 @@ def test_mirostat_follows_llama_cpp_s_draws(number: int) -> None:
     for step in case["steps"]:
         assert left(call(sampler, step["row"], text)) == step["ids"]
         text.append(step["drawn"])
+
+
+@pytest.mark.parametrize("case", GOLDEN["adaptive_p"]["cases"], ids=lambda case: f"{case['target']}")
+def test_adaptive_p_follows_llama_cpp_s_draws(case) -> None:
+    sampler, text = AdaptiveP(1, case["target"], case["decay"]), [0]
+    for step in case["steps"]:
+        row = np.array(step["row"], np.float32)
+        row = call(L.MinP(case["min_p"]), row) if case["min_p"] else row
+        out = call(sampler, row, text)
+        assert left(out) == step["ids"]
+        np.testing.assert_allclose(out[step["ids"]], step["scores"], rtol=1e-4, atol=2e-5)
+        text.append(step["drawn"])
+
+
+def test_adaptive_p_is_last_wherever_it_stands() -> None:
+    options = Options(profile="llama.cpp", do_sample=True, adaptive_target=0.3)
+    assert [named.option for named in chain(options, 0, 1, 9)][-1] == "adaptive_target"
+    options = Options(do_sample=True, adaptive_target=0.3, min_p=0.1, watermarking_config={})
+    assert [named.option for named in chain(options, 0, 1, 9)][-1] == "adaptive_target"
+    with pytest.raises(ValueError, match=r"^order must name adaptive_target last of all samplers, got \['adaptive"):
+        Options(do_sample=True, adaptive_target=0.3, min_p=0.1, order=["adaptive_target", "min_p"])
+    with pytest.raises(ValueError, match="adaptive_target must see a text grow by one id at a time, got \\[0, 1, 1\\]"):
+        AdaptiveP(1, 0.5)([np.array([0, 1, 1])], np.zeros((1, 3), np.float32))
+
+
+def test_adaptive_p_brings_nothing_back() -> None:
+    """Also where another processor says "never" with the lowest number."""
+    lowest = np.finfo(np.float32).min
+    out = call(AdaptiveP(1, 0.0), [lowest, 1.0, -np.inf, 0.0], [0])
+    assert out[[0, 2]].tolist() == [lowest, -np.inf]
+    assert out[3] > out[1]
 
 
 def test_mirostat_wants_one_id_at_a_time() -> None:

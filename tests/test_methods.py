@@ -58,12 +58,15 @@ def test_a_field_has_the_type_and_the_default_of_its_option(option: Option) -> N
 
 
 def test_each_method_stands_where_its_name_says() -> None:
-    for name, home in (methods.PROCESSORS | methods.SEARCHES).items():
+    acting = methods.PROCESSORS | methods.STOPS
+    for name, home in (acting | methods.SEARCHES).items():
         method = methods.method(name)
         assert method.name == name
-        assert (method.make is not None) == (name in methods.PROCESSORS) != (method.run is not None)
-        assert method in methods.stated(f"{'processors' if method.make else 'searches'}.{home}")
-    homes = [f"processors.{home}" for home in methods.PROCESSORS.values()]
+        assert (method.make is not None) == (name in methods.PROCESSORS)
+        assert (method.run is not None) == (name in methods.SEARCHES)
+        assert (method.stop is not None) == (name in methods.STOPS)
+        assert method in methods.stated(f"{'processors' if name in acting else 'searches'}.{home}")
+    homes = [f"processors.{home}" for home in acting.values()]
     homes += [f"searches.{home}" for home in methods.SEARCHES.values()]
     for home in homes:
         assert all(method in EVERY for method in methods.stated(home)), f"a method of {home} isn't in the list"

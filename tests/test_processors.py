@@ -13,6 +13,7 @@ from transformers.generation import logits_process as theirs
 
 from decoders.processors.bias import SequenceBias, bad_words
 from decoders.processors.cutoffs import EpsilonCutoff, EtaCutoff
+from decoders.processors.encoder import EncoderNoRepeatNgram, EncoderRepetitionPenalty
 from decoders.processors.forced import ForcedBOS, ForcedEOS
 from decoders.processors.lengths import ExponentialDecayLengthPenalty, MinLength
 from decoders.processors.min_p import MinP
@@ -69,6 +70,10 @@ EXACT = {
     "top_k of two": (lambda n: TopK(1, 2), lambda n: theirs.TopKLogitsWarper(1, min_tokens_to_keep=2)),
     "repetition": (lambda n: RepetitionPenalty(0.5 + n), lambda n: theirs.RepetitionPenaltyLogitsProcessor(0.5 + n)),
     "no repeat": (lambda n: NoRepeatNgram(1 + n % 4), lambda n: theirs.NoRepeatNGramLogitsProcessor(1 + n % 4)),
+    "repetition without a start": (
+        lambda n: RepetitionPenalty(1.7, n),
+        lambda n: theirs.RepetitionPenaltyLogitsProcessor(1.7, prompt_ignore_length=n),
+    ),
     "min length": (lambda n: MinLength(n, EOS), lambda n: theirs.MinLengthLogitsProcessor(n, list(EOS))),
     "min new": (lambda n: MinLength(2 + n, EOS), lambda n: theirs.MinNewTokensLengthLogitsProcessor(2, n, list(EOS))),
     "forced bos": (lambda n: ForcedBOS(n), lambda n: theirs.ForcedBOSTokenLogitsProcessor(n)),
@@ -97,6 +102,17 @@ EXACT = {
 def test_equal_scores(name: str, given_inputs, n: int) -> None:
     ours, reference = (build(n) for build in EXACT[name])
     compare(ours, reference, *given_inputs)
+
+
+@given(given_inputs=inputs(), length=st.integers(1, 9), n=st.integers(1, 5), penalty=st.floats(0.1, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_encoder_s_rules_are_about_the_prompt(given_inputs, length: int, n: int, penalty: float) -> None:
+    ids, values = given_inputs
+    prompts = torch.tensor(ids[:, :length])
+    reference = theirs.EncoderRepetitionPenaltyLogitsProcessor(penalty, prompts)
+    compare(EncoderRepetitionPenalty(length, penalty), reference, ids, values)
+    reference = theirs.EncoderNoRepeatNGramLogitsProcessor(n, prompts)
+    compare(EncoderNoRepeatNgram(min(length, ids.shape[1]), n), reference, ids, values)
 
 
 def up_to_ties(row: np.ndarray, expected: np.ndarray, source: np.ndarray) -> None:

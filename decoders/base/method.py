@@ -189,12 +189,12 @@ class Place(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One method: a processor (which has ``make``) or a search (which has ``run``).
+    """One method: a processor (which has ``make``), a search (which has ``run``) or what ends a text (``stop``).
 
     ``make(place, **values)`` gives the processor, or None where the values change nothing; ``run(task, **values)``
-    writes: an iterator of tokens where it ``streams``, else completions. The values are those of its own options, but
-    for the ``unread``, which only ask for it, and of those that it ``reads``. A method acts when one of ``asked`` is
-    given (its first option, unless told).
+    writes: an iterator of tokens where it ``streams``, else completions; ``stop(**values)`` gives a `Stopping`.
+    The values are those of its own options, but for the ``unread``, which only ask for it, and of those that it
+    ``reads``. A method acts when one of ``asked`` is given (its first option, unless told).
 
     ``only`` says when it acts; ``excludes`` what can't be given beside it; ``takes`` are options that it uses although
     they would otherwise act only elsewhere. ``check(options)`` refuses what a table can't say. A search that
@@ -211,6 +211,7 @@ class Method(NamedTuple):
     options: tuple[Option, ...]
     make: Callable[..., Any] | None = None
     run: Callable[..., Any] | None = None
+    stop: Callable[..., Any] | None = None
     streams: bool = False
     feeds_last: bool = False
     per_token: bool = False

@@ -19,6 +19,6 @@ PROFILE = Profile(
     ),
     makes={"top_k": top_k, "top_p": top_p},
     defaults={"top_k": 1},
-    lacks=("dynatemp_range",),
+    lacks=("dynatemp_range", "prompt_ignore_length"),
     keeps=("top_k", "top_p"),
 )

@@ -164,10 +164,12 @@ PROFILE = Profile(
         "xtc_probability",
         "temperature",
         "mirostat",
+        "adaptive_target",
     ),
     makes={"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p},
     defaults={"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
     penalty_last_n=64,
+    lacks=("xtc_special_tokens", "prompt_ignore_length"),
     ranges={"temperature": OR_ZERO},
     off={
         "top_k": "(-inf, 0]",
@@ -177,6 +179,7 @@ PROFILE = Profile(
         "top_n_sigma": "(-inf, 0]",
         "xtc_probability": "(-inf, 0]",
         "dynatemp_range": "(-inf, 0]",
+        "adaptive_target": "(-inf, 0)",
     },
     keeps=("top_k", "top_p", "min_p", "typical_p", "xtc_probability"),
     costs=(

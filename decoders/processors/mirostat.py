@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,10 +133,10 @@ def bits(row: Array) -> Array:
     return -log_softmax(row) / np.float32(np.log(2))
 
 
-class _Steps:
-    """Mirostat at the end of a text: `earlier` rows of scores are what it saw before each of the newest ids."""
+class Steps:
+    """What learns from a text, at its end: `earlier` rows of scores are what it saw before each of the newest ids."""
 
-    def __init__(self, kind: type[Mirostat], earlier: Sequence[Sequence[float]], tau: float, eta: float) -> None:
+    def __init__(self, kind: Callable[..., Any], earlier: Sequence[Sequence[float]], tau: float, eta: float) -> None:
         self.kind, self.earlier, self.tau, self.eta = kind, earlier, tau, eta
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
@@ -197,12 +197,12 @@ METHODS = (
         vectors=(
             Vectors(
                 "mirostat_1",
-                lambda tau, eta, earlier: _Steps(MirostatV1, earlier, tau, eta),
+                lambda tau, eta, earlier: Steps(MirostatV1, earlier, tau, eta),
                 ([2.0, 0.1, []], [2.0, 0.5, _EARLIER]),
             ),
             Vectors(
                 "mirostat_2",
-                lambda tau, eta, earlier: _Steps(MirostatV2, earlier, tau, eta),
+                lambda tau, eta, earlier: Steps(MirostatV2, earlier, tau, eta),
                 ([1.0, 0.1, []], [2.0, 0.5, _EARLIER]),
             ),
         ),

@@ -40,12 +40,13 @@ class TopP:
 
 @dataclass(frozen=True)
 class XTC:
-    """As `llama_cpp.XTC`, but a top choice is above the threshold, and all that tie with the least likely one stay
-    (``apply_xtc``, without special tokens)."""
+    """As `llama_cpp.XTC`, but a top choice is above the threshold, and all that tie with the least likely one stay,
+    as do special tokens (``apply_xtc``)."""
 
     probability: float
     threshold: float
     coin: Callable[[], float]
+    special: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         PROBABILITY.check(self.probability)
@@ -55,7 +56,9 @@ class XTC:
         p = softmax(scores)
         choices = np.where(p > p.dtype.type(self.threshold), p, np.inf)
         thrown = np.array([[self.coin() <= self.probability] for _ in scores])
-        return removed(scores, thrown & (p > choices.min(axis=-1, keepdims=True)))
+        excluded = thrown & (p > choices.min(axis=-1, keepdims=True))
+        excluded[:, list(self.special)] = False
+        return removed(scores, excluded)
 
 
 def top_p(place: Place, top_p: float) -> TopP | None:
@@ -63,9 +66,15 @@ def top_p(place: Place, top_p: float) -> TopP | None:
     return TopP(top_p) if top_p < 1 else None
 
 
-def xtc(place: Place, xtc_probability: float, xtc_threshold: float, seed: int | None) -> XTC:
+def xtc(
+    place: Place,
+    xtc_probability: float,
+    xtc_threshold: float,
+    xtc_special_tokens: Sequence[int] | None,
+    seed: int | None,
+) -> XTC:
     """Its XTC, with the prompt's own coin."""
-    return XTC(xtc_probability, xtc_threshold, coins(place, seed))
+    return XTC(xtc_probability, xtc_threshold, coins(place, seed), tuple(xtc_special_tokens or ()))
 
 
 PROFILE = Profile(
@@ -83,7 +92,7 @@ PROFILE = Profile(
     ),
     makes={"top_p": top_p, "min_p": llama_cpp.min_p, "xtc_probability": xtc, "top_k": llama_cpp.top_k},
     penalty_last_n=20,
-    lacks=("dynatemp_range",),
+    lacks=("dynatemp_range", "prompt_ignore_length"),
     ranges={"xtc_threshold": AT_MOST_HALF, "temperature": OR_ZERO},
     off={"top_k": "(-inf, 0]", "top_p": "(-inf, 0]", "repetition_penalty": "[0, 0]"},
     keeps=("min_p", "top_k"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..base.errors import require
+from ..base.given import excluded, given
 from ..base.interface import LogitsProcessor
 from ..base.kinds import NUMBER, WHOLE
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
@@ -36,16 +38,27 @@ LAST_N = Option(
     group="Rules",
     help="Penalties look at the last so many tokens; -1: at all, 0: at none.",
 )
+IGNORED = Option(
+    "prompt_ignore_length",
+    WHOLE,
+    within="[1, inf)",
+    off=(0,),
+    needs=("repetition_penalty",),
+    group="Rules",
+    help="The repetition penalty passes over the first so many tokens.",
+)
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
     """Every token that occurred, in the prompt too, loses: negative scores × penalty, others ÷ penalty.
 
-    Keskar et al. 2019, section 4.1, with the sign handled as transformers does.
+    Keskar et al. 2019, section 4.1, with the sign handled as transformers does. Its first `prompt_ignore_length` ids
+    don't count.
     """
 
     penalty: float
+    prompt_ignore_length: int = 0
 
     def __post_init__(self) -> None:
         REPETITION.check(self.penalty)
@@ -53,7 +66,7 @@ class RepetitionPenalty:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out, penalty = scores.copy(), scores.dtype.type(self.penalty)
         for row, seen in zip(out, ids, strict=True):
-            seen = np.asarray(seen)
+            seen = np.asarray(seen)[self.prompt_ignore_length :]
             score = row[seen]
             row[seen] = np.where(score < 0, score * penalty, score / penalty)
         return out
@@ -103,12 +116,14 @@ class RecentPenalty:
         return out
 
 
-def repetition(place: Place, repetition_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
+def repetition(
+    place: Place, repetition_penalty: float, penalty_last_n: int | None, prompt_ignore_length: int | None
+) -> LogitsProcessor | None:
     """The repetition penalty; nothing at 1, or where it looks at no token."""
     if repetition_penalty == 1 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
-        return RepetitionPenalty(repetition_penalty)
+        return RepetitionPenalty(repetition_penalty, prompt_ignore_length or 0)
     return RecentPenalty(penalty_last_n, repeat=repetition_penalty)
 
 
@@ -130,13 +145,20 @@ def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None
     return RecentPenalty(penalty_last_n, frequency=frequency_penalty)
 
 
+def check(options: Any) -> None:
+    """Either the first tokens are passed over or all but the last."""
+    if given(options, "prompt_ignore_length"):
+        excluded("prompt_ignore_length", options, "penalty_last_n")
+
+
 AGAIN = "The cat sat by the fire and the dog sat by the"  # a prompt that invites repetition
 
 METHODS = (
     Method(
         "repetition_penalty",
-        options=(REPETITION, LAST_N),
+        options=(REPETITION, LAST_N, IGNORED),
         make=repetition,
+        check=check,
         pages=(
             Page(
                 "repetition_penalty",
@@ -150,7 +172,7 @@ METHODS = (
         ),
         costs=(Cost({"repetition_penalty": 1.2}),),
         vectors=(
-            Vectors("repetition_penalty", RepetitionPenalty, ([1.5], [0.8])),
+            Vectors("repetition_penalty", RepetitionPenalty, ([1.5], [0.8], [1.5, 2])),
             Vectors("recent_penalty", RecentPenalty, ([3, 1.5, 0.0, 0.0], [4, 1.0, 0.5, 0.25], [99, 0.8, 0, 1])),
         ),
     ),

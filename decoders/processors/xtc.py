@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import NEVER, softmax
-from ..base.kinds import NUMBER
+from ..base.kinds import IDS, NUMBER
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best
 from .truncation import at_least, removed
@@ -32,6 +32,13 @@ THRESHOLD = Option(
     group="Samplers of other engines",
     help="What makes a top choice.",
 )
+SPECIAL = Option(
+    "xtc_special_tokens",
+    IDS,
+    needs=("xtc_probability",),
+    group="Samplers of other engines",
+    help="Where one of these ids would go, all stay.",
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,15 @@ class XTC:
 
     ``llama_sampler_xtc_apply``; p-e-w's "Exclude Top Choices". The coin is ``coin()``, uniform in [0, 1), once a row
     that has two tokens to choose from: llama.cpp's own stream of coins is not reproduced. A threshold above one half
-    never acts.
+    never acts. Where a special token, a newline or an end-of-text say, would be excluded, nothing is
+    (text-generation-webui's rule).
     """
 
     probability: float
     threshold: float
     coin: Callable[[], float]
     min_tokens_to_keep: int = 1
+    special: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         PROBABILITY.check(self.probability)
@@ -65,7 +74,8 @@ class XTC:
         choices = np.count_nonzero((p >= p.dtype.type(self.threshold)) & (row > NEVER))
         if choices < 2 or there - (choices - 1) < self.min_tokens_to_keep:
             return row
-        return removed(row, best(row, choices - 1))
+        excluded = best(row, choices - 1)
+        return row if excluded[list(self.special)].any() else removed(row, excluded)
 
 
 def coins(place: Place, seed: int | None) -> Callable[[], float]:
@@ -73,15 +83,21 @@ def coins(place: Place, seed: int | None) -> Callable[[], float]:
     return np.random.default_rng(None if seed is None else [seed, place.prompt]).random
 
 
-def make(place: Place, xtc_probability: float, xtc_threshold: float, seed: int | None) -> XTC:
+def make(
+    place: Place,
+    xtc_probability: float,
+    xtc_threshold: float,
+    xtc_special_tokens: Sequence[int] | None,
+    seed: int | None,
+) -> XTC:
     """XTC with the prompt's own coin."""
-    return XTC(xtc_probability, xtc_threshold, coins(place, seed), place.keep)
+    return XTC(xtc_probability, xtc_threshold, coins(place, seed), place.keep, tuple(xtc_special_tokens or ()))
 
 
 METHODS = (
     Method(
         "xtc_probability",
-        options=(PROBABILITY, THRESHOLD),
+        options=(PROBABILITY, THRESHOLD, SPECIAL),
         make=make,
         reads=("seed",),
         only="sampling",

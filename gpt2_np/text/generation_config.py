@@ -21,13 +21,7 @@ OPTIONS = {*methods.OPTIONS, "stop_strings"}
 # How many texts come back is for the caller alone to say, and so is what no file can hold.
 NEVER = {"num_return_sequences", "assistant_model", "unconditional", "constraint", "seed", "uniforms", *MARKS}
 # What transformers has that changes a text and isn't here, with the value that turns it off.
-UNSUPPORTED: dict[str, Any] = {
-    "encoder_repetition_penalty": 1.0,
-    "encoder_no_repeat_ngram_size": 0,
-    "token_healing": False,
-    "constraints": None,
-    "assistant_early_exit": None,
-}
+UNSUPPORTED: dict[str, Any] = {"token_healing": False, "constraints": None, "assistant_early_exit": None}
 # What transformers has off at a value that is none here.
 OFF: dict[str, Any] = {"prompt_lookup_num_tokens": 0}
 # What acts only among beams without saying so in `Option.only`: its method refuses it elsewhere in words of its own.

@@ -1,0 +1,123 @@
+"""transformers' rules about an encoder's input, which for a model without an encoder is the prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..base.interface import NEVER
+from ..base.kinds import NUMBER, WHOLE
+from ..base.method import Cost, Method, Option, Page, Vectors
+from .penalties import AGAIN
+
+Array = np.ndarray
+
+PENALTY = Option(
+    "encoder_repetition_penalty",
+    NUMBER,
+    within="(0, inf)",
+    off=(1,),
+    group="Rules",
+    help="Above 1: what stands in the prompt becomes likelier.",
+)
+SIZE = Option(
+    "encoder_no_repeat_ngram_size",
+    WHOLE,
+    within="[1, inf)",
+    off=(0,),
+    group="Rules",
+    help="No sequence of so many of the prompt's tokens comes again.",
+)
+
+
+@dataclass(frozen=True)
+class EncoderRepetitionPenalty:
+    """Every token of the prompt gains: negative scores ÷ penalty, others × penalty.
+
+    ``EncoderRepetitionPenaltyLogitsProcessor``, the inverse of a repetition penalty (Keskar et al. 2019).
+    """
+
+    prompt_length: int
+    penalty: float
+
+    def __post_init__(self) -> None:
+        PENALTY.check(self.penalty)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out, penalty = scores.copy(), scores.dtype.type(1 / self.penalty)
+        for row, seen in zip(out, ids, strict=True):
+            prompt = np.asarray(seen)[: self.prompt_length]
+            score = row[prompt]
+            row[prompt] = np.where(score < 0, score * penalty, score / penalty)
+        return out
+
+
+@dataclass(frozen=True)
+class EncoderNoRepeatNgram:
+    """No n-gram of the prompt occurs again. ``EncoderNoRepeatNGramLogitsProcessor``.
+
+    What the new text repeats of itself is free.
+    """
+
+    prompt_length: int
+    size: int
+
+    def __post_init__(self) -> None:
+        SIZE.check(self.size)
+
+    def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
+        out = scores.copy()
+        for row, seen in zip(out, ids, strict=True):
+            seen = np.asarray(seen)
+            if self.prompt_length >= self.size:
+                windows = np.lib.stride_tricks.sliding_window_view(seen[: self.prompt_length], self.size)
+                again = (windows[:, :-1] == seen[len(seen) - self.size + 1 :]).all(axis=1)
+                row[windows[again, -1]] = NEVER
+        return out
+
+
+METHODS = (
+    Method(
+        "encoder_repetition_penalty",
+        options=(PENALTY,),
+        make=lambda place, encoder_repetition_penalty: EncoderRepetitionPenalty(
+            place.prompt_length, encoder_repetition_penalty
+        ),
+        pages=(
+            Page(
+                "encoder_repetition_penalty",
+                what="What stands in the prompt gains: negative scores divided by, others times the penalty.",
+                formula=r"z_i \leftarrow z_i\,\theta \text{ or } z_i / \theta",
+                source="transformers, `EncoderRepetitionPenaltyLogitsProcessor`",
+                when="To hold a text to its prompt's words; 1.1 to 1.3.",
+                example={"encoder_repetition_penalty": 1.1},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"encoder_repetition_penalty": 1.2}),),
+        vectors=(Vectors("encoder_repetition_penalty", EncoderRepetitionPenalty, ([2, 1.5], [3, 0.8])),),
+    ),
+    Method(
+        "encoder_no_repeat_ngram_size",
+        options=(SIZE,),
+        make=lambda place, encoder_no_repeat_ngram_size: EncoderNoRepeatNgram(
+            place.prompt_length, encoder_no_repeat_ngram_size
+        ),
+        forbids=True,
+        pages=(
+            Page(
+                "encoder_no_repeat_ngram_size",
+                what="No n-gram of the prompt comes again; the new text may repeat itself.",
+                formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{prompt}",
+                source="transformers, `EncoderNoRepeatNGramLogitsProcessor`",
+                when="Answers that must not parrot the question.",
+                example={"encoder_no_repeat_ngram_size": 2},
+                prompt=AGAIN,
+            ),
+        ),
+        costs=(Cost({"encoder_no_repeat_ngram_size": 3}),),
+        vectors=(Vectors("encoder_no_repeat_ngram_size", EncoderNoRepeatNgram, ([3, 1], [3, 2], [9, 3])),),
+    ),
+)

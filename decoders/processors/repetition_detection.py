@@ -1,0 +1,82 @@
+"""Repetition detection: a text that goes round in circles ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..base.errors import require
+from ..base.given import given
+from ..base.kinds import WHOLE
+from ..base.method import Method, Option
+
+LONGEST = Option(
+    "max_pattern_size",
+    WHOLE,
+    within="[1, inf)",
+    off=(0,),
+    group="Length",
+    help="End a text that repeats up to so many tokens over and over.",
+)
+SHORTEST = Option(
+    "min_pattern_size",
+    WHOLE,
+    otherwise=1,
+    within="[1, inf)",
+    off=(0,),
+    needs=("max_pattern_size",),
+    group="Length",
+    help="Repeats of fewer tokens are free.",
+)
+COUNT = Option(
+    "min_count",
+    WHOLE,
+    otherwise=2,
+    within="[2, inf)",
+    needs=("max_pattern_size",),
+    group="Length",
+    help="How often they must come, one right behind the other.",
+)
+
+
+@dataclass(frozen=True)
+class RepetitionDetection:
+    """Whether the new ids end with one pattern `min_count` times in a row, of `shortest` to `longest` ids.
+
+    vLLM's ``check_sequence_repetition`` with its ``RepetitionDetectionParams``, whose ``min_count`` has no default; a
+    text that ends so has the reason "stop". The prompt doesn't count.
+    """
+
+    longest: int
+    shortest: int = SHORTEST.otherwise
+    min_count: int = COUNT.otherwise
+
+    def __post_init__(self) -> None:
+        LONGEST.check(self.longest)
+        SHORTEST.check(self.shortest)
+        COUNT.check(self.min_count)
+
+    def __call__(self, prompt: Sequence[int], new: Sequence[int]) -> bool:
+        end = len(new)
+        for size in range(self.shortest, min(self.longest, end // self.min_count) + 1):
+            # One pattern over and over is a tail that equals itself, one pattern on.
+            tail = new[end - size * self.min_count :]
+            if list(tail[size:]) == list(tail[:-size]):
+                return True
+        return False
+
+
+def stop(max_pattern_size: int, min_pattern_size: int, min_count: int) -> Callable[..., bool]:
+    """What ends a text that goes round in circles."""
+    return RepetitionDetection(max_pattern_size, min_pattern_size, min_count)
+
+
+def check(options: Any) -> None:
+    """The shortest pattern is no longer than the longest."""
+    if given(options, "min_pattern_size"):
+        rule = f"min_pattern_size must be at most max_pattern_size ({options.max_pattern_size})"
+        require(options.min_pattern_size <= options.max_pattern_size, rule, options.min_pattern_size)
+
+
+METHODS = (Method("repetition detection", options=(LONGEST, SHORTEST, COUNT), stop=stop, check=check),)
