@@ -70,6 +70,18 @@ class Numbers(ParamType):
             raise ValueError(f"{value} must hold numbers only: {error}") from None
 
 
+class Ids(ParamType):
+    """Ids of tokens, separated by commas."""
+
+    name = "id,id,…"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[int]:
+        try:
+            return [int(word) for word in value.split(",")]
+        except ValueError:
+            self.fail(f"must be ids separated by commas, got {value!r}", param, ctx)
+
+
 class Early(ParamType):
     """True, false or never."""
 
@@ -113,6 +125,7 @@ TYPES: dict[str, ParamType] = {
     "name": click.STRING,
     "names": Names(),
     "numbers": Numbers(),
+    "ids": Ids(),
     "prompts": click.STRING,
     "phrases": click.STRING,
     "words": Words(),
