@@ -214,7 +214,7 @@ def test_texts_and_begin_of_text() -> None:
             "every clean prompt needs its corrupted one, got 2 and 1",
         ),
         ({"clean": [CLEAN, CLEAN[:3]], "corrupted": [CORRUPTED, CORRUPTED[:3]]}, r"must have equally many .* \[3, 6\]"),
-        ({"clean": "a text"}, "a text needs a model with a tokenizer: give ids instead of 'a text'"),
+        ({"clean": "a text"}, "a text needs a model with a tokenizer; give ids, got 'a text'"),
         ({"clean": np.array([1, 99])}, "between 0 and 18"),
     ],
 )

@@ -13,7 +13,7 @@ from .internals import answers, draw, experiment, metric_of, show
 from .options import grouped
 from .plain import dumps
 from .progress import bar
-from .readable import load_readable
+from .readable import bos_option, load_readable
 
 if TYPE_CHECKING:
     from ..internals.attribution import Edges, Nodes
@@ -24,7 +24,6 @@ OF_NODES = ("atp", "atp*", "relp")
 OF_INPUTS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
 OF_EDGES = ("eap", "eap-ig", "eap-ig-activations", "relp")
 WIDTH = 40  # of the longest bar
-bos_option = grouped("Prompt", "--bos", is_flag=True, help="Begin prompts with the begin-of-text token.")
 
 
 @experiment("attribute", "Which tokens, or which activations, did it.")

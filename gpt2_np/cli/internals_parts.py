@@ -13,7 +13,7 @@ from .internals import answers, draw, experiment, metric_of, rows_of, show
 from .options import grouped
 from .plain import dumps
 from .progress import bar
-from .readable import load_readable
+from .readable import bos_option, load_readable
 
 HOW = click.Choice(["zero", "mean", "position mean", "resample"])
 
@@ -21,9 +21,18 @@ HOW = click.Choice(["zero", "mean", "position mean", "resample"])
 @experiment("direct", "What each head, MLP and embedding adds to a logit by itself.")
 @click.argument("prompt")
 @answers
+@bos_option
 @grouped("Measure", "--position", type=int, default=-1, show_default=True, help="After which token of the prompt.")
 def direct(
-    prompt: str, answer: str, versus: str | None, position: int, out: Path | None, as_json: bool, model: str, dtype: str
+    prompt: str,
+    answer: str,
+    versus: str | None,
+    bos: bool,
+    position: int,
+    out: Path | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
 ) -> None:
     """Direct logit attribution: the logit of the answer (or its difference to --versus) as a sum of one number a part,
     by the final norm's scale of this run. A row for each layer: its heads, its attention's bias, its MLP."""
@@ -31,7 +40,7 @@ def direct(
 
     gpt2 = load_readable(model, dtype)
     other = None if versus is None else gpt2.to_single_token(versus)
-    found = run(gpt2, gpt2.prompt_ids(prompt), gpt2.to_single_token(answer), other, position=position)
+    found = run(gpt2, gpt2.to_ids(prompt, prepend_bos=bos), gpt2.to_single_token(answer), other, position=position)
     table = np.concatenate([found.heads, found.attention_biases[:, None], found.mlps[:, None]], axis=1)
     columns = [*(str(head) for head in range(found.heads.shape[1])), "bias", "mlp"]
     about = {
@@ -70,6 +79,7 @@ def silencing(function: Callable[..., Any]) -> Callable[..., Any]:
 @experiment("ablation-curve", "What is left as one head after another falls silent.")
 @click.argument("prompt")
 @answers
+@bos_option
 @silencing
 @heads_option(False, "Silence these, in this order.  [default: those that matter most alone]")
 @grouped("Parts", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="How many, by rank.")
@@ -77,6 +87,7 @@ def ablation_curve(
     prompt: str,
     answer: str,
     versus: str | None,
+    bos: bool,
     how: str,
     reference: Path | None,
     seed: int,
@@ -92,7 +103,7 @@ def ablation_curve(
     from ..internals.kept_parts import ablation_curve as run
 
     gpt2 = load_readable(model, dtype)
-    ids, metric = gpt2.prompt_ids(prompt), metric_of(gpt2, answer, versus)
+    ids, metric = gpt2.to_ids(prompt, prepend_bos=bos), metric_of(gpt2, answer, versus)
     texts = None if reference is None else rows_of(gpt2, reference, len(ids))
     order: Sequence[tuple[int, int]] = [head_of(one) for one in heads]
     with bar(0, "run") as progress:
@@ -114,6 +125,7 @@ def ablation_curve(
 @experiment("keep", "A circuit of heads and MLPs by itself, all else silent.")
 @click.argument("prompt")
 @answers
+@bos_option
 @silencing
 @heads_option(True, "A head of the circuit; may be repeated.")
 @grouped("Parts", "--mlp", "mlps", type=int, multiple=True, help="An MLP of the circuit.  [default: all of them]")
@@ -121,6 +133,7 @@ def keep(
     prompt: str,
     answer: str,
     versus: str | None,
+    bos: bool,
     how: str,
     reference: Path | None,
     seed: int,
@@ -136,7 +149,7 @@ def keep(
     from ..internals.kept_parts import circuit_alone
 
     gpt2 = load_readable(model, dtype)
-    ids, metric = gpt2.prompt_ids(prompt), metric_of(gpt2, answer, versus)
+    ids, metric = gpt2.to_ids(prompt, prepend_bos=bos), metric_of(gpt2, answer, versus)
     texts = None if reference is None else rows_of(gpt2, reference, len(ids))
     found = circuit_alone(
         gpt2, ids, metric, [head_of(one) for one in heads], mlps or None, how=how, reference=texts, seed=seed

@@ -77,19 +77,12 @@ def is_several(prompts: Prompts) -> bool:
 
 
 def ids_of(model: Model, prompt: Any, *, prepend_bos: bool = False) -> Array:
-    """One prompt's ids, (T,): a text's tokens, behind begin-of-text with `prepend_bos`; ids as they are, checked."""
-    if not isinstance(prompt, str):
-        batch = model.check_ids(prompt)
-        if len(batch) != 1 or np.ndim(prompt) != 1:
-            raise ValueError(f"a prompt must be a text or one row of ids, got ids of shape {np.shape(prompt)}")
-        return batch[0]
-    prompt_ids = getattr(model, "prompt_ids", None)
-    if prompt_ids is None:
-        raise ValueError(f"a text needs a model with a tokenizer: give ids instead of {_shown(prompt)}")
-    ids = list(prompt_ids(prompt)) if prompt else []
-    if prepend_bos or not prompt:
-        ids = [*prompt_ids(""), *ids]
-    row: Array = model.check_ids(ids)[0]
+    """One prompt's ids, (T,), as `Model.to_ids` gives them; checked."""
+    ids = model.to_ids(prompt, prepend_bos=prepend_bos)
+    batch = model.check_ids(ids)
+    if len(batch) != 1 or np.ndim(ids) != 1:
+        raise ValueError(f"a prompt must be a text or one row of ids, got ids of shape {np.shape(ids)}")
+    row: Array = batch[0]
     return row
 
 
