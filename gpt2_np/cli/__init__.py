@@ -14,6 +14,7 @@ from ..version import __version__
 # What `internals` is made of: the group first, then the modules that give it commands.
 INTERNALS = [
     "internals",
+    "internals_backward",
     "internals_circuits",
     "internals_corpus",
     "internals_lenses",
