@@ -20,6 +20,7 @@ from .suggestions import Suggesting, hint
 INTERNALS = [
     "internals",
     "internals_attribution",
+    "internals_backward",
     "internals_circuits",
     "internals_corpus",
     "internals_lenses",

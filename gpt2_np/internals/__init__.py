@@ -8,6 +8,7 @@
     heads        previous-token, duplicate-token and induction scores
     lens         the logit lens; the tuned lens, by least squares
     jacobian_lens  the Jacobian lens: fitted in parts, read, merged, kept in a file
+    backward_lens  what a gradient would write into the MLPs, in words
     lens_edits   a token's direction in that lens added, taken away, exchanged for another's
     circuits     QK and OV circuits, copying and composition scores, singular directions in words
     neurons      where in a corpus a neuron fires, and what it raises
