@@ -7,6 +7,9 @@ import pytest
 import torch
 from attribution_models import CLEAN, CORRUPTED, tiny, without_biases
 from gradient_reference import Graph, ours, transformed
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from reference import reference_model
 
 from gpt2_np import GPT2
@@ -146,6 +149,23 @@ def test_a_key_of_a_saturated_head_is_seen_where_the_gradient_sees_nothing() -> 
         alone[..., key] = exchanged[..., key]
         expected = (gradient * (ops.softmax(alone) - pattern)).sum()
         np.testing.assert_allclose(got[key, 0], expected, rtol=1e-12)
+
+
+numbers = st.floats(-50, 50)
+
+
+@given(arrays(np.float64, (2, 4, 4), elements=numbers), arrays(np.float64, (2, 4, 4), elements=numbers), st.integers(0))
+def test_the_effect_of_a_key_is_that_of_a_softmax_done_again(one: np.ndarray, other: np.ndarray, seed: int) -> None:
+    hidden = np.triu(np.ones((4, 4), bool), 1)
+    scores, exchanged = np.where(hidden, -np.inf, one), np.where(hidden, -np.inf, other)
+    gradient = np.random.default_rng(seed).normal(size=(3, 2, 4, 4))
+    pattern = ops.softmax(scores)
+    got = attribution.rules.key_effect(gradient, pattern, scores, exchanged)
+    for key in range(4):
+        alone = scores.copy()
+        alone[..., key] = exchanged[..., key]
+        expected = (gradient * (ops.softmax(alone) - pattern)).sum(axis=(-2, -1))
+        np.testing.assert_allclose(got[:, key], expected, rtol=1e-8, atol=1e-8)
 
 
 def test_a_model_of_one_layer_has_no_layer_to_drop() -> None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch
 
 from .attribution import Circuit, Curve, graph
-from .plots import INK, visible
+from .plots import INK, Figure, visible
 
 Array = np.ndarray
 RAISES, LOWERS = "#b2182b", "#2166ac"
@@ -62,6 +60,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
     MLPs in the lowest row. An edge into a head ends at its q, k or v. Red edges move the metric towards the clean run,
     blue ones away from it, the wider the more.
     """
+    from matplotlib.patches import FancyArrowPatch
+
     config = found.model.config
     left, right = graph.senders(config), graph.receivers(config)
     places = sorted(map(tuple, np.argwhere(found.edges)), key=lambda one: -abs(found.scores[one]))[:MOST_EDGES]

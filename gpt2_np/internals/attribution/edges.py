@@ -18,12 +18,12 @@ from ...model.params import as_array
 from ...session.model import Model
 from . import graph
 from .circuit import Circuit
+from .circuit_run import SENT
 from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
 from .rules import relevance
 
 Array = np.ndarray
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "relp")
-SENT = ["embed", "blocks.*.attn.z", "blocks.*.mlp_out"]
 READ = [
     *(f"blocks.*.attn.{part}" for part in "qkv"),
     "blocks.*.ln1.normalized",

@@ -40,10 +40,6 @@ class Pairs:
                 some = which[start : start + size]
                 yield some, np.stack([self.clean[i] for i in some]), np.stack([self.corrupted[i] for i in some])
 
-    def swapped(self) -> Pairs:
-        """The same pairs, each the other way round."""
-        return Pairs(self.corrupted, self.clean, self.one)
-
 
 def pairs_of(model: Model, clean: Prompts, corrupted: Prompts, *, prepend_bos: bool = False) -> Pairs:
     """The pairs that two prompts, or two equally long lists of prompts, are.
