@@ -86,6 +86,22 @@ def test_what_waits_is_bounded(none_waiting: list[np.ndarray], monkeypatch: pyte
     assert len(none_waiting) == before
 
 
+def test_more_may_wait_for_a_while(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "KEPT", 2 * memory.LARGE)
+    shape = (8 * memory.LARGE,)
+    memory.empty(shape, np.uint8)
+    assert not none_waiting
+    with memory.reusing(40 * memory.LARGE):
+        place = memory.empty(shape, np.uint8).ctypes.data
+        assert len(none_waiting) == 1
+        assert memory.empty(shape, np.uint8).ctypes.data == place
+        with memory.reusing(1):  # never less
+            memory.empty(shape, np.uint8)
+            assert none_waiting
+        assert none_waiting
+    assert sum(one.nbytes for one in none_waiting) <= memory.KEPT
+
+
 def test_threads_do_not_get_the_same_memory(none_waiting: list[np.ndarray]) -> None:
     def work(number: int) -> bool:
         sound = True

@@ -41,8 +41,9 @@ def product(a: Array, b: Array, out: Array, finish: Callable[[slice, slice], obj
 
     workers = threads()
     with one_blas_thread():
-        if pieces == 1:
-            work(slice(0, count))
+        if pieces == 1 or workers == 1:
+            for some in evenly(count, pieces):
+                work(some)
         else:
             on_threads(work, evenly(count, pieces), workers)
     return out

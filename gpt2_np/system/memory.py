@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -63,6 +64,7 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Arra
 
 
 _waiting: list[Array] = []
+_sizes = [0, 0]  # what `reusing` asks for
 _changing = Lock()
 
 
@@ -74,11 +76,28 @@ class _Lent:
 
     def __del__(self) -> None:
         # Python may come here at any moment, in the midst of `_take` too: then the memory is simply dropped.
-        if self.memory.nbytes <= KEPT // 2 and _changing.acquire(blocking=False):
+        limit = max(KEPT, *_sizes)
+        if self.memory.nbytes <= limit // 2 and _changing.acquire(blocking=False):
             _waiting.append(self.memory)
-            while sum(memory.nbytes for memory in _waiting) > KEPT:
+            while sum(memory.nbytes for memory in _waiting) > limit:
                 del _waiting[0]
             _changing.release()
+
+
+@contextmanager
+def reusing(size: int) -> Iterator[None]:
+    """Within, up to `size` bytes of memory in which no array lies any more wait for the next array, if that is more.
+
+    A training step needs the arrays that the one before has dropped; the system would clear all their pages again.
+    """
+    _sizes.append(size)
+    try:
+        yield
+    finally:
+        with _changing:
+            _sizes.remove(size)
+            while sum(memory.nbytes for memory in _waiting) > max(KEPT, *_sizes):
+                del _waiting[0]
 
 
 def _take(total: int) -> Array | None:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..system.files import JSONObject, read_json, write_whole
+from ..system.memory import reusing
 from ..text.gpt2 import GPT2
 from ..text.scoring import losses
 from ..weights.save import as_json
@@ -27,9 +28,11 @@ from .gradient import clipping, loss_and_gradients, norm
 from .learner import Learner, learner
 from .optimizer import State
 from .settings import Settings, from_names
+from .tree import leaves
 
 Array = np.ndarray
 COLUMNS = ("step", "tokens", "loss_nats", "learning_rate", "gradient_norm", "held_out_nats", "held_out_bits_per_byte")
+KEPT_FOR_STEPS = 4  # times the parameters' size: memory that a step may leave to the next one
 WINDOWS = 24  # of the held-out text, at each look
 
 
@@ -103,7 +106,8 @@ def train(
     student = learner(model, chosen, saved[-1] if saved else None, name)
     state = checkpoint.read_state(saved[-1], student.trained, model.config) if saved else None
     checkpoint.cut(folder, -1 if state is None else state.step)
-    with warnings.catch_warnings(), ctrl_c() as asked:
+    size = sum(one.nbytes for one in leaves(student.base.params))
+    with warnings.catch_warnings(), reusing(KEPT_FOR_STEPS * size), ctrl_c() as asked:
         warnings.simplefilter("ignore", RuntimeWarning)  # a loss that isn't finite is an error, said once
         run(student, state, training, held, folder, chosen, report, asked)
     return folder
