@@ -66,6 +66,7 @@ ENVIRONMENT = {
     "GPT2_NP_DEVICE": ["cpu", "tpu", ""],
     "COLUMNS": ["20", "0", "-3", "x", "1000"],
 }
+FILES = ("file", "prompts", "output", "trace_file", "out", "corpus", "folder")
 # What an error may speak of besides what was typed.
 CAUSES = set(
     "prompt text texts file line standard output input argument option command choice choices tokens ids JSON model "
