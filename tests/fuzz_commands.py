@@ -263,9 +263,10 @@ def faults(case: Case, code: object, said: str) -> Iterator[str]:
         if not line.isprintable() or len(line) > 1200:
             yield f"not fit for a terminal: {line!r:.300}"
         words = set(re.findall(r"\w+", line))
-        typed = {word for argument in case.arguments for word in re.findall(r"\w+", argument.replace("-", "_"))}
+        named = [argument.lstrip("-").replace("-", "_") for argument in case.arguments]
+        typed = {word for argument in named for word in re.findall(r"\w+", argument)}
         typed |= {word for argument in case.arguments for word in re.findall(r"\w+", argument)}
-        if not words & (typed | CAUSES | set(case.environment) | {str(case.place.name)}):
+        if not (words & (typed | CAUSES | set(case.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)):
             yield f"names no cause: {line[:300]}"
         if re.search(r"object at 0x|\[Errno|ufunc|dtype\('|NoneType|Traceback", line):
             yield f"in Python's words: {line[:300]}"

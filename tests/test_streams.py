@@ -33,7 +33,11 @@ def shell(line: str) -> tuple[int, str, str]:
         (f"{COMMAND} generate - --backend numpy <&-", 2, "error: standard input: Bad file descriptor"),
         (f"{COMMAND} generate x --top-p 3 --backend numpy 2>&-", 2, ""),
         (f"{COMMAND} generate x --top-p 3 --backend numpy 2>/dev/full", 2, ""),
-        (f"{COMMAND} generate --prompts <(yes x | head -3) --output /dev/full -n 1", 1, "/dev/full: No space left"),
+        (
+            f"{COMMAND} generate --prompts <(yes x | head -3) --output /dev/full -n 1 --backend numpy",
+            1,
+            "/dev/full: No space left",
+        ),
     ],
 )
 def test_streams_that_take_nothing(line: str, status: int, message: str) -> None:
@@ -53,7 +57,7 @@ def written(monkeypatch: pytest.MonkeyPatch, encoding: str, *arguments: str) -> 
             main(list(arguments))
         assert left.value.code == 0
         sys.stdout.flush()
-    return raw.getvalue().decode(encoding)
+        return raw.getvalue().decode(encoding)
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1"])
@@ -62,14 +66,15 @@ def test_what_an_encoding_can_t_say_is_degraded(encoding: str, monkeypatch: pyte
         return written(monkeypatch, encoding, *arguments)
 
     numpy = ["--backend", "numpy"]
-    assert "100.00% ########" in run("logits", "🙂", "--top", "1", *numpy).replace("  ", " ") or encoding
-    assert "# nats" not in run("choose", "The king sat on his", " throne", " 🙂", *numpy)
-    greedy = run("generate", "🙂 “a”", "-n", "2", "--no-repeat-ngram-size", "2", "--explain", *numpy)
-    assert greedy.startswith("? " if encoding != "utf-8" else "🙂")
+    assert "%" in run("logits", "🙂", "--top", "1", *numpy)
+    assert "bits a byte" in run("choose", "The king sat on his", " throne", " 🙂", *numpy)
+    explained = run("generate", "🙂 “a”", "-n", "2", "--no-repeat-ngram-size", "2", "--explain", *numpy)
+    assert explained.startswith("? ")
+    assert "\n-n (p): n tokens removed" in explained
     assert "parameters in" in run("info", *numpy)
     assert run("inspect", "🙂", "--out", str(tmp_path / "page.html")).strip().endswith("page.html")
-    assert run("internals", "attention", "🙂\n", "--layer", "0", "--head", "0")
-    assert "→" not in run("internals", "lens", "🙂 a")
+    assert "looking" in run("internals", "attention", "🙂\n", "--layer", "0", "--head", "0")
+    assert " > " in run("internals", "lens", "🙂 a")
     for arguments in (["logits", "🙂", *numpy], ["generate", "🙂", "-n", "1", *numpy], ["internals", "lens", "🙂"]):
         told = json.loads(run(*arguments, "--json"))  # nothing is lost: what can't be said is escaped
         assert told.get("prompt", "🙂") == "🙂"
@@ -85,7 +90,8 @@ def test_a_progress_bar_that_can_t_be_shown_is_no_fault() -> None:
         def write(self, text: str) -> int:
             raise BrokenPipeError(errno.EPIPE, "gone")
 
-        flush = write  # type: ignore[assignment]
+        def flush(self) -> None:
+            self.write("")
 
     forgiving = streams.Forgiving(Broken())
     assert forgiving.write("abc") == 3
