@@ -67,6 +67,7 @@ ENVIRONMENT = {
     "COLUMNS": ["20", "0", "-3", "x", "1000"],
 }
 FILES = ("file", "prompts", "output", "trace_file", "out", "corpus", "folder")
+WRITTEN = ("output", "trace_file", "out")
 # What an error may speak of besides what was typed.
 CAUSES = set(
     "prompt text texts file line standard output input argument option command choice choices tokens ids JSON model "
@@ -163,7 +164,8 @@ class Case:
             "corpus",
             "folder",
         ):
-            return dice.choice([self.file(), self.file(), str(self.place), "/nowhere/a", "-", "/dev/full", "/dev/null"])
+            full = "/dev/full" if name in WRITTEN else "/dev/null"  # whoever reads it comes to no end
+            return dice.choice([self.file(), self.file(), str(self.place), "/dev/null/a", "-", full])
         if "int" in kind.name or "float" in kind.name:
             return dice.choice(["0", "1", "2", "3", "0.5", *NUMBERS])
         if name in ("answer", "versus"):
