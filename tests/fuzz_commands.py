@@ -265,10 +265,12 @@ def faults(case: Case, code: object, said: str) -> Iterator[str]:
         if not line.isprintable() or len(line) > 1200:
             yield f"not fit for a terminal: {line!r:.300}"
         words = set(re.findall(r"\w+", line))
-        named = [argument.lstrip("-").replace("-", "_") for argument in case.arguments]
-        typed = {word for argument in named for word in re.findall(r"\w+", argument)}
+        options = [argument.lstrip("-").replace("-", "_") for argument in case.arguments]
+        typed = {word for argument in options for word in re.findall(r"\w+", argument)}
         typed |= {word for argument in case.arguments for word in re.findall(r"\w+", argument)}
-        if not (words & (typed | CAUSES | set(case.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)):
+        begun = any(len(word) > 4 and word in line for word in typed)  # --force-words is force_words_ids there
+        named = words & (typed | CAUSES | set(case.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)
+        if not (begun or named):
             yield f"names no cause: {line[:300]}"
         if re.search(r"object at 0x|\[Errno|ufunc|dtype\('|NoneType|Traceback", line):
             yield f"in Python's words: {line[:300]}"
