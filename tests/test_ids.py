@@ -81,3 +81,27 @@ def test_what_is_no_whole_number_is_no_id(bad: Any, model: GPT2) -> None:
 def test_what_can_be_no_id_is_not_decoded(bad: int) -> None:
     with pytest.raises(ValueError, match=f"ids must be between 0 and {2**32 - 1}, got {bad}"):
         Tokenizer.from_folder(Path(__import__("gpt2_np").__file__).parent / "bundled/tales").decode([1, bad])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [b"abc", [True, 3], [1.9, 2.2], None, Path("x"), {"a": 1}, [{"role": "user", "content": "x"}], 5, [None], {1, 2}]
+    + [["a", b"b"], [[True]], [[1, 2], "a", 5], np.array([True]), np.array([1.5]), np.array(3), iter([1])],
+    ids=repr,
+)
+def test_what_is_no_prompt_is_told_what_one_is(wrong: Any) -> None:
+    model = GPT2.from_pretrained(backend="numpy")
+    calls = [
+        lambda: model.generate(wrong, max_new_tokens=1),
+        lambda: model.score(wrong),
+        lambda: model(wrong),
+        lambda: model.run_with_cache(wrong),
+        lambda: model.stream(wrong, max_new_tokens=1),
+        lambda: model.rank_choices(wrong, ["a"]),
+        lambda: model.rank_choices("a", [wrong]),
+    ]
+    told = r"must be (a text or a list of ids|whole numbers)|rows of ids must all be lists"
+    for call in calls:
+        with pytest.raises(ValueError, match=told) as error:
+            call()
+        assert "\n" not in str(error.value)

@@ -126,6 +126,15 @@ def test_writing_whole_files(tmp_path: Path) -> None:
     write_whole(tmp_path / "link", b"newer")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "a").read_bytes() == b"newer"
+    (tmp_path / "a.part").write_bytes(b"mine")
+    (tmp_path / "b.part").symlink_to(tmp_path / "a")
+    write_whole(tmp_path / "a", b"newest")
+    write_whole(tmp_path / "b", b"other")
+    assert [(tmp_path / name).read_bytes() for name in ("a", "a.part", "b", "b.part")] == [
+        b"newest", b"mine", b"other", b"newest",
+    ]  # fmt: skip
+    write_whole(tmp_path / ("é" * 120), b"a long name")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "a.part", "b", "b.part", "link", "é" * 120]
     write_whole(Path("/dev/null"), b"gone")
     assert Path("/dev/null").is_char_device()
     with pytest.raises(OSError, match="No space left on device: '/dev/full'"):

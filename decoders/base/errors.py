@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 MOST = 1000  # characters of a value that a message quotes
@@ -24,5 +23,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """What to add to an unknown name: the known one that begins so, or that is much like it; nothing where none is."""
     names = list(known)
     begin = sorted((one for one in names if len(name) > 2 and one.startswith(name)), key=len)
+    import difflib
+
     near = begin or difflib.get_close_matches(name, names, n=1, cutoff=0.7)
     return f"; did you mean {near[0]!r}?" if near else ""

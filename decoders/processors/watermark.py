@@ -95,7 +95,10 @@ def configured(settings: Any) -> Watermarking:
         require(name in known, f"watermarking_config may hold {', '.join(known)}", name)
     if kind is SynthIDTextWatermarkingConfig:
         require("ngram_len" in settings, "watermarking_config must hold ngram_len beside keys", dict(settings))
-    return kind(**{name: plain(value) for name, value in settings.items()})
+    try:
+        return kind(**{name: plain(value) for name, value in settings.items()})
+    except ValueError as error:
+        raise ValueError(f"watermarking_config: {error}") from None
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import Any
 
 import click
-from click.shell_completion import shell_complete
 
 from ..system.errors import in_words, one_line
 from ..version import __version__
@@ -137,6 +136,8 @@ def run(arguments: list[str]) -> None:
     """Run a command, or answer a shell that asks how one could go on."""
     instruction = os.environ.get("_GPT2_NP_COMPLETE")
     if instruction:
+        from click.shell_completion import shell_complete
+
         sys.exit(shell_complete(cli, {}, "gpt2-np", "_GPT2_NP_COMPLETE", instruction))
     with cli.make_context("gpt2-np", list(arguments)) as context:
         cli.invoke(context)

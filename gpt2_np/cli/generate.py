@@ -23,6 +23,7 @@ from .progress import compiling
 
 OUTPUT = "Output"
 EXAMPLES = {
+    "Input": "gpt2-np generate --prompts prompts.jsonl --output results.jsonl",
     OUTPUT: 'gpt2-np generate "One day" --json | jq .ids',
     "Model": 'gpt2-np generate "One day" --model gpt2-medium --dtype int8',
 }

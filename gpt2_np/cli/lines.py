@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from decoders.base.errors import shown
 
@@ -26,7 +26,7 @@ class Line:
 def standard_input() -> str:
     """All of standard input as text. ``ValueError`` names the first byte that is not UTF-8."""
     try:
-        return _stdin().read().decode("utf-8")
+        return b"".join(_stdin()).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"standard input must be UTF-8 text; byte {error.start} is not") from None
 
@@ -95,7 +95,9 @@ def of_json(index: int, line: bytes) -> Line:
     return Line(index, found)
 
 
-def _stdin() -> BinaryIO:
-    if sys.stdin is None:
-        raise OSError("standard input is closed")
-    return sys.stdin.buffer
+def _stdin() -> Iterator[bytes]:
+    """Its lines. ``OSError`` names it where it can't be read."""
+    try:
+        yield from sys.stdin.buffer
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard input") from None

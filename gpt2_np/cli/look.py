@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from ..system.errors import one_line
 from ..system.files import JSONObject
 from .options import GroupedCommand, grouped, load, model_options
 from .plain import dumps
@@ -109,7 +110,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str | None, device: str
         print(f"  {'generation config':<20} {shown} (used with --generation-config)")
     for name in ("ignored_keys", "ignored_tensors"):
         if fields[name]:
-            print(f"  {name.replace('_', ' '):<20} {', '.join(fields[name])}")
+            print(f"  {name.replace('_', ' '):<20} {one_line(', '.join(fields[name]))}")
 
 
 def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ RULE = "a prompt must be a text or a list of ids"
 
 def check_prompt(prompt: Any, what: str = "a prompt") -> None:
     """``ValueError``, which says what a prompt is, for anything that can be neither a text nor a list of ids."""
-    if isinstance(prompt, str) or hasattr(prompt, "__array__"):
+    if isinstance(prompt, str) or (hasattr(prompt, "__array__") and np.ndim(prompt) > 0):
         return
     if isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray, memoryview)):
         wrong = next((one for one in prompt if isinstance(one, Mapping)), None)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,14 @@ def export(
 ) -> None:
     """Write a bundle of the model called `name` for prompts of ids. The truths are computed in float64.
 
+    ``bundle.json`` comes last: what a full disk or a kill cuts short is no bundle, and `check` says so.
+
     With `with_training` it holds a batch's gradients and ten steps of AdamW besides (`training`).
     """
     exact = GPT2.from_pretrained(name, dtype="float64", backend="numpy")
     folder.mkdir(parents=True, exist_ok=True)
+    for last in (folder / "bundle.json", folder / training.ABOUT):  # what makes a folder a bundle is written last
+        last.unlink(missing_ok=True)
     tensors: dict[str, Array] = {}
     decoded = []
     for number, ids in enumerate(prompts):
@@ -68,7 +71,6 @@ def export(
                 {"strategy": strategy, "options": options, "prompt": number, "max_new_tokens": most, "ids": out.ids}
             )
     write_whole(folder / "activations.safetensors", save(tensors))
-    (folder / "activations.safetensors").chmod(0o644)
     order = [*points(exact.config), "logits", "stepwise"]
     about = {
         "format": FORMAT,
@@ -79,15 +81,15 @@ def export(
         "tolerance": TOLERANCE,
         "tokens": decoded,
     }
-    (folder / "bundle.json").write_text(json.dumps(about, indent=1, allow_nan=False) + "\n")
-    (folder / "decoders.json").write_text(vectors.written(vectors.make()))
+    write_whole(folder / "decoders.json", vectors.written(vectors.make()).encode())
     if with_training:
         training.export(folder, exact)
     assert exact.folder is not None
     if sum(path.stat().st_size for path in files(exact.folder)) <= SMALL:
         (folder / "model").mkdir(exist_ok=True)
         for path in [exact.folder / "config.json", *files(exact.folder)]:
-            shutil.copy(path, folder / "model")
+            write_whole(folder / "model" / path.name, path.read_bytes())
+    write_whole(folder / "bundle.json", (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
 
 
 def activations(model: GPT2, ids: Sequence[int]) -> dict[str, Array]:
@@ -112,7 +114,7 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
     ]
     decoders = read_json(bundle / "decoders.json")
     answers = {"tokens": tokens, **vectors.answer(decoders)}
-    (folder / "answers.json").write_text(json.dumps(answers, allow_nan=False) + "\n")
+    write_whole(folder / "answers.json", (json.dumps(answers, allow_nan=False) + "\n").encode())
 
 
 def read(bundle: Path) -> JSONObject:

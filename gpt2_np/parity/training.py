@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from ..gradients.metrics import IGNORED
 from ..model import params as P
 from ..model.taps import points
-from ..system.files import JSONObject, read_json
+from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
@@ -77,9 +77,8 @@ def export(folder: Path, exact: GPT2) -> None:
         "tolerance": TOLERANCE,
         "floor": FLOOR,
     }
-    (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-    save_file(tensors(about, exact), folder / TENSORS)
-    (folder / TENSORS).chmod(0o644)
+    write_whole(folder / TENSORS, save(tensors(about, exact)))
+    write_whole(folder / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
 
 
 def tensors(

@@ -9,6 +9,8 @@ def in_words(error: BaseException) -> str:
     """An error's text, the operating system's as "NAME: reason"."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if str(error) == "embedded null byte":
+        return "a file's name must not hold a NUL character"
     return str(error) or type(error).__name__
 
 

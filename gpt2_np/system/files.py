@@ -72,18 +72,18 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     """Write a file so that a crash, a kill or a full disk leaves either the old one or the new one.
 
     `content` is its bytes, or pieces of them (bytes, contiguous arrays) that are written one after the other.
-    ``OSError`` names the file when it can't be written; what was begun is removed. A device or a pipe (``/dev/stdout``)
-    is written to as it is.
+    ``OSError`` names the file when it can't be written; what was begun, under a name of its own, is removed. A
+    device or a pipe (``/dev/stdout``) is written to as it is.
     """
     path = path.resolve()
-    part = path.with_name(f"{path.name}.part")
+    part = unused(path)
     pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
     try:
         if path.exists() and not path.is_file():
             with open(path, "wb") as file:
                 file.writelines(pieces)
             return
-        with open(part, "wb") as file:
+        with open(part, "xb") as file:  # never a file that is there already, nor where a link leads
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
@@ -91,6 +91,11 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def unused(path: Path) -> Path:
+    """A name beside a file, ending in ``.part``, that nothing has: for what is renamed when it is whole."""
+    return path.with_name(f".{path.name[:40]}.{os.urandom(8).hex()}.part")
 
 
 @contextmanager

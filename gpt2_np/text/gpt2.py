@@ -107,7 +107,9 @@ class GPT2(Model):
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
 
         One of ``regex``, ``json_schema``, ``choice`` (a list of texts) and ``grammar`` holds the new text to a form,
-        the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not.
+        the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not. A form is
+        one of text, which tokens can often spell in several ways: beams may give one ``choice`` twice, in two
+        tokenizations with scores of their own. `rank_choices` compares each once, as the tokenizer spells it.
         """
         several = is_batch(prompt)
         prompts = [self.prompt_ids(one) for one in cast("list[Prompt]", prompt if several else [prompt])]

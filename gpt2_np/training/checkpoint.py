@@ -19,7 +19,7 @@ import numpy as np
 
 from ..model.config import Config
 from ..model.params import Params, assemble, tensors
-from ..system.files import read_json, write_whole
+from ..system.files import read_json, unused, write_whole
 from ..weights.load import open_safetensors
 from ..weights.save import as_json, safetensors
 from .optimizer import State
@@ -96,8 +96,7 @@ def publish(out: Path, folder: Path) -> None:
     for path in folder.iterdir():
         if path.name in (OPTIMIZER, PROGRESS):
             continue
-        part = out / f"{path.name}.part"
-        part.unlink(missing_ok=True)
+        part = unused(out / path.name)
         try:
             os.link(path, part)
         except OSError:
