@@ -79,6 +79,7 @@ SEARCHES = {
     "prompt look-up": "assisted",
     "draft model": "assisted",
     "DoLa": "dola",
+    "banned strings": "banned",
     "token by token": "token_by_token",
 }
 # Other engines' habits, and the file of `processors` that states them.
@@ -243,6 +244,7 @@ class Fields:
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None
     assistant_confidence_threshold: float | None = None
     dola_layers: Literal["low", "high"] | Sequence[int] | None = None
+    banned_strings: Any | None = None
 
     def __post_init__(self) -> None:
         """`Options` checks them here."""
@@ -342,6 +344,7 @@ class Names(TypedDict, total=False):
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None
     assistant_confidence_threshold: float | None
     dola_layers: Literal["low", "high"] | Sequence[int] | None
+    banned_strings: str | Sequence[str] | None
 
 
 OPTIONS: dict[str, Listed] = {
@@ -409,7 +412,7 @@ OPTIONS: dict[str, Listed] = {
     "p_less_norm": Listed("processors.p_less", "flag", "--p-less-norm"),
     "xtc_probability": Listed("processors.xtc", "number", "--xtc-probability"),
     "xtc_threshold": Listed("processors.xtc", "number", "--xtc-threshold"),
-    "xtc_special_tokens": Listed("processors.xtc", "ids", "--xtc-special-tokens"),
+    "xtc_special_tokens": Listed("processors.xtc", "ids", ""),
     "mirostat": Listed("processors.mirostat", "whole", "--mirostat", choices=(1, 2)),
     "mirostat_tau": Listed("processors.mirostat", "number", "--mirostat-tau"),
     "mirostat_eta": Listed("processors.mirostat", "number", "--mirostat-eta"),
@@ -442,4 +445,5 @@ OPTIONS: dict[str, Listed] = {
     ),
     "assistant_confidence_threshold": Listed("searches.assisted", "number", "--assistant-confidence-threshold"),
     "dola_layers": Listed("searches.dola", "layers", "--dola-layers"),
+    "banned_strings": Listed("searches.banned", "anything", "--banned-string", repeatable=True),
 }

@@ -33,11 +33,7 @@ THRESHOLD = Option(
     help="What makes a top choice.",
 )
 SPECIAL = Option(
-    "xtc_special_tokens",
-    IDS,
-    needs=("xtc_probability",),
-    group="Samplers of other engines",
-    help="Where one of these ids would go, all stay.",
+    "xtc_special_tokens", IDS, needs=("xtc_probability",), help="Where one of these ids would go, all stay."
 )
 
 

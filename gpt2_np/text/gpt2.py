@@ -15,7 +15,7 @@ from decoders import Options
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.model import Model
-from . import constraints, generation_config, save
+from . import constraints, generation_config, healing, save
 from .continuations import bytes_of, continuations
 from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
 from .results import Generation as Generation
@@ -103,6 +103,9 @@ class GPT2(Model):
         ``generation_config=True`` takes the settings of the folder's ``generation_config.json`` for options that aren't
         given here (but for `num_return_sequences`); how texts end is taken from there in any case.
 
+        ``token_healing`` takes each prompt's last token back and regrows it (see `healing`); ``prompt`` of what comes
+        out tells what it became.
+
         A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
 
@@ -112,8 +115,8 @@ class GPT2(Model):
         tokenizations with scores of their own. `rank_choices` compares each once, as the tokenizer spells it.
         """
         several = is_batch(prompt)
-        prompts = [self.prompt_ids(one) for one in cast("list[Prompt]", prompt if several else [prompt])]
         names: dict[str, Any] = dict(options)
+        prompts = self._prompts(cast("list[Prompt]", prompt if several else [prompt]), names)
         if num_return_sequences is not None:
             names["num_return_sequences"] = num_return_sequences
         wanted = names.pop("stopping_criteria", None)
@@ -138,7 +141,8 @@ class GPT2(Model):
 
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
         """
-        prompts, names = [self.prompt_ids(prompt)], cast("dict[str, Any]", dict(options))
+        names = cast("dict[str, Any]", dict(options))
+        prompts = self._prompts([prompt], names)
         wanted = names.pop("stopping_criteria", None)
         strings, chosen = self.options(names, len(prompts[0]))
         if not chosen.streams:
@@ -253,6 +257,13 @@ class GPT2(Model):
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
         return self._reader.prompt(prompt)
+
+    def _prompts(self, prompts: Sequence[Prompt], names: dict[str, Any]) -> list[list[int]]:
+        """The prompts' ids, regrown at their ends where ``token_healing``, which leaves `names`, asks for it."""
+        ids = [self.prompt_ids(one) for one in prompts]
+        if not healing.wanted(names):
+            return ids
+        return [healing.healed(one, self.tokenizer, self.start, self.config.vocab_size) for one in ids]
 
     def options(self, names: dict[str, Any], longest: int = 0) -> tuple[tuple[str, ...], Options]:
         """(stop strings, checked options), the model's own end-of-text filled in where none was named.

@@ -17,7 +17,7 @@ from decoders.options import DEFAULTS
 from ..model.config import Config
 from ..model.ids import check_ids, check_prompt, whole_numbers
 from . import constraints, dry_breakers, generation_config
-from .stopping import stop_strings
+from .stopping import banned_strings, stop_strings
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         stop_strings: str | Sequence[str] | None
         stopping_criteria: Criterion | Sequence[Criterion] | None
         generation_config: bool
+        token_healing: bool
         regex: str | None
         json_schema: str | bool | Mapping[str, Any] | None
         choice: Sequence[str] | None
@@ -129,6 +130,8 @@ class Reader:
             names["negative_prompt_ids"] = self.prompt(negative)
         elif isinstance(negative, (list, tuple)):
             names["negative_prompt_ids"] = [self.prompt(one) if isinstance(one, str) else one for one in negative]
+        if names.get("banned_strings") is not None:
+            names["banned_strings"] = banned_strings(names["banned_strings"], self.tokenizer)
         multiplier, given = names.get("dry_multiplier"), names.get("dry_sequence_breakers")
         dry = multiplier is not None and not option("dry_multiplier").means_off(multiplier)
         if dry and (given is None or isinstance(given, (list, tuple))):

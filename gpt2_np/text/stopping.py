@@ -36,6 +36,23 @@ def stop_strings(given: Any) -> tuple[str, ...]:
     return texts
 
 
+def banned_strings(given: Any, tokenizer: Callable[[], Tokenizer]) -> Any:
+    """The option ``banned_strings`` as what finds them in new ids; None where there are none.
+
+    ``ValueError`` for what is neither a text nor a list of texts, nor finds itself.
+    """
+    if hasattr(given, "begins"):
+        return given
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, (list, tuple)) or any(not isinstance(one, str) or not one for one in texts):
+        raise ValueError(f"banned_strings must be texts of at least one character, got {given!r:.60}")
+    if not texts:
+        return None
+    from decoders.searches.banned import Banned
+
+    return Banned(tokenizer().bytes_of, tuple(one.encode() for one in texts))
+
+
 def criteria(given: Any, strings: Sequence[str], tokenizer: Callable[[], Tokenizer]) -> list[decoders.Stopping]:
     """The option ``stopping_criteria`` as a list, and one for each stop string behind them.
 

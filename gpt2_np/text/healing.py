@@ -1,0 +1,51 @@
+"""Token healing: a prompt's last token is taken back and regrown, since a text may have been cut where no token ends.
+
+As transformers' ``heal_tokens`` (Lundberg 2023, "The Art of Prompt Design"). Of a prompt that ends in "http:", the last
+token ":" may become "://", which the model has seen far more often. It finds the longer tokens by their spelling in the
+vocabulary, where a space isn't written as one: so a last token that begins with a space, or isn't ASCII, stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import decoders
+from decoders import Options
+
+from .tokenizer import Tokenizer
+
+LONGER, SAME = 10.0, 11.0  # what is added to the score of a longer token, and of the token itself
+
+
+def wanted(names: dict[str, Any]) -> bool:
+    """The option ``token_healing``, taken out of `names`; ``ValueError`` for what is neither yes nor no."""
+    asked = names.pop("token_healing", None)
+    if asked is not None and not isinstance(asked, bool):
+        raise ValueError(f"token_healing must be True or False, got {asked!r:.100}")
+    return bool(asked)
+
+
+def healed(ids: Sequence[int], tokenizer: Tokenizer, start: Callable[[], Any], vocabulary: int) -> list[int]:
+    """A prompt's ids with the last one regrown; `start` makes a stepper of the model, which has so many ids.
+
+    As in transformers, the prompt is read anew, without marks and without white space at its ends. Where it is one
+    token, or none of the model's begins as its last does, nothing more happens.
+    """
+    marks = set(tokenizer.special_ids)
+    text = tokenizer.decode([token for token in ids if token not in marks]).strip()
+    again = tokenizer.encode(text) if text else list(ids)
+    if len(again) < 2:
+        return again
+    *before, last = again
+    spelling = tokenizer.decode([last])
+    longer = [
+        token
+        for word, token in tokenizer.inner.get_vocab(with_added_tokens=True).items()
+        if word.startswith(spelling) and token < vocabulary
+    ]
+    if last not in longer or len(longer) == 1:
+        return again
+    bias: dict[tuple[int, ...], float] = {(token,): SAME if token == last else LONGER for token in longer}
+    (found,) = decoders.generate(start(), [before], Options(max_new_tokens=1, sequence_bias=bias))
+    return [*before, *found.ids]
