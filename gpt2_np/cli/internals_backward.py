@@ -8,24 +8,27 @@ from typing import Any
 import click
 import numpy as np
 
-from .internals import draw, experiment, one_token
+from .internals import draw, experiment
 from .options import grouped
 from .plain import dumps
-from .readable import load_readable
+from .readable import bos_option, load_readable
 
 
 @experiment("backward", "What a gradient would write into the MLPs, in words.")
 @click.argument("prompt")
+@bos_option
 @grouped("Measure", "--answer", required=True, help="The token that is to be learned behind the prompt.")
 @grouped("Output", "--count", type=click.IntRange(min=1), default=6, show_default=True, help="Words of each layer.")
-def backward(prompt: str, answer: str, count: int, out: Path | None, as_json: bool, model: str, dtype: str) -> None:
+def backward(
+    prompt: str, bos: bool, answer: str, count: int, out: Path | None, as_json: bool, model: str, dtype: str
+) -> None:
     """The backward lens: for each layer the position at which its MLP would change most if ANSWER were learned behind
     PROMPT, the words that would be written there, and those that would call them up."""
     from ..gradients.metrics import cross_entropy
     from ..internals.backward_lens import backward_lens
 
     gpt2 = load_readable(model, dtype)
-    ids = [*gpt2.prompt_ids(prompt), one_token(gpt2, answer)]
+    ids = [*gpt2.to_ids(prompt, prepend_bos=bos), gpt2.to_single_token(answer)]
     labels = np.full((1, len(ids)), -100)
     labels[0, -1] = ids[-1]
     found = backward_lens(gpt2, ids, cross_entropy(labels))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from .attribution import Circuit, Curve, graph
-from .plots import INK, Figure, visible
+from .plots import INK, visible
 
 Array = np.ndarray
 RAISES, LOWERS = "#b2182b", "#2166ac"
