@@ -62,7 +62,7 @@ ENCODINGS = ["utf-8", "utf-8", "ascii", "cp1252", "latin-1", "utf-16"]
 ENVIRONMENT = {
     "GPT2_NP_MODEL": ["tales", "/nowhere", "", "gpt2", "\x1b[0m", "x/y/z"],
     "GPT2_NP_DTYPE": ["float32", "float64", "int9", ""],
-    "GPT2_NP_BACKEND": ["numpy", "numpy", "torch7"]  # numba would be compiled here,
+    "GPT2_NP_BACKEND": ["numpy", "numpy", "torch7"],  # numba would be compiled here
     "GPT2_NP_DEVICE": ["cpu", "tpu", ""],
     "COLUMNS": ["20", "0", "-3", "x", "1000"],
 }
