@@ -71,7 +71,8 @@ WRITTEN = ("output", "trace_file", "out")
 # What an error may speak of besides what was typed.
 CAUSES = set(
     "prompt text texts file line standard output input argument option command choice choices tokens ids JSON model "
-    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib".split()
+    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib activation "
+    "bundle".split()
 )
 
 
@@ -272,7 +273,7 @@ def faults(case: Case, code: object, said: str) -> Iterator[str]:
         typed |= {word for argument in case.arguments for word in re.findall(r"\w+", argument)}
         begun = any(len(word) > 4 and word in line for word in typed)  # --force-words is force_words_ids there
         named = words & (typed | CAUSES | set(case.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)
-        if not (begun or named):
+        if not (begun or named or any(one and one in line for one in case.arguments)):
             yield f"names no cause: {line[:300]}"
         if re.search(r"object at 0x|\[Errno|ufunc|dtype\('|NoneType|Traceback", line):
             yield f"in Python's words: {line[:300]}"
