@@ -71,8 +71,8 @@ WRITTEN = ("output", "trace_file", "out")
 # What an error may speak of besides what was typed.
 CAUSES = set(
     "prompt text texts file line standard output input argument option command choice choices tokens ids JSON model "
-    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib activation "
-    "bundle".split()
+    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib "
+    "activation bundle".split()
 )
 
 
