@@ -62,7 +62,7 @@ ENCODINGS = ["utf-8", "utf-8", "ascii", "cp1252", "latin-1", "utf-16"]
 ENVIRONMENT = {
     "GPT2_NP_MODEL": ["tales", "/nowhere", "", "gpt2", "\x1b[0m", "x/y/z"],
     "GPT2_NP_DTYPE": ["float32", "float64", "int9", ""],
-    "GPT2_NP_BACKEND": ["numpy", "numpy", "torch7", ""],
+    "GPT2_NP_BACKEND": ["numpy", "numpy", "torch7"],  # numba would be compiled here
     "GPT2_NP_DEVICE": ["cpu", "tpu", ""],
     "COLUMNS": ["20", "0", "-3", "x", "1000"],
 }
@@ -71,7 +71,8 @@ WRITTEN = ("output", "trace_file", "out")
 # What an error may speak of besides what was typed.
 CAUSES = set(
     "prompt text texts file line standard output input argument option command choice choices tokens ids JSON model "
-    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib".split()
+    "beams sampling folder picture lens layer head receiver schema grammar answer corpus patterns matplotlib "
+    "activation bundle".split()
 )
 
 
@@ -151,6 +152,8 @@ class Case:
         dice, name, kind = self.dice, parameter.name, parameter.type  # type: ignore[attr-defined]
         if dice.random() < 0.12:
             return dice.choice([*TEXTS, *NUMBERS])
+        if name == "backend":
+            return "numpy"
         if hasattr(kind, "choices"):
             return str(dice.choice(list(kind.choices)))
         if name in ("model", "assistant_model"):
@@ -270,7 +273,7 @@ def faults(case: Case, code: object, said: str) -> Iterator[str]:
         typed |= {word for argument in case.arguments for word in re.findall(r"\w+", argument)}
         begun = any(len(word) > 4 and word in line for word in typed)  # --force-words is force_words_ids there
         named = words & (typed | CAUSES | set(case.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)
-        if not (begun or named):
+        if not (begun or named or any(one and one in line for one in case.arguments)):
             yield f"names no cause: {line[:300]}"
         if re.search(r"object at 0x|\[Errno|ufunc|dtype\('|NoneType|Traceback", line):
             yield f"in Python's words: {line[:300]}"

@@ -163,9 +163,11 @@ def lens(
 
 
 @experiment("heads", "Which heads look back one token, at copies, or behind copies.")
-@grouped("Text", "--length", default=50, show_default=True, help="Tokens in the part that is repeated.")
-@grouped("Text", "--rows", default=4, show_default=True, help="How many random sequences.")
-@grouped("Text", "--seed", default=0, show_default=True, help="Which random sequences.")
+@grouped(
+    "Text", "--length", type=click.IntRange(min=1), default=50, show_default=True, help="Tokens that are repeated."
+)
+@grouped("Text", "--rows", type=click.IntRange(min=1), default=4, show_default=True, help="How many random sequences.")
+@grouped("Text", "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which random sequences.")
 @grouped("Text", "--text", help="Repeat this text instead of random tokens.")
 def heads(
     length: int, rows: int, seed: int, text: str | None, out: Path | None, as_json: bool, model: str, dtype: str
@@ -222,7 +224,7 @@ def attention(
 )
 @grouped("Ablation", "--how", type=click.Choice(["zero", "mean", "resample"]), default="zero", show_default=True)
 @grouped("Ablation", "--reference", type=click.Path(path_type=Path), help="Texts for mean and resample (a file).")
-@grouped("Ablation", "--seed", default=0, show_default=True, help="Which text is resampled.")
+@grouped("Ablation", "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which resampled text.")
 def ablate(
     prompt: str,
     answer: str,

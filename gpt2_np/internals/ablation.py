@@ -58,6 +58,8 @@ def replacements(
     """What to put in place of activations, name → (1, T, …) array; empty for "zero" (see `ablate`)."""
     if how not in HOW:
         raise ValueError(f"how must be one of {', '.join(HOW)}, got {how!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     if how == "zero":
         return {}
     if reference is None:

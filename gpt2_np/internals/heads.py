@@ -24,6 +24,8 @@ def repeated_random_ids(vocabulary: int, length: int, rows: int = 8, seed: int =
     """
     if length < 2:
         raise ValueError(f"length must be at least 2, got {length}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
     half = np.random.default_rng(seed).integers(0, vocabulary, (rows, length))
     whole = np.concatenate([half, half], axis=1)
     return whole if start is None else np.insert(whole, 0, start, axis=1)

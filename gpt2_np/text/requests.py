@@ -162,7 +162,7 @@ def is_batch(prompt: Any) -> bool:
         return False
     if hasattr(prompt, "__array__"):
         return np.ndim(prompt) > 1
-    return any(isinstance(one, (str, Sequence)) or getattr(one, "ndim", 0) > 0 for one in prompt)
+    return len(prompt) > 0 and (isinstance(prompt[0], (str, Sequence)) or getattr(prompt[0], "ndim", 0) > 0)
 
 
 def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -> int:
