@@ -205,7 +205,7 @@ def divided() -> tuple[list[Method], list[Method], list[Method]]:
     """Warpers, processors and strategies. The list ends with the plainest strategy; the page begins with it."""
     processors = [method for method in methods.every() if method.make is not None]
     warpers = [method for method in processors if method.only == "sampling"]
-    others = [method for method in processors if method.only != "sampling"]
+    others = [method for method in methods.every() if method.stop or (method.make and method.only != "sampling")]
     return warpers, others, [method for method in reversed(methods.every()) if method.run is not None]
 
 

@@ -18,7 +18,7 @@ from gpt2_np import GPT2
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "decoding" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-METHODS = [method for method in methods.every() if method.make is not None or method.run is not None]
+METHODS = [method for method in methods.every() if method.make or method.stop or method.run]
 SHOWN = [entry for method in METHODS for entry in method.pages]
 
 

@@ -62,9 +62,9 @@ class AdaptiveP:
         out, newest, p = scores.copy(), {}, softmax(scores)
         for place, text in enumerate(ids):
             average = self.average(text)
-            there = possible(scores[place])
-            distance = np.abs(p[place, there] - self.wanted(average)) / WIDTH
-            out[place, there] = PEAK - SHARPNESS * distance * distance / (1 + distance)
+            distance = np.abs(p[place] - self.wanted(average)) / WIDTH
+            bent = PEAK - SHARPNESS * distance * distance / (1 + distance)
+            np.copyto(out[place], bent, where=possible(scores[place]))
             newest[text.tobytes()] = average, p[place]
         self.newest = newest
         return out

@@ -10,7 +10,6 @@ import numpy as np
 from ..base.interface import softmax
 from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
-from ..base.ranking import best
 from .truncation import SORTING, at_least, cumulative, removed
 
 Array = np.ndarray
@@ -46,12 +45,16 @@ class TailFree:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf in the tail."""
-        p = np.sort(softmax(row))[::-1]
+        ordered = np.sort(row)[::-1]
+        p = softmax(ordered)
         curvature = np.abs(np.diff(p, 2))
         total = curvature.sum()
         # Where nothing bends, no share is passed.
         inside = cumulative(curvature / total) <= p.dtype.type(self.tfs) if total > 0 else np.ones(len(curvature), bool)
-        return removed(row, ~best(row, max(1 + np.count_nonzero(inside), self.min_tokens_to_keep)))
+        count = min(max(1 + np.count_nonzero(inside), self.min_tokens_to_keep), len(row))
+        kept = row > ordered[count - 1]
+        kept[np.flatnonzero(row == ordered[count - 1])[: count - np.count_nonzero(kept)]] = True
+        return removed(row, ~kept)
 
 
 METHODS = (

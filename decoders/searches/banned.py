@@ -108,9 +108,9 @@ def rewinding(task: Task, banned_strings: Phrases) -> Iterator[Token]:
     has been given away already, the text ends there ("length"); and where nothing may even begin a text, it is a
     ``ValueError``.
 
-    An id is given away when no phrase can begin in it any more, and only once the next is known. Every choice takes the
-    random stream's next draw, those that are undone as well: until the first of them, one text is what it is without
-    banned strings, for the same seed.
+    Ids are given away up to a place which no phrase can reach over, neither now nor after an undoing. Every choice
+    takes the random stream's next draw, those that are undone as well: until the first of them, one text is what it is
+    without banned strings, for the same seed.
     """
     stepper = task.stepper
     rule = "banned_strings needs a stepper that can take ids back (rewind)"
@@ -128,7 +128,10 @@ def written(
     """One text's ids; returns how many ids the stepper has been fed."""
     chain, start = prompt.chain(()), len(prompt.ids)
     text, held = list(prompt.ids), list[Held]()
+    waiting: Held | None = None  # the newest id that can't be undone, which may turn out to be the last
+    given = 0  # how many can't be undone
     banned: dict[int, set[int]] = {}  # by place, what may not come there while the text before it is the same
+    reach = [0]  # of the text's first n ids, how many no phrase that is under way there holds
     logits = stepper.feed([prompt.ids])
     task.check_vocabulary(logits.shape[-1])
     while True:
@@ -140,29 +143,39 @@ def written(
             assert chosen is not None
             text.append(chosen.token)
             held.append(chosen)
+            reach.append(len(new) - phrases.pending(new))
             reason = task.finish_reason(prompt, new, task.late())
-            kept = 0 if reason else max(1, phrases.pending(new))
-            while len(held) > kept:
-                one, length = held.pop(0), len(new) - len(held)
-                yield told(task, row, length, one, reason if not held else None)
-            if reason:
+            safe = len(new) if reason else secure(reach, given)
+            while given < safe:
+                if waiting is not None:
+                    yield told(task, row, given, waiting, None)
+                waiting, given = held.pop(0), given + 1
+            if reason and waiting is not None:
+                yield told(task, row, given, waiting, reason)
                 return len(text) - 1
             logits = stepper.feed([text[-1:]])
             continue
-        given = place - len(held)  # away: these ids can't be undone
-        if undone < 0:
-            raise ValueError(f"banned_strings must leave something to write, got {phrases!r:.100}")
-        if undone < given or (chosen is None and undone == given > 0):
-            for number, one in enumerate(held, given + 1):
-                yield told(task, row, number, one, "length" if number == place else None)
+        if undone < given:
+            if waiting is None:
+                raise ValueError(f"banned_strings must leave something to write, got {phrases!r:.100}")
+            yield told(task, row, given, waiting, "length")
             return len(text)
         if undone < place:
             stepper.rewind([place - undone])
             logits = held[undone - given].logits[None]
-            del text[start + undone :]
         banned = {there: ids for there, ids in banned.items() if there <= undone}
         banned.setdefault(undone, set()).add(new[undone])
-        del held[undone - given :]
+        del text[start + undone :], reach[undone + 1 :], held[undone - given :]
+
+
+def secure(reach: Sequence[int], given: int) -> int:
+    """How many of the ids can't be undone: up to a place that no phrase reaches over, from none of those behind it."""
+    lowest = len(reach)
+    for place in range(len(reach) - 1, given, -1):
+        lowest = min(lowest, reach[place])
+        if lowest >= place:
+            return place
+    return given
 
 
 def choice(task: Task, chain: Sequence[Any], text: Sequence[int], logits: Array, banned: set[int]) -> Held | None:
@@ -183,7 +196,7 @@ def choice(task: Task, chain: Sequence[Any], text: Sequence[int], logits: Array,
             return None
         raise
     token = int(task.choose(scores, [0], 1)[0])
-    return None if token in banned else Held(token, logits[0], scores[0], changes[0])
+    return None if token in banned else Held(token, logits[0].copy(), scores[0].copy(), changes[0])
 
 
 def told(task: Task, row: int, length: int, one: Held, reason: Any) -> Token:
