@@ -77,7 +77,7 @@ def cli(context: click.Context) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and leave with its exit status.
+    """Run a command and, where it didn't work, leave with its exit status.
 
     0 when it worked; 1 with one line on stderr where standard output or a disk takes no more, or where a command says
     that a check failed; 2 with one line for a user's mistake or a bad file; 130 on Ctrl-C, 141 where the reader of
@@ -88,9 +88,11 @@ def main(arguments: list[str] | None = None) -> None:
     with streams.standard():
         warnings.showwarning = warn
         try:
-            sys.exit(status(arguments))
+            left = status(arguments)
         finally:
             warnings.showwarning = shown
+    if left:
+        sys.exit(left)
 
 
 def status(arguments: list[str] | None) -> int:
