@@ -11,5 +11,6 @@ tokenizers_library   the library of that name, whose twin `own_tokenizer` takes 
 generation_config    generation_config.json
 constraints          regex, JSON schema, choice, grammar
 dry_breakers         DRY's sequence breakers
+healing              a prompt's last token, taken back and regrown
 save                 a folder as transformers saves it
 """
