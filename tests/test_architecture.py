@@ -78,7 +78,7 @@ def whole_graph(package: str) -> Graph:
     graph = import_graph(ROOT, package)
     if package == "decoders":
         homes = {
-            "processors": [*methods.PROCESSORS.values(), *methods.PROFILES.values()],
+            "processors": [*methods.PROCESSORS.values(), *methods.STOPS.values(), *methods.PROFILES.values()],
             "searches": methods.SEARCHES.values(),
         }
         graph["decoders.methods"] |= {f"decoders.{room}.{home}" for room, names in homes.items() for home in names}

@@ -18,7 +18,7 @@ from ..base.interface import softmax
 from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.watching import possible
-from .mirostat import Steps
+from .mirostat import _Steps
 
 Array = np.ndarray
 
@@ -128,7 +128,7 @@ METHODS = (
         vectors=(
             Vectors(
                 "adaptive_p",
-                lambda target, decay, earlier: Steps(AdaptiveP, earlier, target, decay),
+                lambda target, decay, earlier: _Steps(AdaptiveP, earlier, target, decay),
                 ([0.2, 0.9, []], [0.5, 0.5, _EARLIER]),
             ),
         ),

@@ -133,7 +133,7 @@ def bits(row: Array) -> Array:
     return -log_softmax(row) / np.float32(np.log(2))
 
 
-class Steps:
+class _Steps:
     """What learns from a text, at its end: `earlier` rows of scores are what it saw before each of the newest ids."""
 
     def __init__(self, kind: Callable[..., Any], earlier: Sequence[Sequence[float]], tau: float, eta: float) -> None:
@@ -197,12 +197,12 @@ METHODS = (
         vectors=(
             Vectors(
                 "mirostat_1",
-                lambda tau, eta, earlier: Steps(MirostatV1, earlier, tau, eta),
+                lambda tau, eta, earlier: _Steps(MirostatV1, earlier, tau, eta),
                 ([2.0, 0.1, []], [2.0, 0.5, _EARLIER]),
             ),
             Vectors(
                 "mirostat_2",
-                lambda tau, eta, earlier: Steps(MirostatV2, earlier, tau, eta),
+                lambda tau, eta, earlier: _Steps(MirostatV2, earlier, tau, eta),
                 ([1.0, 0.1, []], [2.0, 0.5, _EARLIER]),
             ),
         ),

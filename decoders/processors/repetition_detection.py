@@ -79,4 +79,12 @@ def check(options: Any) -> None:
         require(options.min_pattern_size <= options.max_pattern_size, rule, options.min_pattern_size)
 
 
-METHODS = (Method("repetition detection", options=(LONGEST, SHORTEST, COUNT), stop=stop, check=check),)
+METHODS = (
+    Method(
+        "repetition detection",
+        options=(LONGEST, SHORTEST, COUNT),
+        stop=stop,
+        check=check,
+        trials={"repetition detection": {"max_pattern_size": 4}},
+    ),
+)

@@ -40,7 +40,7 @@ class TopA:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         p = softmax(scores)
         remove = p < p.max(axis=-1, keepdims=True) ** 2 * p.dtype.type(self.top_a)
-        return removed(scores, spared(remove, p, self.min_tokens_to_keep))
+        return removed(scores, spared(remove, scores, self.min_tokens_to_keep))
 
 
 METHODS = (
