@@ -225,7 +225,7 @@ def loaded(name: object = None, *, dtype: str = "float32", backend: str | None =
 def one(number: int, place: Path) -> tuple[str, list[str]]:
     """(what came of it, the faults found) of the command that a number draws."""
     case = Case(number, place)
-    code: object = None
+    code: object = 0
     err = Stream()
     found: list[str] = []
     os.chdir(place)
