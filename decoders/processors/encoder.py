@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
 from ..base.kinds import NUMBER, WHOLE
 from ..base.method import Cost, Method, Option, Page, Vectors
-from .penalties import AGAIN
+from .no_repeat_ngram import forbid_repeats
+from .penalties import AGAIN, penalize
 
 Array = np.ndarray
 
@@ -48,9 +48,7 @@ class EncoderRepetitionPenalty:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out, penalty = scores.copy(), scores.dtype.type(1 / self.penalty)
         for row, seen in zip(out, ids, strict=True):
-            prompt = np.asarray(seen)[: self.prompt_length]
-            score = row[prompt]
-            row[prompt] = np.where(score < 0, score * penalty, score / penalty)
+            penalize(row, np.asarray(seen)[: self.prompt_length], penalty)
         return out
 
 
@@ -70,11 +68,7 @@ class EncoderNoRepeatNgram:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out = scores.copy()
         for row, seen in zip(out, ids, strict=True):
-            seen = np.asarray(seen)
-            if self.prompt_length >= self.size:
-                windows = np.lib.stride_tricks.sliding_window_view(seen[: self.prompt_length], self.size)
-                again = (windows[:, :-1] == seen[len(seen) - self.size + 1 :]).all(axis=1)
-                row[windows[again, -1]] = NEVER
+            forbid_repeats(row, np.asarray(seen), np.asarray(seen)[: self.prompt_length], self.size)
         return out
 
 

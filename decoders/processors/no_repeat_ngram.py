@@ -36,12 +36,16 @@ class NoRepeatNgram:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out = scores.copy()
         for row, seen in zip(out, ids, strict=True):
-            seen = np.asarray(seen)
-            if len(seen) >= self.size:
-                windows = np.lib.stride_tricks.sliding_window_view(seen, self.size)
-                again = (windows[:, :-1] == seen[len(seen) - self.size + 1 :]).all(axis=1)
-                row[windows[again, -1]] = NEVER
+            forbid_repeats(row, np.asarray(seen), np.asarray(seen), self.size)
         return out
+
+
+def forbid_repeats(row: Array, seen: Array, past: Array, size: int) -> None:
+    """In a row of scores, (V,), forbid in place what ends an n-gram of `past`, (P,), behind the text `seen`, (T,)."""
+    if len(past) >= size:
+        windows = np.lib.stride_tricks.sliding_window_view(past, size)
+        again = (windows[:, :-1] == seen[len(seen) - size + 1 :]).all(axis=1)
+        row[windows[again, -1]] = NEVER
 
 
 METHODS = (

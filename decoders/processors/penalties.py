@@ -66,10 +66,14 @@ class RepetitionPenalty:
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         out, penalty = scores.copy(), scores.dtype.type(self.penalty)
         for row, seen in zip(out, ids, strict=True):
-            seen = np.asarray(seen)[self.prompt_ignore_length :]
-            score = row[seen]
-            row[seen] = np.where(score < 0, score * penalty, score / penalty)
+            penalize(row, np.asarray(seen)[self.prompt_ignore_length :], penalty)
         return out
+
+
+def penalize(row: Array, tokens: Array, penalty: np.floating) -> None:
+    """In a row of scores, (V,), those of some tokens, in place: negative ones × penalty, others ÷ penalty."""
+    score = row[tokens]
+    row[tokens] = np.where(score < 0, score * penalty, score / penalty)
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 AnyCache = Any  # what `Implementation.new_cache` made, which that implementation alone looks into
 
 
-class Implementation(Protocol):
-    """What a `Model` asks of whatever computes its numbers."""
-
-    observable: bool  # whether every named activation can be watched and edited
-
-    @property
-    def backend(self) -> str:
-        """Its name: "numba", "numpy", "torch"."""
-        ...
+class Computes(Protocol):
+    """What computes logits, step by step: what a `Session` feeds, and what a `Model` passes on to."""
 
     @property
     def dtype(self) -> np.dtype:
@@ -61,6 +54,17 @@ class Implementation(Protocol):
 
     def unembed(self, x: Array) -> Array:
         """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
+        ...
+
+
+class Implementation(Computes, Protocol):
+    """What a `Model` asks of whatever computes its numbers."""
+
+    observable: bool  # whether every named activation can be watched and edited
+
+    @property
+    def backend(self) -> str:
+        """Its name: "numba", "numpy", "torch"."""
         ...
 
 

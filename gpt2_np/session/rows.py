@@ -12,7 +12,7 @@ from ..model.arrays import Array
 from ..model.config import Config
 from ..model.ids import check_vocabulary
 from ..model.taps import Recording, Tap, both, no_tap
-from .implementation import AnyCache
+from .implementation import AnyCache, Computes
 
 if TYPE_CHECKING:
     from ..engine.decode_step import Prepared
@@ -20,43 +20,13 @@ if TYPE_CHECKING:
 INT64 = np.dtype(np.int64)
 
 
-class Runs(Protocol):
-    """What a session needs of a model: its forward pass and its cache, and the check of what comes out."""
+class Runs(Computes, Protocol):
+    """What a session needs of a model: what it computes by, and the check of what comes out."""
 
     config: Config
 
-    @property
-    def dtype(self) -> np.dtype:
-        """What its logits are computed in."""
-        ...
-
-    def new_cache(self, rows: int, capacity: int) -> AnyCache:
-        """Memory for so many rows of so many positions."""
-        ...
-
-    def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
-        """What `forward` takes as `prepared`, kept from one step to the next."""
-        ...
-
-    def forward(
-        self,
-        ids: Array,
-        *,
-        cache: AnyCache = None,
-        tap: Tap = no_tap,
-        token_type_ids: Array | None = None,
-        last_only: bool = False,
-        prepared: Prepared | None = None,
-    ) -> Array:
-        """The logits after (B, T) ids, which continue what the cache holds."""
-        ...
-
     def check_logits(self, logits: Array, ids: Array, *, cache: AnyCache = None, tap: Tap = no_tap) -> None:
         """``ValueError`` where logits are not finite."""
-        ...
-
-    def unembed(self, x: Array) -> Array:
-        """The logits of residual streams."""
         ...
 
 
