@@ -33,6 +33,7 @@ GROUPS = (
     "decoding",
     "shares",
     "prefill",
+    "scoring",
     "batches",
     "assisted",
     "sampling",
@@ -110,7 +111,8 @@ def of_size(
         # Its ratios are those that the memory's speed, which changes from minute to minute, moves most.
         "decoding": lambda: measure.decoding(size, folder, 2 * rounds + 1, tokens),
         "shares": lambda: measure.side_by_side(size, folder, rounds, tokens, SOME if alone else measure.PRECISIONS),
-        "prefill": lambda: [measure.prefill(size, folder, rounds, alone=alone)],
+        "prefill": lambda: measure.prefill(size, folder, rounds, alone=alone),
+        "scoring": lambda: measure.scoring(size, folder, max(2, rounds // 2)),
         "batches": lambda: measure.batches(size, folder, max(2, rounds // 2)),
         "sampling": lambda: [measure.sampled_token()],
         "start": lambda: [measure.first_token(size, folder)],

@@ -31,7 +31,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", [dtype for dtype in DTYPES if dtype != "float64"])
 def test_fused_and_single_operations_give_the_same_bits(wide: Path, dtype: str) -> None:
     loaded = Model.from_pretrained(wide, dtype=dtype)
-    params, config, ids = layout.outputs_down(loaded.params), loaded.config, random_ids(2, 12)
+    params, config, ids = layout.packed(loaded.params), loaded.config, random_ids(2, 12)
     assert decode_step.suits(params, config)
     fused = logits(lambda part, cache: decode_step.forward(params, config, part, cache=cache), loaded, ids)
     single = logits(lambda part, cache: model.forward(params, config, part, cache=cache, ops=kernels), loaded, ids)
@@ -51,7 +51,7 @@ def test_several_ids_at_once_give_the_bits_of_one_by_one(small: Path) -> None:
 
 def test_what_was_prepared_is_prepared_anew_for_other_rows_and_other_parameters(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(3, 12)
-    params, config = layout.outputs_down(loaded.params), loaded.config
+    params, config = layout.packed(loaded.params), loaded.config
     other = params._replace(h=params.h[::-1])
     caches = [KVCache(config, 1, 12) for _ in range(2)]
     fused = [decode_step.forward(params, config, ids[:1, :4], cache=caches[0])]
@@ -68,7 +68,7 @@ def test_what_was_prepared_is_prepared_anew_for_other_rows_and_other_parameters(
 
 def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     loaded = Model.from_pretrained(small)
-    params, config = layout.outputs_down(loaded.params), loaded.config
+    params, config = layout.packed(loaded.params), loaded.config
     oracle = Model.from_pretrained(small, dtype="float64")
     assert not decode_step.suits(oracle.params, config)
     assert not decode_step.suits(params._replace(h=(loaded.params.h[0], *params.h[1:])), config)
@@ -78,7 +78,7 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     for last in (reduced.h[1], params.h[1]._replace(ln_1=params.h[1].ln_1._replace(bias=np.zeros(1, np.float32)))):
         assert not decode_step.suits(params._replace(h=(params.h[0], last)), config)
     assert decode_step.suits(params._replace(lm_head=reduced.lm_head), config)
-    for other in (oracle.params, params._replace(lm_head=oracle.params.lm_head), params._replace(h=oracle.params.h)):
+    for other in (oracle.params, params._replace(lm_head=oracle.params.lm_head), params._replace(h=loaded.params.h)):
         assert not decode_step.suits(other, config)
     mixed = params.h[0]._replace(mlp=reduced.h[0].mlp)
     assert not decode_step.suits(params._replace(h=(mixed, mixed)), config)
@@ -87,7 +87,7 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
 def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
     head = Model.from_pretrained(small, dtype="int8").params.lm_head
-    params, config = layout.outputs_down(loaded.params)._replace(lm_head=head), loaded.config
+    params, config = layout.packed(loaded.params)._replace(lm_head=head), loaded.config
     for last_only in (False, True):
         one = decode_step.forward(params, config, ids, cache=KVCache(config, 2, 5), last_only=last_only)
         other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, last_only=last_only)
@@ -96,7 +96,7 @@ def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:
 
 def test_token_types_are_added(small: Path) -> None:
     loaded, ids = Model.from_pretrained(small), random_ids(2, 5)
-    params, config, kinds = layout.outputs_down(loaded.params), loaded.config, random_ids(2, 5)[::-1]
+    params, config, kinds = layout.packed(loaded.params), loaded.config, random_ids(2, 5)[::-1]
     one = decode_step.forward(params, config, ids, cache=KVCache(config, 2, 5), token_type_ids=kinds)
     other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, token_type_ids=kinds)
     np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Matrices with their outputs down: the same values, each output in one piece, nothing copied that lies so already."""
+"""Matrices in panels: the same values, and nothing packed that lies so already."""
 
 from __future__ import annotations
 
@@ -11,41 +11,45 @@ import numpy as np
 import pytest
 from reference import random_ids
 
-from gpt2_np.engine.layout import lies_down, outputs_down
-from gpt2_np.model.params import flatten
+from gpt2_np.engine.layout import packed
+from gpt2_np.model.params import flatten, matrices
 from gpt2_np.session.model import Model
+from gpt2_np.weights.panels import TILE, Matrix
 
-MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
-
-def test_values_stay_and_outputs_lie_in_one_piece(small: Path) -> None:
+def test_values_stay_and_panels_are_pieces_of_memory(small: Path) -> None:
     params = Model.from_pretrained(small).params
-    down = outputs_down(params)
-    for (name, array), (_, other) in zip(flatten(params), flatten(down), strict=True):
-        np.testing.assert_array_equal(array, other)
-        assert not other.flags.writeable
-        if name.endswith(MATRICES):
-            assert lies_down(other)
-            assert not lies_down(array)
-        elif not name.startswith("h."):
-            assert other is array
-    again = outputs_down(down)
-    assert all(a is b for (_, a), (_, b) in zip(flatten(down), flatten(again), strict=True))
+    once = packed(params)
+    for block, other in zip(params.h, once.h, strict=True):
+        for part, panels in zip(matrices(block), matrices(other), strict=True):
+            matrix = panels.weight
+            assert isinstance(matrix, Matrix)
+            assert matrix.precision == "float32"
+            assert matrix.codes.flags.c_contiguous
+            assert not matrix.codes.flags.writeable
+            assert matrix.codes.ctypes.data % 64 == 0
+            inputs, outputs = matrix.shape
+            assert matrix.codes.shape == (-(-outputs // TILE), inputs, TILE)
+            np.testing.assert_array_equal(matrix.dequantize(), part.weight)
+            np.testing.assert_array_equal(panels.bias, part.bias)
+    np.testing.assert_array_equal(once.lm_head.dequantize(), params.lm_head.T)
+    assert once.wte is params.wte
+    again = packed(once)
+    assert all(a is b for (_, a), (_, b) in zip(flatten(once), flatten(again), strict=True))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "int8", "int4"])
 def test_other_precisions_stay_as_they_are(dtype: str, small: Path) -> None:
     params = Model.from_pretrained(small, dtype=dtype).params
-    down = outputs_down(params)
-    assert all(a is b for (_, a), (_, b) in zip(flatten(params), flatten(down), strict=True))
+    assert all(a is b for (_, a), (_, b) in zip(flatten(params), flatten(packed(params)), strict=True))
 
 
 def test_who_only_observes_keeps_the_file_s_own_memory(small: Path) -> None:
     model = Model.from_pretrained(small)
     model.run_with_cache(random_ids(1, 4))
-    assert "transposed" not in vars(model.implementation)
+    assert "packed" not in vars(model.implementation)
     model(random_ids(1, 4))
-    assert "transposed" in vars(model.implementation)
+    assert "packed" in vars(model.implementation)
 
 
 def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_any_model_gives_the_same_tokens_or_a_proven_near_tie(tmp_path_factory: 
             ]
         ),
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     def any_model(heads, width, layers, vocabulary, length, seed, options) -> None:
         fields = {"n_head": heads, "n_embd": heads * width, "n_layer": layers, "vocab_size": vocabulary}
         name = save(reference_model(seed, n_positions=40, **fields), tmp_path_factory.mktemp("any"))

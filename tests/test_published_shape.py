@@ -54,7 +54,15 @@ def test_float64_logits(theirs: GPT2LMHeadModel, folder: Path) -> None:
     np.testing.assert_allclose(exact, expected, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize(("options", "tokens"), [({}, 200), ({"num_beams": 3}, 200)], ids=["greedy", "beams"])
+@pytest.mark.parametrize(
+    ("options", "tokens"),
+    [
+        pytest.param({}, 50, id="greedy"),
+        pytest.param({"num_beams": 3}, 20, id="beams"),
+        pytest.param({}, 200, id="greedy, 200 tokens", marks=pytest.mark.slow),
+        pytest.param({"num_beams": 3}, 200, id="beams, 200 tokens", marks=pytest.mark.slow),
+    ],
+)
 def test_tokens(options: dict, tokens: int, theirs: GPT2LMHeadModel, folder: Path) -> None:
     ids = torch.tensor([PROMPT])
     torch.set_num_threads(2)

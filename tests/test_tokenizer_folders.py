@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import tokenizers
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from plain import plain_tokenizer
 from transformers import AutoTokenizer
@@ -227,7 +227,12 @@ def test_any_marks_are_transformers_own(
     if TOKENIZERS[kind] is not None:
         files["tokenizer.json"] = whole(parts)
         files["tokenizer_config.json"] = TOKENIZERS[kind] | files["tokenizer_config.json"]
-    agree(folder_of(parts, tmp_path / "folder", files), *texts)
+    folder = folder_of(parts, tmp_path / "folder", files)
+    try:
+        AutoTokenizer.from_pretrained(folder)
+    except ValueError as error:  # transformers itself can't load a mark that its own normalising changes
+        assume("Missing SpecialToken" not in str(error))
+    agree(folder, *texts)
 
 
 def test_a_mark_above_the_vocabulary_is_no_fault_until_a_text_holds_it(parts: Path, tmp_path: Path) -> None:

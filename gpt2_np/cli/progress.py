@@ -24,7 +24,7 @@ def compiling(model: object) -> None:
         told.start()
     with hidden(*unneeded()):
         if available.loads():
-            from ..engine import kernels as kernels
+            from ..engine import decode_step as decode_step
 
     if told.is_alive():
         told.cancel()

@@ -1,7 +1,6 @@
-"""One step of decoding: `model.forward.forward` for few positions, in one compiled call.
+"""The forward pass in one compiled call: `model.forward.forward` for runs without taps; `session` chooses it.
 
-The twin of `model.forward.forward` for runs without taps; `session` chooses it. It gives the same bits as
-`model.forward.forward` with `kernels`.
+It gives the same bits as `model.forward.forward` with `kernels`: to each position the same, however many come at once.
 """
 
 from __future__ import annotations
@@ -14,29 +13,34 @@ from ..model.arrays import Weight
 from ..model.cache import KVCache
 from ..model.config import Config
 from ..model.forward import attention_scale
-from ..model.params import Block, Linear, Params, as_array, matrices
+from ..model.params import Block, Linear, Params, matrices
+from ..system.garbage import without_garbage_collection
 from ..system.memory import empty
-from ..weights.quantize import Matrix
-from .kernels import FEW, GELU_NEW, fused
-from .kernels.matrices import NO_SCALES, zeros
+from ..weights.panels import Matrix
+from .kernels import GELU_NEW
+from .kernels.matrices import zeros
 from .kernels.tables import WEIGHTS, table
 from .kernels.threads import launch
 
-Array = np.ndarray
+with without_garbage_collection():
+    from .kernels import fused
 
-__all__ = ["FEW", "Prepared", "forward", "renew", "suits"]
+Array = np.ndarray
+TOGETHER = 2048  # positions at a time, where there are several rows: so many find room in some 100 MB
 
 
 def suits(params: Params, config: Config) -> bool:
-    """Whether `forward` can run this model: GPT-2's own activation, all layers alike, outputs down (see `layout`)."""
+    """Whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in panels (`layout`)."""
     if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
         return False
-    p = params.h[0]
-    precisions = {parts(linear.weight)[0].dtype.char for linear in matrices(p)}
-    if len(precisions) > 1 or not {*precisions, head(params)[0].dtype.char} <= WEIGHTS.keys():
+    weights = [linear.weight for p in params.h for linear in matrices(p)]
+    if not all(isinstance(weight, Matrix) for weight in (*weights, params.lm_head)):
+        return False
+    precisions = {parts(weight)[0].dtype.char for weight in weights}
+    if len(precisions) > 1 or not {*precisions, parts(params.lm_head)[0].dtype.char} <= WEIGHTS.keys():
         return False
     layers = [arrays(p) for p in params.h]
-    rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *head(params)]
+    rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *parts(params.lm_head)]
     kinds = [[(array.shape, array.dtype) for array in layer] for layer in layers]
     return (
         all(array.flags.c_contiguous for array in rows)
@@ -50,23 +54,48 @@ def forward(
     config: Config,
     ids: Array,
     *,
-    cache: KVCache,
+    cache: KVCache | None = None,
     token_type_ids: Array | None = None,
     last_only: bool = False,
     prepared: Prepared | None = None,
 ) -> Array:
     """The logits after each of the T new positions, (B, T) ids → (B, T, V), or (B, 1, V) with `last_only`.
 
-    As `model.forward.forward`; B · T is at most `FEW`. What is `prepared` for another call is prepared anew.
+    As `model.forward.forward`. What is `prepared` for another call is prepared anew.
     """
-    ready = prepared if prepared is not None and prepared.fits(params, cache, ids.shape) else None
-    if ready is None:
-        ready = prepare(params, config, cache, *ids.shape)
-    logits = np.empty((len(ids), 1 if last_only else ids.shape[1], config.vocab_size), np.float32)
-    kinds = NO_TYPES if token_type_ids is None else np.ascontiguousarray(token_type_ids)
+    B, T = ids.shape
+    logits = empty((B, 1 if last_only else T, config.vocab_size), np.float32)
+    kinds = None if token_type_ids is None else np.ascontiguousarray(token_type_ids)
     ids = np.ascontiguousarray(ids)
-    launch(ready.run, ids, kinds, cache.lengths, logits, config.layer_norm_epsilon, *ready.tables)
+    memory: KVCache | Passing = Passing(config, B, T) if cache is None else cache
+    size = max(1, TOGETHER // T)
+    for first in range(0, B, size):
+        some = slice(first, min(B, first + size))
+        mine = memory if size >= B else memory.some(some)
+        ready = prepared if prepared is not None and prepared.fits(params, mine, ids[some].shape) else None
+        if ready is None:
+            ready = prepare(params, config, mine, *ids[some].shape)
+        of_kinds = NO_TYPES if kinds is None else kinds[some]
+        launch(ready.run, ids[some], of_kinds, mine.lengths, logits[some], config.layer_norm_epsilon, *ready.tables)
     return logits
+
+
+class Passing:
+    """Keys and values of the layer at hand alone, for a run without a cache: all layers write to the same memory."""
+
+    def __init__(self, config: Config, rows: int, positions: int) -> None:
+        rows = min(rows, max(1, TOGETHER // positions))
+        shape = (rows, config.n_head, positions, config.head_width)
+        self.k, self.v = ([empty(shape, np.float32)] * config.n_layer for _ in range(2))
+        self.lengths = np.zeros(rows, np.int64)
+
+    def some(self, rows: slice) -> Passing:
+        """For these rows: the memory is used again."""
+        other = object.__new__(Passing)
+        count = rows.stop - rows.start
+        other.k, other.v = ([array[:count] for array in arrays] for arrays in (self.k, self.v))
+        other.lengths = np.zeros(count, np.int64)
+        return other
 
 
 class Prepared(NamedTuple):
@@ -77,13 +106,13 @@ class Prepared(NamedTuple):
     """
 
     params: Params
-    k: Array
+    k: Any
     shape: tuple[int, int]
     run: Any
     tables: tuple[Array, Array]
     arrays: Any
 
-    def fits(self, params: Params, cache: KVCache, shape: tuple[int, ...]) -> bool:
+    def fits(self, params: Params, cache: KVCache | Passing, shape: tuple[int, ...]) -> bool:
         """Whether it was made for these."""
         return self.params is params and self.k is cache.k and self.shape == shape
 
@@ -91,35 +120,26 @@ class Prepared(NamedTuple):
 def renew(
     params: Params, config: Config, cache: KVCache, shape: tuple[int, int], before: Prepared | None
 ) -> Prepared | None:
-    """What serves for ids of this shape: what there was `before`, or made now; that too where `forward` isn't for them.
+    """What serves for ids of this shape: what there was `before`, or made now.
 
     It is kept from one step of decoding to the next: between two steps Python finds nothing of its own in the
     processor's cache, which the weights have just gone through, and every array that it looks up meanwhile costs a
     visit to memory.
     """
-    if shape[0] * shape[1] > FEW or (before is not None and before.fits(params, cache, shape)):
+    if shape[0] > max(1, TOGETHER // shape[1]) or (before is not None and before.fits(params, cache, shape)):
         return before
     return prepare(params, config, cache, *shape)
 
 
-def prepare(params: Params, config: Config, cache: KVCache, B: int, T: int) -> Prepared:
+def prepare(params: Params, config: Config, cache: KVCache | Passing, B: int, T: int) -> Prepared:
     """The compiled step and its arguments, but for those that every step has anew."""
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
     x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
-    working = fused.room(B * T, config.n_embd, config.mlp_width, config.n_head, cache.capacity)
-    others = (
-        params.wte,
-        params.wpe,
-        *params.ln_f,
-        *head(params),
-        zeros(config.vocab_size),
-        scales,
-        x,
-        positions,
-        *working,
-    )
-    run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head(params)[0].dtype.char)
+    working = fused.room(B, B * T, config.n_embd, config.mlp_width, config.n_head)
+    head = parts(params.lm_head)
+    others = (params.wte, params.wpe, *params.ln_f, *head, zeros(config.vocab_size), scales, x, positions, *working)
+    run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head[0].dtype.char)
     return Prepared(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
 
 
@@ -144,10 +164,6 @@ NO_TYPES = np.empty((0, 0), np.int64)
 
 
 def parts(weight: Weight) -> tuple[Array, Array]:
-    """A matrix as the kernels take it: codes, outputs down, and scales."""
-    return (weight.codes, weight.scales) if isinstance(weight, Matrix) else (as_array(weight).T, NO_SCALES)
-
-
-def head(params: Params) -> tuple[Array, Array]:
-    """The vocabulary's matrix as the kernels take it; of float32 the outputs lie down in the checkpoint already."""
-    return parts(params.lm_head.T if isinstance(params.lm_head, np.ndarray) else params.lm_head)
+    """A matrix in panels as the kernels take it: codes and scales."""
+    assert isinstance(weight, Matrix)
+    return weight.codes, weight.scales

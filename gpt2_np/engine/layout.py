@@ -1,8 +1,7 @@
-"""How the kernels read a model's matrices: outputs down, each output's weights in one piece of memory.
+"""How the kernels read a model's matrices: in panels (`weights.panels`), which are packed once.
 
-A checkpoint has them the other way round, (inputs, outputs) row behind row. Memory is read fastest where each core sees
-one piece of it go by and does little else: a sum of products stays in a register, while sums that are stored as they
-grow keep the processor from running ahead.
+Memory is read fastest where each core sees one piece of it go by, and a panel is such a piece; a checkpoint's rows are
+not.
 """
 
 from __future__ import annotations
@@ -10,32 +9,31 @@ from __future__ import annotations
 import numpy as np
 
 from ..model.arrays import Array
-from ..model.params import MLP, Attention, Block, Norm, Params, as_array, matrices, with_weights
+from ..model.params import MLP, Attention, Block, Norm, Params, matrices, with_weights
 from ..system.files import release_pages
 from ..system.memory import in_one_piece
 from ..system.threads import on_threads
+from ..weights.panels import NO_SCALES, Matrix, pack_panel, panel_shape
 from .kernels.threads import threads
 
-ROWS = 128  # outputs that a thread copies at a time
 
+def packed(params: Params) -> Params:
+    """The same parameters, float32 matrices packed into panels; equal in value.
 
-def outputs_down(params: Params) -> Params:
-    """The same parameters, float32 matrices of the blocks being copied where they lie the other way; equal in value.
-
-    Others (float64, reduced precision) stay as they are, and so does what lies so already. The process no longer holds
-    on to the mapped memory of what was copied, and doesn't read it again.
+    Others (float64, reduced precision) stay as they are. The process no longer holds on to the mapped memory of what
+    was packed; of ``wte`` it reads again only the rows that it looks up.
     """
-    down = params._replace(h=tuple(_block(block) for block in params.h))
-    for block, other in zip(params.h, down.h, strict=True):
+    packed = params._replace(h=tuple(_block(block) for block in params.h))
+    head = params.lm_head
+    if isinstance(head, np.ndarray) and head.dtype == np.float32:
+        packed = packed._replace(lm_head=_packed([head.T])[0])
+        release_pages(head)
+    for block, other in zip(params.h, packed.h, strict=True):
         if other is not block:
             for part in matrices(block):  # once more: large pages came back when a neighbour was read
-                release_pages(as_array(part.weight))
-    return down
-
-
-def lies_down(weight: Array) -> bool:
-    """Whether each output of an (inputs, outputs) matrix lies in one piece."""
-    return weight.T.flags.c_contiguous
+                if isinstance(part.weight, np.ndarray):
+                    release_pages(part.weight)
+    return packed
 
 
 def _block(block: Block) -> Block:
@@ -43,12 +41,10 @@ def _block(block: Block) -> Block:
     weights = [part.weight for part in parts if isinstance(part.weight, np.ndarray)]
     if len(weights) < len(parts) or any(weight.dtype != np.float32 for weight in weights):
         return block
-    if all(lies_down(weight) for weight in weights):
-        return block
-    down = with_weights(block, _turned(weights))
+    packed = with_weights(block, _packed(weights))
     for weight in weights:
         release_pages(weight)
-    c_attn, attn_proj, c_fc, mlp_proj = (part._replace(bias=_kept(part.bias)) for part in matrices(down))
+    c_attn, attn_proj, c_fc, mlp_proj = (part._replace(bias=_kept(part.bias)) for part in matrices(packed))
     return Block(
         Norm(*map(_kept, block.ln_1)),
         Attention(c_attn, attn_proj),
@@ -64,15 +60,12 @@ def _kept(vector: Array) -> Array:
     return copy
 
 
-def _turned(weights: list[Array]) -> list[Array]:
-    """Copies in one piece of memory, in large pages where the system grants them."""
-    turned = in_one_piece([weight.shape[::-1] for weight in weights], np.float32)
-    pieces = [
-        (down[first : first + ROWS], weight[:, first : first + ROWS].T)
-        for down, weight in zip(turned, weights, strict=True)
-        for first in range(0, len(down), ROWS)
-    ]
-    on_threads(lambda piece: np.copyto(*piece), pieces, threads())
-    for down in turned:
-        down.flags.writeable = False
-    return [down.T for down in turned]
+def _packed(weights: list[Array]) -> list[Matrix]:
+    """Matrices in panels in one piece of memory, in large pages where the system grants them."""
+    shapes = [(weight.shape[0], weight.shape[1]) for weight in weights]
+    places = in_one_piece([panel_shape(*shape) for shape in shapes], np.float32)
+    tasks = [(weight, place, n) for weight, place in zip(weights, places, strict=True) for n in range(len(place))]
+    on_threads(lambda task: pack_panel(*task), tasks, threads())
+    for place in places:
+        place.flags.writeable = False
+    return [Matrix(place, NO_SCALES, shape) for place, shape in zip(places, shapes, strict=True)]

@@ -16,7 +16,7 @@ from ..model.forward import forward
 from ..model.operations import Operations
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
-from ..weights.quantize import Matrix
+from ..weights.panels import Matrix
 from . import joined, threaded
 from .backward import backward
 from .edited import Edited

@@ -22,6 +22,7 @@ from ..session.model import Model
 from ..system.files import write_whole
 
 Array = np.ndarray
+STRETCH = 128  # logits of which the highest is looked at first
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
@@ -40,13 +41,51 @@ class Lens:
 
     def top(self, count: int = 1) -> tuple[Array, Array]:
         """The likeliest next ids of each stream and position, and their probabilities: two (C, T, count)."""
-        best = np.argsort(-self.logits, axis=-1, kind="stable")[..., :count]
-        return best, np.exp(np.take_along_axis(self.log_probabilities, best, -1))
+        return likeliest(self.logits, count)
 
     def divergence(self) -> Array:
         """How far each stream's prediction is from the last one's: KL(last ‖ stream) in nats, (C, T)."""
-        log_p = self.log_probabilities
-        return (np.exp(log_p[-1]) * (log_p[-1] - log_p)).sum(-1)
+        last = log_softmax(self.logits[-1])
+        chances = np.exp(last)
+        # A stream at a time: in float64 all of them together are the largest thing by far.
+        return np.stack([(chances * (last - log_softmax(stream))).sum(-1) for stream in self.logits])
+
+
+def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
+    """The likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and float64.
+
+    Of equals the first comes first. It works row by row: nothing else of the vocabulary's size is sorted or kept.
+    """
+    rows = logits.reshape(-1, logits.shape[-1])
+    count = min(count, rows.shape[1])
+    best, chances = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
+    for row, ids, shares in zip(rows, best, chances, strict=True):
+        stretches = len(row) // STRETCH
+        # As many stretches hold something as high as this; what is lower isn't among the likeliest.
+        bound = -np.inf
+        if stretches >= 2 * count:
+            peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
+            bound = np.partition(peaks, -count)[-count]
+        places = np.flatnonzero(row >= bound)
+        ids[:] = places[np.argsort(-row[places], kind="stable")[:count]]
+        top = row[ids[0]]
+        shares[:] = np.exp(row[ids].astype(np.float64) - top) / np.exp(row - top).sum(dtype=np.float64)
+    shape = (*logits.shape[:-1], count)
+    return best.reshape(shape), chances.reshape(shape)
+
+
+def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
+    """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
+
+    ``cache`` holds the streams that `stream_names` tells. As `logit_lens`'s `Lens.top`, in the memory of one stream's
+    logits.
+    """
+    streams, labels = cache.accumulated_resid(pos_slice=None)
+    found = []
+    for stream in streams[:, 0]:
+        normed = ops.layer_norm(stream, *model.params.ln_f, model.config.layer_norm_epsilon)
+        found.append(likeliest(ops.unembed(normed, model.params.lm_head), count))
+    return labels, np.stack([ids for ids, _ in found]), np.stack([chances for _, chances in found])
 
 
 def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
@@ -61,13 +100,14 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
     row = model.check_ids(ids)
     if len(row) != 1:
         raise ValueError(f"a lens looks at one prompt, got {len(row)} rows")
-    _, cache = model.run_with_cache(row, _stream_names(model))
+    _, cache = model.run_with_cache(row, stream_names(model))
     streams, labels = cache.accumulated_resid(pos_slice=None)
     normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
     return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
 
 
-def _stream_names(model: Model) -> list[str]:
+def stream_names(model: Model) -> list[str]:
+    """The activations that a lens looks through."""
     return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
 
 
@@ -127,7 +167,7 @@ def train_tuned_lens(
     L, D = model.config.n_layer, model.config.n_embd
     square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
     for text in texts:
-        _, cache = model.run_with_cache(np.atleast_2d(text), _stream_names(model))
+        _, cache = model.run_with_cache(np.atleast_2d(text), stream_names(model))
         final = cache["resid_post", L - 1][0, 1:].astype(np.float64)
         for layer in range(L):
             x = np.pad(cache["resid_pre", layer][0, 1:].astype(np.float64), [(0, 0), (0, 1)], constant_values=1)

@@ -12,10 +12,9 @@ import numpy as np
 
 from ..gradients.metrics import logit_difference
 from ..model.activations import ActivationCache
-from ..model.ops import log_softmax
 from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
-from .lens import Lens, logit_lens
+from .lens import likeliest, nearest, stream_names
 
 Array = np.ndarray
 MOST_TOKENS = 512
@@ -39,12 +38,10 @@ def inspect_page(
         raise ValueError(f"a page holds at most {MOST_TOKENS} tokens, got {len(ids)}")
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    looked = logit_lens(model, ids)
-    _, cache = model.run_with_cache(
-        ids, ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "*.resid_post", "unembed"]
-    )
+    names = ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "unembed"]
+    _, cache = model.run_with_cache(ids, [*names, *stream_names(model)])
     text = model.tokenizer.decode(ids)
-    data = page_data(model, ids, looked, cache, top)
+    data = page_data(model, ids, cache, top)
     data["about"] = (
         f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
         f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else "")
@@ -57,7 +54,7 @@ def inspect_page(
     return before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after
 
 
-def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCache, top: int) -> dict[str, object]:
+def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
     """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
@@ -66,15 +63,13 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
     queries, keys = np.tril_indices(len(ids))
     attention = np.rint(cache.stack_activation("pattern")[:, 0, :, queries, keys] * 255).astype(np.uint8)
     attention = attention.transpose(1, 2, 0)
-    logits = cache["unembed"][0]
-    log_p = log_softmax(logits)
-    best = np.argsort(-log_p, axis=-1, kind="stable")[:, :top]
+    best, p = likeliest(cache["unembed"][0], max(2, top))
 
     def named(candidates: Array, p: Array) -> list[list[object]]:
         words = model.tokenizer.tokens(candidates.tolist())
         return [[shown(word), round(float(chance), 4)] for word, chance in zip(words, p, strict=True)]
 
-    nearest, chances = looked.top(min(5, top))
+    labels, looked, chances = nearest(model, cache, min(5, top))
     T = len(ids)
     return {
         "ids": list(ids),
@@ -82,22 +77,20 @@ def page_data(model: GPT2, ids: Sequence[int], looked: Lens, cache: ActivationCa
         "layers": model.config.n_layer,
         "heads": model.config.n_head,
         "attention": base64.b64encode(attention.tobytes()).decode("ascii"),
-        "next": [named(best[at], np.exp(log_p[at, best[at]])) for at in range(T)],
-        "labels": looked.labels,
-        "lens": [[named(nearest[row, at], chances[row, at]) for at in range(T)] for row in range(len(looked.labels))],
-        "attribution": {
-            "best": _attribution(model, cache, best[:, 0], T),
-            "actual": _attribution(model, cache, np.array([*ids[1:], ids[-1]]), T - 1),
-        },
-        "owed": _owed(model, ids, logits) if model.tap is no_tap and model.backend != "torch" else {},
+        "next": [named(best[at, :top], p[at, :top]) for at in range(T)],
+        "labels": labels,
+        "lens": [[named(looked[row, at], chances[row, at]) for at in range(T)] for row in range(len(labels))],
+        "attribution": _attributions(
+            model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
+        ),
+        "owed": _owed(model, ids, best[:, :2]) if model.tap is no_tap and model.backend != "torch" else {},
     }
 
 
-def _owed(model: GPT2, ids: Sequence[int], logits: Array) -> dict[int, dict[str, object]]:
+def _owed(model: GPT2, ids: Sequence[int], best: Array) -> dict[int, dict[str, object]]:
     """By position: the two likeliest tokens, and input × gradient of each token so far for the one, not the other."""
     T = len(ids)
     places = list(range(T)) if T <= MOST_OWED else [T - 1]
-    best = np.argsort(-logits, axis=-1, kind="stable")[:, :2]
     owed: dict[int, dict[str, object]] = {}
     for start in range(0, len(places) if model.config.vocab_size > 1 else 0, ROWS):
         some = places[start : start + ROWS]
@@ -110,11 +103,25 @@ def _owed(model: GPT2, ids: Sequence[int], logits: Array) -> dict[int, dict[str,
     return owed
 
 
-def _attribution(model: GPT2, cache: ActivationCache, targets: Array, count: int) -> dict[str, object]:
-    """For each position what heads, MLPs, embeddings and biases added to the logit of its target (their sum)."""
-    L, H = model.config.n_layer, model.config.n_head
+def _attributions(
+    model: GPT2, cache: ActivationCache, asked: dict[str, tuple[Array, int]]
+) -> dict[str, dict[str, object]]:
+    """For each kind of target, what heads, MLPs, embeddings and biases added to its logit, at the first positions."""
+    heads: dict[str, list[Array]] = {kind: [] for kind in asked}
+    for layer in range(model.config.n_layer):
+        # A layer at a time: the results of all heads are many times as large as all streams.
+        result = np.moveaxis(cache.head_result(layer), -2, 0)
+        for kind, (targets, _) in asked.items():
+            heads[kind].append(cache.logit_attrs(result, targets[None])[:, 0])
+    return {
+        kind: _attribution(model, cache, np.stack(heads[kind]), targets, count)
+        for kind, (targets, count) in asked.items()
+    }
+
+
+def _attribution(model: GPT2, cache: ActivationCache, heads: Array, targets: Array, count: int) -> dict[str, object]:
+    """For each position what heads (L, H, T), MLPs, embeddings and biases added to the logit of its target."""
     row = targets[None]
-    heads = cache.logit_attrs(cache.stack_head_results()[0], row)[:, 0].reshape(L, H, -1)
     mlps = cache.logit_attrs(cache.decompose_resid(mode="mlp", incl_embeds=False)[0], row)[:, 0]
     embed = cache.logit_attrs(np.stack([cache["embed"], cache["pos_embed"]]), row)[:, 0].sum(0)
     logit = np.take_along_axis(cache["unembed"][0], targets[:, None], -1)[:, 0]

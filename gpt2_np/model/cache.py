@@ -68,9 +68,13 @@ class KVCache:
 
     def row(self, row: int) -> KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
+        return self.some(slice(row, row + 1))
+
+    def some(self, rows: slice) -> KVCache:
+        """As `row`, for several that lie one behind the other."""
         view = object.__new__(KVCache)
-        view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
-        view.lengths, view.shared = self.lengths[row : row + 1], np.zeros((1, 1), np.int64)
+        view.k, view.v, view.lengths = self.k[:, rows], self.v[:, rows], self.lengths[rows]
+        view.shared = np.zeros((len(view.lengths),) * 2, np.int64)
         return view
 
     def reorder(self, rows: Sequence[int] | Array) -> None:

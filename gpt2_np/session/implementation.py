@@ -100,9 +100,9 @@ class NumPy:
         prepared: Prepared | None = None,
     ) -> Array:
         """See `Implementation.forward`."""
-        if tap is no_tap and cache is not None and self.step is not None and ids.size <= self.step.FEW:
+        if tap is no_tap and self.step is not None:
             return self.step.forward(
-                self.transposed,
+                self.packed,
                 self.config,
                 ids,
                 cache=cache,
@@ -127,7 +127,7 @@ class NumPy:
         """See `Implementation.prepare`."""
         if self.step is None:
             return None
-        return self.step.renew(self.transposed, self.config, cache, shape, before)
+        return self.step.renew(self.packed, self.config, cache, shape, before)
 
     def unembed(self, x: Array) -> Array:
         """See `Implementation.unembed`."""
@@ -141,7 +141,7 @@ class NumPy:
             return threaded, self.params
         from ..engine import kernels
 
-        return kernels, self.transposed
+        return kernels, self.packed
 
     @cached_property
     def compiled(self) -> bool:
@@ -150,16 +150,16 @@ class NumPy:
 
     @cached_property
     def step(self) -> Any:
-        """`engine.decode_step`, where few positions of this model can go through in one compiled call; else None."""
+        """`engine.decode_step`, where this model goes through in one compiled call; else None."""
         if not self.compiled:
             return None
         from ..engine import decode_step
 
-        return decode_step if decode_step.suits(self.transposed, self.config) else None
+        return decode_step if decode_step.suits(self.packed, self.config) else None
 
     @cached_property
-    def transposed(self) -> Params:
+    def packed(self) -> Params:
         """The parameters as the kernels read them; copied when first needed, and never where all runs have taps."""
         from ..engine import layout
 
-        return layout.outputs_down(self.params)
+        return layout.packed(self.params)

@@ -23,7 +23,6 @@ from .other_weights import instead
 Array = np.ndarray
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
-MATRICES = re.compile(r"\.(c_attn|c_proj|c_fc)\.weight$")
 # Causal-mask buffers of old checkpoints and the constants of xIELU: no parameters.
 BUFFERS = re.compile(r"h\.\d+\.(attn\.(bias|masked_bias)|mlp\.act\.(beta|eps))")
 GPT2S = re.compile(r"(transformer\.)?(wte|wpe|ln_f|h\.\d+\.(attn|mlp|ln_1|ln_2))\b.*")
@@ -42,7 +41,7 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     found, strays = read(folder, config, large_pages=not to_convert)
     untied = untie(found, config)
     check(found, strays, config, untied, folder)
-    tensors = {name: as_float32(found[name], outputs_down=bool(MATRICES.search(name))) for name in found}
+    tensors = {name: as_float32(found[name]) for name in found}
     bad = []
     for name, array in tensors.items():
         if not all_finite(array):
@@ -188,14 +187,9 @@ def foreign(strays: Sequence[str]) -> str:
     return f"the file has {strays[0]!r}"
 
 
-def as_float32(stored: tuple[str, Array], *, outputs_down: bool = False) -> Array:
-    """A tensor as float32: the mapped file itself where it is aligned F32, otherwise a converted copy.
-
-    A copy of a matrix lies as the kernels read it (`layout`), outputs down.
-    """
+def as_float32(stored: tuple[str, Array]) -> Array:
+    """A tensor as float32: the mapped file itself where it is aligned F32, otherwise a converted copy."""
     kind, tensor = stored
-    if outputs_down and not (kind == "F32" and tensor.flags.aligned):
-        return as_float32((kind, tensor.T)).T
     if kind == "BF16":
         return (tensor.astype(np.uint32, order="C") << 16).view(np.float32)
     with np.errstate(over="ignore"):  # what float32 can't hold becomes infinite, which `load` refuses by name

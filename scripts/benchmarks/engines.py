@@ -59,6 +59,13 @@ class Ours:
         self.model.generate(self._prompt(position)[0].tolist(), num_beams=beams, max_new_tokens=tokens, eos_token_id=())
         return time.perf_counter() - start
 
+    def score(self, tokens: int) -> float:
+        from gpt2_np.text.scoring import nll
+
+        start = time.perf_counter()
+        nll(self.model, self._prompt(tokens)[0], 1, stride=self.model.config.n_positions)
+        return time.perf_counter() - start
+
     def _prompt(self, tokens: int, rows: int = 1) -> np.ndarray:
         return prompt(tokens, rows, self.model.config.vocab_size)
 
@@ -91,6 +98,15 @@ class Torch:
 
     def beams(self, beams: int, position: int, tokens: int) -> float:
         return self._generate(1, position, tokens, num_beams=beams)
+
+    def score(self, tokens: int) -> float:
+        ids, context = self.torch.tensor(self._prompt(tokens)), self.model.config.n_positions
+        start = time.perf_counter()
+        with self.torch.inference_mode():
+            for first in range(0, tokens, context):
+                some = ids[:, first : first + context]
+                self.model(some, labels=some, use_cache=False)
+        return time.perf_counter() - start
 
     def _generate(self, rows: int, position: int, tokens: int, **options: Any) -> float:
         ids = self.torch.tensor(self._prompt(position, rows))

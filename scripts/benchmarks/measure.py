@@ -76,6 +76,7 @@ def bytes_read(model: GPT2, position: float) -> float:
 
 
 PRECISIONS = ("float32", *REDUCED)
+SCORED = ("float32", "int8")  # those of the batches and of scoring
 PEERS = {
     "float32": [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")],
     "bfloat16": [("llama.cpp", "f16")],
@@ -113,36 +114,83 @@ def side_by_side(size: str, folder: Path, rounds: int, tokens: int, precisions: 
     return rows
 
 
-def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: bool = False) -> Row:
-    """A whole prompt at once, and its share of what the matrix products alone take; `alone` leaves the others out."""
-    others = [("torch", ""), ("llama.cpp", "f32"), ("ctranslate2", "float32")]
-    engines = [("bound", ""), ("gpt2_np", "float32"), *([] if alone else others)]
+def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: bool = False) -> list[Row]:
+    """A whole prompt at once, in every precision, in turns; float32's share of what the matrix products alone take.
+
+    `alone` leaves the others out.
+    """
+    others = [("torch", ""), ("llama.cpp", "f32"), ("llama.cpp", "q8_0"), ("ctranslate2", "float32")]
+    others.append(("ctranslate2", "int8"))
+    ours = [("gpt2_np", precision) for precision in PRECISIONS]
+    engines = [("bound", ""), *ours, *([] if alone else others)]
     seconds = together(folder, engines, rounds, "prefill", tokens=tokens)
-    mine = seconds.pop("gpt2_np float32")
-    share = seconds.pop("bound") / mine
+    bound = seconds.pop("bound")
+    mine = {precision: seconds.pop(f"gpt2_np {precision}") for precision in PRECISIONS}
+    rates = {name: tokens / one for name, one in seconds.items()}
+    rows = []
+    for precision, one in mine.items():
+        exact = precision == "float32"
+        rows.append(
+            Row(
+                f"{size}: a prompt of {tokens} tokens, {precision}",
+                tokens / one,
+                "tokens/s",
+                {name: rate for name, rate in rates.items() if reduced(name) == (precision in ("int8", "int4"))},
+                share=bound / one if exact else None,
+                note="share: of the matrix products alone" if exact else f"{mine['float32'] / one:.2f} × our float32",
+            )
+        )
+    return rows
+
+
+def reduced(name: str) -> bool:
+    """Whether an engine's precision is one of whole numbers."""
+    return name.endswith(("int8", "q8_0"))
+
+
+def scoring(size: str, folder: Path, rounds: int, tokens: int = 3072) -> list[Row]:
+    """A text scored in windows of all positions, in float32 and int8, in turns."""
+    engines = [("gpt2_np", "float32"), ("gpt2_np", "int8"), ("torch", "")]
+    seconds = together(folder, engines, rounds, "score", tokens=tokens)
+    mine = {precision: seconds.pop(f"gpt2_np {precision}") for precision in SCORED}
     theirs = {name: tokens / one for name, one in seconds.items()}
-    return Row(
-        f"{size}: a prompt of {tokens} tokens",
-        tokens / mine,
-        "tokens/s",
-        theirs,
-        share=share,
-        note="share: of the matrix products alone",
-    )
+    return [
+        Row(
+            f"{size}: scoring {tokens} tokens, {precision}",
+            tokens / one,
+            "tokens/s",
+            theirs,
+            note="" if precision == "float32" else f"{mine['float32'] / one:.2f} × our float32",
+        )
+        for precision, one in mine.items()
+    ]
 
 
 def batches(size: str, folder: Path, rounds: int) -> list[Row]:
-    """Sixteen prompts at once, and five beams, the prompts' own time included."""
-    engines = [("gpt2_np", "float32"), ("torch", ""), ("ctranslate2", "float32")]
+    """Many prompts at once, in float32 and int8, and five beams, the prompts' own time included."""
     rows = []
     asked: tuple[tuple[str, int, dict[str, Any]], ...] = (
-        ("16 prompts at once, 64 tokens each", 16 * 64, {"work": "many", "rows": 16}),
-        ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5}),
+        (
+            "16 prompts of 64 at once, 64 tokens each",
+            16 * 64,
+            {"work": "many", "rows": 16, "position": 64, "tokens": 64},
+        ),
+        (
+            "64 prompts of 32 at once, 16 tokens each",
+            64 * 16,
+            {"work": "many", "rows": 64, "position": 32, "tokens": 16},
+        ),
+        ("5 beams × 64 tokens", 64, {"work": "beams", "beams": 5, "position": 64, "tokens": 64}),
     )
     for work, tokens, question in asked:
-        seconds = together(folder, engines, rounds, position=64, tokens=64, **question)
-        mine = seconds.pop("gpt2_np float32")
-        rows.append(Row(f"{size}: {work}", tokens / mine, "tokens/s", {n: tokens / one for n, one in seconds.items()}))
+        engines = [("gpt2_np", precision) for precision in SCORED]
+        engines += [("torch", ""), ("ctranslate2", "float32"), ("ctranslate2", "int8")]
+        seconds = together(folder, engines, rounds, **question)
+        mine = {precision: seconds.pop(f"gpt2_np {precision}") for precision in SCORED}
+        for precision, one in mine.items():
+            theirs = {n: tokens / other for n, other in seconds.items() if reduced(n) == (precision == "int8")}
+            note = "" if precision == "float32" else f"{mine['float32'] / one:.2f} × our float32"
+            rows.append(Row(f"{size}: {work}, {precision}", tokens / one, "tokens/s", theirs, note=note))
     return rows
 
 

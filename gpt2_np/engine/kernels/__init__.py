@@ -1,24 +1,34 @@
-"""The compiled twins of `ops`: same names, same signatures, Numba loops where they pay and NumPy's BLAS where it does.
+"""The compiled twins of `ops`: same names, same signatures, Numba loops and machine instructions where they pay.
 
-Importing this compiles the kernels, once on a machine: the compiled code is kept in the user's cache (`code_cache`).
+Each is compiled when it is first asked for, once on a machine: the compiled code is kept in the user's cache
+(`code_cache`).
 """
 
+from __future__ import annotations
+
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # How long the OpenMP threads under Numba spin before they sleep, where the user doesn't say. Its own default of some
-# milliseconds is spent at every meeting of threads when another program holds a core and one of them isn't running.
+# milliseconds is spent at every barrier when another program holds a core and one of the threads isn't running.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from ...model.ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, split_heads
 from ...system.garbage import without_garbage_collection
 
-with without_garbage_collection():
+if TYPE_CHECKING:
     from .causal import attention
-    from .matrices import FEW, linear, unembed
+    from .matrices import linear, unembed
     from .pointwise import GELU_NEW, activate, gelu_new, layer_norm, softmax
 
+COMPILED = {
+    "causal": ("attention",),
+    "matrices": ("linear", "unembed"),
+    "pointwise": ("GELU_NEW", "activate", "gelu_new", "layer_norm", "softmax"),
+}
+
 __all__ = [
-    "FEW",
     "GELU_NEW",
     "activate",
     "attention",
@@ -34,3 +44,14 @@ __all__ = [
     "split_heads",
     "unembed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is compiled, when it is first asked for."""
+    for module, names in COMPILED.items():
+        if name in names:
+            with without_garbage_collection():
+                found = getattr(import_module(f"{__name__}.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What the kernels are made of: compiler settings, array types, and an exponential that the compiler can vectorise."""
+"""What the kernels are made of: compiler settings and array types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numba import get_num_threads, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from .compiled import PLAIN, compiled
+from .compiled import PLAIN
 from .llvm import Builder, Context, Signature, Value, Values
 
 # Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
@@ -24,8 +24,9 @@ PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "parall
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
 matrix = types.Array(types.float32, 2, "C", readonly=True)
-codes16 = types.Array(types.uint16, 2, "C", readonly=True)
-codes8 = types.Array(types.int8, 2, "C", readonly=True)
+panels3 = types.Array(types.float32, 3, "C", readonly=True)
+halves3 = types.Array(types.uint32, 3, "C", readonly=True)
+codes8 = types.Array(types.int8, 4, "C", readonly=True)
 codes4 = types.Array(types.uint8, 4, "C", readonly=True)
 grids = types.Array(types.uint16, 4, "C", readonly=True)
 out1 = types.Array(types.float32, 1, "C")
@@ -63,32 +64,6 @@ float_of_bits: Any = _plain_float_of_bits if PLAIN else intrinsic(_float_of_bits
 bits_of_float: Any = _plain_bits_of_float if PLAIN else intrinsic(_bits_of_float)
 
 
-def _exp(x: Any) -> Any:
-    x = min(max(x, np.float32(-87.0)), np.float32(88.0))
-    # The nearest whole number of doublings, by the rounding of a number too large to have a fraction.
-    n = (x * np.float32(1.44269504) + np.float32(12582912.0)) - np.float32(12582912.0)
-    r = (x - n * np.float32(0.693359375)) - n * np.float32(-2.12194440e-4)
-    p = np.float32(1.9875691500e-4)
-    p = p * r + np.float32(1.3981999507e-3)
-    p = p * r + np.float32(8.3334519073e-3)
-    p = p * r + np.float32(4.1665795894e-2)
-    p = p * r + np.float32(1.6666665459e-1)
-    p = p * r + np.float32(5.0000001201e-1)
-    p = p * r * r + r + np.float32(1.0)
-    return p * float_of_bits(np.int32((np.int32(n) + np.int32(127)) << np.int32(23)))
-
-
-if PLAIN:
-
-    def exp(x: Any) -> Any:
-        """e^x in float32."""
-        return np.exp(np.float32(x))
-
-else:
-    # Cephes' expf (Moshier 1992): within 2 units in the last place.
-    exp = compiled(types.float32(types.float32), fastmath={"contract"}, error_model="numpy")(_exp)
-
-
 def _threads(typing: Any) -> Any:
     get_num_threads()  # makes the symbol known
 
@@ -112,19 +87,3 @@ if not PLAIN:
     @overload(threads_here, inline="always")
     def _threads_here() -> Any:
         return lambda: _counted()
-
-
-def widen(code: Any) -> Any:
-    """The float32 that a stored weight is, before any scale: itself, or what bfloat16's bits are the upper half of."""
-    return (code.astype(np.uint32) << np.uint32(16)).view(np.float32) if code.dtype == np.uint16 else code
-
-
-@overload(widen, inline="always")
-def _widen(code: Any) -> Any:
-    def upper_half(code: Any) -> Any:
-        return float_of_bits(np.int32(np.int32(code) << np.int32(16)))
-
-    def itself(code: Any) -> Any:
-        return code
-
-    return upper_half if code == types.uint16 else itself

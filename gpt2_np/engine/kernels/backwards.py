@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numba import void
 
-from .arithmetic import SERIAL, exp, matrix, out2, vector
+from .arithmetic import SERIAL, matrix, out2, vector
 from .compiled import compiled
-from .dots import dot_near
+from .dots import dot
+from .exponentials import exp
 
 Array = np.ndarray
 
@@ -33,10 +34,10 @@ def layer_norm_backward_rows(gradient: Array, weight: Array, normalized: Array, 
     for row in range(gradient.shape[0]):
         for d in range(D):
             out[row, d] = gradient[row, d] * weight[d]
-        along = dot_near(out, row, normalized, row, 0, D) / np.float32(D)
+        along = dot(out, row, normalized, row, 0, D) / np.float32(D)
         inverse = np.float32(1) / scale[row, 0]
         for d in range(D):
             out[row, d] = (out[row, d] - normalized[row, d] * along) * inverse
-        mean = dot_near(out, row, ones, 0, 0, D) / np.float32(D)
+        mean = dot(out, row, ones, 0, 0, D) / np.float32(D)
         for d in range(D):
             out[row, d] -= mean

@@ -1,6 +1,13 @@
-"""Causal attention: few positions by a kernel that streams the cache, many by BLAS in blocks of queries."""
+"""Causal attention: each query looks back at the keys up to its own position.
+
+One order of sums for every query, whether its position comes alone or with others: its scores are dot products, and its
+mean of values adds position behind position. Several queries share what they load.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from llvmlite import ir
@@ -10,129 +17,264 @@ from numba.extending import register_jitable
 
 from ...model import ops
 from ...system.memory import empty
-from .arithmetic import PARALLEL, exp, lengths1, matrix, out3, out4, threads_here
+from .arithmetic import PARALLEL, SERIAL, lengths1, matrix, out3, out4, threads_here
 from .compiled import compiled
-from .dots import FLOATS, INDEX, dot_near
-from .llvm import Builder, Context, Signature, Value, Values
-from .matrices import FEW
-from .pointwise import softmax_causal
+from .dots import FLOATS, INDEX, ROWS, SOME, dot, dots
+from .exponentials import exp_and_sum, largest
+from .llvm import Builder, Context, Kinds, Signature, Value, Values
 from .registers import LANES, LINE, address, ask, ask_for, emits, further, load, multiply_add, repeat, store, summing
-from .threads import in_threads, launch
+from .threads import launch
 
 Array = np.ndarray
-NEAR = 32  # how many positions ahead memory is asked for keys, and values
-QUERIES = 64  # scores of so many queries at a time stay in the processor's cache
+POSITIONS_AHEAD = 32  # how many positions ahead keys and values are prefetched
+QUERIES = 32  # of a head that a thread takes at a time
 
 
-def weighted_mean(w: Array, values: Array, S: int, following: Array, out: Array) -> None:
-    """The mean of the first S rows of ``values``, each weighing as much as ``w`` says, into ``out``: (N, K) → (K,).
+def weighted_mean(w: Array, values: Array, S: int, following: Array, total: float, out: Array) -> None:
+    """The mean of the first S rows of ``values``, each weighing as much as ``w[0]`` says, into ``out[0]``.
 
-    Memory is asked for values NEAR rows ahead, and behind the last one for the rows of ``following``.
+    w (1, N), its sum, values (N, K), out (1, K). Values are prefetched some rows ahead, and behind the last one the
+    rows of ``following``.
     """
-    out[:] = w[:S] @ values[:S] / w[:S].sum()
+    out[0] = w[0, :S] @ values[:S] / total
 
 
-@emits(weighted_mean, lambda w, values, S, following, out: types.void)
+def weighted_means(w: Array, values: Array, S: int, totals: Array, out: Array) -> None:
+    """As `weighted_mean`, for ROWS queries that follow each other: the i-th sees the first S + i rows."""
+    for i in range(ROWS):
+        out[i] = w[i, : S + i] @ values[: S + i] / totals[i]
+
+
+@emits(weighted_mean, lambda w, values, S, following, total, out: types.void)
 def _weighted_mean(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    w, values, S, following, out = arguments
-    of_w, of_values, _, of_following, of_out = signature.args
-    number = ir.FloatType()
+    w, values, S, following, total, out = arguments
+    of_w, of_values, _, of_following, _, of_out = signature.args
+
+    def prefetch(s: Value, d: Value, vectors: int) -> None:
+        ahead = further(builder, s, POSITIONS_AHEAD)
+        beyond = builder.sub(ahead, S)
+        place = builder.select(
+            builder.icmp_signed("<", beyond, S.type(0)),
+            address(context, builder, of_values, values, ahead, d),
+            address(context, builder, of_following, following, beyond, d),
+        )
+        ask_for(builder, place, vectors * LANES)
+
+    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], prefetch)
+    return context.get_dummy_value()
+
+
+@emits(weighted_means, lambda w, values, S, totals, out: types.void)
+def _weighted_means(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    w, values, S, totals, out = arguments
+    of_w, of_values, _, of_totals, of_out = signature.args
+    each = [builder.load(address(context, builder, of_totals, totals, INDEX(row))) for row in range(ROWS)]
+    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, each, _nothing)
+    return context.get_dummy_value()
+
+
+def _nothing(s: Value, d: Value, vectors: int) -> None:
+    """What is not prefetched: several queries' keys and values were just written, or are read again and again."""
+
+
+def _means(
+    context: Context,
+    builder: Builder,
+    kinds: Kinds,
+    arrays: Values,
+    S: Value,
+    totals: list[Value],
+    prefetch: Callable[[Value, Value, int], None],
+) -> None:
+    """The instructions of both, some vectors of columns at a time, for a query for each of ``totals``."""
+    (of_w, of_values, of_out), (w, values, out), rows = kinds, arrays, len(totals)
+    weights = [address(context, builder, of_w, w, INDEX(row), INDEX(0)) for row in range(rows)]
 
     def columns(d: Value, vectors: int) -> None:
-        kind = FLOATS if vectors else number
+        kind = FLOATS if vectors else ir.FloatType()
+        count = max(vectors, 1)
 
-        def add_row(s: Value, sums: list[Value]) -> list[Value]:
-            weight = builder.load(address(context, builder, of_w, w, s))
-            ahead = further(builder, s, NEAR)
-            beyond = builder.sub(ahead, S)
-            asked = builder.select(
-                builder.icmp_signed("<", beyond, S.type(0)),
-                address(context, builder, of_values, values, ahead, d),
-                address(context, builder, of_following, following, beyond, d),
-            )
-            ask_for(builder, asked, vectors * LANES)
+        def add(s: Value, sums: list[Value], queries: list[int]) -> list[Value]:
+            """One position's value, weighted for some of the queries, added to their sums."""
+            prefetch(s, d, vectors)
             here = address(context, builder, of_values, values, s, d)
-            each = repeat(builder, weight, FLOATS) if vectors else weight
-            rows = [load(builder, here, kind, v * LANES) for v in range(max(vectors, 1))]
-            total, *sums = sums
-            return [
-                builder.fadd(total, weight),
-                *(multiply_add(builder, each, row, one) for row, one in zip(rows, sums, strict=True)),
-            ]
+            value = [load(builder, here, kind, v * LANES) for v in range(count)]
+            sums = list(sums)
+            for k, query in enumerate(queries):
+                weight = builder.load(builder.gep(weights[query], [s]))
+                each = repeat(builder, weight, FLOATS) if vectors else weight
+                for v, one in enumerate(value):
+                    sums[k * count + v] = multiply_add(builder, each, one, sums[k * count + v])
+            return sums
 
-        zeros = [number(0), *[ir.Constant(kind, None if vectors else 0)] * max(vectors, 1)]
-        total, *sums = summing(builder, zeros, S.type(0), S, S.type(1), add_row)
-        whole = repeat(builder, total, FLOATS) if vectors else total
-        for v, one in enumerate(sums):
-            store(builder, builder.fdiv(one, whole), address(context, builder, of_out, out, d), v * LANES)
+        every = list(range(rows))
+        zeros = [ir.Constant(kind, None if vectors else 0)] * (rows * count)
+        sums = summing(builder, zeros, S.type(0), S, S.type(1), partial(add, queries=every))
+        for query in every:
+            mine = sums[query * count : query * count + count]
+            end = builder.add(S, S.type(query))
+            if query:
+                mine = summing(builder, mine, S, end, S.type(1), partial(add, queries=[query]))
+            total = repeat(builder, totals[query], FLOATS) if vectors else totals[query]
+            for v, one in enumerate(mine):
+                place = address(context, builder, of_out, out, INDEX(query), d)
+                store(builder, builder.fdiv(one, total), place, v * LANES)
 
-    first, K = INDEX(0), builder.extract_value(context.make_array(of_out)(context, builder, out).shape, 0)
+    first, K = INDEX(0), builder.extract_value(context.make_array(of_out)(context, builder, out).shape, 1)
     for vectors in (4, 2, 1, 0):
         width = INDEX(vectors * LANES or 1)
         end = builder.sub(K, builder.srem(builder.sub(K, first), width))
         with cgutils.for_range_slice(builder, first, end, width, inc=True) as (d, _):
             columns(d, vectors)
         first = end
-    return context.get_dummy_value()
 
 
-@register_jitable
-def attend_head(
-    task: int, qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array
-) -> None:
-    """`attend` for one head of one row of the cache, B · H of which there are."""
+@compiled(void(types.int64, matrix, out4, out4, lengths1), **SERIAL)
+def remember_head(head: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
+    """Write one head's new keys and values into the cache: `attend`'s first half."""
     B, H, K = k.shape[0], k.shape[1], k.shape[3]
     T, D = len(qkv) // B, H * K
-    b, h = task // H, task % H
-    # The weights of the layers before have pushed all of it out of the processor's cache. What is asked for, in
-    # the order of its use: keys, values, the next head's keys.
-    keys, values, following, of_row = k[b, h], v[b, h], k[b, min(h + 1, H - 1)], range(b * T, b * T + T)
-    if qkv.shape[1] > D:
-        for r in of_row:
-            for d in range(0, K, LINE):
-                ask(keys, positions[r], d)
-                ask(values, positions[r], d)
-    for s in range(min(positions[b * T] + 1, NEAR)):
-        for d in range(0, K, LINE):
-            ask(keys, s, d)
-    if qkv.shape[1] > D:
-        for r in of_row:
-            for d in range(K):
-                keys[positions[r], d] = qkv[r, D + h * K + d]
-                values[positions[r], d] = qkv[r, 2 * D + h * K + d]
-    for r in of_row:
-        q, w, S = qkv[r : r + 1, h * K : h * K + K], weights[r, h], positions[r] + 1
-        best = np.float32(-np.inf)
-        for s in range(S):
-            ahead = s + NEAR
-            for d in range(0, K, LINE):
-                if ahead < S:
-                    ask(keys, ahead, d)
-                else:
-                    ask(values, ahead - S, d)
-            w[s] = dot_near(q, 0, keys, s, 0, K) * scale
-            best = max(best, w[s])
-        for s in range(S):
-            w[s] = exp(w[s] - best)
-        weighted_mean(w, values, S, following, out[r, h])
+    b, h = head // H, head % H
+    for r in range(b * T, b * T + T):
+        for d in range(K):
+            k[b, h, positions[r], d] = qkv[r, D + h * K + d]
+            v[b, h, positions[r], d] = qkv[r, 2 * D + h * K + d]
 
 
-@compiled(void(matrix, out4, out4, lengths1, types.float32, out3, out3), **PARALLEL)
-def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, weights: Array, out: Array) -> None:
-    """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
-
-    ``qkv`` holds queries, keys and values side by side. The keys and values are written into the cache, ``k`` and ``v``
-    (B, H, N, K), first; where they are there already, queries alone will do, (R, D). Each row of the cache has R / B of
-    the positions, one behind the other: position r stands at ``positions[r]``. ``weights`` is room to work in,
-    (R, H, the most keys that are seen …).
-    """
+@compiled(void(matrix, out4, out4, lengths1), **PARALLEL)
+def remember(qkv: Array, k: Array, v: Array, positions: Array) -> None:
+    """Write the keys and values of R positions into the cache, as `attend` does."""
     heads = k.shape[0] * k.shape[1]
     if threads_here() == 1:
         for head in range(heads):
-            attend_head(head, qkv, k, v, positions, scale, weights, out)
+            remember_head(head, qkv, k, v, positions)
     else:
         for head in prange(heads):
-            attend_head(np.int64(head), qkv, k, v, positions, scale, weights, out)
+            remember_head(np.int64(head), qkv, k, v, positions)
+
+
+@register_jitable
+def attend_alone(q: Array, keys: Array, values: Array, following: Array, scale: float, w: Array, out: Array) -> None:
+    """One query, (1, K), looks back at as many keys as ``w``, (1, S), has room for: into ``out``, (1, K).
+
+    What is prefetched, in the order of its use: keys, values, the next head's keys.
+    """
+    S, K = w.shape[1], keys.shape[1]
+    for s in range(S):
+        ahead = s + POSITIONS_AHEAD
+        for d in range(0, K, LINE):
+            if ahead < S:
+                ask(keys, ahead, d)
+            else:
+                ask(values, ahead - S, d)
+        w[0, s] = dot(q, 0, keys, s, 0, K) * scale
+    total = exp_and_sum(w, 0, S, largest(w, 0, S))
+    weighted_mean(w, values, S, following, total, out)
+
+
+@register_jitable
+def attend_together(q: Array, keys: Array, values: Array, S: int, scale: float, w: Array, out: Array) -> None:
+    """ROWS queries that follow each other, (ROWS, K), of which the first sees S keys, each other one more."""
+    K = keys.shape[1]
+    products, totals = np.empty((ROWS, SOME), np.float32), np.empty(ROWS, np.float32)
+    shared = S - S % SOME
+    for s in range(0, shared, SOME):
+        dots(q, 0, keys, s, 0, K, products)
+        for i in range(ROWS):
+            for j in range(SOME):
+                w[i, s + j] = products[i, j] * scale
+    for i in range(ROWS):
+        for s in range(shared, S + i):
+            w[i, s] = dot(q, i, keys, s, 0, K) * scale
+        totals[i] = exp_and_sum(w, i, S + i, largest(w, i, S + i))
+    weighted_means(w, values, S, totals, out)
+
+
+@compiled(void(*(types.int64,) * 4, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
+def attend_some(
+    b: int, h: int, first: int, last: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
+) -> None:
+    """The queries from row `first` to `last` of ``q``, which belong to row b of the cache, look back in head h."""
+    H, K = k.shape[1], k.shape[3]
+    keys, values, following = k[b, h], v[b, h], k[b, min(h + 1, H - 1)]
+    w = np.empty((ROWS, positions[last - 1] + 1), np.float32)
+    r = first
+    while r < last:
+        S = positions[r] + 1
+        if last - r >= ROWS:
+            mine = q[r : r + ROWS, h * K : h * K + K]
+            attend_together(mine, keys, values, S, scale, w, out[r : r + ROWS, h])
+            r += ROWS
+        else:
+            mine = q[r : r + 1, h * K : h * K + K]
+            attend_alone(mine, keys, values, following, scale, w[:1, :S], out[r : r + 1, h])
+            r += 1
+
+
+@compiled(void(types.int64, matrix, out4, out4, lengths1, types.float32, types.boolean, out3), **SERIAL)
+def attend_head(
+    head: int, qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: bool, out: Array
+) -> None:
+    """`attend` for one head of one row of the cache, B · H of which there are."""
+    B, H, K = k.shape[0], k.shape[1], k.shape[3]
+    b, h, T = head // H, head % H, len(qkv) // B
+    # The weights of the layers before have pushed all of it out of the processor's cache.
+    for r in range(b * T, b * T + T if new else b * T):
+        for d in range(0, K, LINE):
+            ask(k[b, h], positions[r], d)
+            ask(v[b, h], positions[r], d)
+    for s in range(min(positions[b * T] + 1, POSITIONS_AHEAD)):
+        for d in range(0, K, LINE):
+            ask(k[b, h], s, d)
+    if new:
+        remember_head(head, qkv, k, v, positions)
+    attend_some(b, h, b * T, b * T + T, qkv, k, v, positions, scale, out)
+
+
+@compiled(void(types.int64, types.int64, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
+def attend_block(
+    task: int, blocks: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
+) -> None:
+    """`attend` for QUERIES queries of one head, whose keys and values are in the cache.
+
+    The tasks of a head come long and short in turn: each thread gets a run of tasks, which so take about as long.
+    """
+    B, H = k.shape[0], k.shape[1]
+    T = len(q) // B
+    head, turn = task // blocks, task % blocks
+    block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
+    b, h = head // H, head % H
+    first = b * T + block * QUERIES
+    attend_some(b, h, first, min(b * T + T, first + QUERIES), q, k, v, positions, scale, out)
+
+
+@compiled(void(matrix, out4, out4, lengths1, types.float32, types.boolean, out3), **PARALLEL)
+def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: bool, out: Array) -> None:
+    """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
+
+    ``qkv`` holds queries, keys and values side by side. Where these are `new`, keys and values are written into the
+    cache, ``k`` and ``v`` (B, H, N, K), first; otherwise queries alone will do, (R, D). Each row of the cache has R / B
+    of the positions, one behind the other: position r stands at ``positions[r]``.
+    """
+    B, H = k.shape[0], k.shape[1]
+    heads, T = B * H, len(qkv) // B
+    if T <= QUERIES // 4 or heads * T <= 4 * QUERIES:
+        if threads_here() == 1:
+            for head in range(heads):
+                attend_head(head, qkv, k, v, positions, scale, new, out)
+        else:
+            for head in prange(heads):
+                attend_head(np.int64(head), qkv, k, v, positions, scale, new, out)
+        return
+    if new:
+        remember(qkv, k, v, positions)
+    blocks = (T + QUERIES - 1) // QUERIES
+    if threads_here() == 1:
+        for task in range(heads * blocks):
+            attend_block(task, blocks, qkv, k, v, positions, scale, out)
+    else:
+        for task in prange(heads * blocks):
+            attend_block(np.int64(task), blocks, qkv, k, v, positions, scale, out)
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
@@ -140,25 +282,9 @@ def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Arr
     B, T, H, K = q.shape
     if q.dtype != np.float32:
         return ops.attention(q, k, v, lengths, scale)
-    if B * T <= FEW:
-        out = np.empty((B * T, H, K), np.float32)
-        # A cache lies in one piece, so nothing of it is copied here.
-        k, v = (np.require(array, requirements=("C", "W")) for array in (k, v))
-        positions = (lengths[:, None] + np.arange(T)).ravel()
-        weights = np.empty((B * T, H, int(positions.max()) + 1), np.float32)
-        launch(attend, np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, weights, out)
-        return out.reshape(B, T, H, K)
-    out = empty((B, T, H, K), np.float32)
-    queries = q.transpose(0, 2, 1, 3)
-
-    def some(piece: tuple[int, int]) -> None:
-        start, b = piece
-        end = min(T, start + QUERIES)
-        S = int(lengths[b]) + end  # later keys are the future of all these queries
-        scores = queries[b : b + 1, :, start:end] @ k[b : b + 1, :, :S].swapaxes(2, 3)
-        pattern = softmax_causal(scores, lengths[b : b + 1] + start, scale)
-        out[b : b + 1, start:end] = (pattern @ v[b : b + 1, :, :S]).transpose(0, 2, 1, 3)
-
-    longest_first = range(T - 1 - (T - 1) % QUERIES, -1, -QUERIES)
-    in_threads(some, [(start, b) for start in longest_first for b in range(B)])
-    return out
+    out = empty((B * T, H, K), np.float32)
+    # A cache lies in one piece, so nothing of it is copied here.
+    k, v = (np.require(array, requirements=("C", "W")) for array in (k, v))
+    positions = (lengths[:, None] + np.arange(T)).ravel()
+    launch(attend, np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, False, out)
+    return out.reshape(B, T, H, K)

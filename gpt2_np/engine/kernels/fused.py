@@ -1,7 +1,7 @@
-"""The whole forward pass for few positions in one compiled call: what decoding spends its time on.
+"""The whole forward pass in one compiled call.
 
-The twin of `model.forward`, for GPT-2's own activation and with a cache. Nothing in it is new: it strings together the
-kernels of the single operations, so it gives the same bits as they do, without the way back to Python between them.
+The twin of `model.forward`, for GPT-2's own activation. Nothing in it is new: it strings together the kernels of the
+single operations, so it gives the same bits as they do, without the way back to Python between them.
 """
 
 from __future__ import annotations
@@ -14,30 +14,49 @@ from numba import types, void
 from numba.extending import register_jitable
 
 from ...system.memory import in_one_piece
-from .arithmetic import SERIAL, out3
-from .causal import attend
+from .arithmetic import SERIAL, out3, threads_here
+from .causal import attend, remember
 from .compiled import compiled
-from .pointwise import gelu_rows, layer_norm_rows
+from .pointwise import add_on_threads, gelu_on_threads, gelu_rows, layer_norm_on_threads, layer_norm_rows
 from .product import product
 from .tables import layer, others
 
 Array = np.ndarray
+MANY = 24  # positions from which on the small steps are divided among the threads too
 ids2 = types.Array(types.int64, 2, "C", readonly=True)
 
 
 @register_jitable
+def alone(x: Array) -> bool:
+    """Whether one thread does the small steps: for few rows, waking the others takes longer."""
+    return len(x) < MANY or threads_here() == 1
+
+
+@register_jitable
 def add(x: Array, more: Array) -> None:
-    """x += more, by the one thread that is here: for so little, calling the others takes longer."""
-    for r in range(len(x)):
-        for d in range(x.shape[1]):
-            x[r, d] += more[r, d]
+    """x += more."""
+    if alone(x):
+        for r in range(len(x)):
+            for d in range(x.shape[1]):
+                x[r, d] += more[r, d]
+    else:
+        add_on_threads(x, more)
 
 
 @register_jitable
 def block(
-    x: Array, positions: Array, epsilon: float, scale: float, layer: tuple[Array, ...], room: tuple[Array, ...]
+    x: Array,
+    positions: Array,
+    epsilon: float,
+    scale: float,
+    layer: tuple[Array, ...],
+    room: tuple[Array, ...],
+    ends: int,
 ) -> None:
-    """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`."""
+    """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`.
+
+    Where `ends` is not 0, only the last position of each of so many rows goes on: x's first rows are those in the end.
+    """
     (
         k,
         v,
@@ -58,24 +77,53 @@ def block(
         out_scales,
         out_bias,
     ) = layer
-    normalized, qkv, pattern, z, hidden, activated = room
-    layer_norm_rows(x, ln_1_weight, ln_1_bias, epsilon, normalized)
+    normalized, qkv, q, z, hidden = room
+    normalize(x, ln_1_weight, ln_1_bias, epsilon, normalized)
     product(normalized, attn, attn_scales, attn_bias, qkv)
-    attend(qkv, k, v, positions, scale, pattern, z)
+    if ends > 0:
+        remember(qkv, k, v, positions)
+        T = len(x) // ends
+        for b in range(ends):
+            last = b * T + T - 1
+            positions[b] = positions[last]
+            for d in range(x.shape[1]):
+                x[b, d], q[b, d] = x[last, d], qkv[last, d]
+        x, q, positions = x[:ends], q[:ends], positions[:ends]
+        normalized, z, hidden = normalized[:ends], z[:ends], hidden[:ends]
+        attend(q, k, v, positions, scale, False, z)
+    else:
+        attend(qkv, k, v, positions, scale, True, z)
     product(z.reshape(x.shape), proj, proj_scales, proj_bias, normalized)
     add(x, normalized)
 
-    layer_norm_rows(x, ln_2_weight, ln_2_bias, epsilon, normalized)
+    normalize(x, ln_2_weight, ln_2_bias, epsilon, normalized)
     product(normalized, fc, fc_scales, fc_bias, hidden)
-    gelu_rows(hidden, activated)
-    product(activated, out, out_scales, out_bias, normalized)
+    activate(hidden)
+    product(hidden, out, out_scales, out_bias, normalized)
     add(x, normalized)
 
 
-def room(R: int, D: int, F: int, H: int, longest: int) -> tuple[Array, ...]:
-    """What a block needs to work in, for R positions that see up to `longest` keys."""
-    shapes = ((R, D), (R, 3 * D), (R, H, longest), (R, H, D // H), (R, F), (R, F))
-    return tuple(in_one_piece(shapes, np.float32))
+@register_jitable
+def normalize(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
+    """Layer norm, by all threads where it is worth waking them."""
+    if alone(x):
+        layer_norm_rows(x, weight, bias, epsilon, out)
+    else:
+        layer_norm_on_threads(x, weight, bias, epsilon, out)
+
+
+@register_jitable
+def activate(x: Array) -> None:
+    """GPT-2's GELU, in place."""
+    if alone(x):
+        gelu_rows(x, x)
+    else:
+        gelu_on_threads(x)
+
+
+def room(B: int, R: int, D: int, F: int, H: int) -> tuple[Array, ...]:
+    """What a block needs to work in, for R positions of B rows."""
+    return tuple(in_one_piece(((R, D), (R, 3 * D), (B, D), (R, H, D // H), (R, F)), np.float32))
 
 
 @cache
@@ -106,14 +154,12 @@ def forward(code: str, head: str) -> Any:
                 for d in range(x.shape[1]):
                     x[r, d] += kind[d]
         for n in range(len(layers)):
-            block(x, positions, epsilon, scales[n], layer(code, layers, n), working)
-        if logits.shape[1] < T:
-            for b in range(B):
-                for d in range(x.shape[1]):
-                    x[b, d] = x[b * T + T - 1, d]
+            # Behind the last layer's keys and values no position is read by another.
+            ends = B if n == len(layers) - 1 and logits.shape[1] < T else 0
+            block(x, positions, epsilon, scales[n], layer(code, layers, n), working, ends)
         flat = logits.reshape(-1, logits.shape[2])
         normalized = working[0][: len(flat)]
-        layer_norm_rows(x[: len(flat)], ln_f_weight, ln_f_bias, epsilon, normalized)
+        normalize(x[: len(flat)], ln_f_weight, ln_f_bias, epsilon, normalized)
         product(normalized, vocabulary, grids, bias, flat)
         for b in range(B):
             lengths[b] += T

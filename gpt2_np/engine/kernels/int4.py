@@ -1,28 +1,30 @@
-"""int4 matrices times few vectors: tiles of outputs, two inputs a byte, whole numbers of 16 bits.
+"""int4 matrices times any number of vectors: whole numbers of 8 bits, a scale and a middle for every 32 inputs.
 
-A tile's outputs lie side by side, so that one instruction adds an input to many of them; a tile lies in one piece of
-memory, which a thread reads from end to end, asking for what lies further on.
+A byte of a panel holds two codes, which a mask and a shift take apart; products of codes and of the inputs' whole
+numbers are added up in 32 bits, exactly, and each group's sum is widened once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
 from numba.extending import register_jitable
 
-from ...weights.quantize import GROUP, INT4_STEP, TILE
-from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector, widen
+from ...weights.panels import GROUP, INT4_STEP, TILE, from_bits, unpacked
+from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
+from .blocks import ALONE, LINE_BYTES, lines_to_prefetch, prefetch, prefetch_step
 from .compiled import compiled
-from .dots import FURTHER
+from .digits import add_products_of_bytes
+from .dots import FLOATS, INDEX, WORDS
+from .int8 import MANY, SHARE, round_group
 from .llvm import Builder, Context, Signature, Value, Values
-from .reduced import round_group
 from .registers import (
     LANES,
-    Registers,
+    WIDE,
     address,
-    ask_for,
-    choose,
     emits,
     further,
     load,
@@ -30,158 +32,203 @@ from .registers import (
     multiply_add,
     repeat,
     store,
+    summing,
 )
 
 Array = np.ndarray
-WHOLE = Registers(types.int16, TILE // (2 * LANES), lanes=2 * LANES)  # a group's sums of whole numbers
-TOTALS = Registers(types.float32, TILE // LANES)
+EIGHTS = GROUP // 8  # steps that a group takes: eight inputs each
+VECTORS = 4 if WIDE else 2  # vectors of outputs at a time
+MOST = 3 if WIDE else 2  # rows at a time
+levels2 = types.Array(types.int8, 2, "C")
+starts2 = types.Array(types.int32, 2, "C")
 
 
-def all_alike(number: int) -> Array:
-    """A tile of sums that start from the same number, of 16 bits."""
-    return np.full(TILE, number)
-
-
-@emits(all_alike, lambda number: WHOLE)
-def _all_alike(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    whole = WHOLE.array(None)
-    for v in range(WHOLE.array.count):
-        whole = builder.insert_value(whole, repeat(builder, arguments[0], WHOLE.vector), v)
-    return whole
-
-
-def no_totals() -> Array:
-    """A tile of zeros, float32."""
-    return np.zeros(TILE, np.float32)
-
-
-@emits(no_totals, lambda: TOTALS)
-def _no_totals(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    return TOTALS.array(None)
-
-
-def add_pair(whole: Array, levels: Array, r: int, d: int, codes: Array, tile: int, g: int, j: int) -> Array:
-    """Add two inputs, ``levels[r, d : d + 2]``, each times its half of a row of bytes; sums may wrap around."""
-    row = codes[tile, g, j].astype(np.int16)
-    with np.errstate(over="ignore"):
-        return whole + (row & 15) * levels[r, d] + (row >> 4) * levels[r, d + 1]
-
-
-@emits(add_pair, lambda whole, levels, r, d, codes, tile, g, j: WHOLE)
-def _add_pair(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    whole, levels, r, d, codes, tile, g, j = arguments
-    pair = [address(context, builder, signature.args[1], levels, r, further(builder, d, k)) for k in (0, 1)]
-    inputs = [repeat(builder, builder.load(one), WHOLE.vector) for one in pair]
-    where = address(context, builder, signature.args[4], codes, tile, g, j, j.type(0))
-    ask_for(builder, builder.gep(where, [ir.Constant(ir.IntType(64), FURTHER)]), TILE // 4)
-    for v in range(WHOLE.array.count):
-        pairs = load(builder, where, ir.VectorType(ir.IntType(8), 2 * LANES), v * 2 * LANES)
-        pairs = builder.zext(pairs, WHOLE.vector)
-        lower = builder.and_(pairs, WHOLE.vector([15] * 2 * LANES))
-        upper = builder.lshr(pairs, WHOLE.vector([4] * 2 * LANES))
-        mine = builder.add(builder.extract_value(whole, v), builder.mul(lower, inputs[0]))
-        whole = builder.insert_value(whole, builder.add(mine, builder.mul(upper, inputs[1])), v)
-    return whole
-
-
-def add_group(totals: Array, whole: Array, step: float, level: float, scales: Array, tile: int, g: int) -> Array:
-    """Add a group's whole numbers, times its scales, and its middles times the sum of its inputs."""
-    scale, middle = widen(scales[tile, g, 0]), widen(scales[tile, g, 1])
-    return totals + scale * (whole.astype(np.int16).astype(np.float32) * step) + middle * level
-
-
-@emits(add_group, lambda totals, whole, step, level, scales, tile, g: TOTALS)
-def _add_group(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    totals, whole, step, level, scales, tile, g = arguments
-    step, level = repeat(builder, step, TOTALS.vector), repeat(builder, level, TOTALS.vector)
-    bits = ir.VectorType(ir.IntType(32), LANES)
-
-    def floats(which: int, first: int) -> Value:
-        where = address(context, builder, signature.args[4], scales, tile, g, g.type(which), g.type(0))
-        return load_upper_halves(builder, where, first)
-
-    for v in range(TOTALS.array.count):
-        half = builder.extract_value(whole, v // 2)
-        mine = choose(builder, half, list(range(v % 2 * LANES, (v % 2 + 1) * LANES)))
-        sums = builder.fmul(builder.sitofp(builder.sext(mine, bits), TOTALS.vector), step)
-        total = multiply_add(builder, floats(0, v * LANES), sums, builder.extract_value(totals, v))
-        totals = builder.insert_value(totals, multiply_add(builder, floats(1, v * LANES), level, total), v)
-    return totals
-
-
-def put(totals: Array, out: Array) -> None:
-    """Write a tile's totals down."""
-    out[:] = totals
-
-
-@emits(put, lambda totals, out: types.void)
-def _put(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    totals, out = arguments
-    where = address(context, builder, signature.args[1], out, ir.IntType(64)(0))
-    for v in range(TOTALS.array.count):
-        store(builder, builder.extract_value(totals, v), where, v * LANES)
-    return context.get_dummy_value()
-
-
-@compiled(void(matrix, types.int16[:, ::1], types.int16[:, ::1], out2, out2), **SERIAL)
-def round_groups(x: Array, levels: Array, start: Array, steps: Array, level: Array) -> None:
-    """Every group of x as whole numbers, with what `int4_tiles` needs of each: where its sums start, its step, its sum.
+@compiled(void(matrix, levels2, starts2, out2, out2), **SERIAL)
+def round_groups(x: Array, levels: Array, starts: Array, steps: Array, sums: Array) -> None:
+    """Every group of x as whole numbers, and what `int4_panels` needs of each: where its sums start, its step, its sum.
 
     A function of its own: inside a parallel one, Numba would make each group's sum a parallel region.
     """
     R, D = x.shape
-    levels[:, D:] = 0
+    group = np.empty(GROUP, np.int16)
     for r in range(R):
+        for d in range(D, levels.shape[1]):
+            levels[r, d] = 0
         for g in range(steps.shape[1]):
-            mine = levels[r, g * GROUP : min(D, g * GROUP + GROUP)]
-            steps[r, g] = round_group(x[r, g * GROUP : g * GROUP + len(mine)], INT4_STEP, mine)
+            first = g * GROUP
+            size = min(D - first, GROUP)
+            steps[r, g] = round_group(x[r, first : first + size], INT4_STEP, group[:size])
             total = np.int32(0)
-            for d in range(len(mine)):
-                total += np.int32(mine[d])
-            start[r, g], level[r, g] = np.int16(-8 * total), np.float32(total) * steps[r, g]
+            for d in range(size):
+                levels[r, first + d] = group[d]
+                total += np.int32(group[d])
+            starts[r, g], sums[r, g] = -8 * total, np.float32(total) * steps[r, g]
+
+
+def _step(rows: int) -> Callable[..., None]:
+    """The product of so many rows, from the r-th on, with the n-th panel: into ``out``, from its f-th column on.
+
+    ``starts``, ``steps`` and ``sums`` are of `round_groups`. A code stands for its distance from 8, so a group's sum of
+    products starts from −8 times the sum of its inputs. ``line``, ``last`` and ``pace`` are as
+    `blocks.lines_to_prefetch` gives them.
+    """
+
+    def step(
+        levels: Array,
+        starts: Array,
+        steps: Array,
+        sums: Array,
+        r: int,
+        codes: Array,
+        scales: Array,
+        n: int,
+        line: int,
+        last: int,
+        pace: int,
+        out: Array,
+        f: int,
+    ) -> None:
+        some = slice(r, r + rows)
+        scale, middle = from_bits(scales[n, :, 0]), from_bits(scales[n, :, 1])
+        whole = unpacked(codes[n : n + 1])[0].reshape(-1, GROUP, TILE)
+        whole = np.einsum("rgd,gdo->rgo", levels[some].reshape(rows, -1, GROUP).astype(np.float32), whole)
+        both = scale * (whole * steps[some, :, None]) + middle * sums[some, :, None]
+        out[some, f : f + TILE] = both.sum(axis=1)
+
+    @emits(step, lambda levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f: types.void)
+    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+        levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f = arguments
+        of_levels, of_starts, of_steps, of_sums, _, of_codes, of_scales, *_, of_out, _ = signature.args
+        zero, row_numbers = INDEX(0), [further(builder, r, row) for row in range(rows)]
+        inputs = [address(context, builder, of_levels, levels, row, zero) for row in row_numbers]
+        block = address(context, builder, of_codes, codes, n, zero, zero, zero)
+        groups = builder.extract_value(context.make_array(of_scales)(context, builder, scales).shape, 1)
+
+        def one(kind: types.Array, array: Value, row: Value, g: Value, vector: ir.VectorType) -> Value:
+            return repeat(builder, builder.load(address(context, builder, kind, array, row, g)), vector)
+
+        def four(place: Value, first: Value) -> Value:
+            word = builder.bitcast(builder.gep(place, [first]), ir.IntType(32).as_pointer())
+            return repeat(builder, builder.load(word, align=1), WORDS)
+
+        for column in range(0, TILE, VECTORS * LANES):
+
+            def add_group(g: Value, totals: list[Value], column: int = column) -> list[Value]:
+                whole = [one(of_starts, starts, row, g, WORDS) for row in row_numbers for _ in range(VECTORS)]
+                for eight in range(EIGHTS):
+                    j = further(builder, builder.mul(g, INDEX(EIGHTS)), eight)
+                    here = builder.gep(block, [further(builder, builder.mul(j, INDEX(4 * TILE)), 4 * column)])
+                    if rows == 1:
+                        prefetch(builder, here, VECTORS * LANES * 4, ALONE)
+                    elif column == 0:
+                        prefetch_step(builder, block, j, line, last, pace)
+                    both = [load(builder, here, WORDS, v * LANES * 4) for v in range(VECTORS)]
+                    first = builder.mul(j, INDEX(8))
+                    for half in (0, 1):
+                        shifted = [builder.lshr(one, WORDS([4] * LANES)) if half else one for one in both]
+                        weights = [builder.and_(one, WORDS([0x0F0F0F0F] * LANES)) for one in shifted]
+                        for row, place in enumerate(inputs):
+                            each = four(place, further(builder, first, 4 * half))
+                            for v, weight in enumerate(weights):
+                                k = row * VECTORS + v
+                                whole[k] = add_products_of_bytes(builder, whole[k], weight, each)
+                totals = list(totals)
+                for v in range(VECTORS):
+                    outputs = INDEX(column + v * LANES)
+                    scale, middle = (
+                        load_upper_halves(
+                            builder, address(context, builder, of_scales, scales, n, g, INDEX(which), outputs)
+                        )
+                        for which in (0, 1)
+                    )
+                    for row, number in enumerate(row_numbers):
+                        k = row * VECTORS + v
+                        size = one(of_steps, steps, number, g, FLOATS)
+                        wide = builder.fmul(builder.sitofp(whole[k], FLOATS), size)
+                        total = multiply_add(builder, scale, wide, totals[k])
+                        totals[k] = multiply_add(builder, middle, one(of_sums, sums, number, g, FLOATS), total)
+                return totals
+
+            zeros = [ir.Constant(FLOATS, None)] * (rows * VECTORS)
+            totals = summing(builder, zeros, zero, groups, INDEX(1), add_group)
+            for k, total in enumerate(totals):
+                row, v = divmod(k, VECTORS)
+                place = address(
+                    context, builder, of_out, out, row_numbers[row], further(builder, f, column + v * LANES)
+                )
+                store(builder, total, place)
+        return context.get_dummy_value()
+
+    return step
+
+
+STEPS = {rows: _step(rows) for rows in range(1, MOST + 1)}
+one_row, two_rows, three_rows = (STEPS.get(rows, STEPS[1]) for rows in (1, 2, 3))
 
 
 @register_jitable
-def int4_tile(
-    tile: int,
+def int4_rows(
+    n: int, levels: Array, starts: Array, steps: Array, sums: Array, codes: Array, scales: Array, out: Array, f: int
+) -> None:
+    """All rows times the n-th panel, without the bias, into TILE columns of ``out``, from the f-th on."""
+    R = len(levels)
+    each = TILE * 4 // LINE_BYTES
+    r = 0
+    while r < R:
+        rows = min(R - r, MOST)
+        line, last, pace = lines_to_prefetch(r, rows, R, MOST, codes.shape[1] * each, each)
+        if rows == 1:
+            one_row(levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f)
+        elif rows == 2:
+            two_rows(levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f)
+        else:
+            three_rows(levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f)
+        r += rows
+
+
+@compiled(void(types.int64, levels2, starts2, out2, out2, codes4, grids, vector, out2), **SERIAL)
+def int4_panel(
+    n: int,
     levels: Array,
-    start: Array,
+    starts: Array,
     steps: Array,
-    level: Array,
+    sums: Array,
     codes: Array,
     scales: Array,
     bias: Array,
     out: Array,
 ) -> None:
-    """`int4_tiles` for one tile, with what `round_groups` made of the inputs."""
-    first, mine = tile * TILE, np.empty(TILE, np.float32)
-    for r in range(len(out)):
-        totals = no_totals()
-        for g in range(codes.shape[1]):
-            whole = all_alike(start[r, g])
-            for j in range(GROUP // 2):
-                whole = add_pair(whole, levels, r, g * GROUP + 2 * j, codes, tile, g, j)
-            totals = add_group(totals, whole, steps[r, g], level[r, g], scales, tile, g)
-        put(totals, mine)
-        for f in range(first, min(out.shape[1], first + TILE)):
-            out[r, f] = mine[f - first] + bias[f]
+    """`int4_panels` for the n-th panel, with what `round_groups` made of the inputs."""
+    R, f, F = len(levels), n * TILE, out.shape[1]
+    outputs = min(TILE, F - f)
+    if outputs < TILE:
+        whole = np.empty((R, TILE), np.float32)
+        int4_rows(n, levels, starts, steps, sums, codes, scales, whole, 0)
+        for r in range(R):
+            for k in range(outputs):
+                out[r, f + k] = whole[r, k]
+    else:
+        int4_rows(n, levels, starts, steps, sums, codes, scales, out, f)
+    for r in range(R):
+        for k in range(outputs):
+            out[r, f + k] += bias[f + k]
 
 
 @compiled(void(matrix, codes4, grids, vector, out2), **PARALLEL)
-def int4_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `quantize.Matrix` → (R, F).
-
-    A group's sum of (code − 8) · level fits into 16 bits: 8 · 127 · 32 is less than 2¹⁵. So it starts from −8 times the
-    sum of its levels, and it doesn't matter that the sums of code · level may wrap around on their way.
-    """
-    R = len(x)
-    tiles, groups = codes.shape[:2]
-    levels, start = np.empty((R, groups * GROUP), np.int16), np.empty((R, groups), np.int16)
-    steps, level = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
-    round_groups(x, levels, start, steps, level)
-    if threads_here() == 1:
-        for tile in range(tiles):
-            int4_tile(tile, levels, start, steps, level, codes, scales, bias, out)
+def int4_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
+    """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `weights.panels` → (R, F)."""
+    R, groups = len(x), scales.shape[1]
+    levels, starts = np.empty((R, groups * GROUP), np.int8), np.empty((R, groups), np.int32)
+    steps, sums = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
+    if R < MANY or threads_here() == 1:
+        round_groups(x, levels, starts, steps, sums)
     else:
-        for tile in prange(tiles):
-            int4_tile(np.int64(tile), levels, start, steps, level, codes, scales, bias, out)
+        for part in prange((R + SHARE - 1) // SHARE):
+            a, b = part * SHARE, min(R, part * SHARE + SHARE)
+            round_groups(x[a:b], levels[a:b], starts[a:b], steps[a:b], sums[a:b])
+    if threads_here() == 1:
+        for n in range(len(codes)):
+            int4_panel(n, levels, starts, steps, sums, codes, scales, bias, out)
+    else:
+        for n in prange(len(codes)):
+            int4_panel(np.int64(n), levels, starts, steps, sums, codes, scales, bias, out)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types, void
+from numba import prange, types, void
 
 from ...model import ops
 from ...system.memory import empty
-from .arithmetic import SERIAL, exp, lengths1, matrix, out2, out4, vector
+from .arithmetic import PARALLEL, SERIAL, matrix, out2, vector
 from .compiled import compiled
-from .dots import dot_near
+from .dots import dot
+from .exponentials import exp_and_sum, gelu_row, largest
 from .threads import in_threads, slices
 
 Array = np.ndarray
+SHARE = 8  # rows that a thread takes at a time
 
 
 @compiled(void(matrix, vector, vector, types.float32, out2), **SERIAL)
@@ -22,13 +24,21 @@ def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: A
     D = x.shape[1]
     ones = np.ones((1, D), np.float32)
     for row in range(x.shape[0]):
-        mean = dot_near(x, row, ones, 0, 0, D) / np.float32(D)
+        mean = dot(x, row, ones, 0, 0, D) / np.float32(D)
         for d in range(D):
             out[row, d] = x[row, d] - mean
-        variance = dot_near(out, row, out, row, 0, D) / np.float32(D)
+        variance = dot(out, row, out, row, 0, D) / np.float32(D)
         scale = np.float32(1) / np.float32(math.sqrt(variance + epsilon))
         for d in range(D):
             out[row, d] = out[row, d] * scale * weight[d] + bias[d]
+
+
+@compiled(void(matrix, vector, vector, types.float32, out2), **PARALLEL)
+def layer_norm_on_threads(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
+    """`layer_norm_rows`, SHARE rows at a time."""
+    for part in prange((len(x) + SHARE - 1) // SHARE):
+        some = slice(part * SHARE, min(len(x), part * SHARE + SHARE))
+        layer_norm_rows(x[some], weight, bias, epsilon, out[some])
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
@@ -43,15 +53,30 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
 
 @compiled(void(matrix, out2), **SERIAL)
 def gelu_rows(x: Array, out: Array) -> None:
+    """GPT-2's GELU of every row."""
     for row in range(x.shape[0]):
-        for f in range(x.shape[1]):
-            u = x[row, f]
-            inner = np.float32(1.5957691216) * (u + np.float32(0.044715) * u * u * u)
-            out[row, f] = u / (np.float32(1) + exp(-inner))
+        gelu_row(x, row, out)
+
+
+@compiled(void(out2), **PARALLEL)
+def gelu_on_threads(x: Array) -> None:
+    """`gelu_rows` in place, SHARE rows at a time."""
+    for part in prange((len(x) + SHARE - 1) // SHARE):
+        some = slice(part * SHARE, min(len(x), part * SHARE + SHARE))
+        gelu_rows(x[some], x[some])
+
+
+@compiled(void(out2, matrix), **PARALLEL)
+def add_on_threads(x: Array, more: Array) -> None:
+    """x += more, SHARE rows at a time."""
+    for part in prange((len(x) + SHARE - 1) // SHARE):
+        for r in range(part * SHARE, min(len(x), part * SHARE + SHARE)):
+            for d in range(x.shape[1]):
+                x[r, d] += more[r, d]
 
 
 def gelu_new(x: Array) -> Array:
-    """As `ops.gelu_new`: x·½(1 + tanh u) is x·σ(2u), which needs one exponential."""
+    """As `ops.gelu_new`."""
     if x.dtype != np.float32:
         return ops.gelu_new(x)
     out, F = empty(x.shape, np.float32), x.shape[-1]
@@ -73,17 +98,13 @@ def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
 def softmax_rows(scores: Array, out: Array) -> None:
     """`ops.softmax`, a row at a time; what is hidden, −∞, is exactly 0."""
     S = scores.shape[1]
-    ones = np.ones((1, S), np.float32)
     for row in range(scores.shape[0]):
-        best = np.float32(-np.inf)
+        best = largest(scores, row, S)
         for s in range(S):
-            best = max(best, scores[row, s])
+            out[row, s] = scores[row, s]
+        share = np.float32(1) / exp_and_sum(out, row, S, best)
         for s in range(S):
-            shifted = scores[row, s] - best
-            out[row, s] = exp(shifted) if shifted > np.float32(-87) else np.float32(0)
-        share = np.float32(1) / dot_near(out, row, ones, 0, 0, S)
-        for s in range(S):
-            out[row, s] *= share
+            out[row, s] = out[row, s] * share if scores[row, s] > np.float32(-np.inf) else np.float32(0)
 
 
 def softmax(scores: Array) -> Array:
@@ -94,31 +115,3 @@ def softmax(scores: Array) -> Array:
     source, target = np.ascontiguousarray(scores).reshape(-1, S), out.reshape(-1, S)
     in_threads(lambda part: softmax_rows(source[part], target[part]), slices(len(source)))
     return out
-
-
-@compiled(void(out4, lengths1, types.float32), **SERIAL)
-def _softmax_causal(scores: Array, lengths: Array, scale: float) -> None:
-    B, H, T, S = scores.shape
-    ones = np.ones((1, S), np.float32)
-    for task in range(B * H * T):
-        b, h, t = task // (H * T), task // T % H, task % T
-        row, visible = scores[b, h, t], min(S, lengths[b] + t + 1)
-        best = np.float32(-np.inf)
-        for s in range(visible):
-            best = max(best, row[s])
-        for s in range(visible):
-            row[s] = exp((row[s] - best) * scale)
-        share = np.float32(1) / dot_near(scores[b, h], t, ones, 0, 0, visible)
-        for s in range(visible):
-            row[s] *= share
-        for s in range(visible, S):
-            row[s] = np.float32(0)
-
-
-def softmax_causal(scores: Array, lengths: Array, scale: float) -> Array:
-    """The attention pattern of raw scores (q · k, not yet scaled), (B, H, T, S) float32, computed in their place.
-
-    `ops.softmax` of the scaled scores, with what `ops.attention_scores` hides left at 0.
-    """
-    _softmax_causal(scores, lengths, scale)
-    return scores

@@ -1,4 +1,4 @@
-"""A matrix of any precision times few vectors: which kernel that is."""
+"""A matrix of any precision times any number of vectors: which kernel that is."""
 
 from __future__ import annotations
 
@@ -6,42 +6,35 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import void
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
-from .arithmetic import PARALLEL, matrix, out2, vector
-from .compiled import compiled
-from .dots import dot_rows
+from .panels import float32_panels
 from .threads import launch
 
 Array = np.ndarray
-
-float32_dots = compiled(void(matrix, matrix, vector, out2), **PARALLEL)(dot_rows)
-
-
-@register_jitable
-def float32_rows(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """`dots.dot_rows` for float32, with the arguments of the others."""
-    float32_dots(x, codes, bias, out)
 
 
 def kernel(code: str) -> Callable[..., None]:
     """The kernel for weights kept in this dtype (``dtype.char``); the reduced ones are loaded when first asked for."""
     if code == "f":
-        return float32_rows
-    if code == "B":
-        from . import int4
+        return float32_panels
+    if code == "I":
+        from .bfloat16 import bfloat16_panels
 
-        return int4.int4_tiles
-    from . import reduced
+        return bfloat16_panels
+    if code == "b":
+        from .int8 import int8_panels
 
-    return reduced.bfloat16_rows if code == "H" else reduced.int8_rows
+        return int8_panels
+    from .int4 import int4_panels
+
+    return int4_panels
 
 
 def product(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """x times a matrix of any precision, plus the bias, into ``out``: (R, D) float32 → (R, F).
 
-    ``codes`` and ``scales`` are as in `quantize.Matrix`; float32 weights, (F, D), go without scales.
+    ``codes`` and ``scales`` are those of a `weights.panels.Matrix`.
     """
     launch(kernel(codes.dtype.char), x, codes, scales, bias, out)
 

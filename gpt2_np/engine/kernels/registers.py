@@ -159,18 +159,20 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     return builder.call(function, [a, b, c])
 
 
-def ask_for(builder: Builder, where: Value, numbers: int = 1) -> None:
-    """Have so many numbers of 32 bits, from an address on, brought near in the background. Any address will do."""
+def ask_for(builder: Builder, where: Value, numbers: int = 1, level: int = 2) -> None:
+    """Prefetch so many numbers of 32 bits, from an address on, into the cache of this level. Any address will do."""
     for first in range(0, numbers, LINE):
-        _ask_for_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), first)]))
+        where_bytes = builder.bitcast(where, ir.IntType(8).as_pointer())
+        prefetch_line(builder, builder.gep(where_bytes, [ir.Constant(ir.IntType(64), 4 * first)]), level)
 
 
-def _ask_for_line(builder: Builder, where: Value) -> None:
+def prefetch_line(builder: Builder, where: Value, level: int = 2) -> None:
+    """Prefetch the cache line that an address lies in, into the first-level or the second-level cache."""
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
-    to_read, to_the_second_level, data = (ir.Constant(flag, value) for value in (0, 2, 1))
-    builder.call(function, [where, to_read, to_the_second_level, data])
+    to_read, locality, data = (ir.Constant(flag, value) for value in (0, 4 - level, 1))
+    builder.call(function, [where, to_read, locality, data])
 
 
 def ask(rows: np.ndarray, s: int, d: int) -> None:

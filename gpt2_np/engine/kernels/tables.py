@@ -14,7 +14,7 @@ import numpy as np
 from numba import types
 from numba.np.arrayobj import populate_array
 
-from .arithmetic import codes4, codes8, codes16, grids, matrix, out2, out3, out4, vector
+from .arithmetic import codes4, codes8, grids, halves3, matrix, out2, out3, out4, panels3, vector
 from .dots import INDEX
 from .llvm import Builder, Context, Signature, Value, Values
 from .registers import address, emits
@@ -22,7 +22,7 @@ from .registers import address, emits
 Array = np.ndarray
 
 NUMBERS = 5  # of a table that tell of one array: where it lies, and its shape, of four dimensions at most
-WEIGHTS = {"f": (matrix, matrix), "H": (codes16, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
+WEIGHTS = {"f": (panels3, matrix), "I": (halves3, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
 NORM, KEPT = (vector, vector), (out4, out4)
 
 
@@ -35,22 +35,7 @@ def layer_arrays(code: str) -> types.Tuple:
 def other_arrays(head: str) -> types.Tuple:
     """And those beside the layers: embeddings, final norm, vocabulary, scales of the scores, and room to work in."""
     return types.Tuple(
-        (
-            matrix,
-            matrix,
-            *NORM,
-            *WEIGHTS[head],
-            vector,
-            vector,
-            out2,
-            types.int64[::1],
-            out2,
-            out2,
-            out3,
-            out3,
-            out2,
-            out2,
-        )
+        (matrix, matrix, *NORM, *WEIGHTS[head], vector, vector, out2, types.int64[::1], out2, out2, out2, out3, out2)
     )
 
 

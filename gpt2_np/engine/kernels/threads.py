@@ -66,12 +66,3 @@ def slices(rows: int, least: int = 32) -> list[slice]:
     """`rows` rows in equal pieces, one a thread, of at least `least` rows each."""
     pieces = max(1, min(threads(), rows // least))
     return evenly(rows, pieces)
-
-
-def portions(outputs: int, size: int) -> list[slice]:
-    """`outputs` outputs in an even number of about equal pieces of about `size`, whatever the number of threads.
-
-    BLAS sums in another order where a piece has another shape, so the pieces must not depend on the machine.
-    """
-    pieces = max(1, min(outputs, 2 * max(1, round(outputs / (2 * size)))))
-    return evenly(outputs, pieces)
