@@ -15,8 +15,9 @@ from transformers import GPT2LMHeadModel
 
 from gpt2_np import GPT2
 from gpt2_np.cli import cli
+from gpt2_np.model.ops import log_softmax
 from gpt2_np.text.continuations import common
-from gpt2_np.text.scoring import nll
+from gpt2_np.text.scoring import losses, nll, window_loss
 from gpt2_np.weights import hub
 
 PROMPT, CHOICES = "The king sat on his", [" throne", " horse", " hat and wept bitterly", " the"]
@@ -109,13 +110,11 @@ def test_windows_behind_a_prompt(data, n: int, stride: int, model: GPT2) -> None
         """The first context of 16 ids only, so that windows matter."""
 
         config = type("Config", (), {"n_positions": 16})
+        tap = model.tap
 
-        def __call__(self, ids):
-            assert len(ids) <= 16
-            return model(ids)
-
-        def check_logits(self, logits, ids):
-            assert np.isfinite(logits).all()
+        def start(self, capacity):
+            assert capacity <= 16
+            return model.start(capacity=capacity)
 
     ids = np.random.default_rng(n).integers(1, 4000, n)
     first = data.draw(st.integers(1, n - 1))
@@ -126,6 +125,25 @@ def test_windows_behind_a_prompt(data, n: int, stride: int, model: GPT2) -> None
         logits = model(ids[:-1]).astype(np.float64)
         logp = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
         assert costs == pytest.approx(-logp[np.arange(n - 1), ids[1:]], abs=1e-4)
+
+
+@pytest.mark.parametrize("known", [0, 1, 300])
+def test_a_window_is_read_in_blocks(model: GPT2, known: int) -> None:
+    """As in one go, and as by a model with an edit, which reads the window whole."""
+    ids = np.random.default_rng(3).integers(1, 4000, 401)
+    whole = losses(model(ids[:-1])[known:], ids[known + 1 :]).sum()
+    assert window_loss(model, ids, known) == pytest.approx(whole, rel=1e-12)
+    edited = model.with_edits({"embed": lambda x: x})
+    assert window_loss(edited, ids, known) == pytest.approx(whole, rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_losses_are_minus_the_log_probabilities(dtype: type) -> None:
+    logits = (20 * np.random.default_rng(0).standard_normal((9, 500))).astype(dtype)
+    ids = np.arange(9)
+    expected = [-log_softmax(row)[one] for row, one in zip(logits.astype(np.float64), ids, strict=True)]
+    np.testing.assert_allclose(losses(logits, ids), expected, rtol=1e-6, atol=1e-7)
+    assert losses(logits[:0], ids[:0]).shape == (0,)
 
 
 def test_common() -> None:

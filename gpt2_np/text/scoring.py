@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..model.ops import log_softmax
+from ..model.taps import no_tap
 from ..session.model import Model
+from ..system.threads import blas_threads, evenly, on_threads
 
 By = Literal["sum", "token", "byte"]
+BLOCK = 256  # positions whose logits are held at a time
 LARGEST = 709  # what e can be raised to in a float
 
 
@@ -84,11 +86,26 @@ def nll(
     for start, end, known in windows(len(ids) - 1, context, int(stride)):
         if end >= first:
             known = max(known, first - 1)
-            logits = model(ids[start:end])
-            model.check_logits(logits, ids[None, start:end])
-            total += losses(logits[known - start :], ids[known + 1 : end + 1]).sum()
+            total += window_loss(model, ids[start : end + 1], known - start)
         if progress is not None:
             progress(end - known)
+    return float(total)
+
+
+def window_loss(model: Model, ids: np.ndarray, known: int) -> float:
+    """The summed loss (nats) of one window's ids, (n + 1,), behind the first `known` + 1 of them.
+
+    It is read in blocks of BLOCK positions, so that logits of one block are there at a time; what edits a model may
+    look at the whole window, so an edited one reads it whole.
+    """
+    session, count, total = model.start(capacity=len(ids) - 1), len(ids) - 1, 0.0
+    if model.tap is not no_tap:
+        return float(losses(session.feed_all(ids[None, :-1])[0][known:], ids[known + 1 :]).sum())
+    if known:  # no loss of these counts, so no logits are needed
+        session.feed(ids[None, :known])
+    for start in range(known, count, BLOCK):
+        some = slice(start, min(start + BLOCK, count))
+        total += losses(session.feed_all(ids[None, some])[0], ids[some.start + 1 : some.stop + 1]).sum()
     return float(total)
 
 
@@ -158,7 +175,17 @@ def rank(
 
 def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
-    return np.array([-log_softmax(row)[token] for row, token in zip(logits, ids, strict=True)])
+    found = np.empty(len(ids))
+
+    def work(some: slice) -> None:
+        # A row at a time, which stays in a core's cache: exponentials in the logits' dtype, added up in float64.
+        for place, row, token in zip(range(some.start, some.stop), logits[some], ids[some], strict=True):
+            highest = row.max()
+            total = np.exp(row - highest).sum(dtype=np.float64)
+            found[place] = np.log(total) + (np.float64(highest) - np.float64(row[token]))
+
+    on_threads(work, evenly(len(ids), max(1, min(len(ids), 4 * blas_threads()))), blas_threads())
+    return found
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
