@@ -91,7 +91,7 @@ def main() -> None:
             f"({2 * options.rounds + 1} of decoding, {max(2, options.rounds // 2)} of the batches)."
         )
         table = f"{about}\n\n{report.table(rows)}"
-        report.write_between(ROOT / "README.md", "speed", table)
+        report.write_between(ROOT / "README.md", "speed", f"{about}\n\n{report.short(rows)}")
         report.write_between(ROOT / "docs/speed.md", "speed", table)
         if curves:
             report.plot(curves, rows, ROOT / "docs/figures/speed.png")
