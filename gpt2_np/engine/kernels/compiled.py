@@ -20,6 +20,7 @@ from numba.cloudpickle import loads
 from numba.core import config
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys  # type: ignore[attr-defined]  # numba has it, but doesn't list it
 from numba.core.serialize import dumps
 
 from . import code_cache, sources, target
@@ -53,7 +54,8 @@ class KernelCache(NullCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The function compiled for these types; None where it must be compiled."""
-        target_context.refresh()
+        # All of Numba's context that finished code needs: its tables, for who compiles, take a fifth of a second to fill.
+        rtsys.initialize(target_context)
         try:
             path = self._path(signature)
             code_cache.check(path.parent.parent)
