@@ -54,7 +54,7 @@ class KernelCache(NullCache):
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """The function compiled for these types; None where it must be compiled."""
-        # All of Numba's context that finished code needs: its tables, for who compiles, take a fifth of a second to fill.
+        # All of Numba's context that finished code needs; its tables, for who compiles, take a fifth of a second.
         rtsys.initialize(target_context)
         try:
             path = self._path(signature)
