@@ -77,11 +77,8 @@ def nll(
     ``ValueError`` for a stride that can't be.
     """
     context = model.config.n_positions
-    stride = context // 2 if stride is None else stride
-    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
-        raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
     total = 0.0
-    for start, end, known in windows(len(ids) - 1, context, int(stride)):
+    for start, end, known in windows(len(ids) - 1, context, stride_of(stride, context)):
         if end >= first:
             known = max(known, first - 1)
             logits = model(ids[start:end])
@@ -159,6 +156,14 @@ def rank(
 def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
     return np.array([-log_softmax(row)[token] for row, token in zip(logits, ids, strict=True)])
+
+
+def stride_of(stride: int | None, context: int) -> int:
+    """How many tokens windows are apart: half the context unless given. ``ValueError`` for what can't be."""
+    stride = context // 2 if stride is None else stride
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
+        raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
+    return int(stride)
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
