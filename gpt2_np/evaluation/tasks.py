@@ -39,10 +39,7 @@ def run(
     for folder in include:
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r} of tasks")
-    manager = TaskManager(include_path=[str(folder) for folder in include] or None)
-    for name in tasks:
-        if not manager.match_tasks([name]):
-            raise ValueError(f"there is no task {name!r}; lm-eval ls tasks lists the harness's own")
+    manager = manager_of(tasks, [str(folder) for folder in include])
     results = simple_evaluate(
         model=model,
         tasks=[one for name in tasks for one in manager.match_tasks([name])],
@@ -54,6 +51,20 @@ def run(
     )
     assert results is not None, "results are missing on the first rank only"
     return dict(results)
+
+
+def manager_of(tasks: Sequence[str], include: list[str]) -> TaskManager:
+    """What finds the tasks: in the folders alone, where all are there, since to look through the harness's takes long.
+
+    ``ValueError`` for a task that is nowhere.
+    """
+    missing = list(tasks)
+    for harness in (False, True) if include else (True,):
+        manager = TaskManager(include_path=include or None, include_defaults=harness)
+        missing = [name for name in tasks if not manager.match_tasks([name])]
+        if not missing:
+            return manager
+    raise ValueError(f"there is no task {missing[0]!r}; lm-eval ls tasks lists the harness's own")
 
 
 def table(results: JSONObject) -> str:
