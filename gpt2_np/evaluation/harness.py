@@ -274,8 +274,11 @@ class HarnessModel(TemplateLM):
 
 
 def is_drawn(request: Instance) -> bool:
-    """Whether a request asks for a sample, which may not be the same each time."""
-    return len(request.args) > 1 and isinstance(request.args[1], dict) and bool(request.args[1].get("do_sample"))
+    """Whether a request asks for a sample, which may not be the same each time; a temperature alone asks for one."""
+    if len(request.args) < 2 or not isinstance(request.args[1], dict):
+        return False
+    said = request.args[1].get("do_sample")
+    return bool(float(request.args[1].get("temperature") or 0) > 0 if said is None else said)
 
 
 def rows_of(batch_size: int | str | None) -> int | None:

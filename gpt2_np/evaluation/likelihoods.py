@@ -213,8 +213,11 @@ def read(model: Model, shared: int, units: Sequence[Unit], limits: Limits) -> It
         model.forward(np.array([units[0].before[:shared]]), cache=start, last_only=True)
     for some in batches(units, shared, limits, room):
         before, longest = max(len(unit.before) for unit in some), max(unit.longest for unit in some)
-        cache = model.new_cache(1, before + longest) if start is None else copy.deepcopy(start)
-        cache.reorder([0] * len(some))
+        if start is None:
+            cache = model.new_cache(len(some), before + longest)
+        else:
+            cache = copy.deepcopy(start)
+            cache.reorder([0] * len(some))
         feed(model, cache, [unit.before[shared:] for unit in some])
         cache.reorder([row for row, unit in enumerate(some) for _ in unit.tails])
         tails = padded([tail for unit in some for tail in unit.tails])
