@@ -29,6 +29,7 @@ LEVELS = [
     {"internals", "notebook"},
     {"training"},
     {"parity"},
+    {"evaluation"},
     {"cli"},
     {"__main__"},
 ]

@@ -34,6 +34,7 @@ COMMANDS = {
     "score": (["score"], "score"),
     "choose": (["choose"], "choose"),
     "info": (["look"], "info"),
+    "evaluate": (["evaluate"], "evaluate"),
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
     "inspect": (["inspect"], "inspect_command"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from decoders.base.errors import shown
 
+from ..model.cache import position_bytes
 from ..model.ids import check_prompt
 from ..system.errors import in_words
 from .lines import Line, count, read_lines
@@ -192,7 +193,7 @@ def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 def cost(config: Config, positions: int, copies: int) -> int:
     """The bytes of the keys and values of a text, in float32."""
-    return 8 * config.n_layer * config.n_embd * positions * copies
+    return position_bytes(config) * positions * copies
 
 
 def key_of(names: Mapping[str, Any]) -> str:

@@ -111,3 +111,8 @@ class KVCache:
             raise ValueError(f"rewind must take between 0 and {self.lengths.tolist()} positions, got {counts.tolist()}")
         self.lengths -= counts
         self.shared = np.minimum(self.shared, np.minimum(self.lengths[:, None], self.lengths))
+
+
+def position_bytes(config: Config) -> int:
+    """The bytes that the keys and values of one position take in float32, in all layers together."""
+    return 8 * config.n_layer * config.n_embd

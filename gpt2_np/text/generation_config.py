@@ -99,9 +99,16 @@ def asked(fields: Mapping[str, Any], names: Mapping[str, Any], longest: int = 0)
                 f"got {length!r:.100}; or give max_new_tokens"
             )
         below["max_new_tokens"] = length - longest
-    both = below | names
-    given = frozenset(name for name, value in both.items() if name in methods.OPTIONS and value is not None)
-    return {name: value for name, value in below.items() if acts(name, both, given)} | names
+    return acting(below | names) | names
+
+
+def acting(names: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of some options that act beside each other: those of sampling only where the text is drawn, and so on.
+
+    For requests in transformers' manner, where what does not act is passed over.
+    """
+    given = frozenset(name for name, value in names.items() if name in methods.OPTIONS and value is not None)
+    return {name: value for name, value in names.items() if acts(name, names, given)}
 
 
 def acts(name: str, both: Mapping[str, Any], given: frozenset[str]) -> bool:

@@ -79,11 +79,8 @@ def nll(
     ``ValueError`` for a stride that can't be.
     """
     context = model.config.n_positions
-    stride = context // 2 if stride is None else stride
-    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
-        raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
     total = 0.0
-    for start, end, known in windows(len(ids) - 1, context, int(stride)):
+    for start, end, known in windows(len(ids) - 1, context, stride_of(stride, context)):
         if end >= first:
             known = max(known, first - 1)
             total += window_loss(model, ids[start : end + 1], known - start)
@@ -186,6 +183,14 @@ def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
     on_threads(work, evenly(len(ids), max(1, min(len(ids), 4 * blas_threads()))), blas_threads())
     return found
+
+
+def stride_of(stride: int | None, context: int) -> int:
+    """How many tokens windows are apart: half the context unless given. ``ValueError`` for what can't be."""
+    stride = context // 2 if stride is None else stride
+    if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
+        raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
+    return int(stride)
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
