@@ -19,7 +19,7 @@ import numpy as np
 from ..model.params import as_array, flatten
 from ..model.taps import no_tap
 from ..session.model import Model
-from ..weights.quantize import Matrix
+from ..weights.panels import Matrix
 
 
 def fingerprint(model: Model, settings: Mapping[str, Any]) -> str:
