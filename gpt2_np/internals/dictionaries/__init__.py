@@ -1,0 +1,22 @@
+"""Dictionaries: sparse autoencoders and transcoders in SAELens's format, without torch.
+
+config         what ``cfg.json`` says, of SAELens 6 and of the versions before
+dictionary     `Dictionary`: encode, decode, the gradient through both
+activations    ReLU, top-k, JumpReLU, gated
+normalisation  what is taken out of activations before they are read
+folding        weights rewritten: a factor folded in, training checkpoints made fit for use
+load           from a folder, the hub, or a release of SAELens's
+releases       SAELens's releases for GPT-2 as data; files from the hub
+save           SAELens's files
+places         where a dictionary belongs in a model
+splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
+"""
+
+from .config import Config
+from .dictionary import Dictionary
+from .load import load
+from .releases import RELEASES
+from .save import save
+from .splicing import splice, spliced
+
+__all__ = ["RELEASES", "Config", "Dictionary", "load", "save", "splice", "spliced"]
