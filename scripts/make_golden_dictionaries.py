@@ -2,8 +2,8 @@
 
     pip install torch sae-lens && python scripts/make_golden_dictionaries.py tests/golden
 
-Random weights, 12 numbers wide, 40 features. Each is written by SAELens's save_model or save_inference_model, or has the
-configuration of an older version; what its folder held is packed into ``dictionaries.json`` (every ``cfg.json``) and
+Random weights, 12 numbers wide, 40 features. Each is written by SAELens's save_model or save_inference_model, or has
+the configuration of an older version; what its folder held is packed into ``dictionaries.json`` (``cfg.json``) and
 ``dictionaries.safetensors`` (``FOLDER/TENSOR``), with what SAELens makes of some activations (``FOLDER:NAME``): their
 features, the reconstruction, and the gradient of half the sum of its squares.
 """
@@ -59,10 +59,7 @@ def kinds() -> dict[str, tuple[Any, str]]:
     train = base | {"k": 4}
     return {
         "standard": (s.StandardSAE(s.StandardSAEConfig(**base)), "save_model"),
-        "standard_plain": (
-            s.StandardSAE(s.StandardSAEConfig(**base | {"apply_b_dec_to_input": False})),
-            "save_model",
-        ),
+        "standard_plain": (s.StandardSAE(s.StandardSAEConfig(**base | {"apply_b_dec_to_input": False})), "save_model"),
         "standard_rescale": (
             s.StandardSAE(s.StandardSAEConfig(**base | {"normalize_activations": "constant_norm_rescale"})),
             "save_model",
@@ -98,10 +95,7 @@ def kinds() -> dict[str, tuple[Any, str]]:
         ),
         "skip_transcoder": (s.SkipTranscoder(s.SkipTranscoderConfig(**across)), "save_model"),
         "jumprelu_transcoder": (s.JumpReLUTranscoder(s.JumpReLUTranscoderConfig(**across)), "save_model"),
-        "jumprelu_skip_transcoder": (
-            s.JumpReLUSkipTranscoder(s.JumpReLUSkipTranscoderConfig(**across)),
-            "save_model",
-        ),
+        "jumprelu_skip_transcoder": (s.JumpReLUSkipTranscoder(s.JumpReLUSkipTranscoderConfig(**across)), "save_model"),
     }
 
 

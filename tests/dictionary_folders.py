@@ -1,4 +1,4 @@
-"""Folders of dictionaries that SAELens wrote, unpacked from the golden bundle (`scripts/make_golden_dictionaries.py`)."""
+"""Dictionaries that SAELens wrote, unpacked from what `scripts/make_golden_dictionaries.py` packed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gpt2_np.internals import dictionaries
 from gpt2_np.internals.dictionaries.activations import largest
-from gpt2_np.internals.dictionaries.dictionary import product
+from gpt2_np.internals.dictionaries.coding import product
 from gpt2_np.internals.dictionaries.folding import folded
 
 ACROSS = {"d_in": 12, "d_sae": 40, "d_out": 12}
@@ -97,7 +97,9 @@ def test_a_sparse_product_is_the_dense_one() -> None:
 
 
 def test_a_factor_of_training_is_folded() -> None:
-    scaled = random_dictionary(ACROSS | {"architecture": "standard", "normalize_activations": "expected_average_only_in"})
+    scaled = random_dictionary(
+        ACROSS | {"architecture": "standard", "normalize_activations": "expected_average_only_in"}
+    )
     plain, x = folded(scaled, 0.25), np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
     assert plain.config.normalize_activations == "none"
     np.testing.assert_allclose(plain.encode(x), scaled.encode(x * 0.25), atol=1e-5)

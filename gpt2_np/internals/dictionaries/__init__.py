@@ -1,14 +1,17 @@
 """Dictionaries: sparse autoencoders and transcoders in SAELens's format, without torch.
 
 config         what ``cfg.json`` says, of SAELens 6 and of the versions before
-dictionary     `Dictionary`: encode, decode, the gradient through both
+coding         encode, decode, the gradient through both
+dictionary     `Dictionary`: that, and the edit that puts it into a run
 activations    ReLU, top-k, JumpReLU, gated
 normalisation  what is taken out of activations before they are read
 folding        weights rewritten: a factor folded in, training checkpoints made fit for use
 load           from a folder, the hub, or a release of SAELens's
 releases       SAELens's releases for GPT-2 as data; files from the hub
 save           SAELens's files
+evaluation     how good it is: SAELens's and SAEBench's figures, over a corpus
 places         where a dictionary belongs in a model
+resumed        runs that go on from the middle
 splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
 """
 

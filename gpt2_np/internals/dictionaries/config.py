@@ -81,7 +81,9 @@ class Config:
             if getattr(self, name) is not None and not isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} must be a text, got {getattr(self, name)!r:.60}")
         if self.is_transcoder and self.apply_b_dec_to_input:
-            raise ValueError("apply_b_dec_to_input must be false for a transcoder, whose b_dec is of its output's width")
+            raise ValueError(
+                "apply_b_dec_to_input must be false for a transcoder, whose b_dec is of its output's width"
+            )
         if not self.is_transcoder and self.d_out != self.d_in:
             raise ValueError(f"d_out must be d_in for an autoencoder, got {self.d_out} and {self.d_in}")
 
@@ -156,7 +158,7 @@ def read(fields: JSONObject) -> Config:
         architecture,
         d_in=fields.get("d_in"),  # type: ignore[arg-type]  # checked there
         d_sae=fields.get("d_sae"),  # type: ignore[arg-type]
-        d_out=fields.get("d_out", 768) if transcodes else fields.get("d_in"),
+        d_out=fields.get("d_out", 768) if transcodes else fields.get("d_in"),  # type: ignore[arg-type]
         hook_name=hook,
         hook_name_out=hook_out if transcodes else hook,
         hook_head_index=metadata.get("hook_head_index"),
@@ -194,7 +196,9 @@ def of_old(fields: JSONObject) -> tuple[JSONObject, JSONObject]:
 def check_activation(function: object) -> None:
     """``ValueError`` for an activation function that SAELens 6 has no architecture for, and would take for ReLU."""
     if function != "relu":
-        raise ValueError(f"activation_fn must be 'relu', or 'topk' with a k in activation_fn_kwargs, got {function!r:.60}")
+        raise ValueError(
+            f"activation_fn must be 'relu', or 'topk' with a k in activation_fn_kwargs, got {function!r:.60}"
+        )
 
 
 def whole(name: str, value: object, least: int, most: int) -> None:

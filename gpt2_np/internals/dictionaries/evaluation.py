@@ -126,8 +126,9 @@ def evaluate(
     """Evaluate a dictionary on texts of ids, of at least two each, which are read once and never kept.
 
     Tokens in `exclude` (the model's end-of-text ids unless given, as SAELens leaves out special tokens) are neither
-    counted nor replaced. `batch` is how many texts of one length are read side by side. `progress` is told each batch's
-    tokens. ``ValueError`` where the model has no place for the dictionary, and for a corpus without a token that counts.
+    counted nor replaced. `batch` is how many texts of one length are read side by side; `progress` is told how many
+    tokens that was. ``ValueError`` where the model has no place for the dictionary, and for a corpus without a token
+    that counts.
     """
     places.check(dictionary, model.config)
     if batch < 1:
@@ -242,21 +243,21 @@ class Sums:
             texts=self.texts,
             l0=self.l0 / n,
             l1=self.l1 / n,
-            mse=self.residual / n,
-            cosine=self.cosine / n,
-            explained_variance=explained(self.residual / n, variance),
-            explained_variance_legacy=self.legacy / n,
-            norm_in=self.norm_in / n,
-            norm_out=self.norm_out / n,
-            norm_ratio=self.norm_ratio / n,
-            bias=self.bias / self.batches,
+            mse=float(self.residual / n),
+            cosine=float(self.cosine / n),
+            explained_variance=explained(float(self.residual / n), float(variance)),
+            explained_variance_legacy=float(self.legacy / n),
+            norm_in=float(self.norm_in / n),
+            norm_out=float(self.norm_out / n),
+            norm_ratio=float(self.norm_ratio / n),
+            bias=float(self.bias / self.batches),
             loss=loss,
             loss_spliced=spliced,
             loss_ablated=ablated,
             kl_spliced=float(self.divergences[0] / n),
             kl_ablated=float(self.divergences[1] / n),
-            bench_explained_variance=1 - ratio(self.batch_residual / self.batches, bench),
-            bench_mse=self.bench_mse / n,
+            bench_explained_variance=float(1 - ratio(self.batch_residual / self.batches, bench)),
+            bench_mse=float(self.bench_mse / n),
             density=self.fired / n,
             consistency=self.fired / tokens_of,
         )

@@ -36,9 +36,8 @@ def for_use(config: Config, tensors: Mapping[str, Array]) -> Dictionary:
     that is 1 everywhere goes. ``ValueError`` for another one, which SAELens 6 can't use either.
     """
     found = dict(tensors)
-    if "scaling_factor" in found:
-        if not np.allclose(found.pop("scaling_factor"), 1):
-            raise ValueError("scaling_factor must be 1 everywhere: SAELens 6 has no use for fine-tuned scales")
+    if "scaling_factor" in found and not np.allclose(found.pop("scaling_factor"), 1):
+        raise ValueError("scaling_factor must be 1 everywhere: SAELens 6 has no use for fine-tuned scales")
     if "log_threshold" in found:
         found["threshold"] = np.exp(found.pop("log_threshold"))
     if "topk_threshold" in found and "W_dec" in found and "b_enc" in found and "W_enc" in found:

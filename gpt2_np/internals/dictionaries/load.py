@@ -111,5 +111,7 @@ def instead(folder: Path) -> str:
     if below:
         return f"its sub-folders do: name one, such as {below[0]!r}"
     if pickled := [name for name in inside if name.endswith((".pt", ".pth", ".bin", ".pkl", ".ckpt"))]:
-        return f"it has {pickled[0]!r}, and pickle files are never opened: save the dictionary with SAELens's save_model"
+        return (
+            f"it has {pickled[0]!r}, and pickle files are never opened: save the dictionary with SAELens's save_model"
+        )
     return f"a dictionary's folder has {CONFIG} beside {WEIGHTS}, as SAELens's save_model writes them"

@@ -1,9 +1,9 @@
 """What a dictionary does to activations before it reads them, and takes back from what it writes.
 
-    none                       nothing
-    expected_average_only_in   nothing any more: one factor, which is folded into the weights when they are loaded
-    constant_norm_rescale      each vector to the length √d  (Anthropic's update of February 2024)
-    layer_norm                 each vector to mean 0 and standard deviation 1, d − 1 in the denominator  (Gao et al. 2024)
+none                       nothing
+expected_average_only_in   nothing any more: one factor, which is folded into the weights when they are loaded
+constant_norm_rescale      each vector to the length √d  (Anthropic's update of February 2024)
+layer_norm                 each vector to mean 0 and standard deviation 1, d − 1 in the denominator  (Gao et al. 2024)
 """
 
 from __future__ import annotations

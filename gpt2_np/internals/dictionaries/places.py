@@ -6,7 +6,7 @@ import numpy as np
 
 from ...model.config import Config as ModelConfig
 from ...model.taps import canonical, nearest, points, sizes
-from .dictionary import Dictionary
+from .coding import Coder
 
 Array = np.ndarray
 HEADS = ("attn.q", "attn.k", "attn.v", "attn.z")
@@ -15,17 +15,17 @@ STREAM = ("embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "attn_ou
 REWRITTEN = {"fold_ln": ("ln1.out", "ln2.out", "ln_final.out"), "fold_value_biases": ("attn.v", "attn.z")}
 
 
-def reads(dictionary: Dictionary) -> str:
+def reads(dictionary: Coder) -> str:
     """The activation that it reads, by its own name: ``blocks.5.resid_pre``."""
     return canonical(dictionary.hook_name)
 
 
-def writes(dictionary: Dictionary) -> str:
+def writes(dictionary: Coder) -> str:
     """The activation that it predicts, by its own name."""
     return canonical(dictionary.hook_name_out)
 
 
-def check(dictionary: Dictionary, model: ModelConfig) -> None:
+def check(dictionary: Coder, model: ModelConfig) -> None:
     """``ValueError`` where a model has no place for a dictionary: no such activation, or of another width.
 
     So it is for a dictionary whose file asks for weights rewritten in a way that changes what it reads.
@@ -54,7 +54,7 @@ def check(dictionary: Dictionary, model: ModelConfig) -> None:
         raise ValueError(f"a transcoder must write behind what it reads, got {reads(dictionary)}, {writes(dictionary)}")
 
 
-def vectors(dictionary: Dictionary, x: Array) -> Array:
+def vectors(dictionary: Coder, x: Array) -> Array:
     """An activation of the model, (B, T, …), as the dictionary reads it: (B, T, D).
 
     One head's part where it reads one head, heads side by side where it reads all. In a dictionary that was trained on
@@ -68,19 +68,19 @@ def vectors(dictionary: Dictionary, x: Array) -> Array:
     return x - x.mean(axis=-1, keepdims=True) if is_centred(dictionary) else x
 
 
-def targets(dictionary: Dictionary, x: Array) -> Array:
+def targets(dictionary: Coder, x: Array) -> Array:
     """What the dictionary is to predict, (B, T, O), of the activation at `writes`."""
     return x.reshape(*x.shape[:2], -1) if dictionary.config.is_transcoder else vectors(dictionary, x)
 
 
-def gradient(dictionary: Dictionary, of_vectors: Array) -> Array:
+def gradient(dictionary: Coder, of_vectors: Array) -> Array:
     """The gradient of one head's or all heads' activations from that of `vectors`."""
     if is_centred(dictionary):
         return of_vectors - of_vectors.mean(axis=-1, keepdims=True)
     return of_vectors
 
 
-def picked(dictionary: Dictionary, x: Array) -> Array:
+def picked(dictionary: Coder, x: Array) -> Array:
     """The part of an activation, or of its gradient, that the dictionary writes, as vectors: (B, T, O)."""
     head = dictionary.config.hook_head_index
     if head is not None and x.ndim == 4:
@@ -88,7 +88,7 @@ def picked(dictionary: Dictionary, x: Array) -> Array:
     return x.reshape(*x.shape[:2], -1)
 
 
-def put(dictionary: Dictionary, x: Array, new: Array) -> Array:
+def put(dictionary: Coder, x: Array, new: Array) -> Array:
     """An activation with `new`, (B, T, O), in the place of what the dictionary writes; x's own array stays."""
     head = dictionary.config.hook_head_index
     if head is not None and x.ndim == 4:
@@ -98,6 +98,6 @@ def put(dictionary: Dictionary, x: Array, new: Array) -> Array:
     return new.reshape(x.shape).astype(x.dtype, copy=False)
 
 
-def is_centred(dictionary: Dictionary) -> bool:
+def is_centred(dictionary: Coder) -> bool:
     """Whether it was trained on a stream whose mean had been taken out."""
     return bool(dictionary.config.needs().get("center_writing_weights")) and reads(dictionary).endswith(STREAM)

@@ -77,7 +77,8 @@ def from_hub(repository: str, path: str) -> Path:
     if any(part in ("", ".", "..") for part in path.split("/")) and path:
         raise ValueError(f"a dictionary's folder on the hub is a path like blocks.8.hook_resid_pre, got {path!r}")
     names = [f"{path}/{file}" if path else file for file in FILES]
-    return [file_of(repository, name) for name in names][0].parent
+    config, _ = (file_of(repository, name) for name in names)
+    return config.parent
 
 
 def file_of(repository: str, name: str) -> Path:
@@ -104,9 +105,7 @@ def file_of(repository: str, name: str) -> Path:
             get_hf_file_metadata(hf_hub_url(repository, name))  # the download would try for half a minute
             return Path(hf_hub_download(repository, name))
     except HFValidationError:
-        raise FileNotFoundError(
-            f"there is no folder {repository!r}, and a hub id is written OWNER/NAME"
-        ) from None
+        raise FileNotFoundError(f"there is no folder {repository!r}, and a hub id is written OWNER/NAME") from None
     except GatedRepoError:
         raise FileNotFoundError(
             f"{repository} is gated on the hub; accept its terms there and log in with 'hf auth login'"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -41,7 +42,9 @@ def before(name: str) -> str | None:
     return f"{parts[0]}.{parts[1]}." if parts[0] == "blocks" else None
 
 
-def logits_with(model: Model, ids: Array, name: str, value: Array, plain: ActivationCache | Mapping[str, Array]) -> Array:
+def logits_with(
+    model: Model, ids: Array, name: str, value: Array, plain: ActivationCache | Mapping[str, Array]
+) -> Array:
     """The logits of a run with `value` in the place of the activation `name`: (B, T) ids → (B, T, V).
 
     `plain` are the activations that `needed` names, of the same run without that. A model with edits of its own runs
@@ -59,14 +62,14 @@ def logits_with(model: Model, ids: Array, name: str, value: Array, plain: Activa
     else:
         x = plain[prefix + "resid_pre"]
     for number in range(layer, model.config.n_layer):
-        x = block(
-            x, model.params.h[number], model.config, number, threaded, None, within(tap, f"blocks.{number}.")
-        )
+        x = block(x, model.params.h[number], model.config, number, threaded, None, within(tap, f"blocks.{number}."))
     x = layer_norm(x, model.params.ln_f, model.config, threaded, no_tap)
     return threaded.unembed(x, model.params.lm_head)
 
 
-def logits_without(model: Model, ids: Array, name: str, zeroed: Array, plain: ActivationCache | Mapping[str, Array]) -> Array:
+def logits_without(
+    model: Model, ids: Array, name: str, zeroed: Array, plain: ActivationCache | Mapping[str, Array]
+) -> Array:
     """The logits of a run with `zeroed` in an activation's place, (B, T, V), or (1, 1, V) where all are the same.
 
     They are where the whole stream is 0: what follows sees neither tokens nor positions, so one position is enough.
@@ -85,3 +88,31 @@ def run(model: Model, ids: Array, names: list[str]) -> tuple[Array, Mapping[str,
     logits = model.forward(ids, tap=capture)
     model.check_logits(logits, ids)
     return logits, capture.values
+
+
+class Enough(Exception):
+    """All that was asked for has been seen."""
+
+
+class Until(Capture):
+    """A tap that keeps the named activations and ends the run when it has them all."""
+
+    def __call__(self, name: str, x: Array) -> Array:
+        x = super().__call__(name, x)
+        if len(self.values) == len(self.names):
+            raise Enough
+        return x
+
+
+def activations(model: Model, ids: Array, names: Sequence[str]) -> Mapping[str, Array]:
+    """Some activations of a run that goes no further than they do, by name: as (B, T, …), for (B, T) ids.
+
+    ``ValueError`` where they overflow.
+    """
+    until = Until(names)
+    with contextlib.suppress(Enough), np.errstate(over="ignore", invalid="ignore"):
+        model.forward(model.check_ids(ids), tap=until)
+    for name, x in until.values.items():
+        if not np.isfinite(x).all():
+            raise ValueError(f"activations overflow: {name} is not finite")
+    return until.values

@@ -18,7 +18,7 @@ from ...model.edits import AnyEdit, Edit, Part, Positions
 from ...model.taps import Tap, both
 from ...session.model import AnyModel
 from . import places
-from .dictionary import Dictionary
+from .coding import Coder
 
 Array = np.ndarray
 
@@ -75,7 +75,7 @@ def check_feature(number: int, features: int) -> None:
 class Splice:
     """What takes an activation's place: the dictionary's word for it, with `changes`, and the error term or not."""
 
-    dictionary: Dictionary
+    dictionary: Coder
     error: bool
     changes: Changes
 
@@ -111,7 +111,7 @@ class Splice:
 
 
 def splice(
-    dictionary: Dictionary,
+    dictionary: Coder,
     *,
     error: bool = False,
     positions: Positions = None,
@@ -145,7 +145,7 @@ def splice(
 
 def spliced(
     model: AnyModel,
-    dictionary: Dictionary,
+    dictionary: Coder,
     *,
     error: bool = False,
     positions: Positions = None,
