@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -174,5 +175,5 @@ def test_a_histogram_counts_all_that_came_whatever_the_order(parts: list[list[fl
     assert histograms.zeros[0] == (values == 0).sum()
     assert histograms.counts[0].sum() == (values > 0).sum()
     assert len(edges) == BINS + 1
-    expected = [((values > low) & (values <= high)).sum() for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    expected = [((values > low) & (values <= high)).sum() for low, high in pairwise(edges)]
     assert histograms.counts[0].tolist() == expected

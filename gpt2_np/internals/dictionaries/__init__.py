@@ -12,14 +12,44 @@ save           SAELens's files
 evaluation     how good it is: SAELens's and SAEBench's figures, over a corpus
 places         where a dictionary belongs in a model
 resumed        runs that go on from the middle
+firing         which features a prompt makes fire, token by token
+effects        what features do: to the logits directly, to a metric by its gradient
+dashboards     where in a corpus features fire, how often and how much, and the words that they move
+histograms     of many features at once
+training       dictionaries from activations on disk
 splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
 """
 
 from .config import Config
+from .dashboards import Dashboard, dashboards
 from .dictionary import Dictionary
+from .effects import Attribution, DirectFeatures, attribute, direct, logit_effects
+from .evaluation import Evaluation, evaluate
+from .firing import Firing, fires
 from .load import load
 from .releases import RELEASES
 from .save import save
 from .splicing import splice, spliced
+from .training import train
 
-__all__ = ["RELEASES", "Config", "Dictionary", "load", "save", "splice", "spliced"]
+__all__ = [
+    "RELEASES",
+    "Attribution",
+    "Config",
+    "Dashboard",
+    "Dictionary",
+    "DirectFeatures",
+    "Evaluation",
+    "Firing",
+    "attribute",
+    "dashboards",
+    "direct",
+    "evaluate",
+    "fires",
+    "load",
+    "logit_effects",
+    "save",
+    "splice",
+    "spliced",
+    "train",
+]

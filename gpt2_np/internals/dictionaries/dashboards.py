@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...session.model import Model
-from . import places, resumed
+from ..partial_runs import activations
+from . import places
 from .coding import Coder
 from .effects import logit_effects
 from .evaluation import batches
@@ -24,7 +25,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Example:
-    """A place where a feature fired: `value` at `position` of text number `text`; `ids` and `values` from `start` on."""
+    """A place where a feature fired: `value` at `position` of text number `text`; `ids`, `values` from `start` on."""
 
     value: float
     text: int
@@ -86,7 +87,7 @@ def dashboards(
     kept = Kept(len(wanted), examples, context)
     for ids in batches(texts, batch):
         reads = places.reads(dictionary)
-        vectors = places.vectors(dictionary, resumed.activations(model, ids, [reads])[reads])
+        vectors = places.vectors(dictionary, activations(model, ids, [reads])[reads])
         found = dictionary.encode(vectors) if features is None else dictionary.encode_some(vectors, wanted)
         for row, of_row in zip(ids, found, strict=True):
             kept.add(row, of_row, ~np.isin(row, left_out))

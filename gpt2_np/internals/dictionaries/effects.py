@@ -65,8 +65,8 @@ def attribute(
     bias = scale.back(np.broadcast_to(dictionary.tensors["b_dec"], target.shape))
     if dictionary.config.has_skip:
         bias = bias + dictionary.flat(vectors) @ dictionary.tensors["W_skip"].T
-    parts = [(part * of_out).sum(axis=-1)[0] for part in (missed, bias)]
-    return Attribution(row[0], scores[0], *parts, float(run.value[0]))
+    of_error, of_bias = ((part * of_out).sum(axis=-1)[0] for part in (missed, bias))
+    return Attribution(row[0], scores[0], of_error, of_bias, float(run.value[0]))
 
 
 def stream_directions(model: Model, dictionary: Coder, features: Sequence[int] | Array) -> Array:
@@ -121,9 +121,10 @@ def direct(
     position: int = -1,
     prepend_bos: bool = False,
 ) -> DirectFeatures:
-    """What each feature at a position adds to the logit of `token` (less that of `versus`) there, by the run's own norm.
+    """What each feature at a position adds to the logit of `token` (less that of `versus`) there.
 
-    ``ValueError`` for a position outside the prompt, and as `stream_directions`.
+    The final norm's scale is the run's own. ``ValueError`` for a position outside the prompt, and as in
+    `stream_directions`.
     """
     places.check(dictionary, model.config)
     row = model.check_ids(model.to_ids(ids, prepend_bos=prepend_bos))

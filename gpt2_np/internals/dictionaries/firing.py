@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...session.model import Model
-from . import places, resumed
+from ..partial_runs import activations
+from . import places
 from .coding import Coder
 
 Array = np.ndarray
@@ -59,7 +60,7 @@ def fires(model: Model, dictionary: Coder, ids: str | Sequence[int] | Array, *, 
     if len(row) != 1:
         raise ValueError(f"features are looked at in one prompt, got {len(row)} rows")
     reads, writes = places.reads(dictionary), places.writes(dictionary)
-    found = resumed.activations(model, row, sorted({reads, writes}))
+    found = activations(model, row, sorted({reads, writes}))
     vectors = places.vectors(dictionary, found[reads])
     target = vectors if reads == writes else places.targets(dictionary, found[writes])
     features, out = dictionary.both(vectors)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -88,31 +87,3 @@ def run(model: Model, ids: Array, names: list[str]) -> tuple[Array, Mapping[str,
     logits = model.forward(ids, tap=capture)
     model.check_logits(logits, ids)
     return logits, capture.values
-
-
-class Enough(Exception):
-    """All that was asked for has been seen."""
-
-
-class Until(Capture):
-    """A tap that keeps the named activations and ends the run when it has them all."""
-
-    def __call__(self, name: str, x: Array) -> Array:
-        x = super().__call__(name, x)
-        if len(self.values) == len(self.names):
-            raise Enough
-        return x
-
-
-def activations(model: Model, ids: Array, names: Sequence[str]) -> Mapping[str, Array]:
-    """Some activations of a run that goes no further than they do, by name: as (B, T, …), for (B, T) ids.
-
-    ``ValueError`` where they overflow.
-    """
-    until = Until(names)
-    with contextlib.suppress(Enough), np.errstate(over="ignore", invalid="ignore"):
-        model.forward(model.check_ids(ids), tap=until)
-    for name, x in until.values.items():
-        if not np.isfinite(x).all():
-            raise ValueError(f"activations overflow: {name} is not finite")
-    return until.values
