@@ -23,7 +23,7 @@
     capture      activations of a corpus larger than memory, on disk
     corpus       texts of ids from files, one at a time
     page         one prompt on one web page
-    plots        a picture of each; needs matplotlib
+    plots        a picture of each; needs matplotlib (`plots_attribution`, `plots_dictionaries`)
 
 Decompositions of a run's residual stream are methods of `gpt2_np.model.activations.ActivationCache`.
 """

@@ -53,6 +53,14 @@ class Coder:
         """The activation that it predicts: for an autoencoder the one that it reads."""
         return named("hook_name_out", self.config.hook_name_out)
 
+    @property
+    def names(self) -> dict[int, str]:
+        """What features were called by people, where the file says so: ``feature_names`` among its metadata."""
+        found = self.config.metadata.get("feature_names")
+        if not isinstance(found, dict):
+            return {}
+        return {int(one): str(name) for one, name in found.items() if str(one).isdecimal() and len(str(one)) < 10}
+
     @cached_property
     def norms(self) -> Array | None:
         """The lengths of the features' directions, (F,), where features are measured by them; else None."""

@@ -22,35 +22,44 @@ TRAINED = (
 )
 
 
+def setting(default: Any, group: str, text: str) -> Any:
+    """A field with what the command line says of it."""
+    return field(default=default, metadata={"group": group, "help": text})
+
+
 @dataclass(frozen=True)
 class Settings:
     """Named as in SAELens's configurations where it has the same. ``ValueError`` quotes the rule broken."""
 
-    architecture: str = "topk"
-    d_sae: int = 2048
-    k: int = 32  # topk: features that fire at a token
-    l1_coefficient: float = 1.0  # standard, transcoder
-    l0_coefficient: float = 1.0  # jumprelu
-    jumprelu_bandwidth: float = 0.05
-    jumprelu_init_threshold: float = 0.01
-    coefficient_warm_up_steps: int = 0  # in which the l1 or l0 coefficient grows from 0
-    aux_loss_coefficient: float = 1.0 / 32  # topk: dead features predict the error; jumprelu: they are pulled up
-    dead_feature_window: int = 1000  # steps without firing after which a feature is dead
-    steps: int = 5000
-    batch_size: int = 1024  # vectors of a step
-    learning_rate: float = 4e-4
-    lr_scheduler_type: str = "constant_with_warmup"
-    warmup_steps: int = 100
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-8
-    max_grad_norm: float = 1.0  # 0: gradients aren't clipped
-    normalize: bool = True  # vectors are multiplied by one factor, to the mean length √d; it is folded in at the end
-    skip_first: int = 1  # positions at the beginning of each text that don't count: their activations are outliers
-    group_mib: int = 512  # of vectors, among which those of a batch are drawn
-    save_steps: int = 500
-    report_steps: int = 50  # between lines of the table of losses
-    seed: int = 0
+    architecture: str = setting("topk", "Dictionary", f"One of {', '.join(TRAINED)}.")
+    d_sae: int = setting(2048, "Dictionary", "Features.")
+    k: int = setting(32, "Dictionary", "Features that fire at a token (topk).")
+    l1_coefficient: float = setting(1.0, "Sparsity", "What a unit of a feature costs (standard, transcoder).")
+    l0_coefficient: float = setting(1.0, "Sparsity", "What a feature that fires costs (jumprelu).")
+    jumprelu_bandwidth: float = setting(0.05, "Sparsity", "Within which of its threshold a feature teaches it.")
+    jumprelu_init_threshold: float = setting(0.01, "Sparsity", "Where thresholds begin.")
+    coefficient_warm_up_steps: int = setting(0, "Sparsity", "Steps in which the cost grows from 0.")
+    aux_loss_coefficient: float = setting(
+        1 / 32, "Sparsity", "Dead features predict the error (topk) or are pulled up (jumprelu), by this much."
+    )
+    dead_feature_window: int = setting(1000, "Sparsity", "Steps without firing after which a feature is dead.")
+    steps: int = setting(5000, "Learning", "How many steps.")
+    batch_size: int = setting(1024, "Learning", "Vectors of a step.")
+    learning_rate: float = setting(4e-4, "Learning", "At its peak.")
+    lr_scheduler_type: str = setting("constant_with_warmup", "Learning", "As transformers names them.")
+    warmup_steps: int = setting(100, "Learning", "Steps in which the learning rate rises.")
+    adam_beta1: float = setting(0.9, "Learning", "Adam's.")
+    adam_beta2: float = setting(0.999, "Learning", "Adam's.")
+    adam_epsilon: float = setting(1e-8, "Learning", "Adam's.")
+    max_grad_norm: float = setting(1.0, "Learning", "Gradients are clipped to this norm; 0: never.")
+    normalize: bool = setting(
+        True, "Vectors", "One factor brings vectors to the mean length √d; it is folded in at the end."
+    )
+    skip_first: int = setting(1, "Vectors", "Positions at each text's start that don't count: outliers.")
+    group_mib: int = setting(512, "Vectors", "How much is in memory, to draw batches from.")
+    save_steps: int = setting(500, "Run", "Steps between checkpoints.")
+    report_steps: int = setting(50, "Run", "Steps between lines of loss.csv.")
+    seed: int = setting(0, "Run", "Which directions to begin with, and the order of the vectors.")
     backend: available.Backend = field(default_factory=available.default)
 
     def __post_init__(self) -> None:
