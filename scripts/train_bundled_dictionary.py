@@ -1,8 +1,8 @@
 """Train the dictionary that comes with the bundled model: of the stream in its middle, on the text that it learned.
 
-    python scripts/train_bundled_dictionary.py --text TEXT --work WORK [--steps 8000]
+    python scripts/train_bundled_dictionary.py --text TEXT --work WORK [--steps 4000] [--texts 1797]
 
-TEXT is the folder with ``tales.txt.xz`` and ``novels.txt.xz``. WORK gets the capture (2 GB), the run, and the result in
+TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (300 MB), the run, and the result in
 ``WORK/dictionary``: SAELens's two files in float16, ``figures.json`` (evaluated on the held-out tales), and
 ``WORK/dashboards.json``, every feature's best places among the tales. A run that was stopped goes on.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,34 +27,33 @@ from gpt2_np.weights.save import as_json
 
 HOOK = "blocks.4.hook_resid_pre"
 LENGTH = 256
-NOVELS = 4_000  # characters of each: a taste of the other half of what the model learned
 SETTINGS = {"architecture": "topk", "d_sae": 2048, "k": 32, "batch_size": 1024, "learning_rate": 5e-4}
-ABOUT = {"model_name": "gpt2-np/tales", "context_size": LENGTH, "prepend_bos": True, "dataset_path": "tales and novels"}
+ABOUT = {"model_name": "gpt2-np/tales", "context_size": LENGTH, "prepend_bos": True, "dataset_path": "tales"}
 
 
-def texts(model: GPT2, folder: Path, kinds: Sequence[str], held_out: bool) -> Iterator[list[int]]:
-    """The documents' ids, cut into texts that each begin with end-of-text."""
-    for kind in kinds:
-        for document in data.documents(folder, kind):
-            if data.is_held_out(document) != held_out:
-                continue
-            ids = model.tokenizer.encode(document if kind == "tales" else document[:NOVELS], add_special_tokens=False)
-            for start in range(0, len(ids), LENGTH - 1):
-                if len(ids) - start > 8:
-                    yield [0, *ids[start : start + LENGTH - 1]]
+def texts(model: GPT2, folder: Path, held_out: bool) -> Iterator[list[int]]:
+    """The tales' ids, cut into texts that each begin with end-of-text."""
+    for document in data.documents(folder, "tales"):
+        if data.is_held_out(document) != held_out:
+            continue
+        ids = model.tokenizer.encode(document, add_special_tokens=False)
+        for start in range(0, len(ids), LENGTH - 1):
+            if len(ids) - start > 8:
+                yield [0, *ids[start : start + LENGTH - 1]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--texts", type=int, default=1797, help="of 256 tokens: how many are captured")
     options = parser.parse_args()
     model = GPT2.from_pretrained(backend="numpy")
     with tqdm(unit="token", desc="capture", mininterval=20) as bar:
         captured = capture_corpus(
             model,
-            texts(model, options.text, data.KINDS, False),
+            islice(texts(model, options.text, False), options.texts),
             HOOK,
             options.work / "capture",
             chunk_bytes=32 << 20,
@@ -73,13 +72,13 @@ def main() -> None:
         )
     dictionaries.save(sae, options.work / "dictionary", dtype="float16")
     sae = dictionaries.load(options.work / "dictionary")  # what is shipped is what is evaluated
-    held = texts(model, options.text, ["tales"], True)
+    held = texts(model, options.text, True)
     with tqdm(unit="token", desc="evaluate", mininterval=20) as bar:
         found = dictionaries.evaluate(model, sae, held, progress=bar.update)
     write_whole(options.work / "dictionary" / "figures.json", as_json(found.as_json()))
     print(json.dumps(found.as_json(), indent=1))
     with tqdm(unit="token", desc="dashboards", mininterval=20) as bar:
-        some = islice(texts(model, options.text, ["tales"], False), 3000)
+        some = islice(texts(model, options.text, False), 1000)
         boards = dictionaries.dashboards(model, sae, some, examples=12, context=10, words=8, progress=bar.update)
     tokens = model.tokenizer.tokens
     table = [

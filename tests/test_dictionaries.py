@@ -117,3 +117,9 @@ def test_what_reading_needs_is_said_in_one_line() -> None:
     with pytest.raises(ValueError, match="has no hook_name"):
         _ = normalised.hook_name
     assert normalised.encode(np.zeros((3, 12), np.float64)).dtype == np.float64
+
+
+def test_a_row_with_nan_stays_one() -> None:
+    values = np.array([[1, np.nan, 3, 2, 0, 5], [1, 2, 3, 4, 5, 6]], np.float32)
+    rows, columns = largest(values, 2)
+    assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 5), (0, 1), (1, 5), (1, 4)]

@@ -19,20 +19,19 @@ def relu(pre: Array, bias: Array) -> None:
 def jumprelu(pre: Array, bias: Array, threshold: Array) -> None:
     """pre + bias where it is above the threshold and above 0, else 0. Rajamanoharan et al. 2024, "Jumping Ahead"."""
     np.add(pre, bias, out=pre)
-    below = pre <= np.maximum(threshold, 0)
-    pre[below] = 0
+    np.multiply(pre, pre > np.maximum(threshold, 0), out=pre)  # several times as fast as writing where a mask says
 
 
-def gated(pre: Array, b_gate: Array, r_mag: Array, b_mag: Array) -> None:
-    """max(pre · exp(r_mag) + b_mag, 0) where pre + b_gate is above 0, else 0. Rajamanoharan et al. 2024, "Gated".
+def gated(pre: Array, b_gate: Array, magnitude: Array, b_mag: Array) -> None:
+    """max(pre · magnitude + b_mag, 0) where pre + b_gate is above 0, else 0. Rajamanoharan et al. 2024, "Gated".
 
-    The weights of the magnitudes are those of the gate times exp(r_mag), so one product serves both.
+    `magnitude` is exp(r_mag): the weights of the magnitudes are those of the gate times it, so one product serves both.
     """
-    shut = pre + b_gate <= 0
-    pre *= np.exp(r_mag)
+    is_open = pre > -b_gate
+    np.multiply(pre, magnitude, out=pre)
     np.add(pre, b_mag, out=pre)
     np.maximum(pre, 0, out=pre)
-    pre[shut] = 0
+    np.multiply(pre, is_open, out=pre)
 
 
 def topk(pre: Array, bias: Array, k: int, norms: Array | None = None, *, signed: bool = False) -> None:
@@ -60,12 +59,15 @@ def largest(values: Array, k: int) -> tuple[Array, Array]:
     size = max(1, F // (4 * k))
     groups = F // size
     tops = values[:, : size * groups].reshape(n, size, groups).max(axis=1) if size > 1 else values
-    bound = np.partition(tops, groups - k, axis=1)[:, groups - k]
-    least = np.maximum(np.nan_to_num(bound, nan=0.0), np.finfo(values.dtype).smallest_subnormal)
-    rows, columns = np.divmod(np.flatnonzero(~(values < least[:, None])), F)
+    bound = np.partition(tops, groups - k, axis=1)[:, groups - k : groups - k + 1]
+    least = np.where(bound > 0, bound, np.finfo(values.dtype).smallest_subnormal)
+    enough = values >= least
+    if np.isnan(tops.sum()) or np.isnan(values[:, size * groups :]).any():
+        enough |= np.isnan(values)  # rarely: so that a broken row is seen to be one
+    rows, columns = np.divmod(np.flatnonzero(enough), F)
     found = values[rows, columns]
     order = np.lexsort((columns, -found, rows))  # NaN comes last
     rows, columns, found = rows[order], columns[order], found[order]
-    starts = np.searchsorted(rows, np.arange(n))
-    kept = (np.arange(len(rows)) - starts[rows] < k) | np.isnan(found)
+    kept = np.arange(len(rows)) - np.searchsorted(rows, rows) < k
+    kept |= found != found  # NaN
     return rows[kept], columns[kept]

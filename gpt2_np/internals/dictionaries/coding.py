@@ -66,6 +66,11 @@ class Coder:
         """The lengths of the features' directions, (F,), where features are measured by them; else None."""
         return np.linalg.norm(self.tensors["W_dec"], axis=1) if self.config.rescale_acts_by_decoder_norm else None
 
+    @cached_property
+    def magnitudes(self) -> Array:
+        """exp(r_mag) of a gated dictionary, (F,)."""
+        return np.exp(self.tensors["r_mag"])
+
     # ---- there and back ---------------------------------------------------------------------------------------------
 
     def encode(self, x: Array) -> Array:
@@ -125,7 +130,7 @@ class Coder:
             of_features = of_features * factor
         of_pre = np.where(fired != 0, of_features, 0).astype(rows.dtype, copy=False)
         if self.config.activation == "gated":
-            of_pre *= np.exp(self.tensors["r_mag"])
+            of_pre *= self.magnitudes
         if self.norms is not None:
             of_pre *= self.norms
         of_read = of_pre @ self.tensors["W_enc"].T
@@ -170,7 +175,7 @@ class Coder:
             assert self.config.k is not None
             activations.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
         elif kind == "gated":
-            activations.gated(pre, t["b_gate"][only], t["r_mag"][only], t["b_mag"][only])
+            activations.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
         elif kind == "jumprelu":
             activations.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
         else:
