@@ -78,8 +78,7 @@ def main() -> None:
     write_whole(options.work / "dictionary" / "figures.json", as_json(found.as_json()))
     print(json.dumps(found.as_json(), indent=1))
     with tqdm(unit="token", desc="dashboards", mininterval=20) as bar:
-        some = islice(texts(model, options.text, False), 1000)
-        boards = dictionaries.dashboards(model, sae, some, examples=12, context=10, words=8, progress=bar.update)
+        boards = dictionaries.dashboards(model, sae, captured, examples=12, context=10, words=8, progress=bar.update)
     tokens = model.tokenizer.tokens
     table = [
         {

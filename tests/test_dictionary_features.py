@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from gpt2_np.gradients import logit_difference
 from gpt2_np.internals import dictionaries
+from gpt2_np.internals.capture import capture_corpus
 from gpt2_np.internals.dictionaries import Dictionary, places
 from gpt2_np.internals.dictionaries.dashboards import dashboards
 from gpt2_np.internals.dictionaries.effects import attribute, direct, logit_effects
@@ -153,6 +155,16 @@ def test_dashboards_are_what_a_whole_table_says(model: Model) -> None:
     for board in some:
         assert board.examples == pytest.approx(boards[board.feature].examples)
         np.testing.assert_array_equal(board.histogram, boards[board.feature].histogram)
+
+
+def test_dashboards_of_a_capture_are_those_of_its_texts(model: Model, tmp_path: Path) -> None:
+    dictionary, random = placed("z", "topk", k=5), np.random.default_rng(9)
+    texts = [random.integers(0, 31, 9).tolist() for _ in range(5)]
+    captured = capture_corpus(model, texts, "blocks.1.attn.z", tmp_path)
+    one, other = (dashboards(model, dictionary, some, examples=3, batch=1) for some in (texts, captured))
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a.histogram, b.histogram)
+        assert [(x.text, x.position) for x in a.examples] == [(x.text, x.position) for x in b.examples]
 
 
 def test_dashboards_tell_what_they_need(model: Model) -> None:

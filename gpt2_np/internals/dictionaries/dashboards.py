@@ -6,12 +6,13 @@ stays in memory is as large as the dashboards are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from ...session.model import Model
+from ..capture import Captured
 from ..partial_runs import activations
 from . import places
 from .coding import Coder
@@ -59,7 +60,7 @@ class Dashboard:
 def dashboards(
     model: Model,
     dictionary: Coder,
-    texts: Iterable[Sequence[int]],
+    texts: Iterable[Sequence[int]] | Captured,
     features: Sequence[int] | None = None,
     *,
     examples: int = 8,
@@ -69,7 +70,8 @@ def dashboards(
     batch: int = 8,
     progress: Callable[[int], object] | None = None,
 ) -> list[Dashboard]:
-    """A dashboard for each feature (all of them unless given), from one pass over texts of ids.
+    """A dashboard for each feature (all of them unless given), from one pass over texts of ids, or over a capture that
+    has what the dictionary reads: then the model isn't run.
 
     `context` is how many tokens are shown on either side; `words` how many are raised and lowered. Tokens in `exclude`
     (the model's end-of-text ids unless given) are shown but don't count. `progress` is told each batch's tokens.
@@ -85,9 +87,8 @@ def dashboards(
         check_feature(int(number), dictionary.config.d_sae)
     left_out = np.array(model.config.eos_token_ids if exclude is None else list(exclude), np.int64)
     kept = Kept(len(wanted), examples, context)
-    for ids in batches(texts, batch):
-        reads = places.reads(dictionary)
-        vectors = places.vectors(dictionary, activations(model, ids, [reads])[reads])
+    for ids, read in activations_of(model, dictionary, texts, batch):
+        vectors = places.vectors(dictionary, read)
         found = dictionary.encode(vectors) if features is None else dictionary.encode_some(vectors, wanted)
         for row, of_row in zip(ids, found, strict=True):
             kept.add(row, of_row, ~np.isin(row, left_out))
@@ -96,6 +97,19 @@ def dashboards(
     if not kept.tokens:
         raise ValueError("dashboards need at least one token that counts, got none")
     return [kept.dashboard(at, *moved) for at, moved in enumerate(moved_words(model, dictionary, wanted, words))]
+
+
+def activations_of(
+    model: Model, dictionary: Coder, texts: Iterable[Sequence[int]] | Captured, batch: int
+) -> Iterator[tuple[Array, Array]]:
+    """(B, T) ids and what a dictionary reads there, (B, T, …), of texts or of a capture."""
+    name = places.reads(dictionary)
+    if isinstance(texts, Captured):
+        for number in range(len(texts)):
+            yield texts.ids(number)[None], texts[number, name][None].astype(np.float32)
+        return
+    for ids in batches(texts, batch):
+        yield ids, activations(model, ids, [name])[name]
 
 
 class Kept:
