@@ -60,6 +60,8 @@ def main() -> None:
             dtype="float16",
             progress=bar.update,
         )
+    size = {"texts": len(captured), "tokens": sum(len(captured.ids(text)) for text in range(len(captured)))}
+    write_whole(options.work / "capture.size.json", as_json(size))
     with tqdm(unit="step", desc="train", total=options.steps, mininterval=20) as bar:
 
         def report(now: dictionaries.training.Report) -> None:

@@ -15,6 +15,7 @@ resumed        runs that go on from the middle
 firing         which features a prompt makes fire, token by token
 effects        what features do: to the logits directly, to a metric by its gradient
 dashboards     where in a corpus features fire, how often and how much, and the words that they move
+graph          how the features of a prompt make each other, with a transcoder a layer
 histograms     of many features at once
 training       dictionaries from activations on disk
 splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
