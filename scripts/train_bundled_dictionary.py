@@ -2,7 +2,8 @@
 
     python scripts/train_bundled_dictionary.py --text TEXT --work WORK [--steps 4000] [--texts 1797]
 
-TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (300 MB), the run, and the result in
+The learning rate falls along a line that would reach 0 after ``--steps``; the run ends with ``--stop-after``. TEXT is
+the folder with ``tales.txt.xz``. WORK gets the capture (300 MB), the run, and the result in
 ``WORK/dictionary``: SAELens's two files in float16, ``figures.json`` (evaluated on the held-out tales), and
 ``WORK/dashboards.json``, every feature's best places among the tales. A run that was stopped goes on.
 """
@@ -10,7 +11,9 @@ TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (300 MB), the ru
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import signal
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -23,6 +26,7 @@ from gpt2_np import GPT2
 from gpt2_np.internals import dictionaries
 from gpt2_np.internals.capture import capture_corpus
 from gpt2_np.system.files import write_whole
+from gpt2_np.training.loop import Stopped
 from gpt2_np.weights.save import as_json
 
 HOOK = "blocks.4.hook_resid_pre"
@@ -47,6 +51,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--stop-after", type=int, default=2500, help="end there, before the learning rate is at 0")
+    parser.add_argument("--held-out-texts", type=int, default=48)
     parser.add_argument("--texts", type=int, default=1797, help="of 256 tokens: how many are captured")
     options = parser.parse_args()
     model = GPT2.from_pretrained(backend="numpy")
@@ -67,14 +73,18 @@ def main() -> None:
         def report(now: dictionaries.training.Report) -> None:
             bar.update(now.step - bar.n)
             bar.set_postfix_str(f"loss {now.loss:.1f}, explained {now.explained:.3f}, dead {now.dead}")
+            if now.step >= options.stop_after:
+                signal.raise_signal(signal.SIGINT)  # which saves the step
 
         words: dict[str, Any] = SETTINGS | {"steps": options.steps, "lr_scheduler_type": "linear"}
-        sae = dictionaries.train(
-            captured, options.work / "run", HOOK, resume=True, metadata=ABOUT, report=report, **words
-        )
-    dictionaries.save(sae, options.work / "dictionary", dtype="float16")
+        run = options.work / "run"
+        done = [int(folder.name.partition("-")[2]) for folder in run.glob("checkpoint-*")]
+        if max(done, default=0) < min(options.stop_after, options.steps):
+            with contextlib.suppress(Stopped):
+                dictionaries.train(captured, run, HOOK, resume=True, metadata=ABOUT, report=report, **words)
+    dictionaries.save(dictionaries.load(run), options.work / "dictionary", dtype="float16")
     sae = dictionaries.load(options.work / "dictionary")  # what is shipped is what is evaluated
-    held = texts(model, options.text, True)
+    held = islice(texts(model, options.text, True), options.held_out_texts)
     with tqdm(unit="token", desc="evaluate", mininterval=20) as bar:
         found = dictionaries.evaluate(model, sae, held, progress=bar.update)
     write_whole(options.work / "dictionary" / "figures.json", as_json(found.as_json()))

@@ -1,9 +1,9 @@
 """Attribution graphs: how the features of one prompt make each other, with a transcoder a layer in place of the MLPs.
 
-Ameisen et al. 2025, "Circuit Tracing: Revealing Computational Graphs in Language Models", section 3.
-Attention patterns and the norms' scales are held as the prompt has them, and what the transcoders miss is a node of its
-own. Then a feature's pre-activation is a sum, exactly: one number from each token's embedding, each feature before it and
-each error before it, and a bias.
+Ameisen et al. 2025, "Circuit Tracing: Revealing Computational Graphs in Language Models", section 3. Attention patterns
+and the norms' scales are held as the prompt has them, and what the transcoders miss is a node of its own. Then a
+feature's pre-activation is a sum, exactly: one number from each token's embedding, each feature before it, each error
+before it, and a bias.
 """
 
 from __future__ import annotations
