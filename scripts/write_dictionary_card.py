@@ -27,9 +27,10 @@ reads it, and so does SAELens (`SAE.load_from_disk`). Weights are kept in float1
 ## Data and training
 
 {texts:,} passages of up to 256 tokens ({tokens:,} in all) of the fairy tales that the model was trained on, each behind
-an end-of-text token; the first position of each passage doesn't count. {steps:,} steps of {batch:,} vectors, about
-{epochs:.0f} times through the data, with `scripts/train_bundled_dictionary.py`, which says every setting. The texts and their
-licences are those of the model's own card. The dictionary is under the licence of this project.
+an end-of-text token; the first position of each passage doesn't count. {done:,} steps of {batch:,} vectors, of a schedule of
+{steps:,} in which the learning rate falls to 0; about {epochs:.0f} times through the data, with
+`scripts/train_bundled_dictionary.py`, which says every setting. The texts and their licences are those of the model's own
+card. The dictionary is under the licence of this project.
 
 ## Figures
 
@@ -51,7 +52,8 @@ names):
 ## Twenty features, named
 
 Named by reading the twelve passages of the training text where each fires most, not by a score. How often each fires is
-of the same text. A name says what those passages share; what the feature does between its extremes is not in it.
+of the same text. A name says what those passages share; what the feature does between its extremes is not in it. The three
+positions were read off how often those features fire at each place of the passages.
 
 | feature | name | fires at |
 |---|---|---|
@@ -64,10 +66,12 @@ of the same text. A name says what those passages share; what the feature does b
 - **Anything but tales.** It has seen fairy tales alone; of the model's other half, novels, nothing.
 - **What matters to the model.** It was trained to explain variance, not loss: what it misses is {missed:.1%} of the variance
   and costs {cost:.3f} nats a token.
-- **Rare things.** {tokens:,} tokens are few. {never:,} features fire at fewer than one token in ten thousand of the text that they
-  were trained on, and many others are single words in single contexts.
-- **Names.** Twenty of {d_sae:,} features have one. Some features fire nearly everywhere ({dense:,} at more than a tenth of the
-  tokens) and are the dictionary's way to write what all tokens share.
+- **Texts without end-of-text before them.** Every passage in training had one; without it a text's first words look
+  different to the model, and to the dictionary (the study `docs/guide/features.md` puts one before each text).
+- **Places beyond 256.** The passages were no longer than that; the model reads 512 tokens.
+- **Rare things.** {tokens:,} tokens are few, and most features that were looked at are single words in single contexts.
+- **Names.** Twenty of {d_sae:,} features have one. {dense:,} fire at more than a tenth of the tokens; three of these say how far
+  from the beginning a token stands, and what the others say isn't known.
 """
 
 
@@ -98,7 +102,8 @@ def main() -> None:
         tokens=capture["tokens"],
         steps=run["steps"],
         batch=run["batch_size"],
-        epochs=run["steps"] * run["batch_size"] / (capture["tokens"] - capture["texts"]),
+        done=run["steps_done"],
+        epochs=run["steps_done"] * run["batch_size"] / (capture["tokens"] - capture["texts"]),
         held=figures["token_stats"]["total_tokens_eval_reconstruction"],
         l0=figures["sparsity"]["l0"],
         ev=quality["explained_variance"],
@@ -111,7 +116,6 @@ def main() -> None:
         dense=figures["features"]["dense"],
         missed=1 - quality["explained_variance"],
         cost=loss["ce_loss_with_sae"] - loss["ce_loss_without_sae"],
-        never=sum(one["density"] < 1e-4 for one in boards.values()),
         rows=rows,
     )
     write_whole(out / "README.md", card.encode())

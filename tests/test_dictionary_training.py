@@ -240,4 +240,4 @@ def test_a_folder_in_use_another_capture_and_other_settings_are_refused(captured
     with pytest.raises(ValueError, match=r"blocks.0.resid_pre is not in this capture; it holds"):
         train(captured, tmp_path / "new", "blocks.0.hook_resid_pre", **SMALL, steps=2)
     about = json.loads((tmp_path / "cfg.json").read_text())
-    assert about["metadata"]["training"]["steps"] == 2
+    assert about["metadata"]["training"]["steps_done"] == 2

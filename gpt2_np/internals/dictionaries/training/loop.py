@@ -215,7 +215,9 @@ class Run:
     def dictionary(self) -> Dictionary:
         """The dictionary as it is now, for activations as they are: the factors folded in."""
         settings, (read, written) = self.settings, self.factors
-        metadata = MappingProxyType({**self.place["metadata"], "training": {"steps": self.step, **asdict(settings)}})
+        metadata = MappingProxyType(
+            {**self.place["metadata"], "training": asdict(settings) | {"steps_done": self.step}}
+        )
         config = Config(
             settings.architecture,
             d_in=self.vectors.width,
