@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ GOLDEN = Path(__file__).parent / "golden"
 CONFIGS: dict[str, dict[str, Any]] = json.loads((GOLDEN / "dictionaries.json").read_text())
 
 
+@cache
+def golden() -> dict[str, np.ndarray]:
+    """Every tensor of the bundle."""
+    return load_file(GOLDEN / "dictionaries.safetensors")
+
+
 def tensors(name: str, mark: str) -> dict[str, np.ndarray]:
     """The weights ("/") of a dictionary, or what SAELens makes of some activations with it (":")."""
-    every = load_file(GOLDEN / "dictionaries.safetensors")
-    return {key.partition(mark)[2]: x for key, x in every.items() if key.partition(mark)[0] == name}
+    return {key.partition(mark)[2]: x.copy() for key, x in golden().items() if key.partition(mark)[0] == name}
 
 
 def unpack(name: str, folder: Path) -> Path:

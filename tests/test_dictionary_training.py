@@ -141,7 +141,15 @@ def captured(tmp_path_factory: pytest.TempPathFactory) -> Captured:
     return capture_corpus(as_loaded(), texts, names, folder, chunk_bytes=20_000)
 
 
-SMALL: dict[str, Any] = {"d_sae": 24, "k": 3, "batch_size": 50, "warmup_steps": 2, "save_steps": 10, "report_steps": 5}
+SMALL: dict[str, Any] = {
+    "backend": "numpy",
+    "d_sae": 24,
+    "k": 3,
+    "batch_size": 50,
+    "warmup_steps": 2,
+    "save_steps": 10,
+    "report_steps": 5,
+}
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
