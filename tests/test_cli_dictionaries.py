@@ -115,8 +115,8 @@ def test_an_evaluation_is_a_table_or_one_object(gpt2: GPT2, folder: Path, corpus
     told = json.loads(run("evaluate-dictionary", corpus, "--dictionary", folder, "--json", "--length", 64))
     texts = internals_corpus.texts_of(gpt2, corpus, 64)
     expected = dictionaries.evaluate(gpt2, dictionaries.load(folder), texts).as_json()
-    assert told["sparsity"] == pytest.approx(expected["sparsity"])
-    assert told["model_performance_preservation"] == pytest.approx(expected["model_performance_preservation"])
+    for group in ("sparsity", "model_performance_preservation"):
+        assert told[group] == pytest.approx(expected[group], rel=1e-4)
     out = run("evaluate-dictionary", corpus, "--dictionary", folder, "--out", tmp_path / "a.png", "--length", 64)
     assert f"{expected['sparsity']['l0']:.2f} of 64 features" in out
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)

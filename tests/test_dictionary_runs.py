@@ -71,6 +71,14 @@ def test_evaluations_are_those_of_saelens_and_saebench(model: Model, name: str, 
         assert there[metric] == pytest.approx(value, rel=2e-4, abs=1e-5), metric
 
 
+def test_kernels_find_the_same(model: Model, tmp_path: Path) -> None:
+    dictionary = loaded("mlp_out", tmp_path)
+    compiled = Model(model.params, model.config, backend="numba")
+    one, other = (evaluate(some, dictionary, TENSORS["ids"], exclude=[0], batch=4) for some in (model, compiled))
+    for group, values in one.as_json().items():
+        assert other.as_json()[group] == pytest.approx(values, rel=1e-4, abs=1e-5), group
+
+
 def test_an_evaluation_tells_what_it_needs(model: Model, tmp_path: Path) -> None:
     dictionary = loaded("resid_pre", tmp_path)
     with pytest.raises(ValueError, match="at least 2 tokens that count, got none"):

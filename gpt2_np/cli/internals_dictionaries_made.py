@@ -16,8 +16,7 @@ from .internals_corpus import CORPUS, texts_of
 from .internals_dictionaries import dictionary_options, pictures
 from .options import FC, grouped
 from .plain import dumps
-from .progress import bar
-from .readable import load_readable
+from .progress import bar, compiling
 
 if TYPE_CHECKING:
     from ..internals.dictionaries import Evaluation
@@ -45,9 +44,11 @@ def evaluate_dictionary(
     tokens don't count.
     """
     from ..internals import dictionaries
+    from ..text.gpt2 import GPT2
 
     sae = dictionaries.load(dictionary, dictionary_id)
-    gpt2 = load_readable(model, dtype)
+    gpt2 = GPT2.from_pretrained(model, dtype=dtype)  # a corpus is read: by kernels, where there are some
+    compiling(gpt2)
     with bar(0, "token") as progress:
         found = dictionaries.evaluate(
             gpt2, sae, texts_of(gpt2, corpus, length), batch=batch_size, progress=progress.update

@@ -8,8 +8,11 @@ import numpy as np
 
 from ...engine import threaded
 from ...model.activations import ActivationCache
-from ...model.forward import block, layer_norm
+from ...model.forward import block, forward, layer_norm
+from ...model.operations import Operations
+from ...model.params import Params
 from ...model.taps import Capture, both, no_tap, within
+from ...session.implementation import NumPy
 from ...session.model import Model
 
 Array = np.ndarray
@@ -60,10 +63,21 @@ def logits_with(
         layer, x = layer + 1, value
     else:
         x = plain[prefix + "resid_pre"]
+    ops, params = operations(model)
     for number in range(layer, model.config.n_layer):
-        x = block(x, model.params.h[number], model.config, number, threaded, None, within(tap, f"blocks.{number}."))
-    x = layer_norm(x, model.params.ln_f, model.config, threaded, no_tap)
-    return threaded.unembed(x, model.params.lm_head)
+        x = block(x, params.h[number], model.config, number, ops, None, within(tap, f"blocks.{number}."))
+    x = layer_norm(x, params.ln_f, model.config, ops, no_tap)
+    return ops.unembed(x, params.lm_head)
+
+
+def operations(model: Model) -> tuple[Operations, Params]:
+    """What a model without edits computes plain runs with, kernels where it has them, and the parameters for that.
+
+    Elsewhere a run that is observed takes the readable operations; here it is a corpus that is read.
+    """
+    if model.tap is no_tap and isinstance(model.implementation, NumPy):
+        return model.implementation.operations(no_tap)
+    return threaded, model.params
 
 
 def logits_without(
@@ -84,6 +98,11 @@ def logits_without(
 def run(model: Model, ids: Array, names: list[str]) -> tuple[Array, Mapping[str, Array]]:
     """The logits and some activations of a plain run: (B, T, V), and by name."""
     capture = Capture(names)
-    logits = model.forward(ids, tap=capture)
+    if model.tap is no_tap and isinstance(model.implementation, NumPy):
+        ops, params = operations(model)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check_logits`
+            logits = forward(params, model.config, ids, ops=ops, tap=capture)
+    else:
+        logits = model.forward(ids, tap=capture)
     model.check_logits(logits, ids)
     return logits, capture.values
