@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 
 def test_every_study_is_there() -> None:
-    studies = ["circuit", "finetuning", "induction", "inputs", "lenses", "patching", "steering"]
+    studies = ["circuit", "features", "finetuning", "induction", "inputs", "lenses", "patching", "steering"]
     assert [path.stem for path in DOCUMENTS] == studies
 
 

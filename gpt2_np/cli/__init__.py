@@ -22,6 +22,8 @@ INTERNALS = [
     "internals_backward",
     "internals_circuits",
     "internals_corpus",
+    "internals_dictionaries",
+    "internals_dictionaries_made",
     "internals_lenses",
     "internals_parts",
     "internals_states",

@@ -14,16 +14,41 @@ from .readable import bos_option, load_readable, readable_model_options
 @click.argument("prompt")
 @grouped("Output", "-o", "--out", type=click.Path(path_type=Path), required=True, help="The page to write (.html).")
 @grouped("Output", "--top", type=int, default=12, show_default=True, help="How many likely next tokens to list.")
+@grouped("Dictionary", "--dictionary", metavar="NAME", help="Show its features: a folder, hub id, release, or tales.")
+@grouped("Dictionary", "--dictionary-id", metavar="ID", help="A release's id, or a sub-folder.")
+@grouped("Dictionary", "--corpus", type=click.Path(path_type=Path), help="Texts to show where its features fire most.")
 @bos_option
 @readable_model_options
-def inspect_command(prompt: str, out: Path, top: int, bos: bool, model: str, dtype: str) -> None:
+def inspect_command(
+    prompt: str,
+    out: Path,
+    top: int,
+    dictionary: str | None,
+    dictionary_id: str | None,
+    corpus: Path | None,
+    bos: bool,
+    model: str,
+    dtype: str,
+) -> None:
     """Write a page that shows, for PROMPT, what every head attends to, what each layer would say next (the logit lens),
-    the next tokens' probabilities, and which heads and MLPs raised them.
+    the next tokens' probabilities, which heads and MLPs raised them, and with --dictionary which features fire.
 
     It is one file that needs no network; open it in any browser.
     """
+    from ..internals import dictionaries
     from ..internals.page import inspect_page
     from ..system.files import write_whole
+    from .internals_corpus import texts_of
+    from .progress import bar
 
-    write_whole(out, inspect_page(load_readable(model, dtype), prompt, top=top, prepend_bos=bos).encode("utf-8"))
+    if dictionary is None and (corpus is not None or dictionary_id is not None):
+        raise ValueError("--corpus and --dictionary-id need a --dictionary")
+    gpt2 = load_readable(model, dtype)
+    sae = None if dictionary is None else dictionaries.load(dictionary, dictionary_id)
+    boards: list[dictionaries.Dashboard] = []
+    if sae is not None and corpus is not None:
+        with bar(0, "token") as progress:
+            boards = dictionaries.dashboards(gpt2, sae, texts_of(gpt2, corpus, None), progress=progress.update)
+    page = inspect_page(gpt2, prompt, top=top, prepend_bos=bos, dictionary=sae, dashboards=boards)
+    write_whole(out, page.encode("utf-8"))
     print(out)

@@ -18,10 +18,12 @@
     patchscopes  a hidden state put into another prompt, and what the model says of it
     function_vectors  a task shown by examples, as one direction
     processing   layer norms folded, weights centred: the same predictions in other coordinates
+    dictionaries  sparse autoencoders and transcoders: loaded, spliced, evaluated, trained
+    partial_runs  runs that go no further than what is asked of them
     capture      activations of a corpus larger than memory, on disk
     corpus       texts of ids from files, one at a time
     page         one prompt on one web page
-    plots        a picture of each; needs matplotlib
+    plots        a picture of each; needs matplotlib (`plots_attribution`, `plots_dictionaries`)
 
 Decompositions of a run's residual stream are methods of `gpt2_np.model.activations.ActivationCache`.
 """

@@ -22,6 +22,7 @@ from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
 from ..system.files import JSONObject, read_json, write_whole
+from .partial_runs import activations
 
 Array = np.ndarray
 
@@ -83,7 +84,7 @@ def _capture(model: Model, text: Sequence[int], names: Sequence[str], dtype: str
     ids = model.check_ids(text)
     if len(ids) != 1:
         raise ValueError(f"a corpus is made of texts, each one row of ids, got {len(ids)} rows")
-    _, cache = model.run_with_cache(ids, names)
+    cache = activations(model, ids, names)
     arrays = {name: np.ascontiguousarray(x[0], dtype) for name, x in cache.items()}
     return {f"{number}.{name}": x for name, x in ({"ids": ids[0]} | arrays).items()}
 

@@ -14,24 +14,35 @@ from ..gradients.metrics import logit_difference
 from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
+from .dictionaries import Dashboard, Dictionary, fires, logit_effects
 from .lens import likeliest, nearest, stream_names
 
 Array = np.ndarray
 MOST_TOKENS = 512
 MOST_OWED = 64  # tokens of a prompt of which every position is asked what it owes to those before
+FEATURES, WORDS = 8, 8  # of a dictionary: how many features of each token, how many words of each feature
 ROWS = 16  # prompts that are differentiated side by side
 
 
 def inspect_page(
-    model: GPT2, prompt: str | Sequence[int], *, top: int = 12, title: str | None = None, prepend_bos: bool = False
+    model: GPT2,
+    prompt: str | Sequence[int],
+    *,
+    top: int = 12,
+    title: str | None = None,
+    prepend_bos: bool = False,
+    dictionary: Dictionary | None = None,
+    dashboards: Sequence[Dashboard] = (),
 ) -> str:
     """The page for a prompt, as HTML that needs no network and no other file.
 
     For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; what each
     head and MLP added to the logit of the likeliest token, and of the one that follows; and what each token of the
     prompt did for the likeliest one against the next (of a prompt of more than `MOST_OWED` tokens at the last position
-    only, and not for a model with edits). ``ValueError`` for a prompt of
-    more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
+    only, and not for a model with edits). With a `dictionary` it shows the features that fire at each token, where else
+    in the prompt they do, the words that they raise and lower, and of those in `dashboards` where in a corpus they fire
+    most. ``ValueError`` for a prompt of more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below
+    1.
     """
     ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
     if len(ids) > MOST_TOKENS:
@@ -42,6 +53,7 @@ def inspect_page(
     _, cache = model.run_with_cache(ids, [*names, *stream_names(model)])
     text = model.tokenizer.decode(ids)
     data = page_data(model, ids, cache, top)
+    data["features"] = None if dictionary is None else _features(model, ids, dictionary, dashboards)
     data["about"] = (
         f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
         f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else "")
@@ -84,6 +96,52 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
             model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
         ),
         "owed": _owed(model, ids, best[:, :2]) if model.tap is no_tap and model.backend != "torch" else {},
+    }
+
+
+def _features(
+    model: GPT2, ids: Sequence[int], dictionary: Dictionary, dashboards: Sequence[Dashboard]
+) -> dict[str, object]:
+    """The features that fire most at each token, and of each of these where it fires and what it does."""
+    found = fires(model, dictionary, ids)
+    at = [found.at(position, FEATURES) for position in range(len(ids))]
+    used = sorted({int(number) for numbers, _ in at for number in numbers})
+    try:
+        effects = logit_effects(model, dictionary, used)
+    except ValueError:  # of an activation that isn't added to the stream
+        effects = np.zeros((len(used), 0))
+    boards = {board.feature: board for board in dashboards}
+
+    def words(order: Array) -> list[str]:
+        return [shown(word) for word in model.tokenizer.tokens(order.tolist())]
+
+    def examples(number: int) -> list[dict[str, object]]:
+        board = boards.get(number)
+        return [
+            {
+                "value": round(one.value, 2),
+                "at": one.position - one.start,
+                "tokens": [shown(word) for word in model.tokenizer.tokens(one.ids)],
+                "values": [round(value, 2) for value in one.values],
+            }
+            for one in ([] if board is None else board.examples)
+        ]
+
+    return {
+        "hook": dictionary.hook_name,
+        "missed": np.round(found.missed.astype(np.float64), 4).tolist(),
+        "at": [[[int(number), round(float(value), 3)] for number, value in zip(*some, strict=True)] for some in at],
+        "about": {
+            number: {
+                "name": dictionary.names.get(number, ""),
+                "values": np.round(found.features[:, number].astype(np.float64), 3).tolist(),
+                "raises": words(np.argsort(-row, kind="stable")[:WORDS]),
+                "lowers": words(np.argsort(row, kind="stable")[:WORDS]),
+                "density": None if number not in boards else round(boards[number].density, 6),
+                "examples": examples(number),
+            }
+            for number, row in zip(used, effects, strict=True)
+        },
     }
 
 

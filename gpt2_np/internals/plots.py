@@ -13,7 +13,7 @@ import numpy as np
 
 try:
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as Figure
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
 

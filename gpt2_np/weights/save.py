@@ -17,7 +17,7 @@ from ..system.files import JSONObject, read_json, write_whole
 
 Array = np.ndarray
 
-STORED = {"float32": "F32", "float64": "F64", "int64": "I64"}
+STORED = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}
 
 
 def save_model(folder: Path, params: Params, config: Config, source: Path | None = None) -> None:

@@ -1,0 +1,235 @@
+"""Attribution graphs: how the features of one prompt make each other, with a transcoder a layer in place of the MLPs.
+
+Ameisen et al. 2025, "Circuit Tracing: Revealing Computational Graphs in Language Models", section 3. Attention patterns
+and the norms' scales are held as the prompt has them, and what the transcoders miss is a node of its own. Then a
+feature's pre-activation is a sum, exactly: one number from each token's embedding, each feature before it, each error
+before it, and a bias.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...model.params import Block, as_array, unembedding
+from ...session.model import Model
+from . import places, resumed
+from .coding import Coder
+
+Array = np.ndarray
+READS = ("ln2.normalized", "ln2.out")
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """The graph of one prompt of T tokens. Sources are nodes that others read, targets those that read.
+
+    ``sources`` are ("token", -1, t, -1), ("feature", layer, t, number) and ("error", layer, t, -1); ``targets`` the
+    features, in the same order, and ("logit", L, position, token) at last. ``edges`` (targets, sources) is what each
+    source adds to each target: to a feature's pre-activation, to the logit. With ``biases`` (targets,) the rows add up
+    to ``values`` (targets,). ``activations`` (features,) are those of the features.
+    """
+
+    ids: Array
+    sources: list[tuple[str, int, int, int]]
+    targets: list[tuple[str, int, int, int]]
+    edges: Array
+    biases: Array
+    values: Array
+    activations: Array
+
+    def between(self) -> Array:
+        """The edges from feature to feature, (features, features)."""
+        first = len(self.ids)
+        return self.edges[:-1, first : first + len(self.activations)]
+
+    def effects(self) -> Array:
+        """How silencing each feature would change the logit by this graph, by all its paths: (features,).
+
+        A feature's change is the sum of the changes of what it reads: features stay on, and as they are in scale.
+        """
+        first, n = len(self.ids), len(self.activations)
+        # r: the share of a feature that is left, less 1. One that is silenced has −1; others follow what they read.
+        shares = self.between() / self.activations[:, None]
+        direct = self.edges[-1, first : first + n]
+        total = np.linalg.solve(np.eye(n) - shares.T, direct)
+        return -total
+
+    def influence(self) -> Array:
+        """How much of the logit's sum of sizes leads back to each source, (sources,): Ameisen et al., section 3.3.
+
+        Each target's edges are taken by size and made to add up to 1; paths are followed from the logit back.
+        """
+        sizes = np.abs(self.edges)
+        sizes = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        first, n = len(self.ids), len(self.activations)
+        reached = np.linalg.solve(np.eye(n) - sizes[:-1, first : first + n].T, sizes[-1, first : first + n])
+        return sizes[-1] + reached @ sizes[:-1]
+
+    def pruned(self, count: int) -> Graph:
+        """The graph with the `count` features of most influence; what the others would have added is in the biases."""
+        first, n = len(self.ids), len(self.activations)
+        order = np.sort(np.argsort(-self.influence()[first : first + n], kind="stable")[:count])
+        columns = np.concatenate([np.arange(first), first + order, np.arange(first + n, len(self.sources))])
+        rows = np.append(order, n)
+        lost = self.edges[rows].sum(axis=1) - self.edges[np.ix_(rows, columns)].sum(axis=1)
+        return Graph(
+            self.ids,
+            [self.sources[one] for one in columns],
+            [self.targets[one] for one in rows],
+            self.edges[np.ix_(rows, columns)],
+            self.biases[rows] + lost,
+            self.values[rows],
+            self.activations[order],
+        )
+
+
+def graph(
+    model: Model,
+    transcoders: Sequence[Coder],
+    ids: str | Sequence[int] | Array,
+    token: int,
+    versus: int | None = None,
+    *,
+    position: int = -1,
+) -> Graph:
+    """The attribution graph of one prompt for the logit of `token` (less that of `versus`) at a position.
+
+    `transcoders` are one a layer, first to last, from ``ln2.normalized`` or ``ln2.out`` to ``mlp_out``. Computed in
+    float64. ``ValueError`` for others, for top-k (whose features compete), and for more than one prompt.
+    """
+    row = model.check_ids(model.to_ids(ids))
+    T, L = row.shape[1], model.config.n_layer
+    if len(row) != 1 or not -T <= position < T:
+        raise ValueError(f"position must be between {-T} and {T - 1} of one prompt, got {position}, {len(row)} rows")
+    check(model, transcoders)
+    wanted = [
+        f"blocks.{layer}.{name}" for layer in range(L) for name in ("ln1.scale", "ln2.scale", "attn.pattern", "mlp_out")
+    ]
+    wanted += [places.reads(one) for one in transcoders]
+    logits, found = resumed.run(model, row, [*wanted, "embed", "pos_embed", "ln_final.scale"])
+    run = {name: x[0].astype(np.float64) for name, x in found.items()}
+    layers = [Layer(model.params.h[layer], one, run, layer) for layer, one in enumerate(transcoders)]
+
+    words = unembedding(model.params)
+    read = (words[token] - (0 if versus is None else words[versus])).astype(np.float64)
+    flow = np.zeros((1, T, model.config.n_embd))
+    flow[0, position] = read * model.params.ln_f.weight
+    flow = norm_back(flow, run["ln_final.scale"])
+    biases = [float(read @ model.params.ln_f.bias)]
+    targets: list[tuple[str, int, int, int]] = [("logit", L, position % T, token)]
+    here = logits[0, position].astype(np.float64)
+    values = [float(here[token] - (0 if versus is None else here[versus]))]
+    feature_edges: list[Array] = []  # by layer, the last first: (targets so far, that layer's features)
+    error_edges: list[Array] = []
+    for layer in reversed(layers):
+        feature_edges.append(np.einsum("nfd,fd->nf", flow[:, layer.positions], layer.writes))
+        error_edges.append(np.einsum("ntd,td->nt", flow, layer.error))
+        biases = list(np.array(biases) + flow.sum(axis=1) @ layer.b_dec)
+        flow, skipped = layer.through_skip(flow)
+        biases = list(np.array(biases) + skipped)
+        flow = np.concatenate([flow, layer.reading(T)])
+        biases += layer.biases.tolist()
+        values += layer.pre.tolist()
+        targets += [
+            ("feature", layer.number, int(at), int(one))
+            for at, one in zip(layer.positions, layer.features, strict=True)
+        ]
+        biases = list(np.array(biases) + flow.sum(axis=1) @ layer.constant)
+        flow = flow + layer.through_attention(flow)
+    embedded = run["embed"] + run["pos_embed"]
+    n = len(targets)
+    blocks = [np.einsum("ntd,td->nt", flow, embedded)]
+    for edges in [*reversed(feature_edges), *reversed(error_edges)]:
+        blocks.append(np.concatenate([edges, np.zeros((n - len(edges), edges.shape[1]))]))
+    # Targets were found from the logit back; they are given from the first layer on, the logit last.
+    order = sorted(range(1, n), key=lambda one: targets[one][1:]) + [0]
+    sources = [("token", -1, at, -1) for at in range(T)]
+    sources += [targets[one] for one in order[:-1]]
+    sources += [("error", layer, at, -1) for layer in range(L) for at in range(T)]
+    return Graph(
+        row[0],
+        sources,
+        [targets[one] for one in order],
+        np.concatenate(blocks, axis=1)[order],
+        np.array(biases)[order],
+        np.array(values)[order],
+        np.concatenate([layer.activations for layer in layers]),
+    )
+
+
+def check(model: Model, transcoders: Sequence[Coder]) -> None:
+    """``ValueError`` where they aren't one transcoder a layer of the kind that a graph is made of."""
+    if len(transcoders) != model.config.n_layer:
+        raise ValueError(
+            f"a graph needs a transcoder for each of {model.config.n_layer} layers, got {len(transcoders)}"
+        )
+    for layer, one in enumerate(transcoders):
+        places.check(one, model.config)
+        reads, writes = places.reads(one), places.writes(one)
+        if writes != f"blocks.{layer}.mlp_out" or reads not in [f"blocks.{layer}.{name}" for name in READS]:
+            raise ValueError(f"layer {layer}'s transcoder must lead from its ln2 to its mlp_out, got {reads}, {writes}")
+        if one.config.activation not in ("relu", "jumprelu") or one.config.normalize_activations != "none":
+            raise ValueError(
+                f"a graph needs transcoders with ReLU or JumpReLU and no normalisation, got layer {layer}'s"
+            )
+
+
+class Layer:
+    """One layer as a graph sees it: linear, with what the prompt holds, and the features that fire."""
+
+    def __init__(self, block: Block, transcoder: Coder, run: Mapping[str, Array], number: int) -> None:
+        self.number, self.block = number, block
+        prefix = f"blocks.{number}."
+        self.scale1, self.scale2 = run[prefix + "ln1.scale"], run[prefix + "ln2.scale"]
+        self.pattern = run[prefix + "attn.pattern"]
+        reads = places.reads(transcoder)
+        gained = reads.endswith("ln2.out")
+        D = len(block.ln_2.weight)
+        self.gain = block.ln_2.weight.astype(np.float64) if gained else np.ones(D)
+        shift = block.ln_2.bias.astype(np.float64) if gained else np.zeros(D)
+        t = {name: x.astype(np.float64) for name, x in transcoder.tensors.items()}
+        x = run[reads]
+        features = transcoder.encode(x)
+        self.positions, self.features = np.nonzero(features)
+        self.activations = features[self.positions, self.features]
+        self.encoders = t["W_enc"][:, self.features].T
+        self.pre = np.einsum("fd,fd->f", x[self.positions], self.encoders) + t["b_enc"][self.features]
+        self.biases = t["b_enc"][self.features] + self.encoders @ shift
+        self.writes = self.activations[:, None] * t["W_dec"][self.features]
+        self.b_dec, self.skip = t["b_dec"], t.get("W_skip")
+        self.skip_bias = np.zeros(D) if self.skip is None else self.skip @ shift
+        self.error = run[prefix + "mlp_out"] - transcoder.reconstruct(x)
+        weight, bias = as_array(block.attn.c_attn.weight).astype(np.float64), block.attn.c_attn.bias
+        self.values, self.output = weight[:, 2 * D :], as_array(block.attn.c_proj.weight).astype(np.float64)
+        self.gain1 = block.ln_1.weight.astype(np.float64)
+        # A pattern's weights add up to 1, so biases arrive as they are.
+        given = block.ln_1.bias.astype(np.float64) @ self.values + bias[2 * D :]
+        self.constant = given @ self.output + block.attn.c_proj.bias
+
+    def reading(self, T: int) -> Array:
+        """The gradient of each firing feature's pre-activation at ``resid_mid``: (features, T, D)."""
+        flow = np.zeros((len(self.features), T, len(self.gain)))
+        flow[np.arange(len(self.features)), self.positions] = self.encoders * self.gain
+        return norm_back(flow, self.scale2)
+
+    def through_skip(self, flow: Array) -> tuple[Array, Array]:
+        """Past the MLP, and through the skip connection where there is one; and what its bias adds, (n,)."""
+        if self.skip is None:
+            return flow, np.zeros(len(flow))
+        return flow + norm_back(flow @ self.skip * self.gain, self.scale2), flow.sum(axis=1) @ self.skip_bias
+
+    def through_attention(self, flow: Array) -> Array:
+        """Back through the heads, their patterns held: (n, T, D) at ``attn_out`` → at ``resid_pre``."""
+        H = len(self.pattern)
+        n, T, D = flow.shape
+        of_z = (flow @ self.output.T).reshape(n, T, H, -1)
+        of_v = np.einsum("hts,nthk->nshk", self.pattern, of_z, optimize=True)
+        return norm_back(of_v.reshape(n, T, D) @ self.values.T * self.gain1, self.scale1)
+
+
+def norm_back(flow: Array, scale: Array) -> Array:
+    """Back through a norm whose scale is held: (n, T, D), (T, 1)."""
+    return (flow - flow.mean(axis=-1, keepdims=True)) / scale

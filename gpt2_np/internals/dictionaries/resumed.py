@@ -1,0 +1,108 @@
+"""A run that goes on from the middle: what comes before a layer needn't be computed again for another splice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...engine import threaded
+from ...model.activations import ActivationCache
+from ...model.forward import block, forward, layer_norm
+from ...model.operations import Operations
+from ...model.params import Params
+from ...model.taps import Capture, both, no_tap, within
+from ...session.implementation import NumPy
+from ...session.model import Model
+
+Array = np.ndarray
+STREAM = ("resid_pre", "resid_mid", "resid_post")
+
+
+class Replaced:
+    """A tap that puts given arrays in the place of activations."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = arrays
+
+    def wants(self, name: str) -> bool:
+        return name in self.arrays
+
+    def __call__(self, name: str, x: Array) -> Array:
+        return self.arrays.get(name, x)
+
+
+def needed(name: str) -> list[str]:
+    """Which activation of the plain run `logits_with` goes on from, for one that it replaces; none where it can't."""
+    prefix = before(name)
+    return [] if prefix is None or name.endswith(("resid_pre", "resid_post")) else [prefix + "resid_pre"]
+
+
+def before(name: str) -> str | None:
+    """The block of an activation, ``blocks.5.``; None for one outside of all."""
+    parts = name.split(".")
+    return f"{parts[0]}.{parts[1]}." if parts[0] == "blocks" else None
+
+
+def logits_with(
+    model: Model, ids: Array, name: str, value: Array, plain: ActivationCache | Mapping[str, Array]
+) -> Array:
+    """The logits of a run with `value` in the place of the activation `name`: (B, T) ids → (B, T, V).
+
+    `plain` are the activations that `needed` names, of the same run without that. A model with edits of its own runs
+    from the start.
+    """
+    prefix = before(name)
+    if prefix is None or model.tap is not no_tap:
+        return model.forward(ids, tap=Replaced({name: value}))
+    layer = int(prefix.split(".")[1])
+    tap = both(Replaced({name: value}), no_tap)
+    if name.endswith("resid_pre"):
+        x = value
+    elif name.endswith("resid_post"):
+        layer, x = layer + 1, value
+    else:
+        x = plain[prefix + "resid_pre"]
+    ops, params = operations(model)
+    for number in range(layer, model.config.n_layer):
+        x = block(x, params.h[number], model.config, number, ops, None, within(tap, f"blocks.{number}."))
+    x = layer_norm(x, params.ln_f, model.config, ops, no_tap)
+    return ops.unembed(x, params.lm_head)
+
+
+def operations(model: Model) -> tuple[Operations, Params]:
+    """What a model without edits computes plain runs with, kernels where it has them, and the parameters for that.
+
+    Elsewhere a run that is observed takes the readable operations; here it is a corpus that is read.
+    """
+    if model.tap is no_tap and isinstance(model.implementation, NumPy):
+        return model.implementation.operations(no_tap)
+    return threaded, model.params
+
+
+def logits_without(
+    model: Model, ids: Array, name: str, zeroed: Array, plain: ActivationCache | Mapping[str, Array]
+) -> Array:
+    """The logits of a run with `zeroed` in an activation's place, (B, T, V), or (1, 1, V) where all are the same.
+
+    They are where the whole stream is 0: what follows sees neither tokens nor positions, so one position is enough.
+    """
+    if name.endswith(STREAM) and model.tap is no_tap and not zeroed.any():
+        prefix = before(name)
+        assert prefix is not None
+        nothing = np.zeros_like(zeroed[:1, :1])
+        return logits_with(model, ids[:1, :1], name, nothing, {prefix + "resid_pre": nothing})
+    return logits_with(model, ids, name, zeroed, plain)
+
+
+def run(model: Model, ids: Array, names: list[str]) -> tuple[Array, Mapping[str, Array]]:
+    """The logits and some activations of a plain run: (B, T, V), and by name."""
+    capture = Capture(names)
+    if model.tap is no_tap and isinstance(model.implementation, NumPy):
+        ops, params = operations(model)
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check_logits`
+            logits = forward(params, model.config, ids, ops=ops, tap=capture)
+    else:
+        logits = model.forward(ids, tap=capture)
+    model.check_logits(logits, ids)
+    return logits, capture.values

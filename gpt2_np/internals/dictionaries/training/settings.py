@@ -1,0 +1,144 @@
+"""What a dictionary's training run is: every number that its result depends on, checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ....engine import available
+from ....system.files import JSONObject
+from ....training.optimizer import AdamW
+from ....training.schedule import share
+from ..config import ARCHITECTURES
+
+TRAINED = (
+    "topk",
+    "standard",
+    "jumprelu",
+    "transcoder",
+    "skip_transcoder",
+    "jumprelu_transcoder",
+    "jumprelu_skip_transcoder",
+)
+
+
+def setting(default: Any, group: str, text: str) -> Any:
+    """A field with what the command line says of it."""
+    return field(default=default, metadata={"group": group, "help": text})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Named as in SAELens's configurations where it has the same. ``ValueError`` quotes the rule broken."""
+
+    architecture: str = setting("topk", "Dictionary", f"One of {', '.join(TRAINED)}.")
+    d_sae: int = setting(2048, "Dictionary", "Features.")
+    k: int = setting(32, "Dictionary", "Features that fire at a token (topk).")
+    l1_coefficient: float = setting(1.0, "Sparsity", "What a unit of a feature costs (standard, transcoder).")
+    l0_coefficient: float = setting(1.0, "Sparsity", "What a feature that fires costs (jumprelu).")
+    jumprelu_bandwidth: float = setting(0.05, "Sparsity", "Within which of its threshold a feature teaches it.")
+    jumprelu_init_threshold: float = setting(0.01, "Sparsity", "Where thresholds begin.")
+    coefficient_warm_up_steps: int = setting(0, "Sparsity", "Steps in which the cost grows from 0.")
+    aux_loss_coefficient: float = setting(
+        1 / 32, "Sparsity", "Dead features predict the error (topk) or are pulled up (jumprelu), by this much."
+    )
+    dead_feature_window: int = setting(1000, "Sparsity", "Steps without firing after which a feature is dead.")
+    steps: int = setting(5000, "Learning", "How many steps.")
+    batch_size: int = setting(1024, "Learning", "Vectors of a step.")
+    learning_rate: float = setting(4e-4, "Learning", "At its peak.")
+    lr_scheduler_type: str = setting("constant_with_warmup", "Learning", "As transformers names them.")
+    warmup_steps: int = setting(100, "Learning", "Steps in which the learning rate rises.")
+    adam_beta1: float = setting(0.9, "Learning", "Adam's.")
+    adam_beta2: float = setting(0.999, "Learning", "Adam's.")
+    adam_epsilon: float = setting(1e-8, "Learning", "Adam's.")
+    max_grad_norm: float = setting(1.0, "Learning", "Gradients are clipped to this norm; 0: never.")
+    normalize: bool = setting(
+        True, "Vectors", "One factor brings vectors to the mean length √d; it is folded in at the end."
+    )
+    skip_first: int = setting(1, "Vectors", "Positions at each text's start that don't count: outliers.")
+    group_mib: int = setting(512, "Vectors", "How much is in memory, to draw batches from.")
+    save_steps: int = setting(500, "Run", "Steps between checkpoints.")
+    report_steps: int = setting(50, "Run", "Steps between lines of loss.csv.")
+    seed: int = setting(0, "Run", "Which directions to begin with, and the order of the vectors.")
+    backend: available.Backend = field(default_factory=available.default)
+
+    def __post_init__(self) -> None:
+        if self.architecture not in TRAINED:
+            raise ValueError(
+                f"architecture must be one of {', '.join(TRAINED)} to be trained, got {self.architecture!r}"
+            )
+        for name in (
+            "d_sae",
+            "k",
+            "steps",
+            "batch_size",
+            "save_steps",
+            "report_steps",
+            "dead_feature_window",
+            "group_mib",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in (
+            "l1_coefficient", "l0_coefficient", "coefficient_warm_up_steps", "aux_loss_coefficient", "warmup_steps",
+            "max_grad_norm", "skip_first", "seed",
+        ):  # fmt: skip
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name in ("jumprelu_bandwidth", "jumprelu_init_threshold", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
+        if self.architecture == "topk" and self.k > self.d_sae:
+            raise ValueError(f"k must be at most d_sae, {self.d_sae}, got {self.k}")
+        self.rate(0)
+        self.adamw()
+
+    @property
+    def activation(self) -> str:
+        """What turns pre-activations into features: "topk", "relu" or "jumprelu"."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def is_transcoder(self) -> bool:
+        """Whether it predicts another activation than the one it reads."""
+        return self.architecture.endswith("transcoder")
+
+    @property
+    def has_skip(self) -> bool:
+        """Whether a matrix leads past the features."""
+        return "skip" in self.architecture
+
+    @property
+    def coefficient(self) -> float:
+        """What sparsity is paid with in the end."""
+        return {"topk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[self.activation]
+
+    def coefficient_at(self, step: int) -> float:
+        """What sparsity is paid with in a step that counts from 0: SAELens's linear warm-up."""
+        if self.coefficient_warm_up_steps == 0:
+            return self.coefficient
+        return self.coefficient * min(1.0, step / self.coefficient_warm_up_steps)
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step that counts from 0."""
+        return self.learning_rate * share(self.lr_scheduler_type, step, self.warmup_steps, self.steps)
+
+    def adamw(self) -> AdamW:
+        """The optimizer: Adam, without weight decay."""
+        betas = (self.adam_beta1, self.adam_beta2)
+        return AdamW(self.learning_rate, betas, self.adam_epsilon, 0.0, backend=self.backend)
+
+    def check_same(self, before: JSONObject) -> None:
+        """``ValueError`` names the first setting that isn't the one that a run began with."""
+        for name, value in asdict(self).items():
+            if before.get(name) != value:
+                raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
+
+
+def from_names(names: dict[str, Any]) -> Settings:
+    """Settings from keywords. ``ValueError`` for one that isn't known."""
+    known = [one.name for one in fields(Settings)]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no setting of training; known are {', '.join(known)}")
+    return Settings(**names)
