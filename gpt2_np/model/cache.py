@@ -68,10 +68,22 @@ class KVCache:
 
     def row(self, row: int) -> KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
+        return self.part(row, row + 1)
+
+    def part(self, start: int, stop: int) -> KVCache:
+        """A cache of the rows from `start` to before `stop`, sharing their memory; it can't be reordered here."""
         view = object.__new__(KVCache)
-        view.k, view.v = self.k[:, row : row + 1], self.v[:, row : row + 1]
-        view.lengths, view.shared = self.lengths[row : row + 1], np.zeros((1, 1), np.int64)
+        view.k, view.v, view.lengths = self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop]
+        view.shared = np.zeros((stop - start, stop - start), np.int64)
         return view
+
+    def copy(self, source: int, target: int) -> None:
+        """Row `target` becomes what row `source` is."""
+        used = int(self.lengths[source])
+        for array in (self.k, self.v):
+            array[:, target, :, :used] = array[:, source, :, :used]
+        self.lengths[target] = used
+        self.shared[target], self.shared[:, target] = 0, 0
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``: rows are permuted, copied or dropped."""
