@@ -36,6 +36,7 @@ COMMANDS = {
     "info": (["look"], "info"),
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
+    "serve": (["serve"], "serve"),
     "inspect": (["inspect"], "inspect_command"),
     "internals": (INTERNALS, "internals_group"),
 }

@@ -63,6 +63,7 @@ class Job:
     streams: bool = False
     writes: bool = True
     heals: bool = False
+    trace: list[Any] | None = None
     cancelled: bool = False
     arrived: float = field(default_factory=time.monotonic)
 
@@ -87,7 +88,7 @@ class Job:
 
     def task(self, stepper: Any) -> Task:
         """What the decoders make of it; `stepper` is None where the scheduler runs the model."""
-        return prepared(stepper, [self.ids], self.options, self.context, self.stopping, None)
+        return prepared(stepper, [self.ids], self.options, self.context, self.stopping, self.trace)
 
     @property
     def late(self) -> bool:
