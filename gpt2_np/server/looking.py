@@ -67,7 +67,8 @@ def with_scores(options: Options) -> Options:
 def told(model: GPT2, top: Top, scores: Array, step: TokenStep, count: int) -> dict[str, Any]:
     """What the page draws: the `count` likeliest tokens before and after."""
     after, logprobs = shares(scores), dict(top)
-    tokens = dict.fromkeys([*[token for token, _ in top[:count]], *highest(after, count).tolist()])
+    chosen = [token for token in highest(after, count).tolist() if after[token] > 0]
+    tokens = dict.fromkeys([*[token for token, _ in top[:count]], *chosen])
     tokenizer = model.tokenizer
     return {
         "tokens": [
@@ -78,7 +79,6 @@ def told(model: GPT2, top: Top, scores: Array, step: TokenStep, count: int) -> d
                 "after": float(after[token]),
             }
             for token in tokens
-            if token in logprobs or after[token] > 0
         ],
         "entropy": step.entropy,
         "left": int((after > 0).sum()),
