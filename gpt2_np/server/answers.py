@@ -149,7 +149,14 @@ def choice(index: int, piece: Piece, tokenizer: Tokenizer, with_logprobs: bool, 
     }
     if with_ids:
         told["token_ids"] = [one.id for one in piece.tokens]
+    if with_ids and with_logprobs:
+        told["alternatives"] = [alternatives(one.top or (), tokenizer) for one in piece.tokens]
     return told
+
+
+def alternatives(top: Top, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """The likeliest tokens at one place, with their ids, which two tokens of the same text differ by."""
+    return [{"id": one, "text": name(tokenizer, one), "logprob": number(value)} for one, value in top]
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:

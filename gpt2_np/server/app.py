@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +39,10 @@ from .writing import Gone, Writing
 
 PAGES = 8  # pages of texts that were looked into are kept for whoever opens them
 GRACE = 10.0  # seconds in which what is in progress may come to its end
-PAGE_RULES = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+PAGE_RULES = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; connect-src 'self'; "
+    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 
 
 class Server:
@@ -161,8 +166,8 @@ class Server:
 
     async def page(self, request: Request) -> Response:
         """GET /."""
-        text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-        return HTMLResponse(text, headers={"Content-Security-Policy": PAGE_RULES, "Referrer-Policy": "no-referrer"})
+        text, rules = page_and_rules()
+        return HTMLResponse(text, headers={"Content-Security-Policy": rules, "Referrer-Policy": "no-referrer"})
 
     async def distribution(self, request: Request) -> Response:
         """POST /distribution: what may come next, before and after the options' processors."""
@@ -180,7 +185,7 @@ class Server:
         self.pages[name] = page
         while len(self.pages) > PAGES:
             self.pages.popitem(last=False)
-        return as_json({"url": f"/inspect/{name}"}, 201)
+        return as_json({"url": f"{request.scope.get('root_path', '')}/inspect/{name}"}, 201)
 
     async def inspected(self, request: Request) -> Response:
         """GET /inspect/NAME: a page that was made."""
@@ -206,6 +211,15 @@ class Server:
             ("/inspect/{name}", self.inspected, "GET"),
         ]
         return [Route(path, answering(handler), methods=[method]) for path, handler, method in table]
+
+
+@cache
+def page_and_rules() -> tuple[str, str]:
+    """The page, and the content security policy that lets no script run but its own."""
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    script = text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return text, PAGE_RULES.format(script=digest)
 
 
 def create_app(

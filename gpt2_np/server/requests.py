@@ -53,7 +53,8 @@ async def unknown(request: Request, error: Exception) -> Response:
     """Starlette's own refusals: a path or a method that there isn't."""
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
-    message = f"there is no {where}: see /v1/completions" if error.status_code in (404, 405) else error.detail
+    messages = {404: f"there is no {where}; texts are written by POST /v1/completions", 405: f"{where} can't be asked"}
+    message = messages.get(error.status_code, error.detail)
     if request.url.path == "/v1/chat/completions":
         message = "these are base models, which can't chat: give the text to be continued to /v1/completions"
     response = as_error(Refused(message, error.status_code, code="unknown_url"))
@@ -116,7 +117,8 @@ class Guard:
         headers = Headers(scope=scope)
         if self.hosts is not None and host_name(headers.get("host", "")) not in self.hosts:
             return Refused(f"this server answers to {', '.join(self.hosts)} only", 421, INVALID, code="unknown_host")
-        free = scope["path"] in OPEN or scope["path"].startswith("/inspect/") or scope["method"] == "OPTIONS"
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        free = path in OPEN or path.startswith("/inspect/") or scope["method"] == "OPTIONS"
         if self.api_key is None or free:
             return None
         given = headers.get("authorization", "")
