@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from gpt2_np import GPT2
+from gpt2_np.server.batched import Batched
 from gpt2_np.server.errors import Refused
 from gpt2_np.server.jobs import Done, Event, Job, Read, Wrote
 from gpt2_np.server.limits import Limits
@@ -37,7 +38,7 @@ DTYPES = [
 class Asked:
     """A job and what was told of it."""
 
-    def __init__(self, model: GPT2, ids: list[int], *, stop: Any = (), seconds: float = 60, **names: Any) -> None:
+    def __init__(self, model: GPT2, ids: list[int], *, stop: Any = (), seconds: float = 600, **names: Any) -> None:
         self.ids, self.events, self.ended = ids, list[Event](), threading.Event()
         self.times: list[float] = []
         more = {name: names.pop(name) for name in ("prompt_logprobs", "streams", "writes") if name in names}
@@ -52,7 +53,7 @@ class Asked:
             self.ended.set()
 
     def done(self) -> Done:
-        assert self.ended.wait(60), "a job must come to its end"
+        assert self.ended.wait(200), "a job must come to its end"
         assert isinstance(self.events[-1], Done)
         return self.events[-1]
 
@@ -195,7 +196,7 @@ def test_room_is_free_within_a_step_of_a_cancellation(model: GPT2) -> None:
         assert endless[0].done().error is not None
 
 
-def slow(one: Scheduler, seconds: float = 0.02) -> None:
+def slow(one: Scheduler, seconds: float = 0.05) -> None:
     """Make each step take so long."""
     step = one.slots.step
 
@@ -245,7 +246,7 @@ def test_closing_gives_time_and_then_says_so(model: GPT2) -> None:
     one = Scheduler(model, Limits())
     slow(one)
     one.submit([short.job, long.job, search.job])
-    one.close(0.4)
+    one.close(2)
     with pytest.raises(Refused, match="shutting down"):
         one.submit([Asked(model, [1]).job])
     assert len(short.texts()) == 1
@@ -334,6 +335,28 @@ def test_whoever_waits_for_a_turn_comes_before_whoever_has_just_had_it() -> None
         order.append("again")
     thread.join()
     assert order == ["other", "again"]
+
+
+def test_futures_for_a_program_of_your_own(model: GPT2) -> None:
+    with Batched(model) as batched:
+        several = [batched.submit([5, 6], do_sample=True, seed=seed, max_new_tokens=9) for seed in range(5)]
+        two = batched.submit([5, 6], num_beams=3, num_return_sequences=2, max_new_tokens=5)
+        healed = batched.submit([5, 6], max_new_tokens=4, stopping_criteria=lambda prompt, new: len(new) == 2)
+        with pytest.raises(ValueError, match="temperature must be"):
+            batched.submit([5], temperature=-1.0)
+        empty = batched.submit([5], suppress_tokens=list(range(97)))
+        with pytest.raises(Refused, match="no token is left"):
+            empty.result(200)
+        slow(batched.scheduler)
+        endless = batched.submit([5], max_new_tokens=60, eos_token_id=[])
+        assert endless.cancel()
+    for seed, future in enumerate(several):
+        alone = model.generate([5, 6], do_sample=True, seed=seed, max_new_tokens=9)
+        assert [one.ids for one in future.result()] == [alone.ids]
+    expected = model.generate([5, 6], num_beams=3, num_return_sequences=2, max_new_tokens=5)
+    assert [(one.ids, one.score) for one in two.result()] == [(one.ids, one.score) for one in expected]
+    assert len(healed.result()[0].ids) == 2
+    assert endless.cancelled()
 
 
 @pytest.mark.parametrize(("name", "value"), [("rows", 0), ("seconds", 0), ("seconds", -1), ("queue", -1)])

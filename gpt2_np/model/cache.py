@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..system.memory import zeros
+from ..system.memory import scattered, zeros
 from .config import Config
 
 Array = np.ndarray
@@ -68,14 +68,19 @@ class KVCache:
 
     def row(self, row: int) -> KVCache:
         """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
-        return self.part(row, row + 1)
+        return self.some(slice(row, row + 1))
 
-    def part(self, start: int, stop: int) -> KVCache:
-        """A cache of the rows from `start` to before `stop`, sharing their memory; it can't be reordered here."""
+    def some(self, rows: slice) -> KVCache:
+        """As `row`, for several that lie one behind the other."""
         view = object.__new__(KVCache)
-        view.k, view.v, view.lengths = self.k[:, start:stop], self.v[:, start:stop], self.lengths[start:stop]
-        view.shared = np.zeros((stop - start, stop - start), np.int64)
+        view.k, view.v, view.lengths = self.k[:, rows], self.v[:, rows], self.lengths[rows]
+        view.shared = np.zeros((len(view.lengths),) * 2, np.int64)
         return view
+
+    def scatter(self) -> None:
+        """Take other memory, of which short rows take little; what the cache holds is forgotten."""
+        self.k, self.v = (scattered(array.shape, array.dtype) for array in (self.k, self.v))
+        self.lengths[:], self.shared[:] = 0, 0
 
     def copy(self, source: int, target: int) -> None:
         """Row `target` becomes what row `source` is."""

@@ -28,13 +28,14 @@ class Slots:
 
     A prompt is read in the row apart, block by block, between the steps of the others; `join` then makes it a row of
     the batch, more than once where several texts are to follow it. Where a row leaves, the last one takes its place.
-    The memory of all rows is reserved at once, and the operating system hands it out as it is written.
+    The memory of all rows is reserved at once, and the operating system hands it out, in small pages, as it is written.
     """
 
     def __init__(self, model: Reads, rows: int, capacity: int) -> None:
         self.model, self.rows, self.count = model, rows, 0
         self.cache: AnyCache = model.new_cache(rows + 1, capacity)
-        self.reading: AnyCache = self.cache.part(rows, rows + 1)
+        self.cache.scatter()
+        self.reading: AnyCache = self.cache.row(rows)
         self._decoding: dict[int, AnyCache] = {}
         self._prepared: dict[int, Prepared | None] = {}
 
@@ -72,7 +73,7 @@ class Slots:
         """Continue each row of the batch by one id: (count, V) logits. They may be other than finite."""
         cache = self._decoding.get(self.count)
         if cache is None:
-            cache = self._decoding[self.count] = self.cache.part(0, self.count)
+            cache = self._decoding[self.count] = self.cache.some(slice(self.count))
         return self._forward(self.count, cache, np.array(ids, np.int64)[:, None], True)[:, -1]
 
     def _forward(self, rows: int, cache: AnyCache, ids: Array, last_only: bool) -> Array:
