@@ -1,4 +1,4 @@
-"""lm-evaluation-harness against the server: `pip install lm_eval`, then `pytest -m slow tests/test_server_lm_eval.py`."""
+"""lm-evaluation-harness against the server: needs `pip install lm_eval`, and `pytest -m slow` to run."""
 
 from __future__ import annotations
 

@@ -8,11 +8,12 @@ import hashlib
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from sse_starlette.sse import EventSourceResponse
@@ -26,10 +27,11 @@ from starlette.routing import Route
 
 from decoders.base.errors import require
 
+from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from . import completions
 from .compiling import Compiling
-from .errors import Refused, closing
+from .errors import Refused, busy, closing
 from .limits import Limits
 from .looking import distribution, inspected
 from .metrics import Metrics
@@ -37,6 +39,7 @@ from .requests import Guard, answering, as_error, as_json, body, failed, unknown
 from .scheduler import Scheduler
 from .writing import Gone, Writing
 
+Answer = TypeVar("Answer")
 PAGES = 8  # pages of texts that were looked into are kept for whoever opens them
 GRACE = 10.0  # seconds in which what is in progress may come to its end
 PAGE_RULES = (
@@ -57,10 +60,37 @@ class Server:
         self.scheduler = Scheduler(model, limits, self.metrics)
         self.compiling = Compiling(model.folder, limits.constraint_seconds)
         self.pages: OrderedDict[str, str] = OrderedDict()
+        # What may take seconds has a thread of its own, one thing after the other, and stops nobody else.
+        self.slow = {name: ThreadPoolExecutor(1, f"gpt2_np {name}") for name in ("constraints", "inspection")}
+        self.pending = dict.fromkeys(self.slow, 0)
 
     def close(self, grace: float = 0.0) -> None:
         """Take on nothing more; what is in progress has so many seconds."""
         self.scheduler.close(grace)
+
+    def end(self) -> None:
+        """Wait for all threads to end, and the other process."""
+        self.close()
+        self.scheduler.join(GRACE)
+        self.compiling.close()
+        for pool in self.slow.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    async def slowly(self, name: str, work: Callable[..., Answer], *arguments: Any) -> Answer:
+        """What `work` returns, from the thread of this name; `Refused` where too many wait for it."""
+        if self.pending[name] >= self.limits.queue:
+            raise busy(self.pending[name])
+        self.pending[name] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.slow[name], work, *arguments)
+        finally:
+            self.pending[name] -= 1
+
+    async def asked(self, given: dict[str, Any]) -> completions.Completions:
+        """`read` in another thread."""
+        if any(given.get(kind) is not None for kind in KINDS):
+            return await self.slowly("constraints", self.read, given)
+        return await asyncio.to_thread(self.read, given)
 
     def read(self, given: dict[str, Any]) -> completions.Completions:
         """A completions request, checked, for the model that it names."""
@@ -77,7 +107,7 @@ class Server:
 
     async def completions(self, request: Request) -> Response:
         """POST /v1/completions."""
-        asked = await asyncio.to_thread(self.read, await body(request, self.limits.body))
+        asked = await self.asked(await body(request, self.limits.body))
         writing = Writing(asked, self.scheduler.model, self.name, self.scheduler, self.limits)
         writing.start()
         try:
@@ -87,7 +117,11 @@ class Server:
         except Gone:
             return Response(status_code=499)
         return EventSourceResponse(
-            writing.stream(first), sep="\n", shutdown_event=anyio.Event(), shutdown_grace_period=self.limits.seconds
+            writing.stream(first),
+            sep="\n",
+            send_timeout=self.limits.seconds,
+            shutdown_event=anyio.Event(),  # the scheduler ends what is in progress, and says so
+            shutdown_grace_period=self.limits.seconds,
         )
 
     async def models(self, request: Request) -> Response:
@@ -173,14 +207,14 @@ class Server:
         """POST /distribution: what may come next, before and after the options' processors."""
         given = await body(request, self.limits.body)
         given |= {"max_tokens": 1, "logprobs": given.get("logprobs", 20), "stream": False, "echo": False}
-        asked = await asyncio.to_thread(self.read, given)
+        asked = await self.asked(given)
         return as_json(await distribution(asked, self.scheduler, self.limits))
 
     async def inspect(self, request: Request) -> Response:
         """POST /inspect: make the inspection page of a text; its address is told."""
         given = await body(request, self.limits.body)
         self.known(given.get("model"))
-        page = await asyncio.to_thread(inspected, self.model, given.get("prompt"), self.limits.page_tokens)
+        page = await self.slowly("inspection", inspected, self.model, given.get("prompt"), self.limits.page_tokens)
         name = secrets.token_urlsafe(24)
         self.pages[name] = page
         while len(self.pages) > PAGES:
@@ -237,15 +271,14 @@ def create_app(
     pages of the origins in `cors` may ask; where `hosts` is given, only requests to these names are answered.
     ``app.state.server`` is the `Server`, whose threads end with the application's lifespan, or by ``close()``.
     """
+    require(api_key is None or bool(api_key), "api_key must have at least one character", api_key)
     found = name or (model.folder.name if model.folder else "gpt2")
     server = Server(model, found, limits or Limits())
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
-        server.close()
-        await asyncio.to_thread(server.scheduler.join, GRACE)
-        server.compiling.close()
+        await asyncio.to_thread(server.end)
 
     middleware = [Middleware(Guard, api_key=api_key, hosts=hosts)]
     if cors:

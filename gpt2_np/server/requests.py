@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from hmac import compare_digest
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import AUTHENTICATION, INVALID, Refused, refusal
 
+PATIENCE = 60  # seconds in which a body must come
 OPEN = ("/", "/health")  # what needs no key: the page, which asks for one, and whether the server is well
 
 
@@ -75,11 +77,10 @@ async def body(request: Request, most: int) -> dict[str, Any]:
     too_large = Refused(f"the body must have at most {most} bytes", 413, code="body_too_large")
     if int(request.headers.get("content-length", "0")) > most:
         raise too_large
-    read = bytearray()
-    async for part in request.stream():
-        read += part
-        if len(read) > most:
-            raise too_large
+    try:
+        read = await asyncio.wait_for(_read(request, most, too_large), PATIENCE)
+    except asyncio.TimeoutError:
+        raise Refused(f"the body must come within {PATIENCE} seconds", 408, code="timeout") from None
     try:
         found = json.loads(read.decode(), parse_constant=_no_number)
     except RecursionError:
@@ -89,6 +90,15 @@ async def body(request: Request, most: int) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refused("the body must be a JSON object")
     return found
+
+
+async def _read(request: Request, most: int, too_large: Refused) -> bytes:
+    read = bytearray()
+    async for part in request.stream():
+        read += part
+        if len(read) > most:
+            raise too_large
+    return bytes(read)
 
 
 def _no_number(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
@@ -66,6 +67,8 @@ def serve(
     After the signal nothing more is taken on, and what is in progress has `grace` seconds; what isn't done then is
     told so. On the loopback addresses only requests to their names, and those in `hosts`, are answered.
     """
+    if host not in LOOPBACK and api_key is None:
+        warnings.warn("whoever reaches this machine may ask: give --api-key, or listen on 127.0.0.1", stacklevel=2)
     with listening(host, port) as found:
         answered = [*LOOPBACK, *hosts] if host in LOOPBACK else hosts or None
         app = create_app(model, name=name, limits=limits, api_key=api_key, cors=cors, hosts=answered)
