@@ -148,16 +148,21 @@ def test_constraints_are_kept_and_what_explodes_is_ended(client: Client) -> None
     assert time.monotonic() - begun < 15
     assert status == 400
     assert "must compile within 1 seconds" in error["message"]
-    others = [threading.Thread(target=client.refused, kwargs={"prompt": "a", **EXPLODES}) for _ in range(4)]
+    assert client.complete(PROMPT, choice=["yes", "no"], seed=1)["choices"][0]["text"] in ("yes", "no")
+
+
+@pytest.mark.slow
+def test_many_that_explode_stop_nobody_who_has_no_constraint(client: Client) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance: pip install 'gpt2-np[constraints]'")
+    others = [threading.Thread(target=client.refused, kwargs={"prompt": "a", **EXPLODES}) for _ in range(12)]
     for thread in others:
         thread.start()
     time.sleep(0.2)
     begun = time.monotonic()
     client.complete(PROMPT, max_tokens=2)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 3  # each of the others takes a second and more
     for thread in others:
         thread.join()
-    assert client.complete(PROMPT, choice=["yes", "no"], seed=1)["choices"][0]["text"] in ("yes", "no")
 
 
 # ---- streams ----------------------------------------------------------------------------------------------------

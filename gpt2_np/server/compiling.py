@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections import OrderedDict
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any
 
 from ..system.errors import in_words
 
 MEMORY = 2 << 30  # bytes of addresses that the process may have beyond what it starts with
+STARTS = 60  # seconds that the process may take to load the tokenizer
 KNOWN = 256  # constraints that are remembered as sound
 
 
@@ -32,6 +34,8 @@ class Compiling:
 
     def check(self, kind: str, value: Any) -> None:
         """``ValueError``, in one line, for a constraint that can't be compiled, or not within its time or memory."""
+        if find_spec("llguidance") is None:
+            return  # what compiles it here says so
         line = json.dumps([kind, value])
         with self.lock:
             if line in self.known:
@@ -58,7 +62,7 @@ class Compiling:
         try:
             process.stdin.write(line + "\n")
             process.stdin.flush()
-            answer = self._answer(process)
+            answer = answer_of(process, self.seconds)
         except OSError:  # it has ended
             pass
         if not answer or not answer[0]:
@@ -68,17 +72,6 @@ class Compiling:
         told: str | None = json.loads(answer[0])
         return told
 
-    def _answer(self, process: subprocess.Popen[str]) -> list[str]:
-        """The line that the process answers; none where it takes too long."""
-        from threading import Thread
-
-        answer: list[str] = []
-        assert process.stdout is not None
-        reader = Thread(target=lambda: answer.append(process.stdout.readline()), daemon=True)  # type: ignore[union-attr]
-        reader.start()
-        reader.join(self.seconds)
-        return list(answer)
-
     def _start(self) -> subprocess.Popen[str]:
         """The process, once it has loaded the tokenizer."""
         self._end()
@@ -87,8 +80,7 @@ class Compiling:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
         )
-        assert self.process.stdout is not None
-        self.process.stdout.readline()
+        answer_of(self.process, STARTS)
         return self.process
 
     def _end(self) -> None:
@@ -101,6 +93,16 @@ class Compiling:
                 with suppress(OSError):
                     stream.close()
         self.process = None
+
+
+def answer_of(process: subprocess.Popen[str], seconds: float) -> list[str]:
+    """The next line that a process writes; none where it takes longer."""
+    answer, stream = list[str](), process.stdout
+    assert stream is not None
+    reader = Thread(target=lambda: answer.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    return list(answer)
 
 
 def work(folder: Path) -> None:
