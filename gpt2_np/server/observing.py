@@ -13,7 +13,7 @@ class Observer:
         """A request's first token came so long after it arrived."""
 
     def between(self, seconds: float) -> None:
-        """A step took so long, from one token of a text to its next."""
+        """Two steps followed each other so far apart: from one token of a text to its next, prompts read in between."""
 
     def read(self, positions: int) -> None:
         """So many ids of a prompt were read."""

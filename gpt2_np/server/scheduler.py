@@ -41,6 +41,7 @@ class Scheduler:
         self.running: list[Growing] = []
         self.reading: Growing | None = None
         self.owners: list[tuple[Growing, int]] = []  # of each row of the slots: whose it is, and its number there
+        self.stepped: float | None = None  # when the last step ended, while texts are in progress
         self.changed = Condition()
         self.ends: float | None = None  # when everything must have come to its end, once it is being closed
         self.beside = Beside(model, turns, self.observer)
@@ -132,8 +133,8 @@ class Scheduler:
     def _step(self) -> None:
         """One pass of the model for all texts in progress, and what each makes of it."""
         if not self.owners:
+            self.stepped = None
             return
-        begun = time.monotonic()
         logits = self.slots.step([owner.rows.texts[row][-1] for owner, row in self.owners])
         places = [[one.places[row] for row in one.rows.growing] for one in self.running]  # which move as rows leave
         for one, mine in zip(list(self.running), places, strict=True):
@@ -149,7 +150,10 @@ class Scheduler:
                 continue
             for row in set(before) - set(one.rows.growing):
                 self._free(one, row)
-        self.observer.between(time.monotonic() - begun)
+        now = time.monotonic()
+        if self.stepped is not None:
+            self.observer.between(now - self.stepped)
+        self.stepped = now
 
     def _read(self) -> None:
         """Read blocks of prompts, and let those that are read whole begin to write."""
