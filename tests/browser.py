@@ -34,6 +34,7 @@ KEYS = {
     "ArrowRight": "\ue014",
     "ArrowDown": "\ue015",
     "End": "\ue010",
+    "Escape": "\ue00c",
     "Home": "\ue011",
     "Enter": "\ue007",
 }
@@ -55,10 +56,13 @@ class Browser:
         with urllib.request.urlopen(request, timeout=60) as response:
             return json.load(response)["value"]
 
-    def open(self, path: Path) -> None:
-        """Go there, and wait until keys reach the page: on a busy machine the first came before it had the focus."""
+    def open(self, place: Path | str) -> None:
+        """Go to a file or an address, and wait until keys reach the page.
+
+        On a busy machine the first came before it had the focus.
+        """
         self.devtools("Emulation.setFocusEmulationEnabled", {"enabled": True})
-        self.call("POST", "/url", {"url": path.as_uri()})
+        self.call("POST", "/url", {"url": place if isinstance(place, str) else place.as_uri()})
         deadline = time.monotonic() + 10
         while not self.run("return document.readyState === 'complete' && document.hasFocus()"):
             assert time.monotonic() < deadline, "the page must get the focus within 10 seconds"

@@ -169,6 +169,15 @@ def test_another_package_called_decoders_is_named(content: str | None, tmp_path:
     assert command.stderr.count("\n") == 1
 
 
+def test_the_server_names_its_extra(tmp_path: Path) -> None:
+    done = run(tmp_path, "", "serve", blocked=("starlette", "uvicorn"))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the server needs ")
+    assert done.stderr.endswith(": pip install 'gpt2-np[serve]'\n")
+    code = "from gpt2_np.server import Batched, Limits; from gpt2_np.server import create_app"
+    assert "ImportError: create_app needs " in run(tmp_path, code, blocked=("starlette", "uvicorn")).stderr
+
+
 def test_our_own_decoders_are_known() -> None:
     assert foreign_decoders() is None
     assert MARK in (ROOT / "decoders/__init__.py").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,12 +25,17 @@ def best_of(task: Task, best_of: int) -> list[Completion]:
     drawn = collected(replace(task, copies=n, trace=None))
     kept = []
     for number in range(len(task.prompts)):
-        scored = [replace(one, score=mean_logprob(one)) for one in drawn[number * n : number * n + n]]
-        scored.sort(key=lambda one: -(one.score or 0.0))
+        scored = best_first(drawn[number * n : number * n + n])
         kept += scored[: task.copies]
         if task.trace is not None:
             task.trace.extend(scored)
     return kept
+
+
+def best_first(drawn: Sequence[Completion]) -> list[Completion]:
+    """The samples of one prompt with their scores, the best first; of equals the earlier one."""
+    scored = [replace(one, score=mean_logprob(one)) for one in drawn]
+    return sorted(scored, key=lambda one: -(one.score or 0.0))
 
 
 def mean_logprob(completion: Completion) -> float:

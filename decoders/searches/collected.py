@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from ..base.interface import Completion
+from collections.abc import Iterable
+
+from ..base.interface import Completion, Token
 from ..base.task import Task
 
 
 def collected(task: Task) -> list[Completion]:
     """What becomes of every prompt, its copies side by side."""
-    completions = [Completion() for _ in task.prompts for _ in range(task.copies)]
-    for token in task.write(task):
+    return put_together(task.write(task), len(task.prompts) * task.copies)
+
+
+def put_together(tokens: Iterable[Token], rows: int) -> list[Completion]:
+    """The completions of so many rows, from all their tokens."""
+    completions = [Completion() for _ in range(rows)]
+    for token in tokens:
         completion = completions[token.row]
         completion.ids.append(token.id)
         completion.logprobs.append(token.logprob)

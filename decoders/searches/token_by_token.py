@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..base.errors import require
 from ..base.given import given
@@ -18,6 +18,55 @@ STREAM = "torch's CPU stream takes 100,514 draws a token from its Mersenne Twist
 PHILOX = "Philox's ten rounds for each of 50,257 tokens, which a GPU computes side by side"
 
 
+class Step(NamedTuple):
+    """What one pass of the model became: a token of each row that was growing, and the places among them that go on."""
+
+    tokens: list[Token]
+    staying: list[int]
+
+
+class Rows:
+    """A task's texts as they grow, one step at a time: whoever runs the model gives the logits, and feeds `newest`.
+
+    Rows are the prompts, each ``task.copies`` times, side by side; ``growing`` are the numbers of those that haven't
+    ended. `own` gives the model's own logits where those of the steps are others.
+    """
+
+    def __init__(self, task: Task, own: Callable[[], Array] | None = None) -> None:
+        self.task, self.own = task, own
+        self.chains = [prompt.chain(()) for prompt in task.prompts]
+        self.texts = [list(prompt.ids) for prompt in task.prompts for _ in range(task.copies)]
+        self.growing = list(range(len(self.texts)))
+
+    def step(self, logits: Array) -> Step:
+        """Choose a token for each growing row from its (V,) logits; a row ends as `token_by_token` says."""
+        task, texts, copies = self.task, self.texts, self.task.copies
+        changes, watch = task.watch(len(self.growing))
+        owners = [(row // copies, texts[row]) for row in self.growing]
+        scores = pipeline.side_by_side(self.chains, owners, logits, watch)
+        chosen = task.choose(scores, self.growing, len(texts))
+        model = logits if self.own is None else self.own()
+        logprobs, late = log_softmax(model), task.late()
+        done = Step([], [])
+        for place, (row, token) in enumerate(zip(self.growing, chosen.tolist(), strict=True)):
+            prompt = task.prompts[row // copies]
+            texts[row].append(token)
+            new = texts[row][len(prompt.ids) :]
+            reason = task.finish_reason(prompt, new, late)
+            if reason is None:
+                done.staying.append(place)
+            done.tokens.append(
+                task.token(row, len(new), token, model[place], logprobs[place], scores[place], changes[place], reason)
+            )
+        self.growing = [self.growing[place] for place in done.staying]
+        return done
+
+    @property
+    def newest(self) -> list[list[int]]:
+        """The last id of each growing row: what the model must be fed next."""
+        return [self.texts[row][-1:] for row in self.growing]
+
+
 def token_by_token(task: Task, own: Callable[[], Array] | None = None) -> Iterator[Token]:
     """Each new id of each row as it is chosen: greedy decoding, or sampling where the task says so.
 
@@ -25,33 +74,15 @@ def token_by_token(task: Task, own: Callable[[], Array] | None = None) -> Iterat
     callable ("stop"), or where its room ends ("length"); it is then no longer fed, but the random stream still draws
     for it, as torch does, until all have ended. `own` gives the model's own logits where the stepper's are others.
     """
-    copies = task.copies
-    chains = [prompt.chain(()) for prompt in task.prompts]
-    texts = [list(prompt.ids) for prompt in task.prompts for _ in range(copies)]
-    total = len(texts)
-    logits = task.feed_prompts(copies)
-    growing = list(range(total))
-    while growing:
-        changes, watch = task.watch(len(growing))
-        scores = pipeline.side_by_side(chains, [(row // copies, texts[row]) for row in growing], logits, watch)
-        chosen = task.choose(scores, growing, total)
-        model = logits if own is None else own()
-        logprobs, late = log_softmax(model), task.late()
-
-        staying = []
-        for place, (row, token) in enumerate(zip(growing, chosen.tolist(), strict=True)):
-            prompt = task.prompts[row // copies]
-            texts[row].append(token)
-            new = texts[row][len(prompt.ids) :]
-            reason = task.finish_reason(prompt, new, late)
-            if reason is None:
-                staying.append(place)
-            yield task.token(row, len(new), token, model[place], logprobs[place], scores[place], changes[place], reason)
-        if staying and len(staying) < len(growing):
-            task.stepper.reorder(staying)
-        growing = [growing[place] for place in staying]
-        if growing:
-            logits = task.stepper.feed([texts[row][-1:] for row in growing])
+    rows = Rows(task, own)
+    logits = task.feed_prompts(task.copies)
+    while rows.growing:
+        step = rows.step(logits)
+        yield from step.tokens
+        if step.staying and len(step.staying) < len(step.tokens):
+            task.stepper.reorder(step.staying)
+        if step.staying:
+            logits = task.stepper.feed(rows.newest)
 
 
 def check(options: Any) -> None:

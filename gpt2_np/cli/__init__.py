@@ -39,6 +39,7 @@ COMMANDS = {
     "evaluate": (["evaluate"], "evaluate"),
     "parity": (["parity"], "parity"),
     "train": (["train"], "train"),
+    "serve": (["serve"], "serve"),
     "inspect": (["inspect"], "inspect_command"),
     "internals": (INTERNALS, "internals_group"),
 }

@@ -14,6 +14,7 @@ from decoders.base.errors import shown
 from ..model.cache import position_bytes
 from ..model.ids import check_prompt
 from ..system.errors import in_words
+from ..text.requests import from_json
 from .lines import Line, count, read_lines
 from .progress import bar
 from .results import Appended, Printed, Record, results
@@ -199,14 +200,6 @@ def cost(config: Config, positions: int, copies: int) -> int:
 def key_of(names: Mapping[str, Any]) -> str:
     """What is equal for equal options."""
     return json.dumps(names, sort_keys=True, default=repr)
-
-
-def from_json(names: dict[str, Any]) -> dict[str, Any]:
-    """Options as a JSON object says them: ids are no texts, though its keys are."""
-    bias = names.get("logit_bias")
-    if isinstance(bias, dict) and all(key.isascii() and key.isdigit() for key in bias):
-        names["logit_bias"] = {int(key): value for key, value in bias.items()}
-    return names
 
 
 def generated(job: Job, written: Sequence[Generation]) -> list[Record]:

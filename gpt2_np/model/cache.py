@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..system.memory import zeros
+from ..system.memory import scattered, zeros
 from .config import Config
 
 Array = np.ndarray
@@ -76,6 +76,19 @@ class KVCache:
         view.k, view.v, view.lengths = self.k[:, rows], self.v[:, rows], self.lengths[rows]
         view.shared = np.zeros((len(view.lengths),) * 2, np.int64)
         return view
+
+    def scatter(self) -> None:
+        """Take other memory, of which short rows take little; what the cache holds is forgotten."""
+        self.k, self.v = (scattered(array.shape, array.dtype) for array in (self.k, self.v))
+        self.lengths[:], self.shared[:] = 0, 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Row `target` becomes what row `source` is."""
+        used = int(self.lengths[source])
+        for array in (self.k, self.v):
+            array[:, target, :, :used] = array[:, source, :, :used]
+        self.lengths[target] = used
+        self.shared[target], self.shared[:, target] = 0, 0
 
     def reorder(self, rows: Sequence[int] | Array) -> None:
         """New row i continues old row ``rows[i]``: rows are permuted, copied or dropped."""

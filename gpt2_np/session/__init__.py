@@ -2,5 +2,6 @@
 
 model            `Model`: parameters, configuration, every kind of run
 rows             `Session`: what decoding sees of a model
+slots            `Slots`: rows that join and leave between steps
 implementation   the one place where an implementation is chosen
 """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -44,6 +45,24 @@ def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> lis
 def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """As ``numpy.zeros``, in the same way."""
     return _array(shape, dtype, zeros=True)
+
+
+def scattered(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """As ``numpy.zeros``, in small pages: of an array that is written to here and there, only those places take memory.
+
+    ``MemoryError`` where the system has no such addresses.
+    """
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.zeros(shape, dtype)
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        memory = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        raise MemoryError(f"{size >> 20} MiB can't be reserved") from None
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with suppress(OSError):  # a system without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Array:

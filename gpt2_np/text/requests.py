@@ -152,6 +152,14 @@ class Reader:
         return words
 
 
+def from_json(names: dict[str, Any]) -> dict[str, Any]:
+    """Options as a JSON object says them, in place: ids are no texts, though its keys are."""
+    bias = names.get("logit_bias")
+    if isinstance(bias, dict) and all(key.isascii() and key.isdigit() for key in bias):
+        names["logit_bias"] = {int(key): value for key, value in bias.items()}
+    return names
+
+
 def is_batch(prompt: Any) -> bool:
     """Whether a prompt is several: a list that holds texts or lists rather than ids.
 

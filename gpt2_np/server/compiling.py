@@ -1,0 +1,134 @@
+"""Constraints are tried out in another process: one that explodes is ended there, and stops nobody."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import OrderedDict
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+from ..system.errors import in_words
+
+MEMORY = 2 << 30  # bytes of addresses that the process may have beyond what it starts with
+STARTS = 60  # seconds that the process may take to load the tokenizer
+KNOWN = 256  # constraints that are remembered as sound
+
+
+class Compiling:
+    """Tries constraints out for the tokenizer of a model's folder, one after the other, each no longer than `seconds`.
+
+    The process is started when it is first needed, and again after it was ended. Called from several threads.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder, self.seconds = folder, seconds
+        self.process: subprocess.Popen[str] | None = None
+        self.known: OrderedDict[str, None] = OrderedDict()
+        self.lock = Lock()
+
+    def check(self, kind: str, value: Any) -> None:
+        """``ValueError``, in one line, for a constraint that can't be compiled, or not within its time or memory."""
+        if find_spec("llguidance") is None:
+            return  # what compiles it here says so
+        line = json.dumps([kind, value])
+        with self.lock:
+            if line in self.known:
+                self.known.move_to_end(line)
+                return
+            error = self._ask(line)
+            if error is None:
+                self.known[line] = None
+                if len(self.known) > KNOWN:
+                    self.known.popitem(last=False)
+        if error:
+            raise ValueError(error)
+
+    def close(self) -> None:
+        """End the process."""
+        with self.lock:
+            self._end()
+
+    def _ask(self, line: str) -> str | None:
+        process = self.process if self.process is not None and self.process.poll() is None else self._start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        answer: list[str] = []
+        try:
+            process.stdin.write(line + "\n")
+            process.stdin.flush()
+            answer = answer_of(process, self.seconds)
+        except OSError:  # it has ended
+            pass
+        if not answer or not answer[0]:
+            self._end()
+            kind = json.loads(line)[0]
+            return f"{kind} must compile within {self.seconds:g} seconds and {MEMORY >> 20} MiB; make it simpler"
+        told: str | None = json.loads(answer[0])
+        return told
+
+    def _start(self) -> subprocess.Popen[str]:
+        """The process, once it has loaded the tokenizer."""
+        self._end()
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(one for one in sys.path if one)}
+        command = [sys.executable, "-m", __spec__.name, str(self.folder)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+        answer_of(self.process, STARTS)
+        return self.process
+
+    def _end(self) -> None:
+        if self.process is None:
+            return
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        self.process = None
+
+
+def answer_of(process: subprocess.Popen[str], seconds: float) -> list[str]:
+    """The next line that a process writes; none where it takes longer."""
+    answer, stream = list[str](), process.stdout
+    assert stream is not None
+    reader = Thread(target=lambda: answer.append(stream.readline()), daemon=True)
+    reader.start()
+    reader.join(seconds)
+    return list(answer)
+
+
+def work(folder: Path) -> None:
+    """Read constraints, a line of JSON each, and answer each with a line: null, or what is wrong with it."""
+    from ..model.config import Config
+    from ..text.constraints import Automaton, Vocabulary
+    from ..text.tokenizer import Tokenizer
+
+    config = Config.from_file(folder / "config.json")
+    vocabulary = Vocabulary(Tokenizer.from_folder(folder, config), config.vocab_size)
+    Automaton(vocabulary, "choice", ["a"])  # what is loaded at its first use
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, resource.RLIM_INFINITY))
+    print("ready", flush=True)
+    for line in sys.stdin:
+        kind, value = json.loads(line)
+        try:
+            Automaton(vocabulary, kind, value)
+        except (ValueError, RecursionError, MemoryError) as error:
+            print(json.dumps(in_words(error)), flush=True)
+        else:
+            print("null", flush=True)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
