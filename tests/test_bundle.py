@@ -16,16 +16,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from plain import plain_tokenizer
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 
 from decoders import methods
 from decoders import processors as P
 from decoders.processors import dry, mirostat, penalties, top_p
 from decoders.searches import beams
 from gpt2_np import GPT2
+from gpt2_np.cli import cli
 from gpt2_np.engine import threaded
 from gpt2_np.model import cache, ops
 from gpt2_np.model import forward as model
-from gpt2_np.parity import bundle, cases, vectors
+from gpt2_np.parity import answers, bundle, cases, texts, vectors
+from gpt2_np.training.tree import map_tree
+from gpt2_np.weights import hub
+from gpt2_np.weights.load import floats
 
 TINY = Path(__file__).parent / "golden/bundle"
 
@@ -76,18 +87,154 @@ def test_every_vector_has_a_name_of_its_own() -> None:
 
 def test_a_lowest_number_hides_no_other_score() -> None:
     # What SynthID writes for "never" is 1e38 times as large as its neighbours: each score is judged by itself.
-    truth = np.array([-3.4028235e38, 1.0, 2.0])
-    assert bundle.close(truth, truth)[0]
-    assert not bundle.close(truth + [0, 1e-3, 0], truth)[0]
-    assert not bundle.close(np.array([-np.inf, 1, 2]), truth)[0]
-    assert not bundle.close(truth * [0.5, 1, 1], truth)[0]
+    truth = [-3.4028235e38, 1.0, 2.0]
+
+    def right(*theirs: float | None) -> bool:
+        return answers.scores("x", {"out": truth, "arguments": []}, list(theirs), 0.0).passed
+
+    assert right(*truth)
+    assert not right(truth[0], 1.001, 2.0)
+    assert not right(None, 1, 2)
+    assert not right(truth[0] / 2, 1, 2)
+
+
+def test_where_infinity_is_missing_is_named(right: Path, tmp_path: Path) -> None:
+    """A mask of −1e9, which softmax can't tell from −∞, differs by infinity and not by the rounding elsewhere."""
+    shutil.copytree(right, tmp_path / "theirs")
+    tensors = load_file(right / "activations.safetensors")
+    masked = tensors["0/blocks.0.attn.attn_scores"]
+    masked[np.isneginf(masked)] = -1e9
+    save_file(tensors, tmp_path / "theirs/activations.safetensors")
+    asked = json.loads((TINY / "decoders.json").read_text())["processors"]
+    number, name = next((at, case["name"]) for at, case in enumerate(asked) if case["out"][6] is None)
+    change(tmp_path / "theirs/answers.json", lambda a: a["decoders"][number].__setitem__(6, -1e9))
+    wrong = [one for one in bundle.check(TINY, tmp_path / "theirs") if not one.passed]
+    heads, T = masked.shape[1:3]
+    more = heads * T * (T - 1) // 2 - 1
+    assert [(one.name, one.difference, one.where) for one in wrong[:1]] == [
+        ("0/blocks.0.attn.attn_scores", np.inf, "[0, 0, 0, 1]")
+    ]
+    assert wrong[0].note == f"-1e+09 where -inf was expected, and so at {more} more places"
+    assert len(wrong) == 2
+    assert (wrong[1].name, wrong[1].difference, wrong[1].where) == (f"processor: {name}", np.inf, "[6]")
+    assert wrong[1].note.startswith("-1e+09 where -inf was expected: [")
+    done = CliRunner().invoke(cli, ["parity", "check", str(TINY), "--against", str(tmp_path / "theirs")])
+    assert done.exit_code == 1
+    assert "attn_scores              infinitely off at [0, 0, 0, 1]  -1e+09 where -inf was expected, and" in done.stdout
+
+
+@given(
+    truth=st.lists(st.sampled_from([-np.inf, -2.0, 0.0, 3.0]), min_size=1, max_size=6),
+    spoilt=st.sampled_from([np.nan, np.inf, -np.inf, -1e9, 7.0]),
+    data=st.data(),
+)
+def test_what_differs_most_is_found(truth: list[float], spoilt: float, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(truth) - 1))
+    theirs = np.array(truth)
+    assert answers.apart(theirs, np.array(truth))[0] == 0
+    theirs[place] = spoilt
+    far, where, note = answers.apart(theirs, np.array(truth))
+    alike = spoilt == truth[place]
+    assert (far > 0, where) == (not alike, (0,) if alike else (place,))
+    assert bool(note) == (not alike and not np.isfinite([spoilt, truth[place]]).all())
+
+
+def test_whatever_is_left_out_is_not_wrong(right: Path, tmp_path: Path) -> None:
+    everything = list(bundle.check(TINY, right))
+    assert {one.verdict for one in everything if not one.name.startswith("text: ")} == {"same"}
+    theirs = tmp_path / "theirs"
+    shutil.copytree(right, theirs)
+    tensors = load_file(right / "activations.safetensors")
+    for name in ("0/blocks.1.attn.pattern", "1/stepwise"):
+        del tensors[name]
+    save_file(tensors, theirs / "activations.safetensors")
+
+    def some(given: dict) -> None:
+        for key in ("tokens", "decoders", "beams"):
+            given[key][1] = None
+
+    change(theirs / "answers.json", some)
+    found = list(bundle.check(TINY, theirs))
+    assert [one.name for one in found] == [one.name for one in everything]
+    gone = [one.name for one in found if one.verdict == "left out" and not one.name.startswith("text: ")]
+    assert len(gone) == 5
+    assert all(one.passed for one in found)
+    shown = CliRunner().invoke(cli, ["parity", "check", str(TINY), "--against", str(theirs)])
+    absent = 5 + len(texts.TEXTS)
+    assert (shown.exit_code, shown.stdout) == (0, f"{len(found) - absent} right, 0 wrong, {absent} left out\n")
+    (theirs / "answers.json").unlink()  # who has no decoders
+    assert all(one.passed for one in bundle.check(TINY, theirs))
+
+
+def half(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float16)
+
+
+def test_a_port_in_float16_passes_with_a_tolerance(right: Path, tmp_path: Path) -> None:
+    """Weights and every activation rounded to float16, as a port keeps them."""
+    port = GPT2.from_pretrained(TINY / "model", dtype="float64", backend="numpy")
+    rounded = port.with_params(map_tree(port.params, lambda x: half(x).astype(np.float64)))
+    bundle.answer(tmp_path, TINY, rounded)
+    tensors = {name: half(one) for name, one in load_file(tmp_path / "activations.safetensors").items()}
+    save_file(tensors, tmp_path / "activations.safetensors")
+    change(tmp_path / "answers.json", lambda a: a.pop("tokens"))
+    arguments = ["parity", "check", str(TINY), "--against", str(tmp_path)]
+    assert CliRunner().invoke(cli, arguments).exit_code == 1
+    assert CliRunner().invoke(cli, [*arguments, "--tolerance", "0.01"]).exit_code == 0
+    tensors["0/blocks.0.mlp.post"] += np.float16(0.1)
+    save_file(tensors, tmp_path / "activations.safetensors")
+    assert CliRunner().invoke(cli, [*arguments, "--tolerance", "0.01"]).exit_code == 1
+    for wrong in ("0", "1", "nan"):
+        done = command(*arguments, "--tolerance", wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"error: tolerance must be between 0 and 1, got {float(wrong)}\n"
+
+
+def test_tokenizer_vectors(right: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The committed ids are those of both tokenizers there are, and an implementation's are judged text by text."""
+    stored = json.loads((TINY / "texts.json").read_text())
+    tales = GPT2.from_pretrained()
+    assert texts.make(tales) == stored
+    twin = plain_tokenizer(hub.BUNDLED / "tales")
+    assert [twin.encode(case["text"]) for case in stored["texts"]] == [case["ids"] for case in stored["texts"]]
+    shutil.copytree(right, tmp_path / "theirs")
+    given = texts.answer(stored, tales)
+    change(tmp_path / "theirs/answers.json", lambda a: a.update(texts=given))
+    found = [one for one in bundle.check(TINY, tmp_path / "theirs") if one.name.startswith("text: ")]
+    assert [one.verdict for one in found] == ["same"] * len(texts.TEXTS)
+    number = next(at for at, case in enumerate(stored["texts"]) if "DON'T" in case["text"])
+    given[number] = [*given[number][:3], 5, *given[number][4:]]
+    given[0] = None
+    change(tmp_path / "theirs/answers.json", lambda a: a.update(texts=given))
+    found = [one for one in bundle.check(TINY, tmp_path / "theirs") if one.name.startswith("text: ")]
+    assert [one.verdict for one in found].count("same") == len(found) - 2
+    assert (found[0].verdict, found[number].verdict, found[number].where) == ("left out", "mismatch", "token 3")
+    assert found[number].name.startswith("text: \"don't DON'T")
+
+
+def test_a_bundle_of_a_model_with_a_tokenizer_has_its_texts(tmp_path: Path) -> None:
+    bundle.export(tmp_path / "bundle", "tales", [[5]], tokens=1)
+    bundle.answer(tmp_path / "theirs", tmp_path / "bundle", GPT2.from_pretrained())
+    found = list(bundle.check(tmp_path / "bundle", tmp_path / "theirs"))
+    assert {one.verdict for one in found} == {"same"}
+    assert sum(one.name.startswith("text: ") for one in found) == len(texts.TEXTS)
+
+
+def test_the_page_names_every_processor_s_arguments_in_their_order() -> None:
+    page = (Path(__file__).parent.parent / "docs/bundles.md").read_text()
+    rows = [re.split(r" ?(?<!\\)\| ?", row) for row in page[page.index("## The processors") :].splitlines()]
+    listed = {name: row[2] for row in rows if len(row) == 5 for name in re.findall(r"`(.*?)`", row[1])}
+    for name, arguments in cases.CASES:
+        count = len(re.sub(r"\(.*?\)|\[.*\]", "", listed[name]).split(",")) if listed[name].strip() else 0
+        assert len(arguments) <= count, f"{name} has {len(arguments)} arguments; the page lists {listed[name]!r}"
 
 
 def test_a_processor_that_is_lacking_is_left_out(right: Path, tmp_path: Path) -> None:
     shutil.copytree(right, tmp_path / "theirs")
     change(tmp_path / "theirs/answers.json", lambda a: a["decoders"].__setitem__(0, None))
     found = list(bundle.check(TINY, tmp_path / "theirs"))
-    assert len(found) == len(list(bundle.check(TINY, right))) - 1
+    before = sum(check.verdict == "same" for check in bundle.check(TINY, right))
+    assert sum(check.verdict == "same" for check in found) == before - 1
     assert all(check.passed for check in found)
 
 
@@ -224,13 +371,27 @@ def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
         (lambda b, t: (t / "answers.json").write_text('{"beams": null}'), "beams must have one answer to each"),
         (
             lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [10**400] * 8)),
-            "answers.json can't be read: OverflowError",
+            "answers.json can't be read: decoders 0: OverflowError",
         ),
         (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [1.0])), "can't be read"),
         (lambda b, t: change(t / "answers.json", lambda a: a["beams"].__setitem__(0, [{"ids": [1]}])), "can't be read"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.pop("order")), "order must be a list, got None"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.update(tolerance=9)), "tolerance must be between 0 and 1"),
         (lambda b, t: (b / "decoders.json").write_text("[]"), "must hold lists of processors and beams"),
+        (
+            lambda b, t: change(b / "decoders.json", lambda a: a["beams"].append(3)),
+            "beams 6 must be an object with name",
+        ),
+        (
+            lambda b, t: change(b / "bundle.json", lambda a: a["tokens"].append({})),
+            "must be an object with strategy, got",
+        ),
+        (lambda b, t: (b / "texts.json").write_text("{}"), "texts.json must hold a list of texts"),
+        (lambda b, t: tensor(b, "0/embed", None), "lacks 0/embed, which bundle.json's order names"),
+        (lambda b, t: tensor(b, "0/embed", np.nan), "0/embed must hold numbers or -inf, got NaN or +inf"),
+        (lambda b, t: tensor(b, "0/embed", 1, "i8"), "0/embed must be F32, F16, BF16 or F64, got I64"),
+        (lambda b, t: tensor(t, "0/embed", 1, "F8_E4M3"), "0/embed must be F32, F16, BF16 or F64, got F8_E4M3"),
+        (lambda b, t: tensor(t, "0/embed", 1, "BOOL"), "0/embed must be F32, F16, BF16 or F64, got BOOL"),
     ],
 )
 def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, right: Path, tmp_path: Path) -> None:
@@ -248,6 +409,40 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("right")
     bundle.answer(folder, TINY, GPT2.from_pretrained(TINY / "model"))
     return folder
+
+
+def tensor(folder: Path, name: str, value: float | None, stored: str = "f8") -> None:
+    """A bundle's tensor filled with a value, of a dtype as NumPy or safetensors calls it; None takes it out."""
+    path = folder / "activations.safetensors"
+    tensors = {key: (one.dtype, one.shape, one.tobytes()) for key, one in load_file(path).items()}
+    _, shape, _ = tensors.pop(name)
+    if value is not None:
+        kind = np.dtype(stored) if len(stored) == 2 else stored
+        content = np.full(shape, value, kind if len(stored) == 2 else "u1").tobytes()
+        tensors[name] = (kind, shape, content)
+    header, body = {}, b""
+    names = {"float64": "F64", "float32": "F32", "int64": "I64"}
+    for key, (kind, shape, content) in tensors.items():
+        offsets = [len(body), len(body) + len(content)]
+        header[key] = {"dtype": names.get(str(kind), str(kind)), "shape": list(shape), "data_offsets": offsets}
+        body += content
+    about = json.dumps(header).encode()
+    path.write_bytes(len(about).to_bytes(8, "little") + about + body)
+
+
+def test_bfloat16_is_read_and_nan_is_a_mismatch_with_its_place(right: Path, tmp_path: Path) -> None:
+    shutil.copytree(right, tmp_path / "theirs")
+    one = load_file(right / "activations.safetensors")["1/embed"]
+    tensor(tmp_path / "theirs", "1/embed", np.nan)
+    (wrong,) = [check for check in bundle.check(TINY, tmp_path / "theirs") if not check.passed]
+    assert (wrong.name, wrong.difference, wrong.where) == ("1/embed", np.inf, "[0, 0, 0]")
+    assert re.fullmatch(rf"nan where \S+ was expected, and so at {one.size - 1} more places", wrong.note)
+    torch.manual_seed(0)
+    spread = {"x": torch.randn(3, 4).bfloat16(), "y": torch.randn(2).half()}
+    save_torch(spread, tmp_path / "some.safetensors")
+    read = floats(tmp_path / "some.safetensors")
+    assert {name: x.dtype for name, x in read.items()} == {"x": np.float32, "y": np.float16}
+    assert all(np.array_equal(read[name], x.float().numpy()) for name, x in spread.items())
 
 
 def change(path: Path, spoil: Callable) -> None:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
+from ..weights.load import floats
 
 Array = np.ndarray
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
@@ -99,13 +99,17 @@ class TunedLens:
     def load(cls, path: Path) -> TunedLens:
         """Read what `save` wrote; ``ValueError`` names a broken file."""
         try:
-            tensors = load_file(path)
+            tensors = floats(path)
             lens = cls(tensors["weight"], tensors["bias"])
-        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a tuned lens: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"{path} is not a tuned lens: it has no tensor {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not a tuned lens: {str(error).removeprefix(f'{path}: ')}") from None
         L, D = lens.bias.shape if lens.bias.ndim == 2 else (0, 0)
         if lens.weight.shape != (L, D, D):
             raise ValueError(f"{path} is not a tuned lens: its shapes are {lens.weight.shape} and {lens.bias.shape}")
+        if not (np.isfinite(lens.weight).all() and np.isfinite(lens.bias).all()):
+            raise ValueError(f"{path} is not a tuned lens: it must be finite, got NaN or infinity")
         return lens
 
 
