@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import json
@@ -34,6 +35,7 @@ from gpt2_np.engine import threaded
 from gpt2_np.model import cache, ops
 from gpt2_np.model import forward as model
 from gpt2_np.parity import answers, bundle, cases, texts, vectors
+from gpt2_np.system import files
 from gpt2_np.training.tree import map_tree
 from gpt2_np.weights import hub
 from gpt2_np.weights.load import floats
@@ -458,6 +460,46 @@ def test_a_spoilt_bundle_on_the_command_line(tmp_path: Path) -> None:
     done = command("parity", "export", tmp_path / "new", "--model", TINY / "model", "--ids", "1 x")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --ids must be whole numbers separated by spaces, got '1 x'\n"
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "over a sound one"])
+def test_a_full_disk_leaves_no_bundle(before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever file the disk has no room for, what is left is no bundle, and says so."""
+    folder, writes = tmp_path / "bundle", 0
+    right_writer, room = files.write_whole, 10**9
+
+    def write_whole(path: Path, content: bytes) -> None:
+        nonlocal writes
+        writes += 1
+        if writes > room:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        right_writer(path, content)
+
+    for module in (bundle, bundle.training):
+        monkeypatch.setattr(module, "write_whole", write_whole)
+    monkeypatch.setattr(bundle.training, "tensors", lambda about, exact: {"loss": np.zeros(1)})
+    monkeypatch.setattr(bundle.vectors, "make", lambda: {"processors": [], "table": [], "beams": []})
+
+    def export() -> None:
+        bundle.export(folder, str(TINY / "model"), [[5]], tokens=1, with_training=True)
+
+    export()
+    most = writes
+    assert most == 7  # activations, decoders, training twice, the model's two, bundle.json
+    bundle.read(folder)
+    for room in range(most):
+        if not before:
+            shutil.rmtree(folder)
+        writes = 0
+        with pytest.raises(OSError, match="No space left on device"):
+            export()
+        for task in (lambda: list(bundle.check(folder, TINY)), lambda: bundle.read(folder)):
+            with pytest.raises(FileNotFoundError, match=r"holds no bundle\.json"):
+                task()
+        assert not list(folder.rglob("*.part"))
+        if before:
+            room = 10**9
+            export()
 
 
 def test_a_bundle_of_another_model_is_refused(small: Path, tmp_path: Path) -> None:

@@ -346,6 +346,17 @@ def test_several_prompts_several_texts_and_streaming(model: GPT2) -> None:
     assert not re.fullmatch(pattern, cut.text)
 
 
+def test_beams_may_give_one_choice_twice_and_ranking_gives_each_once(model: GPT2) -> None:
+    """Beams are searched among tokens: as many as were asked for come back, each a tokenization of its own."""
+    choices = [" good", " not good"]
+    found = model.generate("The king was", choice=choices, num_beams=6, num_return_sequences=6)
+    assert len(found) == 6
+    assert {one.text for one in found} <= set(choices)
+    assert len({tuple(one.ids) for one in found}) == 6
+    ranked = model.rank_choices("The king was", choices)
+    assert sorted(one.choice for one in ranked) == choices
+
+
 def test_a_model_without_end_of_text(model: GPT2) -> None:
     out = model.generate("The king was", choice=[" good", " not good"], eos_token_id=None)
     assert (out.text in (" good", " not good"), out.finish_reason) == (True, "stop")

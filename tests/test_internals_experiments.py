@@ -184,6 +184,17 @@ def test_dashboards_find_what_a_full_scan_finds() -> None:
         assert board.lowers[0] == effect.argmin()
 
 
+def test_a_place_where_a_neuron_does_not_fire_is_no_example() -> None:
+    model, texts = as_loaded(), list(random_ids(9, 3, 31))
+    post = model.run_with_cache(np.stack(texts))[1]
+    most = {(layer, neuron): post["post", layer][:, :, neuron].max(1) for layer in (0, 1) for neuron in range(64)}
+    chosen = [place for place, values in most.items() if 0 < (values > 0).sum() < len(texts)][:3]
+    assert chosen
+    for place, board in zip(chosen, neurons.dashboards(model, texts, chosen, examples=9), strict=True):
+        fires = [int(text) for text in np.argsort(-most[place]) if most[place][text] > 0]
+        assert [one.text for one in board.examples] == fires
+
+
 def test_steering_adds_the_difference_of_means() -> None:
     model, texts = as_loaded(), random_ids(5, 6, 31)
     vector = steering.steering_vector(model, texts[:2], texts[2:], layer=1)

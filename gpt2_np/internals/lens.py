@@ -7,7 +7,7 @@ one pass over a corpus, one solve a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from ..system.files import write_whole
 from ..weights.load import floats
 
 Array = np.ndarray
+FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
@@ -111,6 +112,31 @@ class TunedLens:
         if not (np.isfinite(lens.weight).all() and np.isfinite(lens.bias).all()):
             raise ValueError(f"{path} is not a tuned lens: it must be finite, got NaN or infinity")
         return lens
+
+
+class HeldOut:
+    """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
+
+    After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what
+    a lens is fitted on, all positions but each text's first.
+    """
+
+    def __init__(self, texts: Iterable[Sequence[int]], most: int = 20) -> None:
+        self.texts, self.most = texts, most
+        self.held_out: list[Sequence[int]] = []
+        self.first: Sequence[int] = ()
+        self.positions = 0
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        for number, text in enumerate(self.texts):
+            if number % 10 == 1:
+                if len(self.held_out) < self.most:
+                    self.held_out.append(text)
+                continue
+            if number == 0:
+                self.first = text
+            self.positions += len(text) - 1
+            yield text
 
 
 def train_tuned_lens(
