@@ -28,6 +28,7 @@ Array = np.ndarray
 INK, WARM, COOL = "#333333", "#b2182b", "#2166ac"
 # One language in all pictures and on the page: white is nothing, red is much of a share or above 0, blue below 0.
 DIVERGING, SEQUENTIAL = "RdBu_r", LinearSegmentedColormap.from_list("share", ["#ffffff", WARM])
+LIGHT = 0.75  # the share up to which black is read more easily on SEQUENTIAL than white
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -75,7 +76,7 @@ def heat(
     figure.colorbar(image, ax=axes, label=bar, shrink=0.9)
     if numbers:
         for row, column in np.ndindex(rows, columns):
-            dark = abs(values[row, column]) > 0.6 * top
+            dark = abs(values[row, column]) > (0.6 if diverging else LIGHT) * top
             axes.text(
                 column,
                 row,
@@ -83,7 +84,7 @@ def heat(
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="white" if dark else INK,
+                color="white" if dark else "black",
             )
     return figure
 
@@ -175,7 +176,7 @@ def lens(
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if chance > 0.6 else INK,
+            color="white" if chance > LIGHT else "black",
         )
     _ticks(axes.xaxis, T, list(tokens))
     _ticks(axes.yaxis, C, looked.labels[::-1])
