@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from decoders import methods
 from decoders import processors as P
@@ -25,7 +26,7 @@ from gpt2_np import GPT2
 from gpt2_np.engine import threaded
 from gpt2_np.model import cache, ops
 from gpt2_np.model import forward as model
-from gpt2_np.parity import bundle, cases, vectors
+from gpt2_np.parity import answers, bundle, cases, vectors
 
 TINY = Path(__file__).parent / "golden/bundle"
 
@@ -76,18 +77,32 @@ def test_every_vector_has_a_name_of_its_own() -> None:
 
 def test_a_lowest_number_hides_no_other_score() -> None:
     # What SynthID writes for "never" is 1e38 times as large as its neighbours: each score is judged by itself.
-    truth = np.array([-3.4028235e38, 1.0, 2.0])
-    assert bundle.close(truth, truth)[0]
-    assert not bundle.close(truth + [0, 1e-3, 0], truth)[0]
-    assert not bundle.close(np.array([-np.inf, 1, 2]), truth)[0]
-    assert not bundle.close(truth * [0.5, 1, 1], truth)[0]
+    truth = [-3.4028235e38, 1.0, 2.0]
+
+    def right(*theirs: float | None) -> bool:
+        return answers.scores("x", {"out": truth, "arguments": []}, list(theirs), 0.0).passed
+
+    assert right(*truth)
+    assert not right(truth[0], 1.001, 2.0)
+    assert not right(None, 1, 2)
+    assert not right(truth[0] / 2, 1, 2)
+
+
+def test_the_page_names_every_processor_s_arguments_in_their_order() -> None:
+    page = (Path(__file__).parent.parent / "docs/bundles.md").read_text()
+    rows = [re.split(r" ?(?<!\\)\| ?", row) for row in page[page.index("## The processors") :].splitlines()]
+    listed = {name: row[2] for row in rows if len(row) == 5 for name in re.findall(r"`(.*?)`", row[1])}
+    for name, arguments in cases.CASES:
+        count = len(re.sub(r"\(.*?\)|\[.*\]", "", listed[name]).split(",")) if listed[name].strip() else 0
+        assert len(arguments) <= count, f"{name} has {len(arguments)} arguments; the page lists {listed[name]!r}"
 
 
 def test_a_processor_that_is_lacking_is_left_out(right: Path, tmp_path: Path) -> None:
     shutil.copytree(right, tmp_path / "theirs")
     change(tmp_path / "theirs/answers.json", lambda a: a["decoders"].__setitem__(0, None))
     found = list(bundle.check(TINY, tmp_path / "theirs"))
-    assert len(found) == len(list(bundle.check(TINY, right))) - 1
+    before = sum(check.verdict == "same" for check in bundle.check(TINY, right))
+    assert sum(check.verdict == "same" for check in found) == before - 1
     assert all(check.passed for check in found)
 
 
@@ -224,13 +239,27 @@ def test_export_and_check_from_the_command_line(tmp_path: Path) -> None:
         (lambda b, t: (t / "answers.json").write_text('{"beams": null}'), "beams must have one answer to each"),
         (
             lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [10**400] * 8)),
-            "answers.json can't be read: OverflowError",
+            "answers.json can't be read: decoders 0: OverflowError",
         ),
         (lambda b, t: change(t / "answers.json", lambda a: a["decoders"].__setitem__(0, [1.0])), "can't be read"),
         (lambda b, t: change(t / "answers.json", lambda a: a["beams"].__setitem__(0, [{"ids": [1]}])), "can't be read"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.pop("order")), "order must be a list, got None"),
         (lambda b, t: change(b / "bundle.json", lambda a: a.update(tolerance=9)), "tolerance must be between 0 and 1"),
         (lambda b, t: (b / "decoders.json").write_text("[]"), "must hold lists of processors and beams"),
+        (
+            lambda b, t: change(b / "decoders.json", lambda a: a["beams"].append(3)),
+            "beams 6 must be an object with name",
+        ),
+        (
+            lambda b, t: change(b / "bundle.json", lambda a: a["tokens"].append({})),
+            "must be an object with strategy, got",
+        ),
+        (lambda b, t: (b / "texts.json").write_text("{}"), "texts.json must hold a list of texts"),
+        (lambda b, t: tensor(b, "0/embed", None), "lacks 0/embed, which bundle.json's order names"),
+        (lambda b, t: tensor(b, "0/embed", np.nan), "0/embed must hold numbers or -inf, got NaN or +inf"),
+        (lambda b, t: tensor(b, "0/embed", 1, "i8"), "0/embed must be F32, F16, BF16 or F64, got I64"),
+        (lambda b, t: tensor(t, "0/embed", 1, "F8_E4M3"), "0/embed must be F32, F16, BF16 or F64, got F8_E4M3"),
+        (lambda b, t: tensor(t, "0/embed", 1, "BOOL"), "0/embed must be F32, F16, BF16 or F64, got BOOL"),
     ],
 )
 def test_spoilt_bundles_are_one_line(spoil: Callable, message: str, right: Path, tmp_path: Path) -> None:
@@ -248,6 +277,25 @@ def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("right")
     bundle.answer(folder, TINY, GPT2.from_pretrained(TINY / "model"))
     return folder
+
+
+def tensor(folder: Path, name: str, value: float | None, stored: str = "f8") -> None:
+    """A bundle's tensor filled with a value, of a dtype as NumPy or safetensors calls it; None takes it out."""
+    path = folder / "activations.safetensors"
+    tensors = {key: (one.dtype, one.shape, one.tobytes()) for key, one in load_file(path).items()}
+    _, shape, _ = tensors.pop(name)
+    if value is not None:
+        kind = np.dtype(stored) if len(stored) == 2 else stored
+        content = np.full(shape, value, kind if len(stored) == 2 else "u1").tobytes()
+        tensors[name] = (kind, shape, content)
+    header, body = {}, b""
+    names = {"float64": "F64", "float32": "F32", "int64": "I64"}
+    for key, (kind, shape, content) in tensors.items():
+        offsets = [len(body), len(body) + len(content)]
+        header[key] = {"dtype": names.get(str(kind), str(kind)), "shape": list(shape), "data_offsets": offsets}
+        body += content
+    about = json.dumps(header).encode()
+    path.write_bytes(len(about).to_bytes(8, "little") + about + body)
 
 
 def change(path: Path, spoil: Callable) -> None:

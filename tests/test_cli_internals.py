@@ -15,11 +15,14 @@ import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
+from gpt2_np.cli import cli
 from gpt2_np.cli import internals_circuits as internals_circuits
 from gpt2_np.cli import internals_corpus as internals_corpus
 from gpt2_np.cli.inspect import inspect_command
 from gpt2_np.cli.internals import internals_group
 from gpt2_np.internals.capture import Captured
+from gpt2_np.internals.corpus import read_corpus
+from gpt2_np.internals.lens import TunedLens, train_tuned_lens
 
 STORY = "Once upon a time there was a king who had three sons. The king said to his sons: go and find me a bird. "
 CLEAN, CORRUPTED = "The king said to his mother", "The queen said to her mother"
@@ -115,10 +118,37 @@ def test_a_tuned_lens_from_corpus_to_picture(corpus: Path, tmp_path: Path, gpt2:
     assert looked["top"][1] != plain["top"][1]
 
 
+def test_a_tuned_lens_is_judged_on_texts_it_has_not_seen(corpus: Path, tmp_path: Path, gpt2: GPT2) -> None:
+    path = tmp_path / "lens.safetensors"
+    told = json.loads(run("tune", corpus, path, "--length", "24", "--json"))
+    texts = list(read_corpus(corpus, gpt2.tokenizer, length=24, start=gpt2.prompt_ids("")[0]))
+    held = [text for number, text in enumerate(texts) if number % 10 == 1]
+    fitted = [text for number, text in enumerate(texts) if number % 10 != 1]
+    assert (told["held_out_texts"], told["positions"]) == (min(len(held), 20), sum(len(text) - 1 for text in fitted))
+    saved, ours = TunedLens.load(path), train_tuned_lens(gpt2, fitted)
+    np.testing.assert_allclose(saved.weight, ours.weight, atol=1e-5)
+    seen = np.mean([saved(gpt2, text).divergence()[:, 1:].mean(1) for text in held[:20]], axis=0)
+    np.testing.assert_allclose(told["tuned lens"], seen, atol=1e-4)
+
+
+def test_what_is_too_little_to_tune_on_is_told(tmp_path: Path, gpt2: GPT2) -> None:
+    (tmp_path / "little.txt").write_text(STORY)
+    done = CliRunner().invoke(cli, ["internals", "tune", str(tmp_path / "little.txt"), str(tmp_path / "lens")])
+    assert done.exit_code == 0
+    few = len(gpt2.tokenizer.encode(STORY))
+    assert "on the only text, which it was fitted on" in done.stdout
+    assert done.stderr.splitlines()[-2:] == [
+        "note: nothing could be held out of a single text: the numbers flatter the lens",
+        f"note: {few} positions are few to fit on: a lens of width 320 wants at least 3,200",
+    ]
+
+
 def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> None:
     board = json.loads(run("neuron", "4", "10", corpus, "--examples", "2", "--json", "--out", tmp_path / "neuron.png"))
-    assert len(board["examples"]) == 2
-    assert board["examples"][0]["value"] >= board["examples"][1]["value"]
+    values = [one["value"] for one in board["examples"]]
+    assert 1 <= len(values) <= 2
+    assert values == sorted(values, reverse=True)
+    assert min(values) > 0
     assert "active at" in run("neuron", "4", "10", corpus)
     about = json.loads(run("capture", corpus, tmp_path / "run", "--names", "blocks.2.resid_pre", "--json"))
     captured = Captured(tmp_path / "run")

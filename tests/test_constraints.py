@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tokenizers
 from click.testing import CliRunner
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from gpt2_np import GPT2
@@ -231,6 +231,32 @@ def test_grammar(model: GPT2, options: dict, n: int) -> None:
         lark.Lark(GRAMMAR).parse(out.text)
 
 
+def in_gbnf(pattern: str) -> str:
+    """A pattern of `patterns` in GBNF: a character is a literal, all else is written as there."""
+    return re.sub(
+        r"\[[^]]*\]|\\?[^\\()|*?{},.0-9]|\d+", lambda it: it[0] if it[0][0] in "[0123456789" else f'"{it[0]}"', pattern
+    )
+
+
+@given(patterns(st.sampled_from(ALPHABET)), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_what_gbnf_allows_by_brute_force(pattern: str, seed: int) -> None:
+    # "." and "[^a]" are any characters: those of the alphabet stand for them, since others can't be counted.
+    pattern = re.sub(r"\[\^(.*?)\]", lambda it: "[" + "".join(set(ALPHABET) - set(it[1])) + "]", pattern)
+    pattern = pattern.replace("[]", "[c]").replace(".", f"[{ALPHABET}]")
+    pattern = pattern.replace("*", "{0,4}")
+    assume(not re.search(r"[?}]\)[?{]", pattern))  # a repetition of nothing but a repetition isn't read
+    texts = [text.encode() for text in EVERYTHING if re.fullmatch(pattern, text)]
+    automaton = Automaton(VOCABULARY, "grammar", f"root ::= {in_gbnf(pattern)}\n")
+    random = np.random.default_rng(seed)
+    for text in random.permutation(np.array(texts or [b""], object))[:4]:
+        new = [next(t for t in range(5) if TINY.bytes_of(t) == bytes([byte])) for byte in text]
+        assert automaton.following(new)[1] == (text in texts)
+    for text in random.permutation(np.array([one.encode() for one in EVERYTHING], object))[:20]:
+        new = [next(t for t in range(5) if TINY.bytes_of(t) == bytes([byte])) for byte in text]
+        assert automaton.following(new)[1] == (text in texts)
+
+
 def test_several_prompts_several_texts_and_streaming(model: GPT2) -> None:
     pattern = r" (good|bad)[a-z ]{5,20}\."
     options = {"regex": pattern, "do_sample": True, "seed": 1}
@@ -241,6 +267,17 @@ def test_several_prompts_several_texts_and_streaming(model: GPT2) -> None:
     cut = model.generate("The king was", regex=pattern, max_new_tokens=2)
     assert cut.finish_reason == "length"
     assert not re.fullmatch(pattern, cut.text)
+
+
+def test_beams_may_give_one_choice_twice_and_ranking_gives_each_once(model: GPT2) -> None:
+    """Beams are searched among tokens: as many as were asked for come back, each a tokenization of its own."""
+    choices = [" good", " not good"]
+    found = model.generate("The king was", choice=choices, num_beams=6, num_return_sequences=6)
+    assert len(found) == 6
+    assert {one.text for one in found} <= set(choices)
+    assert len({tuple(one.ids) for one in found}) == 6
+    ranked = model.rank_choices("The king was", choices)
+    assert sorted(one.choice for one in ranked) == choices
 
 
 def test_a_model_without_end_of_text(model: GPT2) -> None:
@@ -267,6 +304,11 @@ def test_a_model_without_end_of_text(model: GPT2) -> None:
         ({"choice": ["\ud800"]}, "choice must be a list of texts"),
         ({"grammar": "start: foo"}, 'grammar must be a context-free .* Lark.*line 1, column 8: unknown name: "foo"'),
         ({"grammar": "start: x\nx: x"}, "grammar must allow some text"),
+        ({"grammar": "root ::= x"}, "grammar must be a grammar in GBNF .*, got 'root ::= x': Rule 'x' not found"),
+        ({"grammar": 'root ::= ("a"?)*'}, "Lark's syntax, got .*: line 3, column 12: Expected value"),
+        ({"grammar": 'root ::= "a\\'}, "grammar must be a grammar in GBNF .*: unexpected end of input"),
+        ({"grammar": 'root ::= "\\ud800"'}, r"GBNF .*: \\ud800 is no character"),
+        ({"grammar": "root ::= " + "(" * 5000}, "GBNF .*: it is nested too deeply"),
         ({"regex": "a", "choice": ["b"]}, "there can be one constraint, got regex and choice"),
         ({"regex": "a", "min_new_tokens": 9}, r"no token is left .* after constraint: regex 'a' \(before it: min_new"),
     ],

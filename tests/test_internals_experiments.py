@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from golden_transformer_lens import CONFIG, as_loaded, golden, processed, under
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import random_ids
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from gpt2_np.internals import circuits, heads, lens, neurons, steering
 from gpt2_np.session.model import Model
@@ -128,6 +131,25 @@ def test_the_tuned_lens_is_the_least_squares_solution(small: Path, tmp_path: Pat
     (tmp_path / "lens.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(ValueError, match="is not a tuned lens"):
         lens.TunedLens.load(tmp_path / "lens.safetensors")
+    whole = {"weight": tuned.weight, "bias": tuned.bias}
+    for spoilt, why in [
+        ({"weight": tuned.weight}, "it has no tensor 'bias'"),
+        (whole | {"bias": tuned.bias * np.float32("nan")}, "it must be finite, got NaN or infinity"),
+        (whole | {"bias": tuned.bias.astype(np.int32)}, "bias must be F32, F16, BF16 or F64, got I32"),
+        (whole | {"bias": tuned.bias[:, 1:]}, r"its shapes are \(3, 48, 48\) and \(3, 47\)"),
+    ]:
+        save_file({name: np.ascontiguousarray(one) for name, one in spoilt.items()}, tmp_path / "lens.safetensors")
+        with pytest.raises(ValueError, match=rf"lens\.safetensors is not a tuned lens: {why}$"):
+            lens.TunedLens.load(tmp_path / "lens.safetensors")
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        stored = {name: torch.from_numpy(one).to(kind) for name, one in whole.items()}
+        save_torch(stored, tmp_path / "lens.safetensors")
+        if kind is torch.bfloat16:
+            read = lens.TunedLens.load(tmp_path / "lens.safetensors")
+            np.testing.assert_array_equal(read.weight, stored["weight"].float().numpy())
+            continue
+        with pytest.raises(ValueError, match=r"is not a tuned lens: (weight|bias) must be F32, .*, got F8_E4M3$"):
+            lens.TunedLens.load(tmp_path / "lens.safetensors")
     with pytest.raises(ValueError, match="was tuned for 3 layers of width 48, got a model with 2 of 16"):
         again(as_loaded(), IDS)
 
@@ -160,6 +182,17 @@ def test_dashboards_find_what_a_full_scan_finds() -> None:
         effect = model.params.lm_head @ (model.params.ln_f.weight * model.params.h[layer].mlp.c_proj.weight[neuron])
         assert board.raises[0] == effect.argmax()
         assert board.lowers[0] == effect.argmin()
+
+
+def test_a_place_where_a_neuron_does_not_fire_is_no_example() -> None:
+    model, texts = as_loaded(), list(random_ids(9, 3, 31))
+    post = model.run_with_cache(np.stack(texts))[1]
+    most = {(layer, neuron): post["post", layer][:, :, neuron].max(1) for layer in (0, 1) for neuron in range(64)}
+    chosen = [place for place, values in most.items() if 0 < (values > 0).sum() < len(texts)][:3]
+    assert chosen
+    for place, board in zip(chosen, neurons.dashboards(model, texts, chosen, examples=9), strict=True):
+        fires = [int(text) for text in np.argsort(-most[place]) if most[place][text] > 0]
+        assert [one.text for one in board.examples] == fires
 
 
 def test_steering_adds_the_difference_of_means() -> None:

@@ -104,6 +104,61 @@ def test_a_long_prompt_is_whole(chrome: browser.Browser, model: GPT2, tmp_path: 
     assert chrome.complaints() == []
 
 
+def test_it_opens_on_the_head_that_says_most(page: browser.Browser, model: GPT2) -> None:
+    ids = model.tokenizer.encode(PROMPT)
+    logits, cache = model.run_with_cache(ids)
+    stack, labels = cache.stack_head_results()
+    effect = np.abs(cache.logit_attrs(stack, int(logits[-1].argmax()))[:, 0, -1])
+    names = [label for label in labels if "H" in label]
+    loudest = max(names, key=lambda name: effect[labels.index(name)])
+    assert page.text("#head-name") == "Layer {}, head {}".format(*loudest[1:].split("H"))
+
+
+def test_the_chosen_head_is_enlarged_and_coloured_by_row(page: browser.Browser, model: GPT2) -> None:
+    T = len(model.tokenizer.encode(PROMPT))
+    page.click("#heads button[aria-label='layer 1 head 2']")
+    page.run(
+        "const at = n => (drawn.margin + (n + .5) * drawn.cell) * devicePixelRatio;"
+        "drawn.probe = (q, k) => [...$('matrix').getContext('2d').getImageData(at(k), at(q), 1, 1).data]"
+    )
+    pattern = model.run_with_cache(model.tokenizer.encode(PROMPT))[1]["pattern", 1][0, 2]
+    for query in (3, 20, T - 2):
+        key = int(pattern[query].argmax())
+        assert page.run("return drawn.probe(...arguments)", query, key)[3] == pytest.approx(0.6 * 255, abs=2)
+        other = int(pattern[query, : query + 1].argmin())
+        share = page.run("const [q, k] = arguments; return attention(1, 2, q, k) / largest(1, 2, q)", query, other)
+        assert abs(share - pattern[query, other] / pattern[query, key]) < 1 / 255 / pattern[query, key]
+        assert page.run("return drawn.probe(...arguments)", query, other)[3] == pytest.approx(0.6 * 255 * share, abs=3)
+    assert page.run("return drawn.probe(3, 9)[3]") == 0  # nobody looks ahead
+    page.run(
+        "const c = $('matrix'), b = c.getBoundingClientRect(), at = n => drawn.margin + (n + .5) * drawn.cell;"
+        "c.dispatchEvent(new MouseEvent('click', {clientX: b.left + at(2), clientY: b.top + at(6)}));"
+        "c.dispatchEvent(new MouseEvent('mousemove', {clientX: b.left + at(2), clientY: b.top + at(6)}))"
+    )
+    assert page.text("#next-about").endswith("(position 6).")
+    assert "(6) looks at" in page.text("#look-out")
+    assert "(2)" in page.text("#look-out")
+
+
+def test_the_width_is_used_and_what_scrolls_says_so(page: browser.Browser) -> None:
+    hints = (
+        "return [...document.querySelectorAll('.scroll')]"
+        ".map(b => [b.scrollWidth > b.clientWidth + 1, !b.nextSibling.hidden])"
+    )
+    seen = []
+    for width in (360, 1900):
+        page.resize(width, 900)
+        time.sleep(0.2)  # the observer of sizes comes after the layout
+        found = page.run(hints)
+        assert all(scrolls == told for scrolls, told in found)
+        seen.append(sum(scrolls for scrolls, _ in found))
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert seen[0] > seen[1]
+    assert page.run("return document.querySelector('main').clientWidth") > 1700
+    tops = page.run("return ['h-next', 'h-owed'].map(id => $(id).closest('section').getBoundingClientRect().left)")
+    assert tops[0] != tops[1]
+
+
 def test_hovering_shows_where_a_token_looks_and_leaving_forgets_it(page: browser.Browser) -> None:
     page.hover("#looking button:nth-child(4)")
     assert "(3) looks at" in page.text("#look-out")
@@ -122,6 +177,7 @@ def test_every_part_can_be_reached_and_used_by_keyboard(page: browser.Browser) -
         visited.append(page.run(where))
     assert visited[:3] == ["tokens", "heads", "looking"]
     assert {"target", "lens"} <= set(visited)
+    page.click("#heads button[aria-label='layer 0 head 0']")
     page.run("document.querySelector('#tokens [tabindex=\"0\"]').focus()")
     page.press("Home", "ArrowRight", "ArrowRight")
     assert page.text("#next-about").endswith("(position 2).")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from golden_transformer_lens import as_loaded, golden
 
-from gpt2_np.internals import plots
+from gpt2_np.internals import lens, neurons, plots
 from gpt2_np.internals.lens import logit_lens
 from gpt2_np.internals.neurons import dashboards
 from gpt2_np.internals.patching import Patching, activation_patch
@@ -73,6 +74,32 @@ def test_bars_lines_points_scores_and_dashboards(tmp_path: Path) -> None:
     for name in ("board.png", "board.svg", "board.pdf"):
         plots.save(figure, tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_an_empty_bin_has_no_bar_and_a_silent_neuron_no_places() -> None:
+    counts = np.array([0, 5, 0, 1])
+    board = neurons.Dashboard(1, 2, [], counts, np.linspace(-1, 11, 5), 0.0, [0], [1])
+    upper, lower = plots.dashboard(board, lambda ids: "a").axes
+    assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in upper.patches] == [(3.5, 5), (9.5, 1)]
+    assert upper.get_ylim()[0] < 1  # a bin of one is seen
+    assert [text.get_text() for text in lower.texts] == ["it fires nowhere in this corpus"]
+
+
+def test_attention_lens_and_page_speak_one_language_of_colours() -> None:
+    """White is nothing, red is much: one scale in every picture of shares, and the page's own colour."""
+    page = (Path(plots.__file__).parent / "page.html").read_text()
+    red = tuple(int(part) / 255 for part in re.search(r"--warm: (\d+) (\d+) (\d+);", page).groups())
+    looked = lens.Lens(np.zeros(2, int), ["0_pre", "final"], np.zeros((2, 2, 5), np.float32))
+    drawn = [
+        plots.attention(np.eye(2), ["a", "b"], title="x"),
+        plots.lens(looked, ["a", "b"], lambda ids: "a"),
+        plots.head_scores(np.eye(2), title="x"),
+        plots.all_head_scores({"x": np.eye(2)}),
+    ]
+    for figure in drawn:
+        (image,) = figure.axes[0].images
+        np.testing.assert_allclose(image.cmap(0.0)[:3], (1, 1, 1))
+        np.testing.assert_allclose(image.cmap(1.0)[:3], red, atol=1e-6)
 
 
 def test_a_picture_without_a_kind_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_model
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_torch
 from tiny_models import MODELS, tensors
 
 from gpt2_np import GPT2
@@ -149,6 +150,11 @@ def test_a_file_gives_back_the_lens_and_others_are_refused(tmp_path: Path) -> No
     save_file({"other": lens.total}, path, about)
     with pytest.raises(ValueError, match="is not a Jacobian lens"):
         jacobian_lens.load(path)
+    for kind in (torch.bfloat16, torch.float8_e4m3fn):
+        save_torch({"total": torch.from_numpy(lens.total).to(kind)}, path, about)
+        with pytest.raises(ValueError, match="is not a Jacobian lens") as error:
+            jacobian_lens.load(path)
+        assert "\n" not in str(error.value)
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is not a Jacobian lens"):
         jacobian_lens.load(path)

@@ -134,7 +134,7 @@ def test_every_command_says_it_in_one_line(tmp_path: Path, capsys: pytest.Captur
         ["internals", "ablate", "a", "--answer", " the", "--json"],
         ["internals", "tune", str(text), str(tmp_path / "lens.safetensors"), "--json"],
         ["internals", "steer", "a", "--towards", "b", "--away", "c", "--layer", "2", "--json"],
-        ["internals", "capture", str(text), str(tmp_path / "capture"), "--names", "embed"],
+        ["internals", "capture", str(text), str(tmp_path / "capture"), "--names", "blocks.2.resid_pre"],
     ]
     for command in commands:
         with pytest.raises(SystemExit) as left:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,20 @@ def test_the_page_has_the_table_of_mistakes() -> None:
         (lambda b, t: edit(b, lambda a: a.update(tolerance=2)), "tolerance must be between 0 and 1, got 2"),
         (lambda b, t: (t / training.TENSORS).write_bytes(b"x"), "is not a sound safetensors file"),
         (lambda b, t: save_file({"x": np.zeros(1)}, t / training.TENSORS), "shares no tensor with the bundle"),
+        (
+            lambda b, t: save_file({"loss": np.zeros(1)}, b / training.TENSORS),
+            "lacks rows/logits, which training.json's",
+        ),
+        (
+            lambda b, t: save_file(
+                load_file(b / training.TENSORS) | {"loss": np.full(1, np.nan)}, b / training.TENSORS
+            ),
+            "loss must hold numbers or -inf, got NaN",
+        ),
+        (
+            lambda b, t: save_file({"loss": np.zeros(1, "i8")}, t / training.TENSORS),
+            "loss must be F32, F16, .*, got I64",
+        ),
         (lambda b, t: save_file({"loss": np.zeros(2)}, t / training.TENSORS), r"loss must be \(1,\), got \(2,\)"),
     ],
 )
@@ -207,5 +222,6 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 
 def test_not_a_number_is_a_mismatch(truth: Path, tmp_path: Path) -> None:
     save_file({"loss": np.array([math.nan])}, tmp_path / training.TENSORS)
-    (check,) = training.check(truth, tmp_path)
-    assert not check.passed
+    (check,) = [one for one in training.check(truth, tmp_path) if one.verdict != "left out"]
+    assert (check.verdict, check.where) == ("mismatch", "[0]")
+    assert re.fullmatch(r"nan where \S+ was expected", check.note)

@@ -55,7 +55,7 @@ def constraint_options(function: FC) -> FC:
                 FORM,
                 "--grammar",
                 type=File(),
-                help="""A grammar in Lark's syntax, such as: start: (" ha" | " ho")+ "!" """.strip(),
+                help="""A grammar in Lark's syntax, such as: start: (" ha" | " ho")+ "!", or in GBNF: root ::= …""",
             ),
         )
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,8 @@ def neuron(
         print(f"active at {board.share_active:.2%} of positions")
         for name, tokens in words.items():
             print(f"{name}: {' '.join(map(repr, tokens))}")
+        if not found:
+            print("it fires nowhere in this corpus")
         for place in found:
             print(f"{place['value']:7.2f}  {place['before']!r} [{place['token']!r}] {place['after']!r}")
     draw(out, lambda plots: plots.dashboard(board, decode))
@@ -90,24 +93,43 @@ def neuron(
 def tune(
     corpus: Path, lens: Path, length: int | None, ridge: float, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`."""
+    """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`.
+
+    One text of ten is held out: what is printed is of up to 20 of those, which the lens has never seen.
+    """
     import numpy as np
 
-    from ..internals.lens import logit_lens, train_tuned_lens
+    from ..internals.lens import FEWEST, HeldOut, Lens, logit_lens, train_tuned_lens
 
     gpt2 = load_readable(model, dtype)
+    texts = HeldOut(texts_of(gpt2, corpus, length))
     with bar(0, "token") as progress:
-        tuned = train_tuned_lens(gpt2, texts_of(gpt2, corpus, length), ridge=ridge, progress=progress.update)
+        tuned = train_tuned_lens(gpt2, texts, ridge=ridge, progress=progress.update)
     tuned.save(lens)
-    first = next(iter(texts_of(gpt2, corpus, length)))
-    looked = {"logit lens": logit_lens(gpt2, first), "tuned lens": tuned(gpt2, first)}
-    curves = {name: one.divergence().mean(axis=1) for name, one in looked.items()}
-    labels = looked["logit lens"].labels
-    if as_json:
-        numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}
-        print(dumps({"lens": str(lens), "streams": labels} | numbers))
+    if texts.held_out:
+        of = f"{len(texts.held_out)} texts that were held out"
     else:
-        print(f"{lens}: nats between what each layer would say and the output, on the corpus's first text")
+        of = "the only text, which it was fitted on"
+        click.echo("note: nothing could be held out of a single text: the numbers flatter the lens", err=True)
+    if texts.positions < FEWEST * gpt2.config.n_embd:
+        rule = f"a lens of width {gpt2.config.n_embd} wants at least {FEWEST * gpt2.config.n_embd:,}"
+        click.echo(f"note: {texts.positions:,} positions are few to fit on: {rule}", err=True)
+    shown = texts.held_out or [texts.first]
+    labels = logit_lens(gpt2, shown[0]).labels
+    looks: tuple[tuple[str, Callable[[Sequence[int]], Lens]], ...] = (
+        ("logit lens", lambda ids: logit_lens(gpt2, ids)),
+        ("tuned lens", lambda ids: tuned(gpt2, ids)),
+    )
+    curves = {
+        name: np.mean([look(one).divergence()[:, min(1, len(one) - 1) :].mean(axis=1) for one in shown], axis=0)
+        for name, look in looks
+    }
+    if as_json:
+        counts = {"positions": texts.positions, "held_out_texts": len(texts.held_out)}
+        numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}
+        print(dumps({"lens": str(lens), "streams": labels} | counts | numbers))
+    else:
+        print(f"{lens}: nats between what each layer would say and the output, on {of}")
         for at, label in enumerate(labels):
             print(f"{label:>12}" + "".join(f"  {name} {values[at]:7.3f}" for name, values in curves.items()))
     draw(

@@ -60,7 +60,7 @@ def parity(
     more = {} if text is None else {"text": read_text(text)}
     from ..parity import run
 
-    counts = {"same": 0, "near-tie": 0, "mismatch": 0}
+    counts = {"same": 0, "near-tie": 0, "mismatch": 0, "left out": 0}
     for check in run(model, device=device, prompts=texts, seed=seed, backend=backend, **more):
         counts[check.verdict] += 1
         if as_json:
@@ -104,26 +104,42 @@ def export(
 @parity.command(short_help="Judge another implementation by a golden bundle.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--against", type=click.Path(path_type=Path), required=True, metavar="THEIRS", help="Its answers.")
+@click.option(
+    "--tolerance",
+    type=float,
+    metavar="SHARE",
+    help="How far a number may be off, as a share of its tensor's largest, in place of the bundle's own: for a port "
+    "in float16, 0.01.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
-def check(folder: Path, against: Path, as_json: bool) -> None:
+def check(folder: Path, against: Path, tolerance: float | None, as_json: bool) -> None:
     """Compare THEIRS with the bundle in FOLDER, operation by operation, and name the first that goes wrong.
 
-    Exit status 1 when any does.
+    Exit status 1 when any does. What THEIRS leaves out is counted, and isn't wrong.
     """
     from ..parity import bundle
 
-    checks = list(bundle.check(folder, against))
+    checks = list(bundle.check(folder, against, tolerance=tolerance))
     wrong = [one for one in checks if not one.passed]
     for one in checks if as_json else wrong:
         print(
             dumps(dataclasses.asdict(one))
             if as_json
-            else f"{one.name:<40} {one.difference:.2e} off at {one.where or 'a token'}  {one.note}"
+            else f"{one.name:<40} {far(one.difference)} at {one.where or 'a token'}  {one.note}".rstrip()
         )
     if not as_json:
+        absent = sum(one.verdict == "left out" for one in checks)
         print(
-            f"{len(checks) - len(wrong)} right, {len(wrong)} wrong"
+            f"{len(checks) - len(wrong) - absent} right, {len(wrong)} wrong"
+            + (f", {absent} left out" if absent else "")
             + (f"; the first that goes wrong: {wrong[0].name}" if wrong else "")
         )
     if wrong:
         sys.exit(1)
+
+
+def far(difference: float) -> str:
+    """How far off, in words where no number says it."""
+    if difference == float("inf"):
+        return "infinitely off"
+    return f"{difference:.2e} off" if difference else "differs"

@@ -27,6 +27,7 @@ from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..session.model import Model
 from ..system.files import write_whole
+from ..weights.load import floats
 from .lens import Lens as Looked
 
 Array = np.ndarray
@@ -217,7 +218,8 @@ def load(path: Path | str) -> Lens:
     path = Path(path)
     try:
         with safe_open(path, framework="np") as file:
-            about, total = file.metadata() or {}, file.get_tensor("total")
+            about = file.metadata() or {}
+        total = floats(path)["total"]
         if about.get("format") != FORMAT:
             raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
         texts, offered, skip_first, length = (int(about[name]) for name in ("texts", "offered", "skip_first", "length"))

@@ -7,22 +7,23 @@ one pass over a corpus, one solve a layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
+from ..weights.load import floats
 
 Array = np.ndarray
 STRETCH = 128  # logits of which the highest is looked at first
+FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
@@ -139,14 +140,43 @@ class TunedLens:
     def load(cls, path: Path) -> TunedLens:
         """Read what `save` wrote; ``ValueError`` names a broken file."""
         try:
-            tensors = load_file(path)
+            tensors = floats(path)
             lens = cls(tensors["weight"], tensors["bias"])
-        except (SafetensorError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a tuned lens: {error}") from None
+        except KeyError as error:
+            raise ValueError(f"{path} is not a tuned lens: it has no tensor {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not a tuned lens: {str(error).removeprefix(f'{path}: ')}") from None
         L, D = lens.bias.shape if lens.bias.ndim == 2 else (0, 0)
         if lens.weight.shape != (L, D, D):
             raise ValueError(f"{path} is not a tuned lens: its shapes are {lens.weight.shape} and {lens.bias.shape}")
+        if not (np.isfinite(lens.weight).all() and np.isfinite(lens.bias).all()):
+            raise ValueError(f"{path} is not a tuned lens: it must be finite, got NaN or infinity")
         return lens
+
+
+class HeldOut:
+    """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
+
+    After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what
+    a lens is fitted on, all positions but each text's first.
+    """
+
+    def __init__(self, texts: Iterable[Sequence[int]], most: int = 20) -> None:
+        self.texts, self.most = texts, most
+        self.held_out: list[Sequence[int]] = []
+        self.first: Sequence[int] = ()
+        self.positions = 0
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        for number, text in enumerate(self.texts):
+            if number % 10 == 1:
+                if len(self.held_out) < self.most:
+                    self.held_out.append(text)
+                continue
+            if number == 0:
+                self.first = text
+            self.positions += len(text) - 1
+            yield text
 
 
 def train_tuned_lens(

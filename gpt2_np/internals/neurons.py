@@ -33,9 +33,10 @@ class Example:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """One neuron. `examples` come strongest first, one a text; `histogram` counts values between `edges`.
+    """One neuron. `examples` come strongest first, one of each text in which it fires.
 
-    `raises` and `lowers` are the ids whose logits it moves most when it fires, seen through the final norm's gain.
+    `histogram` counts values between `edges`. `raises` and `lowers` are the ids whose logits it moves most when it
+    fires, seen through the final norm's gain.
     """
 
     layer: int
@@ -81,6 +82,8 @@ def dashboards(
             values = cache["post", layer][0, :, neuron]
             counts[at] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
             active[at] += int((values > 0).sum())
+            if not values.max() > 0:
+                continue  # a place where it doesn't fire is no example of where it does
             entry = (float(values.max()), -number, _example(ids[0], values, number, context))
             if len(best[at]) < examples:
                 heapq.heappush(best[at], entry)

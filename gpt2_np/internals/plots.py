@@ -13,6 +13,7 @@ import numpy as np
 
 try:
     from matplotlib.axis import Axis
+    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure as Figure
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
@@ -24,7 +25,10 @@ from .neurons import Dashboard
 from .patching import Patching
 
 Array = np.ndarray
-DIVERGING, SEQUENTIAL, INK = "RdBu_r", "magma", "#333333"
+INK, WARM, COOL = "#333333", "#b2182b", "#2166ac"
+# One language in all pictures and on the page: white is nothing, red is much of a share or above 0, blue below 0.
+DIVERGING, SEQUENTIAL = "RdBu_r", LinearSegmentedColormap.from_list("share", ["#ffffff", WARM])
+LIGHT = 0.75  # the share up to which black is read more easily on SEQUENTIAL than white
 
 
 def save(figure: Figure, path: Path | str) -> None:
@@ -72,7 +76,7 @@ def heat(
     figure.colorbar(image, ax=axes, label=bar, shrink=0.9)
     if numbers:
         for row, column in np.ndindex(rows, columns):
-            dark = abs(values[row, column]) > 0.6 * top if diverging else values[row, column] < 0.6 * top
+            dark = abs(values[row, column]) > (0.6 if diverging else LIGHT) * top
             axes.text(
                 column,
                 row,
@@ -80,7 +84,7 @@ def heat(
                 ha="center",
                 va="center",
                 fontsize=7,
-                color="white" if dark else INK,
+                color="white" if dark else "black",
             )
     return figure
 
@@ -161,7 +165,7 @@ def lens(
     C, T = best.shape[:2]
     figure = Figure(figsize=(min(16, 0.85 * T + 2), 0.36 * C + 1.6), layout="constrained")
     axes = figure.subplots()
-    image = axes.imshow(p[::-1, :, 0], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(p[::-1, :, 0], cmap=SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(C, T):
         chance = p[C - 1 - row, column, 0]
         word = visible(decode([int(best[C - 1 - row, column, 0])]))
@@ -172,7 +176,7 @@ def lens(
             ha="center",
             va="center",
             fontsize=7,
-            color="black" if chance > 0.6 else "white",
+            color="white" if chance > LIGHT else "black",
         )
     _ticks(axes.xaxis, T, list(tokens))
     _ticks(axes.yaxis, C, looked.labels[::-1])
@@ -188,7 +192,7 @@ def bars(values: Sequence[float] | Array, labels: Sequence[str], *, title: str, 
     order = np.argsort(-np.abs(values), kind="stable")[:top][::-1]
     figure = Figure(figsize=(6, 0.24 * len(order) + 1.2), layout="constrained")
     axes = figure.subplots()
-    colours = ["#b2182b" if values[number] >= 0 else "#2166ac" for number in order]
+    colours = [WARM if values[number] >= 0 else COOL for number in order]
     axes.barh(range(len(order)), values[order], color=colours)
     axes.set_yticks(range(len(order)), [visible(labels[number]) for number in order], fontsize=8)
     axes.axvline(0, color=INK, linewidth=0.8)
@@ -218,7 +222,7 @@ def eigenvalues(values: Array, *, title: str) -> Figure:
     axes = figure.subplots()
     axes.axhline(0, color="#bbbbbb", linewidth=0.8)
     axes.axvline(0, color="#bbbbbb", linewidth=0.8)
-    axes.scatter(values.real, values.imag, s=18, c=np.where(values.real >= 0, "#b2182b", "#2166ac"))
+    axes.scatter(values.real, values.imag, s=18, c=np.where(values.real >= 0, WARM, COOL))
     reach = 1.1 * float(np.abs(values).max(initial=1e-9))
     axes.set(title=title, xlabel="real", ylabel="imaginary", xlim=(-reach, reach), ylim=(-reach, reach))
     return figure
@@ -229,8 +233,9 @@ def dashboard(board: Dashboard, decode: Callable[[Sequence[int]], str]) -> Figur
     figure = Figure(figsize=(9, 1.8 + 0.3 * len(board.examples)), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[1.2, 0.28 * max(1, len(board.examples))])
     middle = (board.edges[1:] + board.edges[:-1]) / 2
-    upper.bar(middle, np.maximum(board.histogram, 0.8), width=np.diff(board.edges), color="#777777")
-    upper.set_yscale("log")
+    there = board.histogram > 0  # an empty bin has no bar
+    upper.bar(middle[there], board.histogram[there], width=np.diff(board.edges)[there], color="#777777")
+    upper.set(yscale="log", xlim=(board.edges[0], board.edges[-1]), ylim=(0.5, None), ylabel="positions")
     raised = "  ".join(visible(decode([token])) for token in board.raises[:8])
     upper.set_title(
         f"Layer {board.layer}, neuron {board.neuron}: active at {board.share_active:.1%}; raises  {raised}", fontsize=9
@@ -239,12 +244,14 @@ def dashboard(board: Dashboard, decode: Callable[[Sequence[int]], str]) -> Figur
     upper.spines[["top", "right"]].set_visible(False)
     lower.set(xlim=(0, 1), ylim=(len(board.examples), -0.2))
     lower.axis("off")
+    if not board.examples:
+        lower.text(0.5, 0.3, "it fires nowhere in this corpus", fontsize=8, color=INK, ha="center")
     for row, example in enumerate(board.examples):
         strong = example.position - example.start
         before, after = decode(example.ids[:strong]), decode(example.ids[strong + 1 :])
         lower.text(0.03, row + 0.3, f"{example.value:.1f}", fontsize=8, color=INK, ha="right")
         lower.text(0.48, row + 0.3, visible(before)[-52:].replace("␣", " "), fontsize=8, color=INK, ha="right")
         word = visible(decode([example.ids[strong]])).replace("␣", " ").strip() or "␣"
-        lower.text(0.55, row + 0.3, word[:12], fontsize=8, color="#b2182b", weight="bold", ha="center")
+        lower.text(0.55, row + 0.3, word[:12], fontsize=8, color=WARM, weight="bold", ha="center")
         lower.text(0.62, row + 0.3, visible(after)[:44].replace("␣", " "), fontsize=8, color=INK)
     return figure

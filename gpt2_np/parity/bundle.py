@@ -7,12 +7,14 @@ A bundle is a folder:
 ``activations.safetensors`` the truths, float64: ``PROMPT/NAME`` for every activation and ``PROMPT/logits``, and
                             ``PROMPT/stepwise`` for logits computed one id at a time, from a cache
 ``decoders.json``           conformance vectors: scores and ids in, scores out, for every processor; beams on a table
+``texts.json``              hard texts with their ids, where the model has a tokenizer
 ``training.*``              where asked for: gradients and steps of an optimizer (see `training`)
 ``model/``                  the weights, where the model is small enough to come along
 
 The implementation under test writes a folder of the same shape: ``activations.safetensors`` with any of the names
-(float32 will do) and ``answers.json`` with "tokens", "decoders" and "beams" in the bundle's order. JSON has no
-infinity, so −inf is written as null. `check` judges it and names the first operation that goes wrong.
+(float32 will do) and ``answers.json`` with "tokens", "decoders", "beams" and "texts" in the bundle's order, null for a
+case that is left out. JSON has no infinity, so −inf is written as null. `check` judges it and names the first operation
+that goes wrong.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from ..model.taps import points
 from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
-from ..weights.load import files
-from . import training, vectors
+from ..weights.load import files, floats
+from . import answers, texts, training, vectors
+from .answers import DECODERS, LEFT_OUT, TEXTS
 from .checks import Check
 
 Array = np.ndarray
@@ -58,7 +60,8 @@ def export(
     """
     exact = GPT2.from_pretrained(name, dtype="float64", backend="numpy")
     folder.mkdir(parents=True, exist_ok=True)
-    for last in (folder / "bundle.json", folder / training.ABOUT):  # what makes a folder a bundle is written last
+    # What makes a folder a bundle is written last; what another model's bundle may have had goes.
+    for last in (folder / "bundle.json", folder / training.ABOUT, folder / TEXTS):
         last.unlink(missing_ok=True)
     tensors: dict[str, Array] = {}
     decoded = []
@@ -81,7 +84,9 @@ def export(
         "tolerance": TOLERANCE,
         "tokens": decoded,
     }
-    write_whole(folder / "decoders.json", vectors.written(vectors.make()).encode())
+    write_whole(folder / DECODERS, vectors.written(vectors.make()).encode())
+    if exact.has_tokenizer:
+        write_texts(folder, exact)
     if with_training:
         training.export(folder, exact)
     assert exact.folder is not None
@@ -90,6 +95,11 @@ def export(
         for path in [exact.folder / "config.json", *files(exact.folder)]:
             write_whole(folder / "model" / path.name, path.read_bytes())
     write_whole(folder / "bundle.json", (json.dumps(about, indent=1, allow_nan=False) + "\n").encode())
+
+
+def write_texts(folder: Path, model: GPT2) -> None:
+    """Add the vectors of a model's tokenizer to a bundle."""
+    write_whole(folder / TEXTS, texts.written(texts.make(model)).encode())
 
 
 def activations(model: GPT2, ids: Sequence[int]) -> dict[str, Array]:
@@ -112,9 +122,10 @@ def answer(folder: Path, bundle: Path, model: GPT2) -> None:
         model.generate(about["prompts"][case["prompt"]], max_new_tokens=case["max_new_tokens"], **case["options"]).ids
         for case in about["tokens"]
     ]
-    decoders = read_json(bundle / "decoders.json")
-    answers = {"tokens": tokens, **vectors.answer(decoders)}
-    write_whole(folder / "answers.json", (json.dumps(answers, allow_nan=False) + "\n").encode())
+    given = {"tokens": tokens, **vectors.answer(read_json(bundle / DECODERS))}
+    if (bundle / TEXTS).is_file() and model.has_tokenizer:
+        given["texts"] = texts.answer(read_json(bundle / TEXTS), model)
+    write_whole(folder / answers.NAME, (json.dumps(given, allow_nan=False) + "\n").encode())
 
 
 def read(bundle: Path) -> JSONObject:
@@ -139,108 +150,56 @@ def read(bundle: Path) -> JSONObject:
 
 
 def tensors_of(folder: Path) -> dict[str, Array]:
-    """``activations.safetensors`` of a folder; ``ValueError`` when it is damaged."""
+    """``activations.safetensors`` of a folder; ``ValueError`` when it is damaged, or of numbers that aren't floats."""
     path = folder / "activations.safetensors"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no activations.safetensors")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
+    return floats(path)
 
 
-def check(bundle: Path, theirs: Path) -> Iterator[Check]:
-    """Judge another implementation's folder: the forward pass in its order, the decoders, then training."""
+def truths(bundle: Path, about: JSONObject) -> dict[str, Array]:
+    """The truth of every tensor by name, in the bundle's order. ``ValueError`` names one that is missing or is NaN.
+
+    ``attn.result`` is in the order but not in the file, for its size.
+    """
+    stored, found = tensors_of(bundle), {}
+    for number in range(len(about["prompts"])):
+        for name in about["order"]:
+            key = f"{number}/{name}"
+            if key in stored:
+                found[key] = stored[key]
+            elif not str(name).endswith("attn.result"):
+                raise ValueError(f"{bundle / 'activations.safetensors'} lacks {key}, which bundle.json's order names")
+    answers.refuse_nan(bundle / "activations.safetensors", found)
+    return found
+
+
+def check(bundle: Path, theirs: Path, *, tolerance: float | None = None) -> Iterator[Check]:
+    """Judge another implementation's folder: the forward pass in its order, decoders and tokenizer, then training.
+
+    A `tolerance` (a share of a tensor's largest entry) takes the place of the bundle's, and of the bounds of scores
+    that are narrower: for an implementation in float16. What they left out has the verdict "left out".
+    """
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ValueError(f"tolerance must be between 0 and 1, got {tolerance}")
     trained = (bundle / training.ABOUT).is_file() and (theirs / training.TENSORS).is_file()
     if trained and not (theirs / "activations.safetensors").is_file():
-        yield from training.check(bundle, theirs)
+        yield from training.check(bundle, theirs, tolerance=tolerance)
         return
-    about, truth, given = read(bundle), tensors_of(bundle), tensors_of(theirs)
-    known = [name for name in given if name in truth]
+    about = read(bundle)
+    truth, given = truths(bundle, about), tensors_of(theirs)
+    known = [name for name in truth if name in given]
     if not known:
         raise ValueError(f"{theirs} shares no tensor with the bundle; names are like '0/blocks.0.attn.pattern'")
     wrong = next((name for name in known if given[name].shape != truth[name].shape), None)
     if wrong is not None:
         shapes = f"must be {truth[wrong].shape}, got {given[wrong].shape}"
         raise ValueError(f"{theirs}: {wrong} {shapes}; is it of this model?")
-    for number in range(len(about["prompts"])):
-        for name in about["order"]:
-            key = f"{number}/{name}"
-            if key in given:
-                yield compare(key, given[key], truth[key], float(about["tolerance"]))
-    answers = theirs / "answers.json"
-    if answers.is_file():
-        answered, decoders = read_json(answers), read_json(bundle / "decoders.json")
-        lists = ("processors", "beams")
-        if not isinstance(decoders, dict) or not all(isinstance(decoders.get(key), list) for key in lists):
-            raise ValueError(f"{bundle / 'decoders.json'} must hold lists of processors and beams")
-        if not isinstance(answered, dict):
-            raise ValueError(f"{answers} must hold a JSON object, got {type(answered).__name__}")
-        questions = {"tokens": about["tokens"], "decoders": decoders["processors"], "beams": decoders["beams"]}
-        for key, asked in questions.items():
-            found = answered.get(key, asked)
-            if not isinstance(found, list) or len(found) != len(asked):
-                count = len(found) if isinstance(found, list) else repr(found)
-                raise ValueError(
-                    f"{answers}: {key} must have one answer to each of the bundle's {len(asked)}, in its "
-                    f"order, or be left out; got {count}"
-                )
-        try:
-            yield from judge(about, decoders, answered)
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{answers} can't be read: {type(error).__name__}: {error}") from None
+    for name in truth:
+        if name in given:
+            yield answers.compare(name, given[name], truth[name], tolerance or float(about["tolerance"]))
+        else:
+            yield Check(name, LEFT_OUT)
+    yield from answers.check(bundle, about, theirs, tolerance or 0.0)
     if trained:
-        yield from training.check(bundle, theirs)
-
-
-def compare(name: str, theirs: Array, truth: Array, tolerance: float) -> Check:
-    """One tensor against the truth; both may hold −inf, in the same places."""
-    if theirs.shape != truth.shape:
-        raise ValueError(f"{name} must have the shape {truth.shape}, got {theirs.shape}")
-    finite = np.isfinite(truth)
-    same_places = np.array_equal(finite, np.isfinite(theirs))
-    gap = np.where(finite, np.abs(np.where(finite, theirs, 0) - np.where(finite, truth, 0)), 0)
-    place = np.unravel_index(np.argmax(gap), gap.shape)
-    largest, scale = float(gap[place]), float(np.abs(truth[finite]).max(initial=1.0))
-    good = same_places and largest <= tolerance * scale
-    return Check(name, "same" if good else "mismatch", largest, str([int(index) for index in place]))
-
-
-def close(theirs: Array, truth: Array) -> tuple[bool, float, int]:
-    """Whether (V,) scores are right, each by itself to 1e-5; the largest difference, in proportion, and its place."""
-    if theirs.shape != truth.shape:
-        raise ValueError(f"scores must be {len(truth)} numbers, got {len(theirs)}")
-    finite = np.isfinite(truth)
-    same_places = np.array_equal(finite, np.isfinite(theirs))
-    both = finite & np.isfinite(theirs)
-    gap = np.zeros(len(truth))
-    gap[both] = np.abs(theirs[both] - truth[both]) / np.maximum(1, np.abs(truth[both]))
-    place = int(gap.argmax())
-    return same_places and bool(gap[place] <= 1e-5), float(gap[place]), place
-
-
-def judge(about: JSONObject, decoders: JSONObject, answers: JSONObject) -> Iterator[Check]:
-    """Tokens, processors and beams."""
-    for case, ids in zip(about["tokens"], answers.get("tokens", []), strict=False):
-        same = case["ids"] == ids
-        yield Check(
-            f"tokens: {case['strategy']}, prompt {case['prompt']}",
-            "same" if same else "mismatch",
-            note="" if same else f"{ids} where {case['ids']} was expected",
-        )
-    for case, scores in zip(decoders["processors"], answers.get("decoders", []), strict=False):
-        if scores is None:  # a processor that they lack
-            continue
-        good, far, place = close(vectors.numbers(scores), vectors.numbers(case["out"]))
-        note = "" if good else f"{scores} where {case['out']} was expected for arguments {case['arguments']}"
-        yield Check(f"processor: {case['name']}", "same" if good else "mismatch", far, f"[{place}]", note=note)
-    for case, found in zip(decoders["beams"], answers.get("beams", []), strict=False):
-        same = [one["ids"] for one in found] == [one["ids"] for one in case["out"]]
-        far = max((abs(a["score"] - b["score"]) for a, b in zip(found, case["out"], strict=False)), default=0.0)
-        good = same and far <= 1e-4
-        yield Check(
-            f"beams: {case['name']}",
-            "same" if good else "mismatch",
-            far,
-            note="" if good else f"{found} where {case['out']} was expected; see its trace",
-        )
+        yield from training.check(bundle, theirs, tolerance=tolerance)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 Array = np.ndarray
-Verdict = Literal["same", "near-tie", "mismatch"]
+Verdict = Literal["same", "near-tie", "mismatch", "left out"]
 
 # The worst entry of one tensor is an extreme of many roundings, and a model with large weights carries an early one
 # through all that follows, so the ratio of ours to torch's varies with no defect on either side. Over random models of
@@ -25,7 +25,7 @@ class Check:
 
     ``difference`` is the largest between the two sides and ``where`` its place; ``ours`` and ``theirs`` are each
     side's largest distance from the float64 truth. A "near-tie" is a token that differs because two candidates are
-    closer than those distances; a "mismatch" is a defect.
+    closer than those distances; a "mismatch" is a defect; "left out" is what wasn't there to be compared.
     """
 
     name: str

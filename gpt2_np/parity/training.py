@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save, save_file
+from safetensors.numpy import save, save_file
 
 from ..gradients.metrics import IGNORED
 from ..model import params as P
@@ -34,6 +33,8 @@ from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
 from ..training.tree import map_tree
+from ..weights.load import floats
+from . import answers
 from .checks import Check
 
 Array = np.ndarray
@@ -140,33 +141,31 @@ def read(bundle: Path) -> JSONObject:
     return about
 
 
-def loaded(path: Path) -> dict[str, Array]:
-    """The tensors of a file. ``ValueError`` when it is damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
-
-
-def check(bundle: Path, theirs: Path) -> Iterator[Check]:
+def check(bundle: Path, theirs: Path, *, tolerance: float | None = None) -> Iterator[Check]:
     """Judge another implementation's ``training.safetensors``, tensor by tensor in the bundle's order.
 
-    Any of the names may be left out. ``ValueError`` for a file that shares none, or a tensor of another shape.
+    Any of the names may be left out; a `tolerance` takes the place of the bundle's. ``ValueError`` for a file that
+    shares none, a tensor of another shape, or a bundle that lacks one or holds NaN.
     """
-    about, truth, given = read(bundle), loaded(bundle / TENSORS), loaded(theirs / TENSORS)
-    known = [name for name in about["order"] if name in truth and name in given]
-    if not known:
+    about, truth, given = read(bundle), floats(bundle / TENSORS), floats(theirs / TENSORS)
+    lacking = next((name for name in about["order"] if name not in truth), None)
+    if lacking is not None:
+        raise ValueError(f"{bundle / TENSORS} lacks {lacking}, which {ABOUT}'s order names")
+    answers.refuse_nan(bundle / TENSORS, truth)
+    if not any(name in given for name in about["order"]):
         raise ValueError(f"{theirs / TENSORS} shares no tensor with the bundle; names are like 'parameter/wpe.weight'")
     largest = max((float(np.abs(x).max()) for name, x in truth.items() if name.startswith("parameter/")), default=1.0)
-    for name in known:
+    for name in about["order"]:
+        if name not in given:
+            yield Check(name, answers.LEFT_OUT)
+            continue
         if given[name].shape != truth[name].shape:
             shapes = f"must be {truth[name].shape}, got {given[name].shape}"
             raise ValueError(f"{theirs / TENSORS}: {name} {shapes}; is it of this model?")
-        gap = np.abs(given[name].astype(np.float64) - truth[name])
-        place = np.unravel_index(int(np.argmax(gap)), gap.shape)
-        allowed = about["tolerance"] * float(np.abs(truth[name]).max()) + about["floor"] * largest
-        good = bool(gap.max() <= allowed)  # NaN compares as a mismatch
-        where = str([int(index) for index in place])
+        far, place, note = answers.apart(given[name], truth[name])
+        share = tolerance or about["tolerance"]
+        allowed = share * float(np.abs(truth[name]).max()) + about["floor"] * largest
+        where = str(list(place))
         if name.startswith("adamw/norms/"):
             where = str(about["parameters"][place[0]])
-        yield Check(name, "same" if good else "mismatch", float(gap[place]), where)
+        yield Check(name, "same" if far <= allowed else "mismatch", far, where, note=note)

@@ -9,7 +9,7 @@ tokenizer…           text to ids and back; its files, its special tokens
 byte_level_bpe       the algorithm in plain Python; `added_tokens` are marks in a text, `own_tokenizer` is both together
 tokenizers_library   the library of that name, whose twin `own_tokenizer` takes over where it isn't installed
 generation_config    generation_config.json
-constraints          regex, JSON schema, choice, grammar
+constraints          regex, JSON schema, choice, grammar; `gbnf` is grammars in llama.cpp's notation
 dry_breakers         DRY's sequence breakers
 healing              token healing: a prompt's last token taken back and regrown
 save                 a folder as transformers saves it

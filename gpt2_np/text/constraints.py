@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from . import gbnf
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ KNOWN = 1024  # states of texts that are remembered
 EVERY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
 # At most one space wherever JSON allows white space: what can't stop writing spaces would never close its object.
 JSON_STYLE = {"whitespace_pattern": " "}
+# Every escape but \uXXXX, by which a property's name could be written in a way that its own schema isn't asked about.
+ESCAPES = {"json_allowed_escapes": 'nrbtf"\\'}
+# What only \uXXXX can write: control characters that have no letter of their own, as they or a pattern's escapes stand
+# in a schema's JSON.
+CONTROL = re.compile(r"\\[ux](?:00)?(?:[01][0-9a-fA-F]|7[fF])|\x7f")
 
 
 class State(NamedTuple):
@@ -147,16 +153,31 @@ def grammar(kind: str, value: Any) -> str:
         if not isinstance(value, str):
             raise ValueError(f"grammar must be a text, got {value!r}")
         text = value
+        if gbnf.is_gbnf(value):
+            try:
+                text = gbnf.to_lark(value)
+            except ValueError as error:
+                raise ValueError(f"grammar {GBNF_RULE}, got {shortened(value)}: {error}") from None
     return text + EVERY_SPELLING
 
 
 def json_schema(value: Any) -> str:
-    """A schema (a mapping, a bool, or either as text) as text; a space at most between things, or as it says itself."""
+    """A schema (a mapping, a bool, or either as text) as text, with our settings of the library as its last key.
+
+    A space at most stands between things, unless a top-level ``"x-guidance"`` says otherwise, and no ``\\uXXXX`` in
+    strings, unless that names ``json_allowed_escapes`` or the schema has a control character that needs one.
+    """
     try:
         schema = json.loads(value) if isinstance(value, str) else value
-        if isinstance(schema, Mapping):
-            schema = {"x-guidance": JSON_STYLE} | dict(schema)
-        return json.dumps(schema, allow_nan=False)
+        if not isinstance(schema, Mapping):
+            return json.dumps(schema, allow_nan=False)
+        # The library takes this key out and puts the last one in its place, so that it must be the last itself: the
+        # order of keywords is the order of the properties that they name.
+        keywords = {key: one for key, one in schema.items() if key != "x-guidance"}
+        style = schema.get("x-guidance", JSON_STYLE)
+        if isinstance(style, Mapping) and not CONTROL.search(json.dumps(keywords)):
+            style = ESCAPES | dict(style)
+        return json.dumps(keywords | {"x-guidance": style}, allow_nan=False)
     except RecursionError:
         raise ValueError("json_schema must be JSON that is nested less deeply") from None
     except (ValueError, TypeError) as error:
@@ -169,6 +190,7 @@ RULES = {
     "choice": "must be a list of texts",
     "grammar": "must be a context-free grammar in Lark's syntax",
 }
+GBNF_RULE = "must be a grammar in GBNF that can be read as one in Lark's syntax"
 
 
 def refusal(kind: str, value: Any, error: str) -> str:

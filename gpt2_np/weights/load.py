@@ -23,6 +23,7 @@ from .other_weights import instead
 Array = np.ndarray
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "F64": np.float64}
+KINDS = "F32, F16, BF16 or F64"
 # Causal-mask buffers of old checkpoints and the constants of xIELU: no parameters.
 BUFFERS = re.compile(r"h\.\d+\.(attn\.(bias|masked_bias)|mlp\.act\.(beta|eps))")
 GPT2S = re.compile(r"(transformer\.)?(wte|wpe|ln_f|h\.\d+\.(attn|mlp|ln_1|ln_2))\b.*")
@@ -133,6 +134,19 @@ def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple
     return tensors
 
 
+def floats(path: Path) -> dict[str, Array]:
+    """Every tensor of a file of floating-point numbers, in memory of its own; BF16 as float32.
+
+    ``ValueError`` names the file when it is damaged, and a tensor of any other kind.
+    """
+    found = {}
+    for name, (stored, tensor) in open_safetensors(path, large_pages=False).items():
+        if stored not in DTYPES:
+            raise ValueError(f"{path}: {name} must be {KINDS}, got {stored}")
+        found[name] = as_float32((stored, tensor)) if stored == "BF16" else np.array(tensor)
+    return found
+
+
 def untie(found: dict[str, tuple[str, Array]], config: Config) -> bool:
     """Whether the head is a matrix of its own; a stored copy of a tied ``wte.weight`` is dropped from `found`.
 
@@ -170,7 +184,7 @@ def check(
     for name, shape in expected.items():
         stored, tensor = found.get(name, ("F32", None))
         if stored not in DTYPES:
-            problems.append(f"{name} must be F32, F16, BF16 or F64, got {stored}")
+            problems.append(f"{name} must be {KINDS}, got {stored}")
         elif tensor is not None and tensor.shape != shape:
             problems.append(f"{name} must be {shape}, got {tensor.shape}")
     if problems:
