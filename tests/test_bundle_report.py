@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bundles import TINY, tensor
+from bundles import right as right  # a fixture
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,8 +30,6 @@ from gpt2_np.system import files
 from gpt2_np.training.tree import map_tree
 from gpt2_np.weights import hub
 from gpt2_np.weights.load import floats
-
-TINY = Path(__file__).parent / "golden/bundle"
 
 
 def test_where_infinity_is_missing_is_named(right: Path, tmp_path: Path) -> None:
@@ -157,33 +157,6 @@ def test_a_bundle_of_a_model_with_a_tokenizer_has_its_texts(tmp_path: Path) -> N
 def command(*arguments: str | Path) -> subprocess.CompletedProcess:
     started = [sys.executable, "-c", "from gpt2_np.cli import main; main()", *map(str, arguments)]
     return subprocess.run(started, capture_output=True, text=True, timeout=120)
-
-
-@pytest.fixture(scope="module")
-def right(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A right port's answers."""
-    folder = tmp_path_factory.mktemp("right")
-    bundle.answer(folder, TINY, GPT2.from_pretrained(TINY / "model"))
-    return folder
-
-
-def tensor(folder: Path, name: str, value: float | None, stored: str = "f8") -> None:
-    """A bundle's tensor filled with a value, of a dtype as NumPy or safetensors calls it; None takes it out."""
-    path = folder / "activations.safetensors"
-    tensors = {key: (one.dtype, one.shape, one.tobytes()) for key, one in load_file(path).items()}
-    _, shape, _ = tensors.pop(name)
-    if value is not None:
-        kind = np.dtype(stored) if len(stored) == 2 else stored
-        content = np.full(shape, value, kind if len(stored) == 2 else "u1").tobytes()
-        tensors[name] = (kind, shape, content)
-    header, body = {}, b""
-    names = {"float64": "F64", "float32": "F32", "int64": "I64"}
-    for key, (kind, shape, content) in tensors.items():
-        offsets = [len(body), len(body) + len(content)]
-        header[key] = {"dtype": names.get(str(kind), str(kind)), "shape": list(shape), "data_offsets": offsets}
-        body += content
-    about = json.dumps(header).encode()
-    path.write_bytes(len(about).to_bytes(8, "little") + about + body)
 
 
 def test_bfloat16_is_read_and_nan_is_a_mismatch_with_its_place(right: Path, tmp_path: Path) -> None:

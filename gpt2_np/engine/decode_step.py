@@ -68,7 +68,7 @@ def forward(
     kinds = None if token_type_ids is None else np.ascontiguousarray(token_type_ids)
     ids = np.ascontiguousarray(ids)
     memory: KVCache | Passing = Passing(config, B, T) if cache is None else cache
-    size = max(1, TOGETHER // T)
+    size = rows_together(T)
     for first in range(0, B, size):
         some = slice(first, min(B, first + size))
         mine = memory if size >= B else memory.some(some)
@@ -80,11 +80,16 @@ def forward(
     return logits
 
 
+def rows_together(T: int) -> int:
+    """How many rows of T positions go through at once."""
+    return max(1, TOGETHER // T)
+
+
 class Passing:
     """Keys and values of the layer at hand alone, for a run without a cache: all layers write to the same memory."""
 
     def __init__(self, config: Config, rows: int, positions: int) -> None:
-        rows = min(rows, max(1, TOGETHER // positions))
+        rows = min(rows, rows_together(positions))
         shape = (rows, config.n_head, positions, config.head_width)
         self.k, self.v = ([empty(shape, np.float32)] * config.n_layer for _ in range(2))
         self.lengths = np.zeros(rows, np.int64)
@@ -126,7 +131,7 @@ def renew(
     processor's cache, which the weights have just gone through, and every array that it looks up meanwhile costs a
     visit to memory.
     """
-    if shape[0] > max(1, TOGETHER // shape[1]) or (before is not None and before.fits(params, cache, shape)):
+    if shape[0] > rows_together(shape[1]) or (before is not None and before.fits(params, cache, shape)):
         return before
     return prepare(params, config, cache, *shape)
 

@@ -12,8 +12,10 @@ import numpy as np
 from ..model.arrays import Array
 from ..model.cache import position_bytes
 from ..model.config import Config
+from ..model.ops import log_normalizer
 from ..session.implementation import AnyCache
 from ..session.model import Model
+from ..text.continuations import common
 
 Ids = tuple[int, ...]
 Answer = tuple[float, bool]  # the log-probability of a continuation (nats), and whether greedy decoding would write it
@@ -143,7 +145,7 @@ def clusters(units: Sequence[Unit], limits: Limits) -> list[tuple[int, list[Unit
     twice as much with it as they do.
     """
     ordered = sorted(units, key=lambda unit: unit.before)
-    next_to = [alike(one.before, other.before) for one, other in itertools.pairwise(ordered)]
+    next_to = [common([one.before, other.before]) for one, other in itertools.pairwise(ordered)]
     found: list[tuple[int, list[Unit]]] = []
     for number, unit in enumerate(ordered):
         if found:
@@ -159,15 +161,6 @@ def clusters(units: Sequence[Unit], limits: Limits) -> list[tuple[int, list[Unit
     apart = [(shared, some) for shared, some in found if shared * (len(some) - 1) >= max(worth, 1)]
     loose = [unit for shared, some in found if shared * (len(some) - 1) < max(worth, 1) for unit in some]
     return [*apart, (0, loose)] if loose else apart
-
-
-def alike(a: Ids, b: Ids) -> int:
-    """How many ids two sequences begin with alike."""
-    low, high = 0, min(len(a), len(b))
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle - 1)
-    return low
 
 
 def fits(units: Sequence[Unit], shared: int, limits: Limits, room: int = 0) -> bool:
@@ -244,15 +237,10 @@ def padded(rows: Sequence[Ids]) -> Array:
 
 
 def answers(logits: Array, asked: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, Answer]]:
-    """The answers to what is asked of one row, from the (positions, V) logits after each id of its tail.
-
-    Exponentials are of the logits' own precision, their sum is of float64: to take both of float64, as `log_softmax`
-    does, would cost a fifth of the time of the whole forward pass, for digits that the logits don't have.
-    """
+    """The answers to what is asked of one row, from the (positions, V) logits after each id of its tail."""
     scores = logits[: max(len(ids) for _, ids in asked)]
     best = scores.argmax(axis=-1)
-    top = scores[np.arange(len(best)), best]
-    normalizer = np.log(np.exp(scores - top[:, None]).sum(axis=-1, dtype=np.float64)) + top
+    normalizer = log_normalizer(scores)
     for number, ids in asked:
         picked = scores[np.arange(len(ids)), ids] - normalizer[: len(ids)]
         yield number, (float(picked.sum()), bool((best[: len(ids)] == ids).all()))

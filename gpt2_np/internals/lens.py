@@ -61,18 +61,21 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     count = min(count, rows.shape[1])
     best, chances = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
     for row, ids, shares in zip(rows, best, chances, strict=True):
-        stretches = len(row) // STRETCH
-        # As many stretches hold something as high as this; what is lower isn't among the likeliest.
-        bound = -np.inf
-        if stretches >= 2 * count:
-            peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-            bound = np.partition(peaks, -count)[-count]
-        places = np.flatnonzero(row >= bound)
-        ids[:] = places[np.argsort(-row[places], kind="stable")[:count]]
-        top = row[ids[0]]
-        shares[:] = np.exp(row[ids].astype(np.float64) - top) / np.exp(row - top).sum(dtype=np.float64)
+        ids[:] = highest(row, count)
+        shares[:] = np.exp(row[ids] - ops.log_normalizer(row))
     shape = (*logits.shape[:-1], count)
     return best.reshape(shape), chances.reshape(shape)
+
+
+def highest(row: Array, count: int) -> Array:
+    """The places of the `count` highest of (V,) numbers, highest first, of equals the first."""
+    stretches, bound = len(row) // STRETCH, -np.inf
+    if stretches >= 2 * count:
+        # As many stretches hold something as high as this; what is lower isn't among the highest.
+        peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
+        bound = np.partition(peaks, -count)[-count]
+    places = np.flatnonzero(row >= bound)
+    return places[np.argsort(-row[places], kind="stable")[:count]]
 
 
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:

@@ -21,7 +21,10 @@ BINS = 60
 
 @dataclass(frozen=True)
 class Example:
-    """A place where a neuron fired: `value` at `position` of text number `text`; `ids` and `values` around it."""
+    """A place where a neuron or a feature fired: `value` at `position` of text number `text`.
+
+    `ids` and `values` are of the places around it, from `start` on.
+    """
 
     value: float
     text: int

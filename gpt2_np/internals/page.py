@@ -15,7 +15,7 @@ from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
 from .dictionaries import Dashboard, Dictionary, fires, logit_effects
-from .lens import likeliest, nearest, stream_names
+from .lens import highest, likeliest, nearest, stream_names
 
 Array = np.ndarray
 MOST_TOKENS = 512
@@ -135,8 +135,8 @@ def _features(
             number: {
                 "name": dictionary.names.get(number, ""),
                 "values": np.round(found.features[:, number].astype(np.float64), 3).tolist(),
-                "raises": words(np.argsort(-row, kind="stable")[:WORDS]),
-                "lowers": words(np.argsort(row, kind="stable")[:WORDS]),
+                "raises": words(highest(row, WORDS)),
+                "lowers": words(highest(-row, WORDS)),
                 "density": None if number not in boards else round(boards[number].density, 6),
                 "examples": examples(number),
             }

@@ -69,6 +69,17 @@ def log_softmax(logits: Array) -> Array:
     return x
 
 
+def log_normalizer(logits: Array) -> Array:
+    """log Σ e^logit along the last axis (nats), which log-probabilities are logits less: (…, V) → (…), float64.
+
+    Exponentials are of the logits' own precision, their sum is of float64: both of float64, as `log_softmax` takes
+    them, cost several times as much, for digits that float32 logits don't have.
+    """
+    top = logits.max(axis=-1)
+    total = np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)
+    return np.asarray(np.log(total) + top)
+
+
 def split_heads(x: Array, heads: int) -> tuple[Array, Array, Array]:
     """The output of ``c_attn``, (B, T, 3·D), as queries, keys and values: three of (B, T, H, K)."""
     B, T, D3 = x.shape

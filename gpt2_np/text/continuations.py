@@ -42,8 +42,13 @@ def ids_of(reader: Reader, text: Prompt, *, add_special_tokens: bool = True) -> 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
     """How many ids all rows begin with alike."""
-    shortest = min(map(len, rows))
-    return next((place for place in range(shortest) if len({row[place] for row in rows}) > 1), shortest)
+    lists = [list(row) for row in rows]
+    first, last = min(lists), max(lists)  # in the order of a dictionary, all others lie between
+    low, high = 0, min(len(first), len(last))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if first[low:middle] == last[low:middle] else (low, middle - 1)
+    return low
 
 
 def bytes_of(text: Prompt, ids: Sequence[int], tokenizer: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..model.ops import log_normalizer
 from ..model.taps import no_tap
 from ..session.model import Model
 from ..system.threads import blas_threads, evenly, on_threads
@@ -175,11 +176,9 @@ def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     found = np.empty(len(ids))
 
     def work(some: slice) -> None:
-        # A row at a time, which stays in a core's cache: exponentials in the logits' dtype, added up in float64.
+        # A row at a time, which stays in a core's cache.
         for place, row, token in zip(range(some.start, some.stop), logits[some], ids[some], strict=True):
-            highest = row.max()
-            total = np.exp(row - highest).sum(dtype=np.float64)
-            found[place] = np.log(total) + (np.float64(highest) - np.float64(row[token]))
+            found[place] = log_normalizer(row) - row[token]
 
     on_threads(work, evenly(len(ids), max(1, min(len(ids), 4 * blas_threads()))), blas_threads())
     return found

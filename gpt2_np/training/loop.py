@@ -27,7 +27,7 @@ from .curve import draw
 from .gradient import clipping, loss_and_gradients, norm
 from .learner import Learner, learner
 from .optimizer import State
-from .settings import Settings, from_names
+from .settings import Settings, check_same, from_names
 from .tree import leaves
 
 Array = np.ndarray
@@ -92,7 +92,7 @@ def train(
     saved = checkpoint.folders(folder)
     began = read_began(folder) if checkpoint.in_use(folder) else None
     if began is not None:
-        chosen.check_same(began["settings"])
+        check_same(chosen, began["settings"])
     if saved and checkpoint.step_of(saved[-1]) >= chosen.steps:
         checkpoint.publish(folder, saved[-1])
         return folder

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..engine import available
 from ..system.files import JSONObject
 from .optimizer import AdamW
 from .schedule import share
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Kind = TypeVar("Kind", bound="DataclassInstance")
 
 
 @dataclass(frozen=True)
@@ -66,17 +71,23 @@ class Settings:
         """How many ids are predicted in a step."""
         return self.batch_size * self.gradient_accumulation_steps * self.context
 
-    def check_same(self, before: JSONObject) -> None:
-        """``ValueError`` names the first setting that isn't the one that a run began with."""
-        for name, value in asdict(self).items():
-            if before.get(name) != value:
-                raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
+
+def check_same(settings: DataclassInstance, before: JSONObject) -> None:
+    """``ValueError`` names the first of a run's settings that isn't the one that it began with."""
+    for name, value in asdict(settings).items():
+        if before.get(name) != value:
+            raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
 
 
-def from_names(names: dict[str, Any]) -> Settings:
-    """Settings from keywords. ``ValueError`` for one that isn't known."""
-    known = [one.name for one in fields(Settings)]
+def settings_of(kind: type[Kind], names: dict[str, Any]) -> Kind:
+    """Settings of a kind, a dataclass, from keywords. ``ValueError`` for one that isn't known."""
+    known = [one.name for one in fields(kind)]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{unknown[0]} is no setting of training; known are {', '.join(known)}")
-    return Settings(**names)
+    return kind(**names)
+
+
+def from_names(names: dict[str, Any]) -> Settings:
+    """`Settings` from keywords: see `settings_of`."""
+    return settings_of(Settings, names)

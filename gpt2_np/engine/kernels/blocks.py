@@ -1,16 +1,33 @@
-"""How rows pass a panel of weights: so many at a time, and what each pass prefetches meanwhile."""
+"""How rows pass a panel of weights: so many at a time, what each pass prefetches meanwhile, and on how many threads."""
 
 from __future__ import annotations
 
+import numpy as np
 from llvmlite import ir
 from numba.extending import register_jitable
 
+from .arithmetic import threads_here
 from .llvm import Builder, Value
-from .registers import prefetch_line
+from .registers import LINE_BYTES, prefetch_line
 
-LINE_BYTES = 64
+Array = np.ndarray
+MANY, SHARE = 24, 8  # rows from which on the small steps are divided among the threads too, so many at a time
 AHEAD = 12 << 10  # how many bytes ahead weights are prefetched where all rows pass at once
 ALONE = 3 << 10  # how many where a single row does: it takes less time for each
+
+
+@register_jitable
+def alone(rows: int) -> bool:
+    """Whether one thread does the small steps of so many rows: for few, waking the others takes longer."""
+    return rows < MANY or threads_here() == 1
+
+
+@register_jitable
+def put_columns(whole: Array, out: Array, f: int) -> None:
+    """A panel's columns, as many as ``out`` has from its f-th on: the last panel may have more."""
+    for r in range(len(out)):
+        for k in range(out.shape[1] - f):
+            out[r, f + k] = whole[r, k]
 
 
 @register_jitable
@@ -40,10 +57,3 @@ def prefetch_step(builder: Builder, block: Value, step: Value, first: Value, las
             with builder.if_then(builder.icmp_signed(">=", pace, size(more))):
                 for other in range(more // 2, more):
                     prefetch_line(builder, builder.gep(where, [size(other * LINE_BYTES)]))
-
-
-def prefetch(builder: Builder, where: Value, size: int, ahead: int, level: int = 2) -> None:
-    """Prefetch `size` bytes that lie `ahead` bytes behind an address, into the cache of this level."""
-    where = builder.bitcast(where, ir.IntType(8).as_pointer())
-    for offset in range(ahead, ahead + size, LINE_BYTES):
-        prefetch_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), offset)]), level)

@@ -22,7 +22,7 @@ from .compiled import compiled
 from .dots import FLOATS, INDEX, ROWS, SOME, dot, dots
 from .exponentials import exp_and_sum, largest
 from .llvm import Builder, Context, Kinds, Signature, Value, Values
-from .registers import LANES, LINE, address, ask, ask_for, emits, further, load, multiply_add, repeat, store, summing
+from .registers import LANES, LINE, address, ask, emits, further, load, multiply_add, prefetch, repeat, store, summing
 from .threads import launch
 
 Array = np.ndarray
@@ -50,7 +50,7 @@ def _weighted_mean(context: Context, builder: Builder, signature: Signature, arg
     w, values, S, following, total, out = arguments
     of_w, of_values, _, of_following, _, of_out = signature.args
 
-    def prefetch(s: Value, d: Value, vectors: int) -> None:
+    def bring(s: Value, d: Value, vectors: int) -> None:
         ahead = further(builder, s, POSITIONS_AHEAD)
         beyond = builder.sub(ahead, S)
         place = builder.select(
@@ -58,9 +58,9 @@ def _weighted_mean(context: Context, builder: Builder, signature: Signature, arg
             address(context, builder, of_values, values, ahead, d),
             address(context, builder, of_following, following, beyond, d),
         )
-        ask_for(builder, place, vectors * LANES)
+        prefetch(builder, place, 4 * vectors * LANES)
 
-    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], prefetch)
+    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], bring)
     return context.get_dummy_value()
 
 
@@ -84,9 +84,12 @@ def _means(
     arrays: Values,
     S: Value,
     totals: list[Value],
-    prefetch: Callable[[Value, Value, int], None],
+    bring: Callable[[Value, Value, int], None],
 ) -> None:
-    """The instructions of both, some vectors of columns at a time, for a query for each of ``totals``."""
+    """The instructions of both, some vectors of columns at a time, for a query for each of ``totals``.
+
+    ``bring(s, d, vectors)`` prefetches what a later position needs.
+    """
     (of_w, of_values, of_out), (w, values, out), rows = kinds, arrays, len(totals)
     weights = [address(context, builder, of_w, w, INDEX(row), INDEX(0)) for row in range(rows)]
 
@@ -96,7 +99,7 @@ def _means(
 
         def add(s: Value, sums: list[Value], queries: list[int]) -> list[Value]:
             """One position's value, weighted for some of the queries, added to their sums."""
-            prefetch(s, d, vectors)
+            bring(s, d, vectors)
             here = address(context, builder, of_values, values, s, d)
             value = [load(builder, here, kind, v * LANES) for v in range(count)]
             sums = list(sums)

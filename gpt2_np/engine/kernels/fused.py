@@ -14,7 +14,8 @@ from numba import types, void
 from numba.extending import register_jitable
 
 from ...system.memory import in_one_piece
-from .arithmetic import SERIAL, out3, threads_here
+from .arithmetic import SERIAL, out3
+from .blocks import alone
 from .causal import attend, remember
 from .compiled import compiled
 from .pointwise import add_on_threads, gelu_on_threads, gelu_rows, layer_norm_on_threads, layer_norm_rows
@@ -22,20 +23,13 @@ from .product import product
 from .tables import layer, others
 
 Array = np.ndarray
-MANY = 24  # positions from which on the small steps are divided among the threads too
 ids2 = types.Array(types.int64, 2, "C", readonly=True)
-
-
-@register_jitable
-def alone(x: Array) -> bool:
-    """Whether one thread does the small steps: for few rows, waking the others takes longer."""
-    return len(x) < MANY or threads_here() == 1
 
 
 @register_jitable
 def add(x: Array, more: Array) -> None:
     """x += more."""
-    if alone(x):
+    if alone(len(x)):
         for r in range(len(x)):
             for d in range(x.shape[1]):
                 x[r, d] += more[r, d]
@@ -106,7 +100,7 @@ def block(
 @register_jitable
 def normalize(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     """Layer norm, by all threads where it is worth waking them."""
-    if alone(x):
+    if alone(len(x)):
         layer_norm_rows(x, weight, bias, epsilon, out)
     else:
         layer_norm_on_threads(x, weight, bias, epsilon, out)
@@ -115,7 +109,7 @@ def normalize(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) 
 @register_jitable
 def activate(x: Array) -> None:
     """GPT-2's GELU, in place."""
-    if alone(x):
+    if alone(len(x)):
         gelu_rows(x, x)
     else:
         gelu_on_threads(x)

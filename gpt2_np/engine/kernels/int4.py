@@ -15,14 +15,15 @@ from numba.extending import register_jitable
 
 from ...weights.panels import GROUP, INT4_STEP, TILE, from_bits, unpacked
 from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
-from .blocks import ALONE, LINE_BYTES, lines_to_prefetch, prefetch, prefetch_step
+from .blocks import ALONE, SHARE, alone, lines_to_prefetch, prefetch_step, put_columns
 from .compiled import compiled
 from .digits import add_products_of_bytes
 from .dots import FLOATS, INDEX, WORDS
-from .int8 import MANY, SHARE, round_group
+from .int8 import round_group
 from .llvm import Builder, Context, Signature, Value, Values
 from .registers import (
     LANES,
+    LINE_BYTES,
     WIDE,
     address,
     emits,
@@ -30,6 +31,7 @@ from .registers import (
     load,
     load_upper_halves,
     multiply_add,
+    prefetch,
     repeat,
     store,
     summing,
@@ -204,9 +206,7 @@ def int4_panel(
     if outputs < TILE:
         whole = np.empty((R, TILE), np.float32)
         int4_rows(n, levels, starts, steps, sums, codes, scales, whole, 0)
-        for r in range(R):
-            for k in range(outputs):
-                out[r, f + k] = whole[r, k]
+        put_columns(whole, out, f)
     else:
         int4_rows(n, levels, starts, steps, sums, codes, scales, out, f)
     for r in range(R):
@@ -220,7 +220,7 @@ def int4_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) 
     R, groups = len(x), scales.shape[1]
     levels, starts = np.empty((R, groups * GROUP), np.int8), np.empty((R, groups), np.int32)
     steps, sums = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
-    if R < MANY or threads_here() == 1:
+    if alone(R):
         round_groups(x, levels, starts, steps, sums)
     else:
         for part in prange((R + SHARE - 1) // SHARE):

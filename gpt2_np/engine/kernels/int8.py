@@ -15,20 +15,31 @@ from numba.extending import register_jitable
 
 from ...weights.panels import INT8_STEP, TILE, unpacked
 from .arithmetic import PARALLEL, SERIAL, bits_of_float, codes8, float_of_bits, matrix, out2, threads_here, vector
-from .blocks import ALONE, LINE_BYTES, lines_to_prefetch, prefetch, prefetch_step
+from .blocks import ALONE, SHARE, alone, lines_to_prefetch, prefetch_step, put_columns
 from .compiled import compiled
 from .digits import OFFSET, add_products_of_bytes, split
 from .dots import FLOATS, INDEX, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import LANES, WIDE, address, emits, further, load, multiply_add, repeat, store, summing
+from .registers import (
+    LANES,
+    LINE_BYTES,
+    WIDE,
+    address,
+    emits,
+    further,
+    load,
+    multiply_add,
+    prefetch,
+    repeat,
+    store,
+    summing,
+)
 
 Array = np.ndarray
 DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
 VECTORS = 4  # vectors of outputs at a time
 MOST = 3 if WIDE else 1  # rows at a time
-MANY, SHARE = 24, 8  # rows from which on all threads round them, so many at a time
 digits3 = types.Array(types.uint8, 3, "C")
-levels2 = types.Array(types.int16, 2, "C")
 
 
 @register_jitable
@@ -179,9 +190,7 @@ def int8_panel(n: int, digits: Array, steps: Array, codes: Array, scales: Array,
     else:
         whole = np.empty((R, TILE), np.float32)
         int8_rows(n, digits, steps, codes, scale, moved, biases, whole, 0)
-        for r in range(R):
-            for k in range(F - f):
-                out[r, f + k] = whole[r, k]
+        put_columns(whole, out, f)
 
 
 @compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
@@ -192,7 +201,7 @@ def int8_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) 
     """
     R = len(x)
     digits, steps = np.empty((R, 2, codes.shape[1] * 4), np.uint8), np.empty(R, np.float32)
-    if R < MANY or threads_here() == 1:
+    if alone(R):
         digits_of_rows(x, digits, steps)
     else:
         for part in prange((R + SHARE - 1) // SHARE):

@@ -21,11 +21,24 @@ from numba.extending import register_jitable
 
 from ...weights.panels import TILE, unpacked
 from .arithmetic import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
-from .blocks import ALONE, LINE_BYTES, lines_to_prefetch, prefetch, prefetch_step
+from .blocks import ALONE, lines_to_prefetch, prefetch_step, put_columns
 from .compiled import compiled
 from .dots import FLOATS, INDEX, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import LANES, WIDE, address, emits, further, load, multiply_add, repeat, store, summing
+from .registers import (
+    LANES,
+    LINE_BYTES,
+    WIDE,
+    address,
+    emits,
+    further,
+    load,
+    multiply_add,
+    prefetch,
+    repeat,
+    store,
+    summing,
+)
 
 Array = np.ndarray
 BLOCK = 256  # inputs whose products are added up one behind the other
@@ -195,9 +208,7 @@ def panel_and_bias(n: int, x: Array, panels: Array, bias: Array, out: Array) -> 
     else:
         whole = np.empty((R, TILE), np.float32)
         panel_of_rows(n, x, panels, bias[f:], whole, 0)
-        for r in range(R):
-            for k in range(F - f):
-                out[r, f + k] = whole[r, k]
+        put_columns(whole, out, f)
 
 
 @compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)

@@ -10,13 +10,13 @@ from numba import prange, types, void
 from ...model import ops
 from ...system.memory import empty
 from .arithmetic import PARALLEL, SERIAL, matrix, out2, vector
+from .blocks import SHARE
 from .compiled import compiled
 from .dots import dot
 from .exponentials import exp_and_sum, gelu_row, largest
 from .threads import in_threads, slices
 
 Array = np.ndarray
-SHARE = 8  # rows that a thread takes at a time
 
 
 @compiled(void(matrix, vector, vector, types.float32, out2), **SERIAL)

@@ -8,7 +8,6 @@ says what the step computes and runs where compiling is switched off, and its in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import lower_builtin, models, register_model, type_callable
+from numba.extending import lower_builtin, type_callable
 
 from . import target
 from .llvm import Builder, Context, Signature, Value, Values
@@ -27,26 +26,7 @@ WIDE = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
 BYTES = WIDE and target.has("avx512vnni")  # whether one instruction multiplies and adds up bytes
 LANES = 16 if WIDE else 8  # float32 numbers in a vector
 LINE = 16  # float32 numbers in a line of the processor's cache
-
-IR = {types.float32: ir.FloatType(), types.int32: ir.IntType(32), types.int16: ir.IntType(16)}
-
-
-class Registers(types.Type):
-    """So many vectors of so many numbers each, as one value. To NumPy it is an array; `shape` counts vectors."""
-
-    def __init__(self, dtype: types.Number, *shape: int, lanes: int = LANES) -> None:
-        self.shape = shape
-        self.vector = ir.VectorType(IR[dtype], lanes)
-        self.array = ir.ArrayType(self.vector, math.prod(shape))
-        super().__init__(name=f"Registers({dtype}, {shape}, {lanes})")
-
-
-@register_model(Registers)
-class RegistersModel(models.PrimitiveModel):
-    """How the compiler keeps them."""
-
-    def __init__(self, manager: object, registers: Registers) -> None:
-        super().__init__(manager, registers, registers.array)
+LINE_BYTES = 4 * LINE
 
 
 def emits(function: Callable[..., object], result: Callable[..., types.Type | None]) -> Callable[[Emitted], Emitted]:
@@ -159,11 +139,11 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     return builder.call(function, [a, b, c])
 
 
-def ask_for(builder: Builder, where: Value, numbers: int = 1, level: int = 2) -> None:
-    """Prefetch so many numbers of 32 bits, from an address on, into the cache of this level. Any address will do."""
-    for first in range(0, numbers, LINE):
-        where_bytes = builder.bitcast(where, ir.IntType(8).as_pointer())
-        prefetch_line(builder, builder.gep(where_bytes, [ir.Constant(ir.IntType(64), 4 * first)]), level)
+def prefetch(builder: Builder, where: Value, size: int, ahead: int = 0, level: int = 2) -> None:
+    """Prefetch `size` bytes, `ahead` bytes behind an address, into the cache of this level. Any address will do."""
+    where = builder.bitcast(where, ir.IntType(8).as_pointer())
+    for offset in range(ahead, ahead + size, LINE_BYTES):
+        prefetch_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), offset)]), level)
 
 
 def prefetch_line(builder: Builder, where: Value, level: int = 2) -> None:
@@ -182,5 +162,5 @@ def ask(rows: np.ndarray, s: int, d: int) -> None:
 @emits(ask, lambda rows, s, d: types.void)
 def _ask(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     rows, s, d = arguments
-    ask_for(builder, address(context, builder, signature.args[0], rows, s, d))
+    prefetch_line(builder, address(context, builder, signature.args[0], rows, s, d))
     return context.get_dummy_value()

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...session.model import Model
 from ..capture import Captured
+from ..neurons import Example
 from ..partial_runs import activations
 from . import places
 from .coding import Coder
@@ -22,18 +23,6 @@ from .histograms import Histograms
 from .splicing import check_feature
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class Example:
-    """A place where a feature fired: `value` at `position` of text number `text`; `ids`, `values` from `start` on."""
-
-    value: float
-    text: int
-    position: int
-    start: int
-    ids: list[int]
-    values: list[float]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from ....training import checkpoint
 from ....training.gradient import clipping, norm
 from ....training.loop import Stopped, ctrl_c, read_began
 from ....training.optimizer import State
+from ....training.settings import check_same, settings_of
 from ....weights.load import open_safetensors
 from ....weights.save import as_json, safetensors
 from ...capture import Captured
@@ -24,7 +25,7 @@ from ..config import Config
 from ..dictionary import Dictionary
 from ..save import save
 from .losses import Step, Weights, loss_and_gradients
-from .settings import Settings, from_names
+from .settings import Settings
 from .vectors import Vectors
 
 Array = np.ndarray
@@ -68,7 +69,7 @@ def train(
     ``ValueError`` or ``OSError``, in one line: settings that can't be, a folder in use, activations that weren't
     captured, a loss that isn't finite, a full disk. The last checkpoint stays.
     """
-    chosen, folder = from_names(settings), Path(out)
+    chosen, folder = settings_of(Settings, settings), Path(out)
     if chosen.is_transcoder != (hook_name_out is not None):
         raise ValueError(
             f"hook_name_out is what a transcoder predicts, got {hook_name_out!r} for {chosen.architecture}"
@@ -87,7 +88,7 @@ def train(
     saved = checkpoint.folders(folder)
     if checkpoint.in_use(folder):
         began = read_began(folder)
-        chosen.check_same(began["settings"])
+        check_same(chosen, began["settings"])
         if began.get("capture") != vectors.fingerprint():
             raise ValueError("--resume needs the capture that the run began with, and this one differs")
     else:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from ....engine import available
-from ....system.files import JSONObject
 from ....training.optimizer import AdamW
 from ....training.schedule import share
 from ..config import ARCHITECTURES
@@ -127,18 +126,3 @@ class Settings:
         """The optimizer: Adam, without weight decay."""
         betas = (self.adam_beta1, self.adam_beta2)
         return AdamW(self.learning_rate, betas, self.adam_epsilon, 0.0, backend=self.backend)
-
-    def check_same(self, before: JSONObject) -> None:
-        """``ValueError`` names the first setting that isn't the one that a run began with."""
-        for name, value in asdict(self).items():
-            if before.get(name) != value:
-                raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
-
-
-def from_names(names: dict[str, Any]) -> Settings:
-    """Settings from keywords. ``ValueError`` for one that isn't known."""
-    known = [one.name for one in fields(Settings)]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(f"{unknown[0]} is no setting of training; known are {', '.join(known)}")
-    return Settings(**names)
