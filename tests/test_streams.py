@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ LOGITS = f"{COMMAND} logits x --backend numpy --top 4096"
 
 
 def shell(line: str) -> tuple[int, str, str]:
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300)
+    """Status, output and errors of a line in a user's shell, where Python keeps what it writes in buffers."""
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=300, env=buffered)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -77,6 +77,10 @@ def standard() -> Iterator[None]:
         yield
     finally:
         sys.stderr = errors
+        try:
+            errors.flush()
+        except (OSError, ValueError):
+            discard(errors)  # Python would try once more at its end, and make 120 of the exit status
 
 
 def gone() -> int:
@@ -90,10 +94,11 @@ def of_output(error: OSError) -> bool:
     return error.filename is None and error.errno in (*FULL, errno.EBADF, errno.EIO)
 
 
-def discard() -> None:
-    """What standard output still holds goes nowhere, so that Python doesn't complain when it closes it."""
+def discard(stream: TextIO | None = None) -> None:
+    """What standard output, or another stream, still holds goes nowhere, so that Python doesn't complain in the end."""
+    stream = sys.stdout if stream is None else stream
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        sys.stdout.flush()
+        stream.flush()
