@@ -13,7 +13,19 @@ from typing import Any, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a stream's own encoding has no character for is shown by one that is near; by "?" where there is none.
-NEAR = {"█": "#", "−": "-", "→": ">", "·": ".", "…": ".", "↵": "$", "⇥": ">", "∅": "0", "×": "x", "–": "-", "—": "-"}
+SUBSTITUTES = {
+    "█": "#",
+    "−": "-",
+    "→": ">",
+    "·": ".",
+    "…": ".",
+    "↵": "$",
+    "⇥": ">",
+    "∅": "0",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+}
 HANDLER = "gpt2_np.nearest"
 
 
@@ -21,7 +33,7 @@ def nearest(error: UnicodeError) -> tuple[str, int]:
     """An error handler of encoders: near characters in place of those that can't be said, each as wide as it was."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(NEAR.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    return "".join(SUBSTITUTES.get(one, "?") for one in error.object[error.start : error.end]), error.end
 
 
 class Forgiving:

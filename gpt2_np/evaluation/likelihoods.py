@@ -24,7 +24,7 @@ CERTAIN: Answer = (0.0, True)  # of a continuation without ids
 TOKENS = 1024  # fed at once, padding included: enough for the matrix products to run at full speed
 KEYS = 1 << 29  # bytes of keys and values that the rows of a batch may take
 LOGITS = 1 << 28  # bytes of logits of a batch
-FEW = 256  # tokens of a batch that is too small to mind its padding
+SMALL_BATCH = 256  # tokens of a batch that is too small to mind its padding
 PADDING = 1 / 8  # of a batch's tokens, at most
 SHARED = 32  # fewest ids in common that are worth reading by themselves
 
@@ -182,7 +182,7 @@ def dense(units: Sequence[Unit], shared: int) -> bool:
     longest = max(unit.longest for unit in units)
     fed = len(units) * (max(len(unit.before) for unit in units) - shared) + rows * longest
     real = sum(len(unit.before) - shared + sum(map(len, unit.tails)) for unit in units)
-    return fed <= FEW or (fed - real) <= PADDING * fed
+    return fed <= SMALL_BATCH or (fed - real) <= PADDING * fed
 
 
 def batches(units: Sequence[Unit], shared: int, limits: Limits, room: int) -> Iterator[list[Unit]]:

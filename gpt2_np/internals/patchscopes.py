@@ -31,7 +31,7 @@ def hidden_state(model: Model, source: Ids, layer: int, position: int = -1) -> A
     return cache["resid_pre", layer][0, _position(position, row.shape[1])]
 
 
-def placed(
+def with_state(
     model: AnyModel, state: Array, layer: int, position: int, *, mapping: Callable[[Array], Array] | None = None
 ) -> AnyModel:
     """The same model in which a state (D,) stands before a layer at a position, counted from the text's start.
@@ -66,7 +66,7 @@ def patchscope(
     """
     to = layer if target_layer is None else target_layer
     at = _position(target_position, model.check_ids(target).shape[1])
-    return placed(model, hidden_state(model, source, layer, position), to, at, mapping=mapping)
+    return with_state(model, hidden_state(model, source, layer, position), to, at, mapping=mapping)
 
 
 def sweep(
@@ -91,7 +91,7 @@ def sweep(
     for one in range(L):
         state = hidden_state(model, source, one, position)
         for other in range(L):
-            logits = placed(model, state, other, at)(row)
+            logits = with_state(model, state, other, at)(row)
             found[one, other] = log_softmax(logits[:, -1:])[0, 0, token]
             if progress is not None:
                 progress(1)

@@ -216,10 +216,10 @@ def measure(model: Model, pairs: Sequence[Batch], *, corrupted: bool = False) ->
     if not rows:
         raise ValueError("there is nothing to measure: give at least one pair")
     forms = sorted({form for form, _, _ in rows})
-    return {name: _means([row for row in rows if name in ("all", row[0])]) for name in ("all", *forms)}
+    return {name: _mean_measures([row for row in rows if name in ("all", row[0])]) for name in ("all", *forms)}
 
 
-def _means(rows: Sequence[tuple[str, float, float]]) -> Measured:
+def _mean_measures(rows: Sequence[tuple[str, float, float]]) -> Measured:
     differences, chances = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
     accuracy = float((differences > 0).mean())
     return Measured(float(differences.mean()), float(differences.std()), float(chances.mean()), accuracy, len(rows))

@@ -23,7 +23,7 @@ from .pairs import Pairs, Prompts, ids_of, is_several, of_rows, pairs_of, values
 
 Array = np.ndarray
 ABLATIONS = ("corrupted", "mean", "zero")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Circuit:
     def value(self, ablation: str = "corrupted") -> Array:
         """The metric of the circuit's run of each pair that it was found by: (n,)."""
         found = np.zeros(len(self.pairs))
-        for rows, clean, corrupted in self.pairs.batches(AT_ONCE):
+        for rows, clean, corrupted in self.pairs.batches(TOKENS_PER_RUN):
             logits = self._run(clean, corrupted, ablation)
             found[rows] = values(of_rows(self.metric, rows, len(self.pairs)), logits, clean)
         return found

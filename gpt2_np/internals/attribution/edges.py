@@ -31,8 +31,8 @@ READ = [
     "blocks.*.ln2.in",
     "ln_final.in",
 ]
-AT_ONCE = 512  # tokens in one run
-SUMMED_AT_ONCE = 64  # positions whose senders' differences are in memory together
+TOKENS_PER_RUN = 512  # tokens in one run
+POSITIONS_PER_SUM = 64  # positions whose senders' differences are in memory together
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ def edges(
     rule = relevance(model) if method == "relp" else None
     each = np.zeros((len(pairs), *graph.there(model.config).shape))
     before, after = np.zeros((2, len(pairs)))
-    for rows, from_clean, from_corrupted in pairs.batches(AT_ONCE):
+    for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
         logits, sent = model.run_with_cache(from_clean, SENT)
         before[rows] = values(alone, logits, from_clean)
@@ -233,8 +233,8 @@ def summed(model: Model, clean: ActivationCache, corrupted: ActivationCache, rec
     config = model.config
     B, T, _ = clean["embed"].shape
     scores = np.zeros((B, *graph.there(config).shape))
-    for start in range(0, T, SUMMED_AT_ONCE):
-        some = slice(start, start + SUMMED_AT_ONCE)
+    for start in range(0, T, POSITIONS_PER_SUM):
+        some = slice(start, start + POSITIONS_PER_SUM)
         flat = differences(model, clean, corrupted, some).reshape(B, len(scores[0]), -1)
 
         def add(until: int, columns: slice, gradient: Array, flat: Array = flat) -> None:

@@ -27,7 +27,7 @@ from .pairs import Prompts, measure, of_rows, pairs_of, values
 Array = np.ndarray
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges: the benchmark's sizes
 PATCHED = ("blocks.*.resid_pre", "blocks.*.attn_out", "blocks.*.mlp_out")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ def exact_edges(
             other[None], ["*.resid_pre", "*.attn.q", "*.attn.k", "*.attn.v", "*.resid_mid", "ln_final.in"]
         )
         for receiver, until in enumerate(graph.there(model.config).sum(axis=0)):
-            size = max(1, AT_ONCE // len(other))
+            size = max(1, TOKENS_PER_RUN // len(other))
             for start in range(0, until, size):
                 some = slice(start, min(start + size, until))
                 changes = _patched(model, cache, receiver, change[some])

@@ -20,7 +20,7 @@ from .pairs import Prompt, ids_of, is_several, measure, of_rows, values
 
 Array = np.ndarray
 METHODS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,7 @@ def _measured(model: Model, row: Array, metric: Any, embeddings: Array) -> Array
 
 def _split(x: Array, T: int, tell: Callable[[int], Any] = lambda runs: None) -> list[Array]:
     """As many rows at a time as a run may have tokens."""
-    size = max(1, AT_ONCE // T)
+    size = max(1, TOKENS_PER_RUN // T)
     tell(len(x))
     return [x[start : start + size] for start in range(0, len(x), size)]
 

@@ -24,7 +24,7 @@ from .rules import Dropped, key_effect, query_effect, relevance
 Array = np.ndarray
 METHODS = ("atp", "atp*", "relp")
 SUMMED = ("D", "K", "V", "1")  # the letters of one vector, which is one node
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # within no layer: no dropped layer silences them
 
 
@@ -94,7 +94,7 @@ def nodes(
     rule = relevance(model) if method == "relp" else None
     table: dict[str, list[Array]] = {name: [] for name in chosen}
     measured: list[tuple[Array, Array]] = []
-    for rows, from_clean, from_corrupted in pairs.batches(AT_ONCE):
+    for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
         logits, cache = model.run_with_cache(from_clean, needed(chosen, method))
         found, after = score(model, cache, from_corrupted, alone, chosen, rule)
@@ -162,7 +162,7 @@ def star(
     """
     L, (B, T) = model.config.n_layer, ids.shape
     drops = np.arange(L) if L > 1 else np.array([-1])
-    side = max(1, AT_ONCE // T)
+    side = max(1, TOKENS_PER_RUN // T)
     found: dict[str, list[Array]] = {name: [] for name in names}
     after = np.zeros(B)
     for pair in range(B):

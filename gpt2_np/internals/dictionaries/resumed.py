@@ -11,7 +11,7 @@ from ...model.activations import ActivationCache
 from ...model.forward import block, forward, layer_norm
 from ...model.operations import Operations
 from ...model.params import Params
-from ...model.taps import Capture, both, no_tap, within
+from ...model.taps import Capture, both, no_tap, with_prefix
 from ...session.implementation import NumPy
 from ...session.model import Model
 
@@ -65,7 +65,7 @@ def logits_with(
         x = plain[prefix + "resid_pre"]
     ops, params = operations(model)
     for number in range(layer, model.config.n_layer):
-        x = block(x, params.h[number], model.config, number, ops, None, within(tap, f"blocks.{number}."))
+        x = block(x, params.h[number], model.config, number, ops, None, with_prefix(tap, f"blocks.{number}."))
     x = layer_norm(x, params.ln_f, model.config, ops, no_tap)
     return ops.unembed(x, params.lm_head)
 
