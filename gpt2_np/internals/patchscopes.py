@@ -1,4 +1,4 @@
-"""Patchscopes: what a model says of a hidden state, once that state stands in another prompt.
+"""Patchscopes: what a model says about a hidden state that is put into another prompt.
 
 Ghandeharioun et al. 2024, "Patchscopes: A Unifying Framework for Inspecting Hidden Representations of Language
 Models": the stream of a source prompt at a layer and position takes the place of the target prompt's at a layer and
@@ -22,7 +22,7 @@ IDENTITY = "cat→cat; 135→135; hello→hello; ?"  # the paper's target prompt
 
 
 def hidden_state(model: Model, source: Ids, layer: int, position: int = -1) -> Array:
-    """The stream of a prompt (T,) before a layer, at one position: (D,)."""
+    """Return the stream of a prompt (T,) before a layer, at one position: (D,)."""
     _check_layer(model, layer)
     row = model.check_ids(source)
     if len(row) != 1:
@@ -34,10 +34,10 @@ def hidden_state(model: Model, source: Ids, layer: int, position: int = -1) -> A
 def with_state(
     model: AnyModel, state: Array, layer: int, position: int, *, mapping: Callable[[Array], Array] | None = None
 ) -> AnyModel:
-    """The same model in which a state (D,) stands before a layer at a position, counted from the text's start.
+    """Return the same model with a state (D,) put in before a layer at a position, counted from the text's start.
 
-    It stays there in whatever the model does: ``placed(…).generate(target)``. `mapping` is applied to the state first.
-    ``ValueError`` for a state of another width.
+    The state stays there in everything that the model does: ``with_state(…).generate(target)``. `mapping` is first
+    applied to the state. ``ValueError`` for a state of another width.
     """
     _check_layer(model, layer)
     if not 0 <= position < model.config.n_positions:
@@ -60,7 +60,8 @@ def patchscope(
     target_position: int = -1,
     mapping: Callable[[Array], Array] | None = None,
 ) -> AnyModel:
-    """The model with the source's state at (layer, position) in the target's place at (target_layer, target_position).
+    """Return the model with the source's state at (layer, position) put in at the target's (target_layer,
+    target_position).
 
     Layers are the same unless `target_layer` is given. Run or generate the target with what comes back.
     """
@@ -79,7 +80,7 @@ def sweep(
     target_position: int = -1,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
-    """The log-probability (nats) of a token behind the target, for each layer from which and into which a state goes.
+    """Return a token's log-probability (nats) after the target, for each layer that a state is taken from and put into.
 
     (L, L): source layers by target layers. Where both are 0 a token's embedding is exchanged.
     """

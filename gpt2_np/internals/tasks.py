@@ -1,4 +1,4 @@
-"""Tasks with a known right answer, as pairs of prompts that differ in what decides it: circuits are looked for on them.
+"""Tasks with a known right answer, as pairs of prompts that differ in what decides it; circuits are searched on them.
 
 `indirect_object` is the task of Wang et al. 2022, "Interpretability in the Wild", with templates of our own: two
 people, of whom one comes again, gives something to the other. `possessives` is one of the same kind that small models
