@@ -5,7 +5,8 @@ input, as the packed panels of BLIS do (Van Zee and van de Geijn 2015): one inpu
 weights, and each output's sum has a lane of its own. What the weights are kept in decides what lies side by side:
 
     float32    (tiles, D, TILE)            float32
-    bfloat16   (tiles, D, TILE / 2)        uint32: the bits of output i of 32 in the lower half, of i + 16 in the upper
+    bfloat16   (tiles, ⌈D / 32⌉ · 16, TILE)     uint32: the bits of an input's weight in the lower half, of the next
+                                           input's in the upper
     int8       (tiles, ⌈D / 4⌉, TILE, 4)   int8: four inputs of an output, which one instruction multiplies and adds up
     int4       (tiles, ⌈D / 32⌉ · 4, TILE, 4)   uint8: codes of eight inputs, the first four in the lower half bytes
 
@@ -116,11 +117,12 @@ def pack_panel(weight: Array, codes: Array, n: int) -> None:
 
 
 def packed_bfloat16(bits: Array) -> Array:
-    """The panels of an (inputs, outputs) matrix of bfloat16's bits, uint16: (tiles, D, TILE / 2) uint32."""
+    """The panels of an (inputs, outputs) matrix of bfloat16's bits, uint16: (tiles, ⌈D / 32⌉ · 16, TILE) uint32."""
     D, F = bits.shape
-    padded = np.pad(bits, ((0, 0), (0, -F % TILE))).reshape(D, -1, TILE // 32, 2, 16)
-    codes = empty((padded.shape[1], D, TILE // 2), np.uint32)
-    codes.view(np.uint16).reshape(-1, D, TILE // 32, 16, 2)[...] = padded.transpose(1, 0, 2, 4, 3)
+    padded = np.pad(bits, ((0, -D % GROUP), (0, -F % TILE)))
+    pairs = padded.reshape(len(padded) // 2, 2, -1, TILE)
+    codes = empty((pairs.shape[2], len(pairs), TILE), np.uint32)
+    codes.view(np.uint16).reshape(*codes.shape, 2)[...] = pairs.transpose(2, 0, 3, 1)
     return codes
 
 
@@ -150,8 +152,8 @@ def unpacked(codes: Array) -> Array:
     if codes.dtype == np.float32:
         return codes
     if codes.dtype == np.uint32:
-        halves = np.stack([codes << 16, codes & np.uint32(0xFFFF0000)], axis=-1).view(np.float32)
-        return halves.reshape(*codes.shape[:2], TILE // 32, 16, 2).swapaxes(-1, -2).reshape(*codes.shape[:2], TILE)
+        halves = np.stack([codes << 16, codes & np.uint32(0xFFFF0000)], axis=2).view(np.float32)
+        return halves.reshape(len(codes), -1, TILE)
     if codes.dtype == np.int8:
         return codes.astype(np.float32).swapaxes(2, 3).reshape(len(codes), -1, TILE)
     both = np.stack([codes & 15, codes >> 4], axis=2).astype(np.float32) - 8  # (tiles, eights, 2, TILE, 4)

@@ -34,8 +34,8 @@ def add_products_of_bytes(builder: Builder, sums: Value, unsigned: Value, signed
 
 
 @register_jitable
-def split(levels: Array, digits: Array) -> None:
-    """Whole numbers of 15 bits, moved up by OFFSET, in two digits, the higher first: (D,) int16 → (2, D …) uint8."""
+def split(levels: Array, higher: Array, lower: Array) -> None:
+    """Whole numbers of 15 bits, moved up by OFFSET, in two digits: (D,) int16 → two of (D …) uint8."""
     for d in range(len(levels)):
         level = np.int32(levels[d]) + np.int32(OFFSET)
-        digits[0, d], digits[1, d] = np.uint8(level >> 8), np.uint8(level & 255)
+        higher[d], lower[d] = np.uint8(level >> 8), np.uint8(level & 255)

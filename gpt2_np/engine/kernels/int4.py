@@ -19,7 +19,7 @@ from .blocks import ALONE, SHARE, alone, lines_to_prefetch, prefetch_step, put_c
 from .compiled import compiled
 from .digits import add_products_of_bytes
 from .dots import FLOATS, INDEX, WORDS
-from .int8 import round_group
+from .int8_vectors import round_group
 from .llvm import Builder, Context, Signature, Value, Values
 from .registers import (
     LANES,

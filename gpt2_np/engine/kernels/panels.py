@@ -52,8 +52,8 @@ UNROLLED = 4  # inputs at a time where a row is alone
 def _step(rows: int) -> Callable[..., None]:
     """The product of so many rows, from the r-th on, with a block of a panel's inputs: written, or added, to ``out``.
 
-    From input ``start`` to ``end``; ``out[r : r + rows, f : f + TILE]`` is written where ``start`` is 0. ``line``,
-    ``last`` and ``pace`` are as `blocks.lines_to_prefetch` gives them.
+    From input ``start`` to ``end``, for bfloat16 an even number of them; ``out[r : r + rows, f : f + TILE]`` is written
+    where ``start`` is 0. ``line``, ``last`` and ``pace`` are as `blocks.lines_to_prefetch` gives them.
     """
 
     def step(
@@ -69,52 +69,45 @@ def _step(rows: int) -> Callable[..., None]:
         out: Array,
         f: int,
     ) -> None:
-        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start:end])[0]
+        span = 1 if panels.dtype == np.float32 else 2  # inputs in a step
+        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start // span : end // span])[0]
         out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if start > 0 else 0)
 
     @emits(step, lambda x, r, panels, n, start, end, line, last, pace, out, f: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         x, r, panels, n, start, end, line, last, pace, out, f = arguments
         of_x, of_panels, of_out = signature.args[0], signature.args[2], signature.args[9]
-        floats = of_panels.dtype == types.float32
-        numbers = TILE if floats else TILE // 2  # for each input, as `weights.panels` has them
+        span = 1 if of_panels.dtype == types.float32 else 2  # inputs in a step: two share a word of bfloat16
+        size = builder.udiv(builder.sub(end, start), INDEX(span))
         inputs = [address(context, builder, of_x, x, further(builder, r, row), start) for row in range(rows)]
-        block = address(context, builder, of_panels, panels, n, start, INDEX(0))
-        size = builder.sub(end, start)
+        block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
+        width = VECTORS * LANES * 4  # bytes
 
         for column in range(0, TILE, VECTORS * LANES):
-            offsets, load_vectors = _columns(column, floats)
-            first_number = column if floats else column // 2
-            width = VECTORS * LANES * (4 if floats else 2)  # bytes
 
-            def add(d: Value, sums: list[Value], first_number: int = first_number, width: int = width) -> list[Value]:
+            def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 if rows > 1:
-                    if first_number == 0:
+                    if column == 0:
                         prefetch_step(builder, block, d, line, last, pace)
-                    here = builder.gep(block, [further(builder, builder.mul(d, INDEX(numbers)), first_number)])
-                    prefetch(builder, here, width, SOON * numbers * 4, level=1)
+                    here = builder.gep(block, [further(builder, builder.mul(d, INDEX(TILE)), column)])
+                    prefetch(builder, here, width, SOON * TILE * 4, level=1)
                 return times(d, sums)
 
-            def times(
-                d: Value,
-                sums: list[Value],
-                first_number: int = first_number,
-                load_vectors: Callable[[Builder, Value], list[Value]] = load_vectors,
-            ) -> list[Value]:
-                here = builder.gep(block, [further(builder, builder.mul(d, INDEX(numbers)), first_number)])
-                weights, sums = load_vectors(builder, here), list(sums)
-                for row in range(rows):
-                    each = repeat(builder, builder.load(builder.gep(inputs[row], [d])), FLOATS)
-                    for v, weight in enumerate(weights):
-                        sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
+            def times(d: Value, sums: list[Value], column: int = column) -> list[Value]:
+                here = builder.gep(block, [further(builder, builder.mul(d, INDEX(TILE)), column)])
+                sums = list(sums)
+                for k, weights in enumerate(_weights(builder, here, span)):
+                    which = further(builder, builder.mul(d, INDEX(span)), k)
+                    for row in range(rows):
+                        each = repeat(builder, builder.load(builder.gep(inputs[row], [which])), FLOATS)
+                        for v, weight in enumerate(weights):
+                            sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
                 return sums
 
-            def add_some(
-                d: Value, sums: list[Value], first_number: int = first_number, width: int = width
-            ) -> list[Value]:
+            def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 for more in range(UNROLLED):
-                    here = builder.mul(further(builder, d, more), INDEX(numbers))
-                    prefetch(builder, builder.gep(block, [further(builder, here, first_number)]), width, ALONE)
+                    here = builder.mul(further(builder, d, more), INDEX(TILE))
+                    prefetch(builder, builder.gep(block, [further(builder, here, column)]), width, ALONE)
                     sums = times(further(builder, d, more), sums)
                 return sums
 
@@ -126,7 +119,7 @@ def _step(rows: int) -> Callable[..., None]:
             places = [
                 address(context, builder, of_out, out, further(builder, r, row), further(builder, f, offset))
                 for row in range(rows)
-                for offset in offsets
+                for offset in range(column, column + VECTORS * LANES, LANES)
             ]
             with builder.if_else(builder.icmp_signed("==", start, start.type(0))) as (fresh, more):
                 with fresh:
@@ -140,23 +133,14 @@ def _step(rows: int) -> Callable[..., None]:
     return step
 
 
-def _columns(column: int, floats: bool) -> tuple[list[int], Callable[[Builder, Value], list[Value]]]:
-    """Which outputs VECTORS vectors hold, from a panel's `column` on, and what loads them: float32, or two a word."""
-    if floats:
-        offsets = [column + v * LANES for v in range(VECTORS)]
-        return offsets, lambda builder, where: [load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]
-
-    def both_halves(builder: Builder, where: Value) -> list[Value]:
-        vectors = []
-        for v in range(VECTORS // 2):
-            words = load(builder, where, WORDS, v * LANES)
-            lower = builder.shl(words, WORDS([16] * LANES))
-            upper = builder.and_(words, WORDS([0xFFFF0000] * LANES))
-            vectors += [builder.bitcast(half, FLOATS) for half in (lower, upper)]
-        return vectors
-
-    words = range(column // 2, column // 2 + VECTORS // 2 * LANES, LANES)
-    return [word // 16 * 32 + word % 16 + half for word in words for half in (0, 16)], both_halves
+def _weights(builder: Builder, where: Value, span: int) -> list[list[Value]]:
+    """VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+    if span == 1:
+        return [[load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]]
+    words = [load(builder, where, WORDS, v * LANES) for v in range(VECTORS)]
+    lower = [builder.shl(word, WORDS([16] * LANES)) for word in words]
+    upper = [builder.and_(word, WORDS([0xFFFF0000] * LANES)) for word in words]
+    return [[builder.bitcast(half, FLOATS) for half in halves] for halves in (lower, upper)]
 
 
 STEPS = {rows: _step(rows) for rows in range(1, MOST + 1)}
@@ -165,14 +149,15 @@ three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows
 
 
 @register_jitable
-def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: int) -> None:
+def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
-    SHARED rows at a time pass the panel, block by block, so that their sums stay in the cache meanwhile.
+    ``span`` inputs share a word of the panel. SHARED rows at a time pass it, block by block, so that their sums stay in
+    the cache meanwhile.
     """
     columns = len(bias)
     R, D = x.shape
-    each = panels.shape[2] * 4 // LINE_BYTES
+    each = TILE * 4 // LINE_BYTES
     for first in range(0, R, SHARED):
         beyond = min(R, first + SHARED)
         for start in range(0, D, BLOCK):
@@ -180,7 +165,9 @@ def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: i
             r = first
             while r < beyond:
                 rows = min(beyond - r, MOST)
-                line, last, pace = lines_to_prefetch(r - first, rows, beyond - first, MOST, (end - start) * each, each)
+                line, last, pace = lines_to_prefetch(
+                    r - first, rows, beyond - first, MOST, (end - start) // span * each, each
+                )
                 if rows == 1:
                     one_row(x, r, panels, n, start, end, line, last, pace, out, f)
                 elif rows == 2:
@@ -200,21 +187,21 @@ def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: i
 
 
 @register_jitable
-def panel_and_bias(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
+def panel_and_bias(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array) -> None:
     """x times the n-th panel, plus the bias, into its outputs' columns of ``out``. The last panel may have fewer."""
     R, F, f = len(x), out.shape[1], n * TILE
     if f + TILE <= F:
-        panel_of_rows(n, x, panels, bias[f : f + TILE], out, f)
+        panel_of_rows(n, x, panels, span, bias[f : f + TILE], out, f)
     else:
         whole = np.empty((R, TILE), np.float32)
-        panel_of_rows(n, x, panels, bias[f:], whole, 0)
+        panel_of_rows(n, x, panels, span, bias[f:], whole, 0)
         put_columns(whole, out, f)
 
 
 @compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)
 def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
     """`panel_and_bias`, compiled once for both ways of `float32_panels`."""
-    panel_and_bias(n, x, panels, bias, out)
+    panel_and_bias(n, x, panels, 1, bias, out)
 
 
 @compiled(void(matrix, panels3, matrix, vector, out2), **PARALLEL)
