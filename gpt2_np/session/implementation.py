@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -151,11 +152,14 @@ class NumPy:
     @cached_property
     def step(self) -> Any:
         """`engine.decode_step`, where this model goes through in one compiled call; else None."""
-        if not self.compiled:
+        if self.backend != "numba":
             return None
-        from ..engine import decode_step
-
-        return decode_step if decode_step.suits(self.packed, self.config) else None
+        with ThreadPoolExecutor(1) as aside:
+            packing = aside.submit(lambda: self.packed)  # while Numba and the kernels are loaded
+            if self.compiled:
+                from ..engine import decode_step
+            packing.result()
+        return decode_step if self.compiled and decode_step.suits(self.packed, self.config) else None
 
     @cached_property
     def packed(self) -> Params:

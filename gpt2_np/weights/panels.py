@@ -99,8 +99,7 @@ def packed(weight: Array) -> Matrix:
     """An (inputs, outputs) float32 matrix in panels."""
     D, F = weight.shape
     codes = empty(panel_shape(D, F), np.float32)
-    for n in range(len(codes)):
-        pack_panel(weight, codes, n)
+    pack_panels(weight, codes, slice(0, len(codes)))
     return Matrix(codes, NO_SCALES, (D, F))
 
 
@@ -109,11 +108,16 @@ def panel_shape(D: int, F: int) -> tuple[int, int, int]:
     return -(-F // TILE), D, TILE
 
 
-def pack_panel(weight: Array, codes: Array, n: int) -> None:
-    """Fill the n-th of a float32 matrix's panels."""
-    some = weight[:, n * TILE : n * TILE + TILE]
-    codes[n, :, : some.shape[1]] = some
-    codes[n, :, some.shape[1] :] = 0
+def pack_panels(weight: Array, codes: Array, some: slice) -> None:
+    """Fill some of a float32 matrix's panels."""
+    D, F = weight.shape
+    whole = slice(some.start, min(some.stop, F // TILE))
+    if whole.stop > whole.start:
+        outputs = weight[:, whole.start * TILE : whole.stop * TILE]
+        codes[whole] = outputs.reshape(D, -1, TILE).swapaxes(0, 1)
+    if some.stop > F // TILE:  # the last panel's missing outputs are zeros
+        codes[-1, :, : F % TILE] = weight[:, F - F % TILE :]
+        codes[-1, :, F % TILE :] = 0
 
 
 def packed_bfloat16(bits: Array) -> Array:

@@ -34,21 +34,17 @@ bfloat16_panel = compiled(void(types.int64, _inputs, halves3, vector, out2), **S
 
 
 def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `panels.float32_panels`, for panels of bfloat16."""
-    R, D = x.shape
-    even = np.zeros((R, D + 1), np.float32) if D % 2 == 1 else x  # two inputs share a word
-    if D % 2 == 1:
-        even[:, :D] = x
+    """As `bfloat16_panels`, for an even number of inputs: two share a word."""
     if threads_here() == 1:
         for n in range(len(codes)):
-            bfloat16_panel(n, even, codes, bias, out)
+            bfloat16_panel(n, x, codes, bias, out)
     else:
         for n in prange(len(codes)):
-            bfloat16_panel(np.int64(n), even, codes, bias, out)
+            bfloat16_panel(np.int64(n), x, codes, bias, out)
 
 
 def by_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `panels.float32_panels`, for panels of bfloat16, by AMX: so many rows at a time as stay in the cache."""
+    """As `bfloat16_panels`, by AMX: so many rows at a time as stay in the cache."""
     R, D = len(x), (x.shape[1] + GROUP - 1) // GROUP * GROUP
     some = max(1, CACHED // (PARTS * 2 * D * ROWS)) * ROWS
     parts = aligned(min(R, some) * PARTS * D * 2).view(np.uint16)
@@ -74,4 +70,10 @@ _panels = compiled(void(matrix, halves3, matrix, vector, out2), **PARALLEL)(by_t
 @compiled(void(matrix, halves3, matrix, vector, out2), **SERIAL | {"nogil": False})
 def bfloat16_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """As `panels.float32_panels`, for panels of bfloat16."""
-    _panels(x, codes, scales, bias, out)
+    R, D = x.shape
+    if HALVES or D % 2 == 0:
+        _panels(x, codes, scales, bias, out)
+    else:
+        even = np.zeros((R, D + 1), np.float32)
+        even[:, :D] = x
+        _panels(even, codes, scales, bias, out)
