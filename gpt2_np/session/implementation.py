@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -154,11 +155,14 @@ class NumPy:
     @cached_property
     def step(self) -> Any:
         """Return `engine.decode_step` if it supports this model, else None."""
-        if not self.compiled:
+        if self.backend != "numba":
             return None
-        from ..engine import decode_step
-
-        return decode_step if decode_step.supported(self.packed, self.config) else None
+        with ThreadPoolExecutor(1) as aside:
+            packing = aside.submit(lambda: self.packed)  # while Numba and the kernels are loaded
+            if self.compiled:
+                from ..engine import decode_step
+            packing.result()
+        return decode_step if self.compiled and decode_step.supported(self.packed, self.config) else None
 
     @cached_property
     def packed(self) -> Params:
