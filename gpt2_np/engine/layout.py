@@ -15,7 +15,7 @@ from ..system.memory import in_one_piece
 from ..system.threads import cores, on_threads
 from ..weights.panels import NO_SCALES, TILE, Matrix, pack_panels, panel_shape
 
-PIECE = 32  # panels that a thread packs at a time, without asking for Python's lock
+PIECE = 32  # panels that a thread packs at a time, without acquiring the GIL
 
 
 def packed(params: Params) -> Params:
