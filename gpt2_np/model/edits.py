@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import display
 from .config import Config
 from .taps import points, select, sizes
 
@@ -98,6 +99,9 @@ class Edits:
             changed, covered = _from_array(name, np.asarray(part.change), x.shape, letters, positions)
             mask = part.mask(letters, positions, self.config.n_head) & covered
         return np.where(mask, changed, x).astype(x.dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"Edits({display.brief(list(self.changes))})"
 
     def _where(self, name: str, shape: tuple[int, ...]) -> tuple[Part, list[str], Array]:
         """The edit of a point, the letters of its shape, and the (B, T) positions of an activation of this shape."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from .arrays import Array, Weight
 from .config import Config
 
@@ -21,12 +22,18 @@ class Norm(NamedTuple):
     weight: Array
     bias: Array
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Linear(NamedTuple):
     """An affine map. ``weight`` is (inputs, outputs), GPT-2's own orientation (``Conv1D``); ``bias`` is (outputs,)."""
 
     weight: Weight
     bias: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 class Attention(NamedTuple):
@@ -35,6 +42,9 @@ class Attention(NamedTuple):
     c_attn: Linear
     c_proj: Linear
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class MLP(NamedTuple):
     """``c_fc`` maps D to F and ``c_proj`` back; ``act`` holds what the activation itself learned, mostly nothing."""
@@ -42,6 +52,9 @@ class MLP(NamedTuple):
     c_fc: Linear
     c_proj: Linear
     act: tuple[Array, ...] = ()
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 class Block(NamedTuple):
@@ -52,6 +65,9 @@ class Block(NamedTuple):
     ln_2: Norm
     mlp: MLP
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Params(NamedTuple):
     """A whole model. ``lm_head`` is (V, D) and the same array as ``wte`` where the two are tied."""
@@ -61,6 +77,9 @@ class Params(NamedTuple):
     h: tuple[Block, ...]
     ln_f: Norm
     lm_head: Weight
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def as_array(weight: Weight) -> Array:

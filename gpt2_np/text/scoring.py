@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import display
 from ..model.ops import log_normalizer
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -19,7 +20,7 @@ BLOCK = 256  # positions whose logits are held at a time
 LARGEST = 709  # what e can be raised to in a float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
 
@@ -37,6 +38,20 @@ class Score:
         """e to the power of the mean loss per token; infinite where a float can't hold it."""
         mean = self.nll / self.tokens
         return math.exp(mean) if mean < LARGEST else math.inf
+
+    def __repr__(self) -> str:
+        return display.described(self, perplexity=self.perplexity, bits_per_byte=self.bits_per_byte)
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("nats in all", self.nll),
+            ("tokens", self.tokens),
+            ("bytes", self.bytes),
+            ("nats a token", self.nll / self.tokens),
+            ("perplexity", self.perplexity),
+            ("bits a byte", self.bits_per_byte),
+        ]
+        return display.boxed(display.table(rows), title="Score")
 
 
 @dataclass(frozen=True)
