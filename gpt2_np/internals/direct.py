@@ -49,9 +49,12 @@ class Direct:
     def _repr_html_(self) -> str:
         L, H = self.heads.shape
         layers, heads = [f"layer {layer}" for layer in range(L)], [str(head) for head in range(H)]
+        numbers = [str(layer) for layer in range(L)]
         by_head = heat(self.heads, rows=layers, columns=heads, corner="head", legend="by each head")
         whole = np.stack([self.heads.sum(axis=1) + self.attention_biases, self.mlps])
-        by_layer = heat(whole, rows=["attention", "MLP"], columns=layers, legend="by each layer, biases included")
+        by_layer = heat(
+            whole, rows=["attention", "MLP"], columns=numbers, corner="layer", legend="by each layer, biases included"
+        )
         embed = number(self.embed + self.pos_embed)
         note = f"The rest: embeddings {embed}, the final norm's bias {number(self.norm_bias)}."
         return boxed(by_head, by_layer, title=f"What each part added to the logit {self.logit:.4g}", note=note)
