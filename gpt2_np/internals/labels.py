@@ -1,4 +1,4 @@
-"""Tokens as a table or a picture can show them."""
+"""Tokens in a form that tables and pictures can show."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""float32 and bfloat16 matrices in panels, times any number of vectors: the product that the model spends its time on.
+"""float32 and bfloat16 matrices in packed panels, times any number of vectors: most of the model's time goes here.
 
-One input at a time is repeated over the lanes and multiplied with a panel's weights for it (`weights.panels` says how
-these lie): each output's sum has a lane of its own, so nothing is ever added across lanes, and the sums of several rows
-stay in registers while a panel goes by.
+Each input is broadcast over the lanes and multiplied with a panel's weights for it (`weights.panels` describes the
+layout). Each output's sum has its own lane, so nothing is ever added across lanes, and the sums of several rows stay in
+registers during a pass over the panel.
 
-Every sum is taken in one order, whatever the number of rows, of threads and of lanes: the inputs of a block of BLOCK
-one behind the other, then the blocks' sums, then the bias. So a row's bits don't depend on the rest of the batch (batch
-invariance), nor on whether its positions come together or one by one. Blocks also keep rounding errors small, which
-grow with the number of terms in a row of additions.
+Every sum is taken in one order, whatever the number of rows, threads and lanes: first the inputs of a block of BLOCK in
+sequence, then the blocks' sums, then the bias. So the product is batch-invariant: a row's bits don't depend on the rest
+of the batch, nor on whether its positions come together or one by one. Blocks also keep rounding errors small, which
+grow with the length of a chain of additions.
 """
 
 from __future__ import annotations
@@ -20,40 +20,41 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ...weights.panels import TILE, unpacked
-from .arithmetic import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
-from .blocks import ALONE, lines_to_prefetch, prefetch_step, put_columns
 from .compiled import compiled
-from .dots import FLOATS, INDEX, WORDS
+from .dot_products import FLOATS, INDEX, WORDS
+from .kernel_types import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import (
+from .panel_passes import AHEAD_ONE_ROW, lines_to_prefetch, prefetch_step, put_columns
+from .simd import (
+    AVX512,
     LANES,
     LINE_BYTES,
-    WIDE,
+    accumulate,
     address,
+    broadcast,
     emits,
-    further,
+    index_after,
     load,
     multiply_add,
     prefetch,
-    repeat,
     store,
-    summing,
 )
 
 Array = np.ndarray
-BLOCK = 256  # inputs whose products are added up one behind the other
-VECTORS = 4  # vectors of outputs at a time: the sums of MOST rows find room in the registers
-MOST = 6 if WIDE else 2  # rows at a time
-SOON = 8  # how many inputs ahead weights are prefetched from the second-level cache into the first
-SHARED = 192  # rows that share a panel before others do
-UNROLLED = 4  # inputs at a time where a row is alone
+BLOCK = 256  # inputs whose products are summed in sequence
+VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
+ROWS_PER_PASS = 6 if AVX512 else 2  # rows at a time
+INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
+ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
+UNROLLED = 4  # inputs per loop iteration for a single row
 
 
 def _step(rows: int) -> Callable[..., None]:
-    """The product of so many rows, from the r-th on, with a block of a panel's inputs: written, or added, to ``out``.
+    """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
+    ``end``.
 
-    From input ``start`` to ``end``; ``out[r : r + rows, f : f + TILE]`` is written where ``start`` is 0. ``line``,
-    ``last`` and ``pace`` are as `blocks.lines_to_prefetch` gives them.
+    It writes to ``out[r : r + rows, f : f + TILE]`` where ``start`` is 0, and adds to it otherwise. ``line``, ``last``
+    and ``pace`` come from `panel_passes.lines_to_prefetch`.
     """
 
     def step(
@@ -78,7 +79,7 @@ def _step(rows: int) -> Callable[..., None]:
         of_x, of_panels, of_out = signature.args[0], signature.args[2], signature.args[9]
         floats = of_panels.dtype == types.float32
         numbers = TILE if floats else TILE // 2  # for each input, as `weights.panels` has them
-        inputs = [address(context, builder, of_x, x, further(builder, r, row), start) for row in range(rows)]
+        inputs = [address(context, builder, of_x, x, index_after(builder, r, row), start) for row in range(rows)]
         block = address(context, builder, of_panels, panels, n, start, INDEX(0))
         size = builder.sub(end, start)
 
@@ -91,8 +92,8 @@ def _step(rows: int) -> Callable[..., None]:
                 if rows > 1:
                     if first_number == 0:
                         prefetch_step(builder, block, d, line, last, pace)
-                    here = builder.gep(block, [further(builder, builder.mul(d, INDEX(numbers)), first_number)])
-                    prefetch(builder, here, width, SOON * numbers * 4, level=1)
+                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(numbers)), first_number)])
+                    prefetch(builder, here, width, INPUTS_AHEAD * numbers * 4, level=1)
                 return times(d, sums)
 
             def times(
@@ -101,10 +102,10 @@ def _step(rows: int) -> Callable[..., None]:
                 first_number: int = first_number,
                 load_vectors: Callable[[Builder, Value], list[Value]] = load_vectors,
             ) -> list[Value]:
-                here = builder.gep(block, [further(builder, builder.mul(d, INDEX(numbers)), first_number)])
+                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(numbers)), first_number)])
                 weights, sums = load_vectors(builder, here), list(sums)
                 for row in range(rows):
-                    each = repeat(builder, builder.load(builder.gep(inputs[row], [d])), FLOATS)
+                    each = broadcast(builder, builder.load(builder.gep(inputs[row], [d])), FLOATS)
                     for v, weight in enumerate(weights):
                         sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
                 return sums
@@ -113,18 +114,20 @@ def _step(rows: int) -> Callable[..., None]:
                 d: Value, sums: list[Value], first_number: int = first_number, width: int = width
             ) -> list[Value]:
                 for more in range(UNROLLED):
-                    here = builder.mul(further(builder, d, more), INDEX(numbers))
-                    prefetch(builder, builder.gep(block, [further(builder, here, first_number)]), width, ALONE)
-                    sums = times(further(builder, d, more), sums)
+                    here = builder.mul(index_after(builder, d, more), INDEX(numbers))
+                    prefetch(
+                        builder, builder.gep(block, [index_after(builder, here, first_number)]), width, AHEAD_ONE_ROW
+                    )
+                    sums = times(index_after(builder, d, more), sums)
                 return sums
 
             sums, done = [ir.Constant(FLOATS, None)] * (rows * VECTORS), INDEX(0)
             if rows == 1:
                 done = builder.sub(size, builder.srem(size, INDEX(UNROLLED)))
-                sums = summing(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
-            sums = summing(builder, sums, done, size, INDEX(1), add)
+                sums = accumulate(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
+            sums = accumulate(builder, sums, done, size, INDEX(1), add)
             places = [
-                address(context, builder, of_out, out, further(builder, r, row), further(builder, f, offset))
+                address(context, builder, of_out, out, index_after(builder, r, row), index_after(builder, f, offset))
                 for row in range(rows)
                 for offset in offsets
             ]
@@ -141,7 +144,7 @@ def _step(rows: int) -> Callable[..., None]:
 
 
 def _columns(column: int, floats: bool) -> tuple[list[int], Callable[[Builder, Value], list[Value]]]:
-    """Which outputs VECTORS vectors hold, from a panel's `column` on, and what loads them: float32, or two a word."""
+    """Return the outputs in VECTORS vectors from a panel's `column` on, and the function that loads their weights."""
     if floats:
         offsets = [column + v * LANES for v in range(VECTORS)]
         return offsets, lambda builder, where: [load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]
@@ -159,28 +162,30 @@ def _columns(column: int, floats: bool) -> tuple[list[int], Callable[[Builder, V
     return [word // 16 * 32 + word % 16 + half for word in words for half in (0, 16)], both_halves
 
 
-STEPS = {rows: _step(rows) for rows in range(1, MOST + 1)}
+STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
 one_row, two_rows = STEPS[1], STEPS[2]
 three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows in (3, 4, 5, 6))
 
 
 @register_jitable
 def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: int) -> None:
-    """x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
+    """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
-    SHARED rows at a time pass the panel, block by block, so that their sums stay in the cache meanwhile.
+    ROWS_PER_PANEL_PASS rows at a time pass over the panel block by block, so that their sums stay in the cache.
     """
     columns = len(bias)
     R, D = x.shape
     each = panels.shape[2] * 4 // LINE_BYTES
-    for first in range(0, R, SHARED):
-        beyond = min(R, first + SHARED)
+    for first in range(0, R, ROWS_PER_PANEL_PASS):
+        beyond = min(R, first + ROWS_PER_PANEL_PASS)
         for start in range(0, D, BLOCK):
             end = min(D, start + BLOCK)
             r = first
             while r < beyond:
-                rows = min(beyond - r, MOST)
-                line, last, pace = lines_to_prefetch(r - first, rows, beyond - first, MOST, (end - start) * each, each)
+                rows = min(beyond - r, ROWS_PER_PASS)
+                line, last, pace = lines_to_prefetch(
+                    r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) * each, each
+                )
                 if rows == 1:
                     one_row(x, r, panels, n, start, end, line, last, pace, out, f)
                 elif rows == 2:
@@ -201,7 +206,9 @@ def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: i
 
 @register_jitable
 def panel_and_bias(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
-    """x times the n-th panel, plus the bias, into its outputs' columns of ``out``. The last panel may have fewer."""
+    """Write x times the n-th panel, plus the bias, into its columns of ``out``. The last panel may have fewer
+    columns.
+    """
     R, F, f = len(x), out.shape[1], n * TILE
     if f + TILE <= F:
         panel_of_rows(n, x, panels, bias[f : f + TILE], out, f)
@@ -213,13 +220,13 @@ def panel_and_bias(n: int, x: Array, panels: Array, bias: Array, out: Array) -> 
 
 @compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)
 def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
-    """`panel_and_bias`, compiled once for both ways of `float32_panels`."""
+    """Run `panel_and_bias`; it is compiled once for the serial and the parallel loop of `float32_panels`."""
     panel_and_bias(n, x, panels, bias, out)
 
 
 @compiled(void(matrix, panels3, matrix, vector, out2), **PARALLEL)
 def float32_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x @ weights + bias into ``out``: (R, D), panels (as `weights.panels`), no scales, (F,) → (R, F)."""
+    """Write x @ weights + bias into ``out``: (R, D), panels (as `weights.panels`), no scales, (F,) → (R, F)."""
     if threads_here() == 1:
         for n in range(len(codes)):
             float32_panel(n, x, codes, bias, out)
