@@ -15,19 +15,24 @@ import pytest
 from gpt2_np.engine import kernels
 from gpt2_np.engine.kernels import (
     address_tables,
+    amx,
+    bfloat16_tiles,
     byte_products,
     causal_attention,
     dot_products,
     exponential,
     float32,
     int4,
-    int8,
+    int8_vectors,
 )
 from gpt2_np.engine.kernels.panel_passes import lines_to_prefetch
 from gpt2_np.engine.kernels.product import kernel
 from gpt2_np.model import ops
-from gpt2_np.weights.panels import GROUP, TILE, packed
+from gpt2_np.weights.panels import GROUP, TILE, from_bits, packed
 from gpt2_np.weights.quantize import REDUCED, quantize_matrix
+
+tiles = pytest.mark.skipif(not amx.TILES, reason="this processor, or its system, has no AMX")
+halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -95,15 +100,15 @@ def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
         np.testing.assert_allclose(result, truth, atol=2e-5)
 
 
-@pytest.mark.parametrize("rows", sorted(int8.STEPS))
+@pytest.mark.parametrize("rows", sorted(int8_vectors.STEPS))
 def test_a_panel_of_bytes_is_exact(rows: int) -> None:
     D = 200
-    matrix, step = quantize_matrix(normal(D, 2 * TILE), "int8"), int8.STEPS[rows]
+    matrix, step = quantize_matrix(normal(D, 2 * TILE), "int8"), int8_vectors.STEPS[rows]
     levels = whole(-16383, 16384, np.int16, rows, D)
     levels[0] = 16383  # the largest sums there can be
     in_digits, steps = np.empty((rows, 2, D), np.uint8), normal(rows, seed=1)
     for row, mine in zip(levels, in_digits, strict=True):
-        byte_products.split(row, mine)
+        byte_products.split(row, *mine)
     scale, bias = matrix.scales[0, TILE:].copy(), normal(TILE, seed=2)
     moved = matrix.scales[1, TILE:] * np.float32(byte_products.OFFSET)
 
@@ -115,6 +120,63 @@ def test_a_panel_of_bytes_is_exact(rows: int) -> None:
     arguments = (in_digits, matrix.codes, scale, moved, bias, steps, np.zeros((rows, TILE + 3), np.float32))
     for result in both_ways(body, *arguments):
         np.testing.assert_allclose(result[:, 3:], truth, rtol=3e-7, atol=1e-6)
+
+
+@tiles
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_a_panel_of_bytes_in_tiles_is_exact(rows: int) -> None:
+    from gpt2_np.engine.kernels import int8_tiles  # compiled for AMX when it is imported
+
+    D, R = 192, 16 + rows  # the second tile's rows
+    matrix = quantize_matrix(normal(D, 2 * TILE), "int8")
+    levels = whole(-16383, 16384, np.int16, R, D)
+    levels[16] = 16383  # the largest sums there can be
+    in_tiles, steps = np.empty(R * 2 * D, np.uint8), normal(R, seed=1)
+    for r, level in enumerate(levels):
+        int8_tiles.put_in_tiles(level, in_tiles, r, R)
+    scale, bias = matrix.scales[0, TILE:].copy(), normal(TILE, seed=2)
+    moved = matrix.scales[1, TILE:] * np.float32(byte_products.OFFSET)
+
+    def body(in_tiles, codes, scale, moved, bias, steps, out):
+        amx.configure(rows, int8_tiles.WEIGHTS)
+        int8_tiles.some_rows(in_tiles, 16, rows, codes, 1, 4, 2, steps, scale, moved, bias, out, 3)
+        amx.release()
+
+    codes = np.rint(matrix.dequantize()[:, TILE:] / scale).astype(np.int64)
+    truth = (levels.astype(np.int64) @ codes).astype(np.float32) * (scale * steps[:, None]) + bias
+    arguments = (in_tiles, matrix.codes, scale, moved, bias, steps, np.zeros((R, TILE + 3), np.float32))
+    for result in both_ways(body, *arguments):
+        np.testing.assert_allclose(result[16:, 3:], truth[16:], rtol=3e-7, atol=1e-6)
+        assert not result[:16].any()
+
+
+@halves
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
+    D, R = 100, 16 + rows  # the second tile's rows
+    x, matrix, bias = normal(R, D), quantize_matrix(normal(D, 2 * TILE, seed=1), "bfloat16"), normal(TILE, seed=2)
+    parts = np.empty(R * bfloat16_tiles.PARTS * 128, np.uint16)
+    bfloat16_tiles.parts_of_rows(x, parts)
+
+    def body(parts, codes, bias, out):
+        amx.configure(rows, bfloat16_tiles.WEIGHTS)
+        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 0, 64, 4, 2, bias, out, 3)
+        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 64, 128, 4, 2, bias, out, 3)
+        amx.release()
+
+    truth = x.astype(np.float64) @ matrix.dequantize()[:, TILE:].astype(np.float64) + bias
+    for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
+        np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
+        assert not result[:16].any()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-30, np.inf, -np.inf, np.nan])
+def test_three_parts_are_the_number(value: float) -> None:
+    x, parts = np.float32([[value, 1 / 3, -np.pi]]), np.empty(3 * GROUP, np.uint16)
+    bfloat16_tiles.parts_of_rows(x, parts)
+    sums = from_bits(parts.reshape(3, GROUP)).astype(np.float64).sum(axis=0)
+    np.testing.assert_array_equal(sums[:3], x[0].astype(np.float64))
+    assert not sums[3:].any()
 
 
 @pytest.mark.parametrize("rows", sorted(int4.STEPS))

@@ -12,9 +12,10 @@ from ..model.arrays import Array
 from ..model.params import MLP, Attention, Block, Norm, Params, matrices, with_weights
 from ..system.files import release_pages
 from ..system.memory import in_one_piece
-from ..system.threads import on_threads
-from ..weights.panels import NO_SCALES, Matrix, pack_panel, panel_shape
-from .kernels.threads import threads
+from ..system.threads import cores, on_threads
+from ..weights.panels import NO_SCALES, Matrix, pack_panels, panel_shape
+
+PIECE = 32  # panels that a thread packs at a time, without asking for Python's lock
 
 
 def packed(params: Params) -> Params:
@@ -64,8 +65,12 @@ def _packed(weights: list[Array]) -> list[Matrix]:
     """Pack matrices into panels in one allocation, in large pages where the system grants them."""
     shapes = [(weight.shape[0], weight.shape[1]) for weight in weights]
     places = in_one_piece([panel_shape(*shape) for shape in shapes], np.float32)
-    tasks = [(weight, place, n) for weight, place in zip(weights, places, strict=True) for n in range(len(place))]
-    on_threads(lambda task: pack_panel(*task), tasks, threads())
+    tasks = [
+        (weight, place, slice(first, min(len(place), first + PIECE)))
+        for weight, place in zip(weights, places, strict=True)
+        for first in range(0, len(place), PIECE)
+    ]
+    on_threads(lambda task: pack_panels(*task), tasks, cores())
     for place in places:
         place.flags.writeable = False
     return [Matrix(place, NO_SCALES, shape) for place, shape in zip(places, shapes, strict=True)]

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from .. import display
+from ..display import Readable
 from ..engine import available
 from ..model.activations import ActivationCache
 from ..model.config import Config
@@ -170,7 +171,7 @@ class OfValues(Protocol):
         ...
 
 
-class Ends:
+class Ends(Readable):
     """A tap of the backward pass that removes gradients at the keys after a row's end.
 
     Everywhere else they are already 0 there. A pattern's zeros do have gradients, as all future positions have.

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Texts, described, heat, visible
+from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
@@ -199,7 +199,7 @@ class TunedLens:
         return lens
 
 
-class HeldOut:
+class HeldOut(Readable):
     """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
 
     After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import display
+from ..display import Readable
 from .config import Config
 from .taps import points, select, sizes
 
@@ -50,8 +51,8 @@ def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> 
     return np.isin(positions, np.asarray(wanted))
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, repr=False)
+class Edit(Readable):
     """A change together with its derivative, so that gradients pass it (`gradients`).
 
     ``derivative(x, gradient)`` gets the value that entered the change and the gradient of what left it, and returns

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import available
 from ..model import ops
 from ..model.arrays import Array
@@ -70,7 +72,7 @@ class Implementation(Computes, Protocol):
         ...
 
 
-class NumPy:
+class NumPy(Readable):
     """This package's own implementation: `model.forward` with `engine.kernels` or `engine.threaded`, or one compiled
     call per step.
 
@@ -154,11 +156,14 @@ class NumPy:
     @cached_property
     def step(self) -> Any:
         """Return `engine.decode_step` if it supports this model, else None."""
-        if not self.compiled:
+        if self.backend != "numba":
             return None
-        from ..engine import decode_step
-
-        return decode_step if decode_step.supported(self.packed, self.config) else None
+        with ThreadPoolExecutor(1) as aside:
+            packing = aside.submit(lambda: self.packed)  # while Numba and the kernels are loaded
+            if self.compiled:
+                from ..engine import decode_step
+            packing.result()
+        return decode_step if self.compiled and decode_step.supported(self.packed, self.config) else None
 
     @cached_property
     def packed(self) -> Params:

@@ -25,6 +25,11 @@ def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads
         pass
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def evenly(count: int, pieces: int) -> list[slice]:
     """Divide `count` items into so many slices of about equal size."""
     bounds = [count * piece // pieces for piece in range(pieces + 1)]

@@ -22,8 +22,8 @@ class Generation:
     log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string) or
     "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are present if
     ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes) if
-    prompt look-up or a draft model assisted. ``tokens`` is the text that each id completes, an end-of-text included; it is
-    empty without a tokenizer.
+    prompt look-up or a draft model assisted. ``tokens`` is the text that each id completes, an end-of-text included; it
+    is empty without a tokenizer.
     """
 
     prompt: str

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import display
+from ..display import Readable
 from ..model.ops import log_normalizer
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -54,8 +55,8 @@ class Score:
         return display.boxed(display.table(rows), title="Score")
 
 
-@dataclass(frozen=True)
-class Choice:
+@dataclass(frozen=True, repr=False)
+class Choice(Readable):
     """One of several continuations: its place among those given, and the log-probability (nats) of its ids.
 
     ``share`` is its probability among the choices: all shares add up to 1, by the measure that ranked them.

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
 from ..system.files import mapped, pretender, release_pages, shards
+from ..system.threads import cores, on_threads
 from .other_weights import instead
 
 Array = np.ndarray
@@ -43,12 +44,15 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     untied = untie(found, config)
     check(found, strays, config, untied, folder)
     tensors = {name: as_float32(found[name]) for name in found}
-    bad = []
-    for name, array in tensors.items():
-        if not all_finite(array):
-            bad.append(name)
+    finite: dict[str, bool] = {}
+
+    def look_at(name: str) -> None:
+        finite[name] = all_finite(tensors[name])
         if to_convert:
-            release_pages(array)
+            release_pages(tensors[name])
+
+    on_threads(look_at, sorted(tensors, key=lambda name: -tensors[name].size), cores())
+    bad = [name for name in tensors if not finite[name]]
     if bad:
         raise ValueError(f"{folder}: weights must be finite, got NaN or infinity in {', '.join(bad)}")
     return assemble(tensors, config)

@@ -5,7 +5,7 @@ input, like the packed panels of BLIS (Van Zee and van de Geijn 2015): one input
 weights, and each output's sum has its own lane. The layout depends on the precision:
 
     float32    (tiles, D, TILE)            float32
-    bfloat16   (tiles, D, TILE / 2)        uint32: the bits of output i of 32 in the lower half, of i + 16 in the upper
+    bfloat16   (tiles, ⌈D / 32⌉ · 16, TILE)     uint32: an input's bits in the lower half, the next one's in the upper
     int8       (tiles, ⌈D / 4⌉, TILE, 4)   int8: four inputs of an output, which one instruction multiplies and adds up
     int4       (tiles, ⌈D / 32⌉ · 4, TILE, 4)   uint8: codes of eight inputs, the first four in the lower half bytes
 
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.ops import to_bfloat16
 from ..system.memory import empty
@@ -30,8 +31,8 @@ LONGEST = 1 << 16  # inputs of an int8 matrix at most: 32 bits hold the sum of s
 NO_SCALES = np.empty((0, 0), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Matrix:
+@dataclass(frozen=True, eq=False, repr=False)
+class Matrix(Readable):
     """A matrix of (inputs, outputs) in panels, in float32 or reduced precision.
 
     ``codes`` are the weights, in the layout above. ``scales`` is (0, 0) float32 for float32 and bfloat16; for int8 (2,
@@ -101,8 +102,7 @@ def packed(weight: Array) -> Matrix:
     """Pack an (inputs, outputs) float32 matrix into panels."""
     D, F = weight.shape
     codes = empty(panel_shape(D, F), np.float32)
-    for n in range(len(codes)):
-        pack_panel(weight, codes, n)
+    pack_panels(weight, codes, slice(0, len(codes)))
     return Matrix(codes, NO_SCALES, (D, F))
 
 
@@ -111,19 +111,25 @@ def panel_shape(D: int, F: int) -> tuple[int, int, int]:
     return -(-F // TILE), D, TILE
 
 
-def pack_panel(weight: Array, codes: Array, n: int) -> None:
-    """Fill the n-th of a float32 matrix's panels."""
-    some = weight[:, n * TILE : n * TILE + TILE]
-    codes[n, :, : some.shape[1]] = some
-    codes[n, :, some.shape[1] :] = 0
+def pack_panels(weight: Array, codes: Array, some: slice) -> None:
+    """Fill some of a float32 matrix's panels."""
+    D, F = weight.shape
+    whole = slice(some.start, min(some.stop, F // TILE))
+    if whole.stop > whole.start:
+        outputs = weight[:, whole.start * TILE : whole.stop * TILE]
+        codes[whole] = outputs.reshape(D, -1, TILE).swapaxes(0, 1)
+    if some.stop > F // TILE:  # the last panel's missing outputs are zeros
+        codes[-1, :, : F % TILE] = weight[:, F - F % TILE :]
+        codes[-1, :, F % TILE :] = 0
 
 
 def packed_bfloat16(bits: Array) -> Array:
-    """Pack an (inputs, outputs) matrix of bfloat16's bits, uint16: (tiles, D, TILE / 2) uint32."""
+    """Pack an (inputs, outputs) matrix of bfloat16's bits, uint16: (tiles, ⌈D / 32⌉ · 16, TILE) uint32."""
     D, F = bits.shape
-    padded = np.pad(bits, ((0, 0), (0, -F % TILE))).reshape(D, -1, TILE // 32, 2, 16)
-    codes = empty((padded.shape[1], D, TILE // 2), np.uint32)
-    codes.view(np.uint16).reshape(-1, D, TILE // 32, 16, 2)[...] = padded.transpose(1, 0, 2, 4, 3)
+    padded = np.pad(bits, ((0, -D % GROUP), (0, -F % TILE)))
+    pairs = padded.reshape(len(padded) // 2, 2, -1, TILE)
+    codes = empty((pairs.shape[2], len(pairs), TILE), np.uint32)
+    codes.view(np.uint16).reshape(*codes.shape, 2)[...] = pairs.transpose(2, 0, 3, 1)
     return codes
 
 
@@ -153,8 +159,8 @@ def unpacked(codes: Array) -> Array:
     if codes.dtype == np.float32:
         return codes
     if codes.dtype == np.uint32:
-        halves = np.stack([codes << 16, codes & np.uint32(0xFFFF0000)], axis=-1).view(np.float32)
-        return halves.reshape(*codes.shape[:2], TILE // 32, 16, 2).swapaxes(-1, -2).reshape(*codes.shape[:2], TILE)
+        halves = np.stack([codes << 16, codes & np.uint32(0xFFFF0000)], axis=2).view(np.float32)
+        return halves.reshape(len(codes), -1, TILE)
     if codes.dtype == np.int8:
         return codes.astype(np.float32).swapaxes(2, 3).reshape(len(codes), -1, TILE)
     both = np.stack([codes & 15, codes >> 4], axis=2).astype(np.float32) - 8  # (tiles, eights, 2, TILE, 4)

@@ -28,7 +28,7 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
     shape = inputs, outputs = weight.shape[0], weight.shape[1]
     tiles = -(-outputs // TILE)
     if dtype == "bfloat16":
-        halves = empty((tiles, inputs, TILE // 2), np.uint32)
+        halves = empty((tiles, -(-inputs // GROUP) * GROUP // 2, TILE), np.uint32)
         for some in pieces(outputs):
             halves[some.start // TILE : -(-some.stop // TILE)] = packed_bfloat16(to_bits(weight[:, some]))
         return Matrix(halves, NO_SCALES, shape)

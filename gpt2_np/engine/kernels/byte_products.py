@@ -35,8 +35,8 @@ def add_products_of_bytes(builder: Builder, sums: Value, unsigned: Value, signed
 
 
 @register_jitable
-def split(levels: Array, input_bytes: Array) -> None:
-    """Add OFFSET to 15-bit integers and split them into bytes, the high one first: (D,) int16 → (2, D …) uint8."""
+def split(levels: Array, higher: Array, lower: Array) -> None:
+    """Add OFFSET to 15-bit integers and split each into a higher and a lower byte: (D,) int16 → two of (D …) uint8."""
     for d in range(len(levels)):
         level = np.int32(levels[d]) + np.int32(OFFSET)
-        input_bytes[0, d], input_bytes[1, d] = np.uint8(level >> 8), np.uint8(level & 255)
+        higher[d], lower[d] = np.uint8(level >> 8), np.uint8(level & 255)

@@ -103,4 +103,4 @@ def folder(file: str) -> Path:
 def made_by() -> tuple[Any, ...]:
     """Return the compilers' versions, their target and their settings."""
     versions = (numba.__version__, llvmlite.__version__, sys.version)
-    return (*versions, *target.described(), *(str(getattr(config, name, None)) for name in SETTINGS))
+    return (*versions, *target.described(), target.tiles(), *(str(getattr(config, name, None)) for name in SETTINGS))

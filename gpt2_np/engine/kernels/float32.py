@@ -53,8 +53,9 @@ def _step(rows: int) -> Callable[..., None]:
     """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
     ``end``.
 
-    It writes to ``out[r : r + rows, f : f + TILE]`` where ``start`` is 0, and adds to it otherwise. ``line``, ``last``
-    and ``pace`` come from `panel_passes.lines_to_prefetch`.
+    A block of bfloat16 has an even number of inputs. The step writes to ``out[r : r + rows, f : f + TILE]`` where
+    ``start`` is 0, and adds to it otherwise. ``line``, ``last`` and ``pace`` are those of
+    `panel_passes.lines_to_prefetch`.
     """
 
     def step(
@@ -70,54 +71,45 @@ def _step(rows: int) -> Callable[..., None]:
         out: Array,
         f: int,
     ) -> None:
-        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start:end])[0]
+        span = 1 if panels.dtype == np.float32 else 2  # inputs in a step
+        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start // span : end // span])[0]
         out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if start > 0 else 0)
 
     @emits(step, lambda x, r, panels, n, start, end, line, last, pace, out, f: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         x, r, panels, n, start, end, line, last, pace, out, f = arguments
         of_x, of_panels, of_out = signature.args[0], signature.args[2], signature.args[9]
-        floats = of_panels.dtype == types.float32
-        numbers = TILE if floats else TILE // 2  # for each input, as `weights.panels` has them
+        span = 1 if of_panels.dtype == types.float32 else 2  # inputs in a step: two share a word of bfloat16
+        size = builder.udiv(builder.sub(end, start), INDEX(span))
         inputs = [address(context, builder, of_x, x, index_after(builder, r, row), start) for row in range(rows)]
-        block = address(context, builder, of_panels, panels, n, start, INDEX(0))
-        size = builder.sub(end, start)
+        block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
+        width = VECTORS * LANES * 4  # bytes
 
         for column in range(0, TILE, VECTORS * LANES):
-            offsets, load_vectors = _columns(column, floats)
-            first_number = column if floats else column // 2
-            width = VECTORS * LANES * (4 if floats else 2)  # bytes
 
-            def add(d: Value, sums: list[Value], first_number: int = first_number, width: int = width) -> list[Value]:
+            def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 if rows > 1:
-                    if first_number == 0:
+                    if column == 0:
                         prefetch_step(builder, block, d, line, last, pace)
-                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(numbers)), first_number)])
-                    prefetch(builder, here, width, INPUTS_AHEAD * numbers * 4, level=1)
+                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
+                    prefetch(builder, here, width, INPUTS_AHEAD * TILE * 4, level=1)
                 return times(d, sums)
 
-            def times(
-                d: Value,
-                sums: list[Value],
-                first_number: int = first_number,
-                load_vectors: Callable[[Builder, Value], list[Value]] = load_vectors,
-            ) -> list[Value]:
-                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(numbers)), first_number)])
-                weights, sums = load_vectors(builder, here), list(sums)
-                for row in range(rows):
-                    each = broadcast(builder, builder.load(builder.gep(inputs[row], [d])), FLOATS)
-                    for v, weight in enumerate(weights):
-                        sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
+            def times(d: Value, sums: list[Value], column: int = column) -> list[Value]:
+                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
+                sums = list(sums)
+                for k, weights in enumerate(_weights(builder, here, span)):
+                    which = index_after(builder, builder.mul(d, INDEX(span)), k)
+                    for row in range(rows):
+                        each = broadcast(builder, builder.load(builder.gep(inputs[row], [which])), FLOATS)
+                        for v, weight in enumerate(weights):
+                            sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
                 return sums
 
-            def add_some(
-                d: Value, sums: list[Value], first_number: int = first_number, width: int = width
-            ) -> list[Value]:
+            def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 for more in range(UNROLLED):
-                    here = builder.mul(index_after(builder, d, more), INDEX(numbers))
-                    prefetch(
-                        builder, builder.gep(block, [index_after(builder, here, first_number)]), width, AHEAD_ONE_ROW
-                    )
+                    here = builder.mul(index_after(builder, d, more), INDEX(TILE))
+                    prefetch(builder, builder.gep(block, [index_after(builder, here, column)]), width, AHEAD_ONE_ROW)
                     sums = times(index_after(builder, d, more), sums)
                 return sums
 
@@ -129,7 +121,7 @@ def _step(rows: int) -> Callable[..., None]:
             places = [
                 address(context, builder, of_out, out, index_after(builder, r, row), index_after(builder, f, offset))
                 for row in range(rows)
-                for offset in offsets
+                for offset in range(column, column + VECTORS * LANES, LANES)
             ]
             with builder.if_else(builder.icmp_signed("==", start, start.type(0))) as (fresh, more):
                 with fresh:
@@ -143,23 +135,14 @@ def _step(rows: int) -> Callable[..., None]:
     return step
 
 
-def _columns(column: int, floats: bool) -> tuple[list[int], Callable[[Builder, Value], list[Value]]]:
-    """Return the outputs in VECTORS vectors from a panel's `column` on, and the function that loads their weights."""
-    if floats:
-        offsets = [column + v * LANES for v in range(VECTORS)]
-        return offsets, lambda builder, where: [load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]
-
-    def both_halves(builder: Builder, where: Value) -> list[Value]:
-        vectors = []
-        for v in range(VECTORS // 2):
-            words = load(builder, where, WORDS, v * LANES)
-            lower = builder.shl(words, WORDS([16] * LANES))
-            upper = builder.and_(words, WORDS([0xFFFF0000] * LANES))
-            vectors += [builder.bitcast(half, FLOATS) for half in (lower, upper)]
-        return vectors
-
-    words = range(column // 2, column // 2 + VECTORS // 2 * LANES, LANES)
-    return [word // 16 * 32 + word % 16 + half for word in words for half in (0, 16)], both_halves
+def _weights(builder: Builder, where: Value, span: int) -> list[list[Value]]:
+    """VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+    if span == 1:
+        return [[load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]]
+    words = [load(builder, where, WORDS, v * LANES) for v in range(VECTORS)]
+    lower = [builder.shl(word, WORDS([16] * LANES)) for word in words]
+    upper = [builder.and_(word, WORDS([0xFFFF0000] * LANES)) for word in words]
+    return [[builder.bitcast(half, FLOATS) for half in halves] for halves in (lower, upper)]
 
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
@@ -168,14 +151,15 @@ three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows
 
 
 @register_jitable
-def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: int) -> None:
+def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
-    ROWS_PER_PANEL_PASS rows at a time pass over the panel block by block, so that their sums stay in the cache.
+    ``span`` inputs share a word of the panel. ROWS_PER_PANEL_PASS rows at a time pass over it block by block, so that
+    their sums stay in the cache.
     """
     columns = len(bias)
     R, D = x.shape
-    each = panels.shape[2] * 4 // LINE_BYTES
+    each = TILE * 4 // LINE_BYTES
     for first in range(0, R, ROWS_PER_PANEL_PASS):
         beyond = min(R, first + ROWS_PER_PANEL_PASS)
         for start in range(0, D, BLOCK):
@@ -184,7 +168,7 @@ def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: i
             while r < beyond:
                 rows = min(beyond - r, ROWS_PER_PASS)
                 line, last, pace = lines_to_prefetch(
-                    r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) * each, each
+                    r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
                 )
                 if rows == 1:
                     one_row(x, r, panels, n, start, end, line, last, pace, out, f)
@@ -205,23 +189,23 @@ def panel_of_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: i
 
 
 @register_jitable
-def panel_and_bias(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
+def panel_and_bias(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array) -> None:
     """Write x times the n-th panel, plus the bias, into its columns of ``out``. The last panel may have fewer
     columns.
     """
     R, F, f = len(x), out.shape[1], n * TILE
     if f + TILE <= F:
-        panel_of_rows(n, x, panels, bias[f : f + TILE], out, f)
+        panel_of_rows(n, x, panels, span, bias[f : f + TILE], out, f)
     else:
         whole = np.empty((R, TILE), np.float32)
-        panel_of_rows(n, x, panels, bias[f:], whole, 0)
+        panel_of_rows(n, x, panels, span, bias[f:], whole, 0)
         put_columns(whole, out, f)
 
 
 @compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)
 def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
     """Run `panel_and_bias`; it is compiled once for the serial and the parallel loop of `float32_panels`."""
-    panel_and_bias(n, x, panels, bias, out)
+    panel_and_bias(n, x, panels, 1, bias, out)
 
 
 @compiled(void(matrix, panels3, matrix, vector, out2), **PARALLEL)

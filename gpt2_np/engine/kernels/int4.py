@@ -17,7 +17,7 @@ from ...weights.panels import GROUP, INT4_STEP, TILE, from_bits, unpacked
 from .byte_products import add_products_of_bytes
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
-from .int8 import round_group
+from .int8_vectors import round_group
 from .kernel_types import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import AHEAD_ONE_ROW, ROWS_PER_TASK, lines_to_prefetch, one_thread, prefetch_step, put_columns

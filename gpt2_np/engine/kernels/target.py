@@ -6,9 +6,14 @@ code uses an instruction that the target lacks.
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import sys
 from functools import lru_cache
 
 from numba.core.registry import cpu_target
+
+ARCH_REQ_XCOMP_PERM, TILE_DATA, ARCH_PRCTL = 0x1023, 18, 158  # of Linux, for x86-64
 
 
 @lru_cache(maxsize=1)
@@ -16,6 +21,23 @@ def described() -> tuple[str, str, str]:
     """Return the target of Numba's code generator: triple, processor name, features."""
     triple, name, features = cpu_target.target_context.codegen().magic_tuple()
     return str(triple), str(name), str(features)
+
+
+@lru_cache(maxsize=1)
+def tiles() -> bool:
+    """Whether code may use AMX's tile registers: the target has them, and Linux lets this process use them.
+
+    Linux keeps them from a process that has not asked, since each thread's registers grow by 8 KB. Children inherit
+    the permission.
+    """
+    if not (has("amx-tile") and has("amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"):
+        return False
+    try:
+        call = ctypes.CDLL(None).syscall
+    except (OSError, AttributeError):
+        return False
+    numbers = (ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, TILE_DATA)
+    return bool(call(*map(ctypes.c_long, numbers)) == 0)
 
 
 def has(feature: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...display import described
+from ...display import Readable, described
 from ...model.activations import ActivationCache
 from ...model.forward import head_results
 from ...model.params import as_array
@@ -185,7 +185,7 @@ def on_the_way(clean: Array, corrupted: Array, steps: int) -> Array:
     return between.reshape(-1, *clean.shape[1:])
 
 
-class Received:
+class Received(Readable):
     """The gradients at the receivers' inputs, each layer's (b, T, R, D): the mean over several runs of the same rows.
 
     With `held`, layer norm's scale counts as a constant.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...display import NUMBERS, Texts, boxed, described
+from ...display import NUMBERS, Readable, Texts, boxed, described
 from ...session.model import Model
 from ..capture import Captured
 from ..neurons import Example, said
@@ -112,7 +112,7 @@ def activations_of(
         yield ids, activations(model, ids, [name])[name]
 
 
-class Kept:
+class Kept(Readable):
     """What is kept of a corpus: for each of n features its best places, with their surroundings, and its histogram."""
 
     def __init__(self, features: int, examples: int, context: int) -> None:

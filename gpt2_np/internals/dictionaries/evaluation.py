@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...display import boxed, described, table
+from ...display import Readable, boxed, described, table
 from ...engine.threaded import in_pieces
 from ...session.model import Model
 from ...system.files import JSONObject
@@ -187,7 +187,7 @@ def one_batch(model: Model, dictionary: Dictionary, ids: Array, mask: Array, sum
     sums.add_logits(ids, mask, logits, spliced, ablated)
 
 
-class Sums:
+class Sums(Readable):
     """Sums over tokens and batches, in float64, of which `evaluation` makes means."""
 
     def __init__(self, features: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...display import NUMBERS, Cell, Texts, boxed, described, number, table, visible
+from ...display import NUMBERS, Cell, Readable, Texts, boxed, described, number, table, visible
 from ...model.params import Block, as_array, unembedding
 from ...session.model import Model
 from . import places, resumed
@@ -198,7 +198,7 @@ def check(model: Model, transcoders: Sequence[Coder]) -> None:
             )
 
 
-class Layer:
+class Layer(Readable):
     """One layer as a graph sees it: linear, with what the prompt holds, and the features that fire."""
 
     def __init__(self, block: Block, transcoder: Coder, run: Mapping[str, Array], number: int) -> None:
