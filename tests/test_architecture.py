@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # Each room of gpt2_np may import those on its own level or below. What is not listed stands alone.
 LEVELS = [
     {"version"},
-    {"system"},
+    {"system", "display"},
     {"model"},
     {"weights"},
     {"engine"},

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.readable import Readable
 from .cuda_log import log
 
 Array = np.ndarray
 
 
-class CPU:
+class CPU(Readable):
     """``torch.manual_seed(seed)`` on the CPU: MT19937, two 32-bit draws an element, the high one first.
 
     u has 53 bits, q = float32(−ln(1 − u)) (``aten/src/ATen/core/DistributionsHelper.h``). Checked against torch 2.13.
@@ -38,7 +39,7 @@ class CPU:
         return (self._bits.random_raw(n) & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2**-24)
 
 
-class CPUDraws:
+class CPUDraws(Readable):
     """The draws of `CPU`: one 64-bit integer per element."""
 
     def __init__(self, bits: Array) -> None:
@@ -56,7 +57,7 @@ class CPUDraws:
         return u
 
 
-class CUDA:
+class CUDA(Readable):
     """``torch.manual_seed(seed)`` on a CUDA device: Philox4x32-10, one subsequence a thread.
 
     Blocks of 256 threads, at most ``multiprocessors`` × ``threads_per_multiprocessor`` / 256 of them; thread t writes

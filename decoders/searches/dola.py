@@ -16,6 +16,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
 from ..base.method import Method, Option, Page
+from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import ValueType, is_ids
 from .token_by_token import token_by_token
@@ -55,7 +56,7 @@ def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: in
     return list(chosen)
 
 
-class Dola:
+class Dola(Readable):
     """A stepper whose logits are the contrast of another's; ``own`` are the model's, row for row."""
 
     own: Array

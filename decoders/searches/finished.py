@@ -8,13 +8,14 @@ from typing import Literal
 
 from ..base.interface import Array
 from ..base.ranking import highest
+from ..base.readable import Readable
 from ..base.task import Task
 from .beam_common import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, possible
 
 Early = bool | Literal["never"]
 
 
-class Pool:
+class Pool(Readable):
     """The `size` best beams that ended, scored by sum / length ** length_penalty (``BeamHypotheses``).
 
     Unlike the pool of `beam`, it goes on taking better beams as long as the search runs, and the search ends when
