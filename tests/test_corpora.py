@@ -106,6 +106,7 @@ def test_a_bad_row_is_kept_aside(tmp_path: Path) -> None:
     errors = [json.loads(line) for line in (tmp_path / "out/_errors.jsonl").read_text().splitlines()]
     assert errors == result.errors
     assert [one["row"] for one in errors] == [1, 2, 3, 4, 5, 6]
+    assert not any("id" in one for one in errors)
     words = ["a JSON object", "the text is empty", "got int 5", "ids must be between 0 and", "an id must be absent"]
     for one, word in zip(errors, [*words, "a JSON object"], strict=True):
         assert word in one["error"]

@@ -46,8 +46,8 @@ class Job:
             return None
         return [self.field, self.id_field, *(("prompt", "stride") if self.task == "score" else ())]
 
-    def read(self, line: Line, plain: bool) -> tuple[Identity, Line]:
-        """A row's id, and the row as the task takes it: its text under the task's own name, an id no more in it.
+    def read(self, line: Line, plain: bool) -> tuple[Identity | None, Line]:
+        """A row's own id, if it has one, and the row as the task takes it: its text under the task's own name.
 
         What else a row holds is left out, but for `generate`, where it is options. The lines of a `plain` file of text
         have no fields to be named.
@@ -61,7 +61,7 @@ class Job:
         if self.task == "score":
             fields = {name: value for name, value in fields.items() if name in ("text", "prompt", "stride")}
         error = line.error
-        identity: Identity = str(line.index) if self.ids == "text" else line.index
+        identity: Identity | None = None
         if given is not None and self.ids == "text" and type(given) in (str, int):
             identity = str(given)
         elif given is not None and self.ids == "number" and type(given) is int and -(2**63) <= given < 2**63:
@@ -70,6 +70,10 @@ class Job:
             kind = {"row": "absent", "number": "a whole number", "text": "a text or a whole number"}[self.ids]
             error = error or f"an id must be {kind}, as those of the first rows are, got {given!r:.60}"
         return identity, Line(line.index, fields, error)
+
+    def number(self, line: Line) -> Identity:
+        """The id of a row that has none of its own: its number."""
+        return str(line.index) if self.ids == "text" else line.index
 
     @property
     def own_field(self) -> str:

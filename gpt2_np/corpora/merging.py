@@ -37,8 +37,9 @@ def merge(parts: Sequence[str | Path], out: str | Path) -> Merged:
 
     Parts are folders of `score`, `generate` or `capture`, which must be finished, and become one; captures of
     `gpt2-np internals capture`; lenses, of which each text counts once (`jacobian_lens.merge`); or a dictionary's
-    figures (`gpt2-np internals evaluate-dictionary --sums`). ``ValueError`` for parts of different kinds, models or
-    options, and for an `out` that is there already; ``OSError`` for what can't be read or written.
+    figures (`gpt2-np internals evaluate-dictionary --sums`). Rows without an id are numbered
+    anew; in a corpus that has ids, they keep the number that they had. ``ValueError`` for parts of different kinds,
+    models or options, and for an `out` that is there already; ``OSError`` for what can't be read or written.
     """
     paths, out = [Path(part) for part in parts], Path(out)
     if not paths:
@@ -136,7 +137,7 @@ def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
         return one + row if ids == "row" else one
 
     found = about | {"part": about["part"] + part, "first": about["first"] + row}
-    found["errors"] = [one | {"row": one["row"] + row, "id": identity(one["id"])} for one in about["errors"]]
+    found["errors"] = [one | {"row": one["row"] + row} for one in about["errors"]]
     if "texts" in about:
         found["texts"] = [[number + row, identity(one)] for number, one in about["texts"]]
     return found

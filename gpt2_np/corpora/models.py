@@ -15,6 +15,7 @@ from ..model.config import Config
 from ..model.params import Params, flatten
 from ..session.implementation import NumPy
 from ..system import cache
+from ..system.memory import give_back
 from ..text.gpt2 import GPT2
 from ..version import __version__
 from ..weights import hub
@@ -63,6 +64,7 @@ def load(job: Job, *, share: bool) -> GPT2:
             mapped.write(path, params)
             prune(path)
             del gpt2, params
+            give_back()
     os.utime(path)
     return GPT2(mapped.read(path, config), config, folder=folder, backend=job.backend)
 

@@ -17,7 +17,7 @@ from ..system.files import JSONObject
 from ..system.threads import blas_threads, on_threads, one_blas_thread
 from ..text.gpt2 import GPT2
 from ..text.lines import Line
-from ..text.many import REFUSED, Read, Work, answered, batches, failure, generating, jobs_of, scoring
+from ..text.many import REFUSED, ROWS, Read, Work, answered, batches, failure, generating, jobs_of, scoring
 from . import inputs, models, shards
 from .inputs import Part, Source
 from .job import Identity, Job
@@ -54,17 +54,19 @@ class Worker:
         source = self.sources[part.source]
         lines = inputs.read(source, part, self.job.columns)
         rows = [self.job.read(line, source.kind == "text") for line in lines]
-        ids, lines = {line.index: identity for identity, line in rows}, [line for _, line in rows]
+        ids = {line.index: identity for identity, line in rows if identity is not None}
+        names = {line.index: self.job.number(line) for _, line in rows} | ids
+        lines = [line for _, line in rows]
         about: JSONObject = {"part": part.number, "first": part.first, "rows": part.rows}
         if self.job.task == "capture":
-            self.capture(path, part, ids, lines, about)
+            self.capture(path, part, ids, names, lines, about)
             return about
         records, failed = self.records(lines)
         for record in records:
-            record["id"] = ids[record["index"]]
+            record["id"] = names[record["index"]]
         about["errors"] = self.told(failed, ids, part)
-        names = ("nll", "tokens", "bytes") if self.job.task == "score" else ()
-        about["sums"] = {name: sum(record[name] for record in records) for name in names}
+        added = ("nll", "tokens", "bytes") if self.job.task == "score" else ()
+        about["sums"] = {name: sum(record[name] for record in records) for name in added}
         shards.write_table(path, shards.schema(self.job.task, self.job.ids), records, about)
         return about
 
@@ -73,7 +75,8 @@ class Worker:
         methods: tuple[Read, Work] = (scoring if self.job.task == "score" else generating)(self.model, self.options)
         jobs, failed = jobs_of(lines, methods[0])
         done: dict[int, Sequence[JSONObject]] = {}
-        for batch in batches(jobs):
+        most = len(jobs) if self.job.task == "score" else ROWS  # texts that are scored are put into batches once more
+        for batch in batches(jobs, most):
             for job, records in zip(batch, answered(batch, methods[1]), strict=True):
                 done[job.index] = records
         failed += [records[0] for records in done.values() if "error" in records[0]]
@@ -90,22 +93,29 @@ class Worker:
         return self.model.tokenizer.decode(list(ids)) if self.model.has_tokenizer else ""
 
     def told(self, failed: Failed, ids: dict[int, Identity], part: Part) -> Failed:
-        """Which rows failed, and why, in their order."""
+        """Which rows failed, and why, in their order; with the ids of those that have some."""
         file = self.sources[part.source].path
+        own = {index: {"id": identity} for index, identity in ids.items()}
         return [
-            {"row": one["index"], "id": ids[one["index"]], "file": file, "error": one["error"]}
+            {"row": one["index"], **own.get(one["index"], {}), "file": file, "error": one["error"]}
             for one in sorted(failed, key=lambda one: one["index"])
         ]
 
     def capture(
-        self, path: Path, part: Part, ids: dict[int, Identity], lines: Sequence[Line], about: JSONObject
+        self,
+        path: Path,
+        part: Part,
+        ids: dict[int, Identity],
+        names: dict[int, Identity],
+        lines: Sequence[Line],
+        about: JSONObject,
     ) -> None:
         """Write the activations of a part's rows; `about` is completed.
 
         Every text is run by itself, with BLAS in one thread, and as many texts side by side as there are threads: so
         neither others nor the number of threads change a bit.
         """
-        names, dtype = self.options["names"], self.options["store"]
+        wanted, dtype = self.options["names"], self.options["store"]
         texts: list[tuple[int, list[int]]] = []
         failed: Failed = []
         for line in lines:
@@ -117,7 +127,7 @@ class Worker:
 
         def work(number: int) -> None:
             try:
-                values = activations(self.model, np.array(texts[number][1])[None], names)
+                values = activations(self.model, np.array(texts[number][1])[None], wanted)
                 found[number] = {name: np.ascontiguousarray(x[0], dtype) for name, x in values.items()}
             except REFUSED as error:
                 found[number] = error
@@ -135,7 +145,7 @@ class Worker:
                 kept.append(row)
         about["errors"] = self.told(failed, ids, part)
         about["sums"] = {"texts": len(kept), "tokens": sum(len(text) for row, text in texts if row not in broken)}
-        about["texts"] = [[row, ids[row]] for row in kept]  # of each text: its row, and that one's id
+        about["texts"] = [[row, names[row]] for row in kept]  # of each text: its row, and that one's id
         shards.write_arrays(path, arrays, about)
 
     def texts_of(self, line: Line) -> list[list[int]]:

@@ -120,18 +120,19 @@ def jobs_of(lines: Sequence[Line], read: Read) -> tuple[list[Job], list[Record]]
 
 
 def answered(batch: Sequence[Job], work: Work) -> Sequence[Sequence[Record]]:
-    """The results of a batch; where it is refused, each of its jobs by itself, so that only what is wrong fails."""
+    """The results of a batch; where it is refused, those of its halves, so that only what is wrong fails."""
     try:
         return work(batch)
     except REFUSED as error:
         if len(batch) == 1:
             return [[failure(batch[0].index, error)]]
-        return [answered([job], work)[0] for job in batch]
+        half = len(batch) // 2
+        return [*answered(batch[:half], work), *answered(batch[half:], work)]
 
 
-def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Jobs of one key together, the costly first with their like, as many as memory allows; in the order of their
-    first."""
+def batches(jobs: Sequence[Job], most: int = ROWS) -> Iterator[list[Job]]:
+    """Jobs of one key together, the costly first with their like, at most so many, and as many as memory allows; in
+    the order of their first."""
     groups: dict[str, list[Job]] = {}
     found: list[list[Job]] = []
     for job in jobs:
@@ -142,7 +143,7 @@ def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
     for group in groups.values():
         ordered = sorted(group, key=lambda job: -job.cost)
         while ordered:
-            size = max(1, min(ROWS, MEMORY // max(1, ordered[0].cost)))
+            size = max(1, min(most, MEMORY // max(1, ordered[0].cost)))
             found.append(ordered[:size])
             ordered = ordered[size:]
     return iter(sorted(found, key=lambda batch: min(job.index for job in batch)))

@@ -62,7 +62,7 @@ def arrays(sums: Sums) -> dict[str, Array]:
     total = named.pop("total")
     found = {name: np.asarray(value, np.int64 if name in COUNTS else None) for name, value in named.items()}
     found["total"] = np.zeros(0) if total is None else total
-    return {name: np.ascontiguousarray(x) if x.dtype.kind == "i" else x.astype(np.float64) for name, x in found.items()}
+    return {name: x if x.dtype.kind == "i" else x.astype(np.float64) for name, x in found.items()}
 
 
 def merge(parts: Sequence[Judged]) -> Judged:
