@@ -109,7 +109,7 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
     from gpt2_np import corpora
 
     path = corpus(folder / "corpus.txt", rows)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_worker_niceness": "0"}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ours, theirs = [], []
     for turn in range(turns):
@@ -144,7 +144,7 @@ def batch(folder: Path, parts: int) -> None:
     from gpt2_np import corpora
 
     path = corpus(folder / "corpus.txt", parts, words=2)
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_worker_niceness": "0"}
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     for name, engine in (("local", corpora.Engine()), ("ray", corpora.Engine("ray", actors=1))):
         at: list[tuple[float, float]] = []

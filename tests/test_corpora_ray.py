@@ -57,7 +57,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir()}
 
 
-# ---- what an actor is, without Ray ------------------------------------------------------------------------------------
+# ---- what an actor is, without Ray ----------------------------------------------------------------------------------
 
 
 def test_an_actor_tells_rather_than_raises(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +80,7 @@ def test_an_actor_tells_rather_than_raises(corpus: Path, tmp_path: Path, monkeyp
     assert "holds another model here" in str(on_ray.raised(json.loads(told)))
 
 
-# ---- a cluster --------------------------------------------------------------------------------------------------------
+# ---- a cluster ------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
