@@ -1,4 +1,4 @@
-"""Many prompts at once: read, put into batches, answered in their own order, and resumable."""
+"""Many prompts at once: read, batched, answered in their own order, and resumable."""
 
 from __future__ import annotations
 

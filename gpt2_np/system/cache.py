@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def place(chosen: str | None = None) -> Path:
-    """The package's folder under the `chosen` one, where there is one, else in the user's cache. Nothing is made.
+    """Return the package's folder: under the `chosen` one if there is one, else in the user's cache. Nothing is made.
 
-    ``OSError`` where the user has no home.
+    ``OSError`` if the user has no home folder.
     """
     if chosen:
         return Path(chosen).absolute() / "gpt2_np"
@@ -32,14 +32,14 @@ def _home() -> Path:
 
 
 def trusted(status: os.stat_result) -> bool:
-    """Whether a file or folder belongs to this user, and nobody else may write to it."""
+    """Tell whether a file or folder belongs to this user and nobody else may write to it."""
     if not hasattr(os, "geteuid"):  # Windows, where a user's own folders are closed to others
         return True
     return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def check(folder: Path) -> None:
-    """``PermissionError`` says why a folder that is there is not trusted."""
+    """Raise ``PermissionError``, which says why, if a folder exists and is not trusted."""
     try:
         status = folder.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Many texts at once: what is to be done with each is read, put into batches of its like, and done."""
+"""Many texts at once: jobs that are read from lines, batched with their like, and answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Work = Callable[[Sequence[Job]], Sequence[Sequence[Record]]]
 
 
 def generating(gpt2: GPT2, options: Mapping[str, Any]) -> tuple[Read, Work]:
-    """How a line becomes a job, and how jobs of one key are continued: the records of each.
+    """Return the function that makes a line a job, and the one that continues jobs of one key: the records of each.
 
     A line's own options go before `options`. Prompts with equal options are continued in one batch, unless a seed or
     given draws make a text depend on those beside it: each is then continued by itself, and the result is that of
@@ -70,7 +70,7 @@ def generating(gpt2: GPT2, options: Mapping[str, Any]) -> tuple[Read, Work]:
 
 
 def scoring(gpt2: GPT2, options: Mapping[str, Any]) -> tuple[Read, Work]:
-    """How a line becomes a job, and how jobs are scored: a record of each.
+    """Return the function that makes a line a job, and the one that scores jobs: one record of each.
 
     A line holds a "text", and may hold the "prompt" before it and a "stride"; or a "prompt" alone, which is then what
     is scored.
@@ -107,7 +107,7 @@ def scoring(gpt2: GPT2, options: Mapping[str, Any]) -> tuple[Read, Work]:
 
 
 def jobs_of(lines: Sequence[Line], read: Read) -> tuple[list[Job], list[Record]]:
-    """The jobs of lines, and a record with its error for each line that is none."""
+    """Return the jobs of lines, and a record with the error for each line that makes no job."""
     jobs, refused = [], []
     for line in lines:
         try:
@@ -120,7 +120,7 @@ def jobs_of(lines: Sequence[Line], read: Read) -> tuple[list[Job], list[Record]]
 
 
 def answered(batch: Sequence[Job], work: Work) -> Sequence[Sequence[Record]]:
-    """The results of a batch; where it is refused, those of its halves, so that only what is wrong fails."""
+    """Return the results of a batch. A batch that is refused is halved, so that only what is wrong fails."""
     try:
         return work(batch)
     except REFUSED as error:
@@ -131,8 +131,9 @@ def answered(batch: Sequence[Job], work: Work) -> Sequence[Sequence[Record]]:
 
 
 def batches(jobs: Sequence[Job], most: int = ROWS) -> Iterator[list[Job]]:
-    """Jobs of one key together, the costly first with their like, at most so many, and as many as memory allows; in
-    the order of their first."""
+    """Yield batches: jobs of one key with others of like cost, at most `most` and no more than memory allows.
+
+    Batches come in the order of their first jobs."""
     groups: dict[str, list[Job]] = {}
     found: list[list[Job]] = []
     for job in jobs:
@@ -150,12 +151,12 @@ def batches(jobs: Sequence[Job], most: int = ROWS) -> Iterator[list[Job]]:
 
 
 def cost(config: Config, positions: int, copies: int) -> int:
-    """The bytes of the keys and values of a text, in float32."""
+    """Return the bytes of a text's keys and values, in float32."""
     return position_bytes(config) * positions * copies
 
 
 def key_of(names: Mapping[str, Any]) -> str:
-    """What is equal for equal options."""
+    """Return a key that is equal for equal options."""
     return json.dumps(names, sort_keys=True, default=repr)
 
 
@@ -171,7 +172,7 @@ def generated(job: Job, written: Sequence[Generation]) -> list[Record]:
 
 
 def fields(prompt: object, one: Generation) -> Record:
-    """What a text that was written is as JSON."""
+    """Return a generated text's fields in JSON."""
     record: Record = {
         "prompt": prompt,
         "text": one.text,
