@@ -86,23 +86,17 @@ def test_an_actor_tells_rather_than_raises(corpus: Path, tmp_path: Path, monkeyp
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A head with one core, which the driver is at, and two nodes of one core."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error"}
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "error", "RAY_worker_niceness": "0"}
+    import ray
     from ray.cluster_utils import Cluster
 
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     for _ in range(2):
         found.add_node(num_cpus=1)
+    ray.init(address=found.address, log_to_driver=False, logging_level="ERROR")
     yield found
-    found.shutdown()
-
-
-@pytest.fixture
-def connected(cluster: Any) -> Iterator[Any]:
-    import ray
-
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
-    yield cluster
     ray.shutdown()
+    found.shutdown()
 
 
 def workers() -> list[Any]:
@@ -117,7 +111,7 @@ def workers() -> list[Any]:
 @pytest.mark.filterwarnings("ignore")  # of Ray's own code
 @pytest.mark.parametrize("actors", [1, 3])
 def test_the_same_bits_at_any_number_of_actors(
-    actors: int, connected: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path
+    actors: int, cluster: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path
 ) -> None:
     result = score(corpus, tmp_path / "out", corpora.Engine("ray", actors=actors))
     assert files(tmp_path / "out") == alone
@@ -127,7 +121,7 @@ def test_the_same_bits_at_any_number_of_actors(
 @needs_ray
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # of Ray's own code
-def test_workers_and_a_node_are_killed(connected: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+def test_workers_and_a_node_are_killed(cluster: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     told: list[int] = []
     killed: list[Any] = []
 
@@ -138,8 +132,8 @@ def test_workers_and_a_node_are_killed(connected: Any, corpus: Path, alone: dict
             one.kill()
             killed.append(one.pid)
         if len(told) == 10:
-            node = next(iter(connected.worker_nodes))
-            connected.remove_node(node, allow_graceful=False)
+            node = next(iter(cluster.worker_nodes))
+            cluster.remove_node(node, allow_graceful=False)
             killed.append(node)
 
     result = score(corpus, tmp_path / "out", corpora.Engine("ray", actors=3), progress=kill)
@@ -147,7 +141,7 @@ def test_workers_and_a_node_are_killed(connected: Any, corpus: Path, alone: dict
     assert files(tmp_path / "out") == alone
     assert (result.rows, result.new) == (ROWS, ROWS // 8)
     assert told == [8 * count for count in range(1, ROWS // 8 + 1)]  # each shard was told of once
-    connected.add_node(num_cpus=1)
+    cluster.add_node(num_cpus=1)
 
 
 @needs_ray
