@@ -80,12 +80,11 @@ def run(
 
     `actors` of `cores` cores each work side by side, as many as the cluster has room for where None. A cluster that
     this process is connected to is used; else the one at `address` ("auto": the one that runs on this machine); with
-    neither, one of this machine's cores is started, and ends with this process. ``ValueError`` where Ray is missing, or
+    neither, one of this machine's cores is started for the run. ``ValueError`` where Ray is missing, or
     the cluster is too small or can't be reached; ``OSError`` where a part's workers died again and again.
     """
     ray = packages.ray()
-    connect(ray, address)
-    with quiet(ray):
+    with connected(ray, address), quiet(ray):
         room = int(ray.cluster_resources().get("CPU", 0)) // cores
         if room < 1:
             raise ValueError(f"no machine of the cluster has {cores} cores for an actor")
@@ -110,13 +109,14 @@ def run(
             raise OSError(errno.EIO, f"Ray gave a shard up after {TRIES + 1} tries: {why}", str(out)) from None
 
 
-def connect(ray: Any, address: str | None) -> None:
-    """Connect this process to a cluster, unless it is connected to one. ``ValueError`` if there is none.
+@contextlib.contextmanager
+def connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect this process to a cluster, and leave it afterwards, unless it was connected to one before.
 
-    The connection lasts as long as the process: Ray has been seen to wait for ever in a process that had left a cluster
-    and joined it again twice. ``ray.shutdown()`` ends it, and a cluster that was started for it.
+    ``ValueError`` if no cluster can be reached or started.
     """
     if ray.is_initialized():
+        yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # its processes' notes are no concern of a user's
@@ -128,6 +128,10 @@ def connect(ray: Any, address: str | None) -> None:
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(f"no Ray cluster can be reached at {address!r}: {' '.join(str(error).split())}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager
