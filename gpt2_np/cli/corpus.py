@@ -46,7 +46,7 @@ def corpus_group(context: click.Context) -> None:
 def task(
     name: str, summary: str, field: str, dtypes: tuple[str, ...]
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """A subcommand with IN… and OUT, and the options that all tasks share."""
+    """Return a decorator for subcommands with IN… and OUT, and the options that all tasks share."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
         options: list[Callable[[Any], Any]] = [
@@ -68,7 +68,7 @@ def task(
 
 
 def corpus_options(field: str) -> list[Callable[[FC], FC]]:
-    """How rows are read, and how many of them make a shard."""
+    """Return the options that say how rows are read, and how many of them make a shard."""
     where = "JSONL and Parquet: what a row's"
     return [
         grouped("Corpus", "--field", default=field, show_default=True, help=f"{where} text, or ids, are called."),
@@ -81,7 +81,7 @@ SHARD = "Rows of a shard, at most: what a worker takes at once, and does again i
 
 
 def engine_options() -> list[Callable[[FC], FC]]:
-    """Who does the work."""
+    """Return the options that say who does the work."""
     room = "[default: as many as there is room for]"
     new = "[default: RAY_ADDRESS, else a new one]"
     return [
@@ -100,7 +100,7 @@ WHO = "This process with all cores, or Ray's actors on many machines (the `ray` 
 
 
 def engine_of(engine: str, actors: int | None, cores: int | None, address: str | None) -> Engine:
-    """The engine that the options name."""
+    """Return the engine that the options name."""
     from ..corpora import Engine
 
     if engine == "local":  # RAY_ADDRESS may be set for other programs
@@ -129,7 +129,7 @@ def finish(work: Callable[..., Result], as_json: bool) -> None:
 
 
 def in_lines(result: Result) -> list[str]:
-    """What a run came to, for people to read."""
+    """Return a run's outcome in lines for people to read."""
     shards = "1 shard" if result.shards == 1 else f"{result.shards:,} shards"
     lines = [f"{result.folder}: {result.rows:,} rows in {shards}, {result.new:,} of them new"]
     if "nll" in result.sums and result.sums["tokens"]:

@@ -1,4 +1,4 @@
-"""What a run that captures needs besides: names and lengths that are checked, and a folder that `Captured` reads."""
+"""Captures as a task over a corpus: options, the size of shards, and a folder that `Captured` reads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES = 3  # of text, that a token stands for at least on average: a shard's siz
 
 
 def options(home: Path, names: str | Sequence[str], length: int | None, store: str) -> JSONObject:
-    """A run's options. ``ValueError`` for unknown names, a length that can't be, and for what isn't stored."""
+    """Return a run's options. ``ValueError`` for an unknown name, and for a length or a store that can't be."""
     gpt2 = GPT2.from_pretrained(home, backend="numpy")
     context = gpt2.config.n_positions
     length = min(LENGTH, context) if length is None else length
@@ -31,14 +31,14 @@ def options(home: Path, names: str | Sequence[str], length: int | None, store: s
 
 
 def cut(home: Path, options: JSONObject, most: Cut, size: int) -> Cut:
-    """A shard's size in rows and bytes of text, so that it holds about `size` bytes of activations."""
+    """Return a shard's size in rows and bytes of text, so that it holds about `size` bytes of activations."""
     gpt2 = GPT2.from_pretrained(home, backend="numpy")
     each = estimate(gpt2, options["names"], [options["length"]], options["store"])
     return Cut(max(1, min(most.rows, size // each)), max(1, min(most.bytes, size // each * options["length"] * BYTES)))
 
 
 def begin(out: Path, home: Path, job: Job, chunks: int) -> None:
-    """Write ``capture.json``, where it isn't there yet."""
+    """Write ``capture.json`` unless it exists."""
     if (out / CAPTURE).exists():
         return
     gpt2 = GPT2.from_pretrained(home, dtype=job.dtype, backend="numpy")
@@ -46,11 +46,11 @@ def begin(out: Path, home: Path, job: Job, chunks: int) -> None:
 
 
 def write(out: Path, names: Sequence[str], store: str, model: str, chunks: int) -> None:
-    """Write ``capture.json``: what is captured, of which model, in how many chunks; texts are counted by chunk."""
+    """Write ``capture.json``, which says what is captured, of which model, and in how many chunks."""
     about = {"names": list(names), "dtype": store, "model": model, "numbered": BY_CHUNK, "chunks": chunks}
     write_whole(out / CAPTURE, json.dumps(about, indent=1).encode())
 
 
 def read(out: Path) -> JSONObject:
-    """A capture's ``capture.json``. ``ValueError`` for a broken one."""
+    """Return a capture's ``capture.json``. ``ValueError`` for a broken one."""
     return read_object(out / CAPTURE)

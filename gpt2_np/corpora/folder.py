@@ -40,13 +40,13 @@ WORDS = {
 
 
 def described(job: Job, sources: Sequence[Source], cut: Cut) -> JSONObject:
-    """What decides a run's results, as JSON has it. Where the input files lie does not."""
+    """Return everything that decides a run's results, as JSON has it. Where the input files lie doesn't."""
     inputs = [{name: value for name, value in source._asdict().items() if name != "path"} for source in sources]
     return json.loads(json.dumps(job.about() | {"cut": cut._asdict(), "inputs": inputs}))
 
 
 def begin(out: Path, job: Job, sources: Sequence[Source], parts: Sequence[Part], cut: Cut) -> None:
-    """Make the folder, or find that it holds the same run. ``ValueError`` says what else it holds."""
+    """Describe the run in its folder, or find it described there. ``ValueError`` says what else the folder holds."""
     what = described(job, sources, cut)
     path = out / ABOUT
     if not path.exists():
@@ -67,7 +67,7 @@ ADVICE = "choose another folder, or give what was given then"
 
 
 def difference(name: str, found: JSONObject, value: Any) -> str:
-    """What was found in place of a value, where both can be said shortly."""
+    """Return, for an error, what stands in the place of a value, if both are short."""
     if isinstance(value, dict) and isinstance(found.get(name), dict):
         before = found[name]
         name = next(one for one in [*value, *before] if value.get(one) != before.get(one))
@@ -78,7 +78,7 @@ def difference(name: str, found: JSONObject, value: Any) -> str:
 
 
 def read(out: Path) -> JSONObject:
-    """What a folder says of its run. ``ValueError`` for one that holds none, ``OSError`` where it can't be read."""
+    """Return the description of a folder's run. ``ValueError`` if it holds none, ``OSError`` if it can't be read."""
     if not (out / ABOUT).is_file():
         raise ValueError(f"{out} holds no run over a corpus: there is no {ABOUT} in it")
     found = read_object(out / ABOUT)
@@ -89,7 +89,7 @@ def read(out: Path) -> JSONObject:
 
 @contextlib.contextmanager
 def held(out: Path) -> Iterator[None]:
-    """The folder, made where it isn't there, for this run alone. ``ValueError`` where another run has it."""
+    """Make the folder if necessary and hold it for this run alone. ``ValueError`` if another run holds it."""
     out.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         yield
@@ -110,7 +110,7 @@ def held(out: Path) -> Iterator[None]:
 
 
 def done(out: Path, task: str) -> dict[int, Path]:
-    """The shards that are there, by their parts' numbers."""
+    """Return the shards that exist, by their parts' numbers."""
     found = {}
     for path in out.glob(shards.PATTERNS[task]):
         number = path.stem.rpartition("-")[2]
@@ -120,13 +120,13 @@ def done(out: Path, task: str) -> dict[int, Path]:
 
 
 def sweep(out: Path) -> None:
-    """Remove what killed workers left half-written: nobody else writes here now."""
+    """Remove files that killed workers left half-written; nobody else writes here now."""
     for path in out.glob(".*.part"):
         path.unlink(missing_ok=True)
 
 
 def write_errors(out: Path, errors: Sequence[JSONObject]) -> None:
-    """The rows that failed, in their order; no file where there are none."""
+    """Write the rows that failed in their order; without any, there is no file."""
     path = out / ERRORS
     if errors:
         lines = (f"{json.dumps(one, ensure_ascii=False)}\n" for one in sorted(errors, key=lambda one: one["row"]))

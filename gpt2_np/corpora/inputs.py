@@ -26,7 +26,7 @@ PACKED = {b"\x1f\x8b": "gzip", b"(\xb5/\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zX
 
 
 class Cut(NamedTuple):
-    """How large a part may be: so many rows, and so many bytes of a file; a single row may have more."""
+    """The largest size of a part, in rows and in bytes of a file; a single row may have more bytes."""
 
     rows: int
     bytes: int
@@ -58,7 +58,7 @@ class Part(NamedTuple):
 
 
 def files_of(paths: Sequence[str | Path]) -> list[Path]:
-    """The files that are named, and of a folder those in it whose names end in .txt, .jsonl or .parquet, by name.
+    """Return the named files, and of a folder the files in it that end in .txt, .jsonl or .parquet, by name.
 
     ``OSError`` or ``ValueError`` for one that isn't there, and for a folder without such files.
     """
@@ -77,7 +77,7 @@ def files_of(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def scan(paths: Sequence[Path], cut: Cut) -> tuple[list[Source], list[Part]]:
-    """Look through the files: what they are, and the parts that they are cut into.
+    """Look through the files, and return what they are and the parts that they are cut into.
 
     ``OSError`` names a file that can't be read, ``ValueError`` one that is packed or broken; and where there is no row.
     """
@@ -99,7 +99,7 @@ def scan(paths: Sequence[Path], cut: Cut) -> tuple[list[Source], list[Part]]:
 
 
 def parts_of_lines(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int, int]]:
-    """(first byte, byte behind the last, rows) of each part of a file of lines; the digest receives all bytes."""
+    """Yield (first byte, byte behind the last, rows) of each part of a file of lines, and feed the digest all bytes."""
     begin = stop = rows = 0
     with path.open("rb") as file:
         for starts, ends in lines_of(file, path, digest):
@@ -120,7 +120,7 @@ def parts_of_lines(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int
 
 
 def lines_of(file: BinaryIO, path: Path, digest: Any) -> Iterator[tuple[Array, Array]]:
-    """Where lines begin and end that are not of white space alone, some of them at a time."""
+    """Yield where lines begin and end, many at a time; lines of white space alone are left out."""
     offset, tail = 0, b""  # where `tail`, the beginning of a line, stands in the file
     while True:
         block = file.read(BLOCK)
@@ -147,7 +147,7 @@ def lines_of(file: BinaryIO, path: Path, digest: Any) -> Iterator[tuple[Array, A
 
 
 def refuse_packed(start: bytes, path: Path) -> None:
-    """``ValueError`` for a file that begins as packed ones do."""
+    """Raise ``ValueError`` for a file that begins as packed files do."""
     packed = next((name for mark, name in PACKED.items() if start.startswith(mark)), None)
     if packed:
         raise ValueError(f"{path} is packed ({packed}): its parts can't be read apart, so unpack it first")
@@ -156,7 +156,7 @@ def refuse_packed(start: bytes, path: Path) -> None:
 
 
 def parts_of_table(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int, int]]:
-    """(first row, row behind the last, rows) of each part of a Parquet file; the digest receives its footer."""
+    """Yield (first row, row behind the last, rows) of each part of a Parquet file, and feed the digest its footer."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8))
         end = file.read(8)
@@ -176,7 +176,7 @@ def parts_of_table(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int
 
 
 def opened(path: Path | str) -> Any:
-    """A Parquet file, open. ``ValueError`` names one that is broken, ``OSError`` one that can't be read."""
+    """Open a Parquet file. ``ValueError`` names a broken one, ``OSError`` one that can't be read."""
     with open(path, "rb"):  # what Arrow says where this fails has another form for every reason
         pass
     try:
@@ -186,7 +186,7 @@ def opened(path: Path | str) -> Any:
 
 
 def read(source: Source, part: Part, columns: Sequence[str] | None = None) -> list[Line]:
-    """The rows of a part, each with its number in the corpus, or with why it can't be read.
+    """Return the rows of a part, each with its number in the corpus, or with the reason why it can't be read.
 
     Of a Parquet file `columns` are read, all where None. ``ValueError`` where the file has changed since it was looked
     through, ``OSError`` where it can't be read.
@@ -207,7 +207,7 @@ def read(source: Source, part: Part, columns: Sequence[str] | None = None) -> li
 
 
 def rows_of(source: Source, part: Part, columns: Sequence[str] | None) -> Iterator[Line]:
-    """The rows of a part of a Parquet file; a null is left out."""
+    """Yield the rows of a part of a Parquet file; nulls are left out."""
     with opened(source.path) as table:
         present = table.schema_arrow.names
         chosen = [name for name in present if columns is None or name in columns]

@@ -1,4 +1,4 @@
-"""What a run over a corpus is: told to every worker, and written down beside the results."""
+"""The description of a run over a corpus, which every worker is given and which is stored beside the results."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ class Job:
     options: JSONObject = dataclasses.field(default_factory=dict)
 
     def about(self) -> JSONObject:
-        """What decides the results, as JSON: another run goes on with these only if all of it is equal."""
+        """Return the fields that decide the results: a later run goes on with them only if all are equal."""
         found = asdict(self)
         del found["model"]  # its files decide, wherever they are
         return found
 
     @property
     def columns(self) -> list[str] | None:
-        """The columns of a Parquet file that are read; None for all of them."""
+        """Return the columns of a Parquet file that are read; None means all."""
         if self.task == "generate":
             return None
         return [self.field, self.id_field, *(("prompt", "stride") if self.task == "score" else ())]
 
     def read(self, line: Line, plain: bool) -> tuple[Identity | None, Line]:
-        """A row's own id, if it has one, and the row as the task takes it: its text under the task's own name.
+        """Return a row's own id, if it has one, and the row as the task takes it, its text under the task's own name.
 
         What else a row holds is left out, but for `generate`, where it is options. The lines of a `plain` file of text
         have no fields to be named.
@@ -72,22 +72,22 @@ class Job:
         return identity, Line(line.index, fields, error)
 
     def number(self, line: Line) -> Identity:
-        """The id of a row that has none of its own: its number."""
+        """Return the id of a row that has none of its own, which is its number."""
         return str(line.index) if self.ids == "text" else line.index
 
     @property
     def own_field(self) -> str:
-        """What the task itself calls a row's text."""
+        """Return the task's own name for a row's text."""
         return default_field(self.task)
 
 
 def default_field(task: str) -> str:
-    """What a task calls a row's text."""
+    """Return a task's own name for a row's text."""
     return "prompt" if task == "generate" else "text"
 
 
 def kind_of_ids(firsts: Iterable[Line], id_field: str) -> str:
-    """Which of `IDS` a corpus has, by the first row of each file: text where one of them is text.
+    """Return which of `IDS` a corpus has, by the first row of each file: text if one of them is text.
 
     ``ValueError`` for an id that is neither a number nor text.
     """

@@ -12,7 +12,7 @@ from .work import Worker
 
 
 def run(job: Job, sources: Sequence[Source], parts: Sequence[Part], out: Path) -> Iterator[JSONObject]:
-    """What came of each part, in their order."""
+    """Yield the outcome of each part in the parts' order."""
     worker = Worker(job, sources, out)
     for part in parts:
         yield worker(part)

@@ -65,7 +65,7 @@ def merge(parts: Sequence[str | Path], out: str | Path) -> Merged:
 
 
 def kind_of(path: Path) -> str:
-    """What a part is. ``ValueError`` for what can't be merged."""
+    """Return the kind of a part. ``ValueError`` for anything that can't be merged."""
     if (path / folder.ABOUT).is_file():
         return str(folder.read(path)["task"])
     if (path / folder.CAPTURE).is_file():
@@ -85,7 +85,7 @@ def kind_of(path: Path) -> str:
 
 
 def merge_runs(paths: Sequence[Path], out: Path) -> Merged:
-    """One folder from those of several runs: shards with new numbers, and rows, where these are their ids."""
+    """Make one folder of those of several runs: shards get new numbers, and so do rows without ids."""
     abouts = [checked(path) for path in paths]
     for path, about in zip(paths, abouts, strict=True):
         for name in ABOUT_RUN:
@@ -122,7 +122,7 @@ def merge_runs(paths: Sequence[Path], out: Path) -> Merged:
 
 
 def checked(path: Path) -> JSONObject:
-    """What a folder says of its run. ``ValueError`` where it isn't finished."""
+    """Return the description of a folder's run. ``ValueError`` if the run isn't finished."""
     about = folder.read(path)
     missing = len(about["parts"]) - len(folder.done(path, about["task"]))
     if missing:
@@ -131,7 +131,7 @@ def checked(path: Path) -> JSONObject:
 
 
 def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
-    """What a shard says of itself, its part and rows counted from others that come before."""
+    """Return a shard's description with its part and rows counted behind those of the folders before it."""
 
     def identity(one: Any) -> Any:
         return one + row if ids == "row" else one
@@ -144,7 +144,7 @@ def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
 
 
 def copy(task: str, ids: str, old: Path, new: Path, about: JSONObject, row: int) -> None:
-    """Write a shard again, with what it now says of itself; where rows have no ids of their own, with new numbers."""
+    """Write a shard again under its new description; rows without ids get new numbers."""
     if task == "capture":
         try:
             shards.write_arrays(new, load_file(old), about)
@@ -158,7 +158,7 @@ def copy(task: str, ids: str, old: Path, new: Path, about: JSONObject, row: int)
 
 
 def merge_captured(paths: Sequence[Path], out: Path) -> Merged:
-    """One capture from several: their chunks under new numbers, as further names of the same files if possible."""
+    """Make one capture of several: their chunks get new numbers, as further names of the same files if possible."""
     parts = [Captured(path) for path in paths]
     for part in parts:
         for name in ("names", "dtype", "model"):

@@ -29,7 +29,7 @@ SMALL = 1 << 20  # bytes of an array that isn't worth a file
 
 
 def fingerprint(folder: Path) -> str:
-    """What tells a model's files from those of another: a digest of configuration, weights and tokenizer."""
+    """Return a digest of a model's files: configuration, weights and tokenizer."""
     digest = hashlib.sha256()
     named = ("config.json", *hub.EXTRAS, *TOKENIZER)
     for path in [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]:
@@ -41,7 +41,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def load(job: Job, *, share: bool) -> GPT2:
-    """The run's model; with `share` its weights are mapped from a file that all workers on this machine map.
+    """Load the run's model; with `share`, map its weights from a file that all workers on this machine map.
 
     ``ValueError`` where the name leads to other files here than where the run was started.
     """
@@ -70,14 +70,14 @@ def load(job: Job, *, share: bool) -> GPT2:
 
 
 def as_run(gpt2: GPT2) -> Params:
-    """The parameters as a run without taps reads them."""
+    """Return the parameters as a run without taps reads them."""
     implementation = gpt2.implementation
     assert isinstance(implementation, NumPy)
     return implementation.packed if implementation.compiled else gpt2.params
 
 
 def arrays(params: Params) -> Iterator[np.ndarray]:
-    """Every array that parameters are made of."""
+    """Yield every array that parameters are made of."""
     for _, weight in flatten(params):
         if isinstance(weight, Matrix):
             yield from (weight.codes, weight.scales)
@@ -86,7 +86,7 @@ def arrays(params: Params) -> Iterator[np.ndarray]:
 
 
 def is_mapped(array: np.ndarray) -> bool:
-    """Whether an array lies in a file that is mapped."""
+    """Tell whether an array lies in a mapped file."""
     whole: object = array
     while isinstance(whole, np.ndarray):
         if isinstance(whole, np.memmap):
@@ -96,7 +96,7 @@ def is_mapped(array: np.ndarray) -> bool:
 
 
 def place() -> Path:
-    """The folder for such files, made for this user alone.
+    """Return the folder for such files, made for this user alone.
 
     ``OSError`` where it can't be made, and where others may write to it.
     """
@@ -113,7 +113,7 @@ def place() -> Path:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """One worker of a machine at a time makes a file; the others wait."""
+    """Let one worker of a machine at a time make a file, while the others wait."""
     with open(path.with_name(f".{path.name}.lock"), "wb") as file:
         if sys.platform != "win32":
             import fcntl
@@ -124,7 +124,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def prune(newest: Path) -> None:
-    """Remove all but the models that were last used. Who has one mapped keeps it."""
+    """Remove all models but the last used. A process that has one mapped keeps it."""
     with contextlib.suppress(OSError):  # another process may be at it too
         found = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
         for path in found[KEPT:]:

@@ -28,7 +28,7 @@ TRIES = 5  # how often a part is tried again whose worker died with it
 
 
 class Actor:
-    """A worker in a process of Ray's. What a user can be told of is told, not raised: Ray would try it again."""
+    """A worker in a process of Ray's. It returns a user's errors instead of raising them: Ray would try again."""
 
     def __init__(self, job: Job, sources: Sequence[Source], out: str, cores: int) -> None:
         self.worker: Worker | None = None
@@ -40,11 +40,11 @@ class Actor:
             self.failure = told(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """What came of each part of a batch, as JSON."""
+        """Return the outcome of each part of a batch, as JSON."""
         return {"done": [json.dumps(self.one(Part(*json.loads(part)))) for part in batch["part"]]}
 
     def one(self, part: Part) -> JSONObject:
-        """What came of a part, or why the run can't go on."""
+        """Return the outcome of a part, or the error that ends the run."""
         if self.worker is None:
             return self.failure
         try:
@@ -54,13 +54,13 @@ class Actor:
 
 
 def told(error: Exception) -> JSONObject:
-    """An error as JSON, for the process that shows it."""
+    """Return an error as JSON, for the process that shows it."""
     number = error.errno if isinstance(error, OSError) else None
     return {"failure": in_words(error), "errno": number, "file": str(getattr(error, "filename", None) or "")}
 
 
 def raised(failure: JSONObject) -> Exception:
-    """The error that was told of."""
+    """Return the error that JSON describes."""
     if failure["errno"] is not None:
         return OSError(failure["errno"], os.strerror(failure["errno"]), failure["file"] or None)
     return ValueError(failure["failure"])
@@ -76,7 +76,7 @@ def run(
     cores: int = 1,
     address: str | None = None,
 ) -> Iterator[JSONObject]:
-    """What came of each part, as they are done.
+    """Yield the outcome of each part as soon as it is done.
 
     `actors` of `cores` cores each work side by side, as many as the cluster has room for where None. A cluster that
     this process is connected to is used; else the one at `address` ("auto": the one that runs on this machine); with
@@ -136,7 +136,7 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(ray: Any) -> Iterator[None]:
-    """Ray Data without bars and reports of its own."""
+    """Keep Ray Data from showing bars and reports of its own."""
     context = ray.data.DataContext.get_current()
     names = ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start")
     before = {name: getattr(context, name) for name in names if hasattr(context, name)}

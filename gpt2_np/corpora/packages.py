@@ -6,7 +6,7 @@ from typing import Any
 
 
 def arrow() -> Any:
-    """``pyarrow``. ``ValueError`` says how to install it."""
+    """Return ``pyarrow``. ``ValueError`` says how to install it."""
     try:
         import pyarrow
     except ImportError:
@@ -17,7 +17,7 @@ def arrow() -> Any:
 
 
 def parquet() -> Any:
-    """``pyarrow.parquet``. ``ValueError`` says how to install it."""
+    """Return ``pyarrow.parquet``. ``ValueError`` says how to install it."""
     arrow()
     from pyarrow import parquet
 
@@ -25,7 +25,7 @@ def parquet() -> Any:
 
 
 def ray() -> Any:
-    """``ray`` with ``ray.data``. ``ValueError`` says how to install it."""
+    """Return ``ray`` with ``ray.data`` loaded. ``ValueError`` says how to install it."""
     try:
         import ray
         import ray.data

@@ -1,4 +1,4 @@
-"""From files to a folder of shards: a run is planned, its missing parts are done by an engine, and told of."""
+"""From files to a folder of shards: a run is planned, and an engine does the parts that are missing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Engine:
             packages.ray()
 
     def run(self, job: Job, sources: Sequence[Source], parts: Sequence[Part], out: Path) -> Iterator[JSONObject]:
-        """What came of each part, as they are done."""
+        """Yield the outcome of each part as soon as it is done."""
         if not parts:
             return iter(())
         if self.name == "local":
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def bits_per_byte(self) -> float:
-        """Of scores: bits that it takes to write one byte of the corpus; NaN where no row could be scored."""
+        """Return, for scores, the bits per byte of the corpus; NaN if no row could be scored."""
         size = self.sums.get("bytes", 0)
         return self.sums["nll"] / math.log(2) / size if size else math.nan
 
@@ -175,7 +175,7 @@ def capture(
 
 @dataclass(frozen=True)
 class Named:
-    """What a run's model and its rows' fields are called. ``ValueError`` for a dtype or a backend that can't be."""
+    """The names of a run's model and of its rows' fields. ``ValueError`` for a dtype or a backend that can't be."""
 
     model: str
     dtype: str
@@ -193,14 +193,14 @@ class Named:
 
 
 def cut_of(rows: int) -> Cut:
-    """A shard's size. ``ValueError`` for less than a row."""
+    """Return a shard's largest size. ``ValueError`` for less than a row."""
     if rows < 1:
         raise ValueError(f"shard_rows must be at least 1, got {rows}")
     return Cut(rows, SHARD.bytes)
 
 
 def as_engine(engine: Engine | str) -> Engine:
-    """An engine, or the one of a name."""
+    """Return an engine, or the one with this name."""
     return Engine(engine) if isinstance(engine, str) else engine
 
 
@@ -215,7 +215,7 @@ def run(
     progress: Progress | None,
     check: Callable[[GPT2], None],
 ) -> Result:
-    """Do what of a run isn't done yet. See `score`."""
+    """Plan a run and do all that isn't done yet. See `score`."""
     packages.arrow()
     if task == "capture" and names.dtype not in FULL:
         raise ValueError(f"captures are taken in full precision, {' or '.join(FULL)}, got dtype {names.dtype!r}")
@@ -240,7 +240,7 @@ def run(
 
 
 def firsts(sources: Sequence[Source], parts: Sequence[Part], field: str) -> Iterator[Line]:
-    """The first row of each file that can be read. ``ValueError`` where no row at a file's beginning has the field."""
+    """Yield each file's first sound row. ``ValueError`` if no row at a file's beginning has the field."""
     for number, some in itertools.groupby(parts, lambda part: part.source):
         source = sources[number]
         lines = [line for line in inputs.read(source, next(some)) if line.error is None]
@@ -253,7 +253,7 @@ def firsts(sources: Sequence[Source], parts: Sequence[Part], field: str) -> Iter
 def carry_out(
     job: Job, sources: Sequence[Source], parts: Sequence[Part], out: Path, engine: Engine, progress: Progress | None
 ) -> Result:
-    """Do the parts that aren't done, and tell what the folder then holds."""
+    """Do the parts that aren't done, and return what the folder then holds."""
     total = sum(part.rows for part in parts)
     there = folder.done(out, job.task)
     missing = [part for part in parts if part.number not in there]

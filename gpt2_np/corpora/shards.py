@@ -28,12 +28,12 @@ PATTERNS = {"score": "part-*.parquet", "generate": "part-*.parquet", "capture": 
 
 
 def name_of(task: str, number: int) -> str:
-    """A shard's file name."""
+    """Return a shard's file name."""
     return (CAPTURE if task == "capture" else TABLE).format(number)
 
 
 def schema(task: str, ids: str) -> Any:
-    """The columns of a table of scores or of texts."""
+    """Return the columns of a table of scores or of texts."""
     pa = arrow()
     identity = ("id", pa.string() if ids == "text" else pa.int64())
     if task == "score":
@@ -53,7 +53,7 @@ def schema(task: str, ids: str) -> Any:
 
 
 def write_table(path: Path, columns: Any, records: Sequence[Record], about: JSONObject) -> None:
-    """Write records as Parquet, with what is said about them. ``OSError`` names the file that can't be written."""
+    """Write records and their description as Parquet. ``OSError`` names the file that can't be written."""
     pa = arrow()
     table = pa.Table.from_pylist(list(records), schema=columns.with_metadata({KEY: json.dumps(about)}))
     memory = io.BytesIO()
@@ -62,12 +62,12 @@ def write_table(path: Path, columns: Any, records: Sequence[Record], about: JSON
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: JSONObject) -> None:
-    """Write arrays as safetensors, with what is said about them. ``OSError`` names the file that can't be written."""
+    """Write arrays and their description as safetensors. ``OSError`` names the file that can't be written."""
     write_whole(path, safetensors(arrays, {KEY: json.dumps(about)}))
 
 
 def about(path: Path) -> JSONObject:
-    """What a shard says of itself. ``ValueError`` names a file that is no sound shard."""
+    """Return a shard's description of itself. ``ValueError`` names a file that is no sound shard."""
     try:
         if path.suffix == ".parquet":
             with opened(path) as table:
@@ -83,6 +83,6 @@ def about(path: Path) -> JSONObject:
 
 
 def table_of(path: Path) -> Any:
-    """A shard's rows as an Arrow table."""
+    """Return a shard's rows as an Arrow table."""
     with opened(path) as table:
         return table.read()

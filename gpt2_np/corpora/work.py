@@ -1,4 +1,4 @@
-"""What is done with one part: its rows are read, the model works on them, and the shard is written."""
+"""The work on one part: its rows are read, the model works on them, and the shard is written."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Worker:
                 self.options["assistant_model"] = GPT2.from_pretrained(named, dtype=dtype or "float32", backend=backend)
 
     def __call__(self, part: Part) -> JSONObject:
-        """What came of a part. Where its shard is there already, nothing is done again.
+        """Do a part and return its outcome. A part whose shard exists is not done again.
 
         ``OSError`` where a file can't be read or written, ``ValueError`` where the corpus has changed.
         """
@@ -71,7 +71,7 @@ class Worker:
         return about
 
     def records(self, lines: Sequence[Line]) -> tuple[list[JSONObject], Failed]:
-        """The records of rows in the rows' order, and of those that failed why."""
+        """Return the rows' records in the rows' order, and the errors of those that failed."""
         methods: tuple[Read, Work] = (scoring if self.job.task == "score" else generating)(self.model, self.options)
         jobs, failed = jobs_of(lines, methods[0])
         done: dict[int, Sequence[JSONObject]] = {}
@@ -89,11 +89,11 @@ class Worker:
         return found, failed
 
     def text_of(self, ids: Sequence[int]) -> str:
-        """What a prompt of ids says; nothing where there is no tokenizer."""
+        """Return the text of a prompt of ids; an empty one without a tokenizer."""
         return self.model.tokenizer.decode(list(ids)) if self.model.has_tokenizer else ""
 
     def told(self, failed: Failed, ids: dict[int, Identity], part: Part) -> Failed:
-        """Which rows failed, and why, in their order; with the ids of those that have some."""
+        """Return the rows that failed in their order, with the reasons, and with the ids of those that have one."""
         file = self.sources[part.source].path
         own = {index: {"id": identity} for index, identity in ids.items()}
         return [
@@ -149,7 +149,7 @@ class Worker:
         shards.write_arrays(path, arrays, about)
 
     def texts_of(self, line: Line) -> list[list[int]]:
-        """A row as texts of ids that a run takes: cut to the length, each beginning with the end-of-text."""
+        """Cut a row into texts of ids, each of which begins with end-of-text and has at most the length."""
         if line.error is not None:
             raise ValueError(line.error)
         text = line.fields.get("text", line.fields.get("prompt"))
@@ -168,7 +168,7 @@ class Worker:
 
 
 def use_threads(cores: int) -> None:
-    """Let this process compute on so many threads; before Numba is loaded, which else starts one a core."""
+    """Let this process compute on so many threads. Called before Numba is loaded, it starts no more than those."""
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(cores)
     else:

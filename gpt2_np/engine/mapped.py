@@ -65,7 +65,7 @@ def forget(path: Path) -> None:
 
 
 def pieces(arrays: dict[str, Array], about: dict[str, str]) -> Iterator[Any]:
-    """A safetensors file piece by piece, the arrays beginning where a page does."""
+    """Yield a safetensors file piece by piece; its first array begins where a page does."""
     header: JSONObject = {"__metadata__": about}
     start = 0
     for name, array in arrays.items():
@@ -81,7 +81,7 @@ def pieces(arrays: dict[str, Array], about: dict[str, str]) -> Iterator[Any]:
 
 
 def read(path: Path, config: Config) -> Params:
-    """The parameters that `write` put there, mapped read-only. Only the header is looked at.
+    """Return the parameters that `write` stored, mapped read-only. Only the header is read.
 
     ``ValueError`` for a file of any other kind or one that was cut short, ``OSError`` where it can't be read.
     """

@@ -1,4 +1,4 @@
-"""Lines that are read one by one: a text a line, or JSONL."""
+"""Lines of a file: one text per line, or JSONL."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Judged:
 
     @property
     def evaluation(self) -> Evaluation:
-        """The figures. ``ValueError`` where no token counted."""
+        """Return the figures. ``ValueError`` if no token counted."""
         return self.sums.evaluation()
 
     def save(self, path: Path | str) -> None:
@@ -48,7 +48,7 @@ class Judged:
 
 
 def judged(model: Model, dictionary: Dictionary, sums: Sums) -> Judged:
-    """Sums with what they are of."""
+    """Return sums with what they are of."""
     digest = hashlib.sha256(dictionary.hook_name.encode())
     for name, array in sorted(dictionary.tensors.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
@@ -57,7 +57,7 @@ def judged(model: Model, dictionary: Dictionary, sums: Sums) -> Judged:
 
 
 def arrays(sums: Sums) -> dict[str, Array]:
-    """Every sum as an array: counts as int64, all others as float64."""
+    """Return every sum as an array: counts as int64, all others as float64."""
     named = dict(vars(sums))
     total = named.pop("total")
     found = {name: np.asarray(value, np.int64 if name in COUNTS else None) for name, value in named.items()}
@@ -66,7 +66,7 @@ def arrays(sums: Sums) -> dict[str, Array]:
 
 
 def merge(parts: Sequence[Judged]) -> Judged:
-    """The sums over the texts of all parts. ``ValueError`` for none, or for those of other models or dictionaries."""
+    """Return the sums over the texts of all parts. ``ValueError`` for none, or for unlike models or dictionaries."""
     if not parts:
         raise ValueError("there is nothing to merge: give at least one part")
     first, whole = parts[0], Sums(len(parts[0].sums.fired))
