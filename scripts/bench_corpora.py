@@ -115,7 +115,8 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
     for turn in range(turns):
         seconds, busy, each = halves(folder, path, rows, turn)
         theirs.append((each, busy))
-        begun, most = time.perf_counter(), {}
+        begun = time.perf_counter()
+        most: dict[int, float] = {}
 
         def watch(done: int, total: int, most: dict[int, float] = most) -> None:
             for one in psutil.process_iter(["name"]):
@@ -177,6 +178,7 @@ for line in open("/proc/self/smaps_rollup"):
     if name in ("Rss", "Pss", "Private_Clean", "Private_Dirty", "Shared_Clean", "AnonHugePages"):
         found[name] = int(rest.split()[0]) / 1024
 print(json.dumps(found), flush=True)
+sys.stdin.readline()
 """
 
 
@@ -184,19 +186,21 @@ def memory(model: str, dtype: str) -> None:
     """Two processes with the same model at the same time, that share weights or don't."""
     for how in ("alone", "share"):
         command = [sys.executable, "-c", HOLDER, model, dtype, how]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         held = []
         for _ in range(2):
-            held.append(subprocess.Popen(command, **pipes))
-            assert held[-1].stdout.readline() == "ready\n"
-        for number, one in enumerate(held, 1):
-            one.stdin.write("\n")
-            one.stdin.flush()
-            found = json.loads(one.stdout.readline())
+            one = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            assert one.stdin is not None
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n"
+            held.append((one, one.stdin, one.stdout))
+        for number, (_, stdin, stdout) in enumerate(held, 1):
+            stdin.write("\n")
+            stdin.flush()
+            found = json.loads(stdout.readline())
             own = found["Private_Clean"] + found["Private_Dirty"]
             print(f"{how}, process {number}: its own {own:.0f} MiB, {found['Shared_Clean']:.0f} MiB shared", flush=True)
-        for one in held:
-            one.communicate("\n")
+        for one, *_ in held:
+            one.communicate()
 
 
 def main() -> None:

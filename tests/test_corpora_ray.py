@@ -144,6 +144,36 @@ def test_workers_and_a_node_are_killed(cluster: Any, corpus: Path, alone: dict[s
     cluster.add_node(num_cpus=1)
 
 
+class Deadly(on_ray.Actor):
+    """An actor of which one part takes the process down."""
+
+    def one(self, part: Any) -> dict[str, Any]:
+        if part.number == 3:
+            os._exit(1)
+        return super().one(part)
+
+
+@needs_ray
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")  # of Ray's own code
+def test_a_part_that_takes_its_workers_down_ends_the_run(
+    cluster: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import cloudpickle
+
+    monkeypatch.setattr(on_ray, "Actor", Deadly)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find this module
+    try:
+        with pytest.raises(OSError, match="Ray gave a shard up after 6 tries"):
+            score(corpus, tmp_path / "out", corpora.Engine("ray", actors=2))
+    finally:
+        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    found = files(tmp_path / "out")
+    assert "part-00003.parquet" not in found
+    assert len(found) > 1
+    assert all(content == alone[name] for name, content in found.items() if name.startswith("part-"))
+
+
 @needs_ray
 @pytest.mark.ray
 @pytest.mark.filterwarnings("ignore")  # of Ray's own code
