@@ -29,7 +29,7 @@ LEVELS = [
     {"training"},
     {"internals", "notebook"},
     {"parity"},
-    {"evaluation", "server"},
+    {"evaluation", "server", "corpora"},
     {"cli"},
     {"__main__"},
 ]
