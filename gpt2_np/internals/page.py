@@ -81,7 +81,7 @@ def inspect_page(
 
 
 def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
-    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), deflated: layer, head, query, key.
+    """Return the content of the page as JSON data. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
     """
@@ -116,7 +116,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
 def _features(
     model: GPT2, ids: Sequence[int], dictionary: Dictionary, dashboards: Sequence[Dashboard]
 ) -> dict[str, object]:
-    """The features that fire most at each token, and of each of these where it fires and what it does."""
+    """Return the features that fire most at each token, and for each of these where it fires and what it does."""
     found = fires(model, dictionary, ids)
     at = [found.at(position, FEATURES) for position in range(len(ids))]
     used = sorted({int(number) for numbers, _ in at for number in numbers})
@@ -216,5 +216,5 @@ def _attribution(model: GPT2, cache: ActivationCache, heads: Array, targets: Arr
 
 
 def shown(token: str) -> str:
-    """A token as a page shows it: line ends as ↵, so that every token has some width."""
+    """Return a token as a page shows it: line ends as ↵, so that every token has some width."""
     return token.replace("\n", "↵").replace("\t", "⇥") or "∅"

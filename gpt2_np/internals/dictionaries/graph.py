@@ -60,12 +60,12 @@ class Graph:
         return boxed(table(rows, head=["source", "layer", "token", "adds"]), title=title)
 
     def between(self) -> Array:
-        """The edges from feature to feature, (features, features)."""
+        """Return the edges from feature to feature, (features, features)."""
         first = len(self.ids)
         return self.edges[:-1, first : first + len(self.activations)]
 
     def effects(self) -> Array:
-        """How silencing each feature would change the logit by this graph, by all its paths: (features,).
+        """Return how ablating each feature would change the logit by this graph, over all its paths: (features,).
 
         A feature's change is the sum of the changes of what it reads: features stay on, and as they are in scale.
         """
@@ -77,7 +77,8 @@ class Graph:
         return -total
 
     def influence(self) -> Array:
-        """How much of the logit's sum of sizes leads back to each source, (sources,): Ameisen et al., section 3.3.
+        """Return how much of the logit's sum of absolute edges leads back to each source, (sources,): Ameisen et al.,
+        section 3.3.
 
         Each target's edges are taken by size and made to add up to 1; paths are followed from the logit back.
         """
@@ -88,7 +89,9 @@ class Graph:
         return sizes[-1] + reached @ sizes[:-1]
 
     def pruned(self, count: int) -> Graph:
-        """The graph with the `count` features of most influence; what the others would have added is in the biases."""
+        """Return the graph with the `count` features of most influence; the contributions of the others become part of
+        the biases.
+        """
         first, n = len(self.ids), len(self.activations)
         order = np.sort(np.argsort(-self.influence()[first : first + n], kind="stable")[:count])
         columns = np.concatenate([np.arange(first), first + order, np.arange(first + n, len(self.sources))])
@@ -182,7 +185,7 @@ def graph(
 
 
 def check(model: Model, transcoders: Sequence[Coder]) -> None:
-    """``ValueError`` where they aren't one transcoder a layer of the kind that a graph is made of."""
+    """Raise ``ValueError`` unless they are one transcoder per layer of a supported kind."""
     if len(transcoders) != model.config.n_layer:
         raise ValueError(
             f"a graph needs a transcoder for each of {model.config.n_layer} layers, got {len(transcoders)}"
@@ -252,5 +255,5 @@ class Layer(Readable):
 
 
 def norm_back(flow: Array, scale: Array) -> Array:
-    """Back through a norm whose scale is held: (n, T, D), (T, 1)."""
+    """Propagate a gradient through a norm whose scale is held constant: (n, T, D), (T, 1)."""
     return (flow - flow.mean(axis=-1, keepdims=True)) / scale
