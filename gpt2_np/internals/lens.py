@@ -123,7 +123,7 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
 
 
 def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
-    """The likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
+    """Show the likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
     best, chances = likeliest(looked.logits[-MOST_ROWS:, :MOST_COLUMNS], 5)
     words = [[[visible(word) for word in looked.texts(ids)] for ids in row] for row in best[::-1]]
     chances, labels = chances[::-1], looked.labels[::-1]

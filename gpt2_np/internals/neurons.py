@@ -62,7 +62,7 @@ class Dashboard:
 
 
 def said(raises: Sequence[int], lowers: Sequence[int], texts: Texts) -> list[str]:
-    """The words that something raises and lowers, as HTML."""
+    """Show the words that something raises and lowers."""
     rows = [
         (name, "  ".join(map(visible, texts(ids)))) for name, ids in (("raises", raises), ("lowers", lowers)) if ids
     ]
@@ -70,7 +70,7 @@ def said(raises: Sequence[int], lowers: Sequence[int], texts: Texts) -> list[str
 
 
 def places(examples: Sequence[Example], texts: Texts) -> list[str]:
-    """The strongest places of a corpus, as HTML: each a text, its tokens tinted by their values."""
+    """Show the strongest places of a corpus: each is a text, its tokens tinted by their values."""
     most = max((abs(one.value) for one in examples), default=1.0) or 1.0
     return [
         words(texts(one.ids), [value / most for value in one.values], [f"{value:.3g}" for value in one.values])

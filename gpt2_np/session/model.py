@@ -297,7 +297,10 @@ class Model:
         raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
 
     def to_str_tokens(self, prompt: Any, *, prepend_bos: bool = False) -> list[str]:
-        """Each token of one prompt as a text, as TransformerLens names it; without a tokenizer the ids' numbers."""
+        """Return each token of one prompt as a text, by TransformerLens's name; without a tokenizer the ids' numbers.
+
+        ``ValueError`` for several prompts.
+        """
         row = check_ids(self.to_ids(prompt, prepend_bos=prepend_bos), self.config)
         if len(row) != 1:
             raise ValueError(f"to_str_tokens takes one prompt, got {len(row)} rows")
