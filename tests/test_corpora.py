@@ -359,6 +359,15 @@ def test_shared_weights_are_the_same(
         assert all(models.is_mapped(array) for array in models.arrays(one.params) if array.nbytes > 1 << 20)
     made = list((tmp_path / "gpt2_np/weights").glob("*.safetensors"))
     assert len(made) == (0 if dtype == "float32" and all(map(models.is_mapped, models.arrays(plain.params))) else 1)
+    for one in made:  # a damaged file counts as missing
+        one.write_bytes(one.read_bytes()[:-100])
+        np.testing.assert_array_equal(models.load(job, share=True)(ids), plain(ids))
+    monkeypatch.setattr(models, "place", unwritable)
+    np.testing.assert_array_equal(models.load(job, share=True)(ids), plain(ids))
     job = corpora.job.Job("score", str(small), dtype, backend, "another", "text", "id", "row")
     with pytest.raises(ValueError, match="holds another model here than where the run was started"):
         models.load(job, share=True)
+
+
+def unwritable() -> Path:
+    raise PermissionError(13, "Permission denied", "/somewhere")
