@@ -1,10 +1,13 @@
 """Train a transcoder for each layer of the bundled model: what `gpt2-np internals graph` needs. None comes with it.
 
-    python scripts/train_transcoders.py --text TEXT --work WORK [--steps 1000] [--texts 300] [--d-sae 1024]
+    python scripts/train_transcoders.py --text TEXT --work WORK [--steps 600] [--texts 300] [--d-sae 768]
 
-TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (2.6 MB a text of 256 tokens), a run for each layer, and
-the result in ``WORK/transcoders``: a folder with SAELens's two files for each layer, beside them ``figures.json``, each
-evaluated on held-out tales. A run that was stopped goes on.
+TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (10 KB a token, 2.6 MB a text of 256), a run for each
+layer, and the result in ``WORK/transcoders``: a folder for each layer with SAELens's two files and ``figures.json``,
+what it is worth on held-out tales. A run that was stopped goes on; with ``--layers`` several processes share the work.
+
+Thresholds begin so high that few features fire from the first step on: a short run then ends sparse. Longer runs with
+more features and more text explain more.
 """
 
 from __future__ import annotations
@@ -25,7 +28,15 @@ from gpt2_np.system.files import write_whole
 from gpt2_np.weights.save import as_json
 
 READS, WRITES = "blocks.{}.ln2.hook_normalized", "blocks.{}.hook_mlp_out"
-SETTINGS = {"architecture": "jumprelu_transcoder", "batch_size": 1024, "lr_scheduler_type": "linear", "skip_first": 1}
+SETTINGS = {
+    "architecture": "jumprelu_transcoder",
+    "batch_size": 512,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 20,
+    "jumprelu_init_threshold": 0.35,
+    "jumprelu_bandwidth": 0.2,
+    "skip_first": 1,
+}
 ABOUT = {"model_name": "gpt2-np/tales", "context_size": LENGTH, "prepend_bos": True, "dataset_path": "tales"}
 
 
@@ -33,12 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1000, help="of each layer")
+    parser.add_argument("--steps", type=int, default=600, help="of each layer")
     parser.add_argument("--texts", type=int, default=300, help="of 256 tokens: how many are captured")
     parser.add_argument("--held-out-texts", type=int, default=16)
-    parser.add_argument("--d-sae", type=int, default=1024, help="features of each layer")
+    parser.add_argument("--d-sae", type=int, default=768, help="features of each layer")
     parser.add_argument("--l0-coefficient", type=float, default=1.0, help="what a feature that fires costs")
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
     parser.add_argument("--layers", type=int, nargs="*", help="only these")
     options = parser.parse_args()
     model = GPT2.from_pretrained(backend="numpy")
@@ -59,10 +70,8 @@ def main() -> None:
         "d_sae": options.d_sae,
         "l0_coefficient": options.l0_coefficient,
         "learning_rate": options.learning_rate,
-        "coefficient_warm_up_steps": options.steps // 4,
-        "dead_feature_window": options.steps // 5,
+        "dead_feature_window": max(1, options.steps // 10),
     }
-    figures = {}
     for layer in layers:
         run, names = options.work / f"run-{layer}", (READS.format(layer), WRITES.format(layer))
         with tqdm(unit="step", desc=f"layer {layer}", total=options.steps, mininterval=20) as bar:
@@ -74,9 +83,9 @@ def main() -> None:
             found = dictionaries.train(captured, run, *names, resume=True, metadata=ABOUT, report=report, **settings)
         out = options.work / "transcoders" / f"layer-{layer}"
         dictionaries.save(found, out)
-        figures[layer] = dictionaries.evaluate(model, found, held).as_json()
-        print(f"layer {layer}: {json.dumps(figures[layer])}", flush=True)
-    write_whole(options.work / "transcoders" / "figures.json", as_json(figures))
+        figures = dictionaries.evaluate(model, found, held).as_json()
+        write_whole(out / "figures.json", as_json(figures))
+        print(f"layer {layer}: {json.dumps(figures)}", flush=True)
 
 
 if __name__ == "__main__":
