@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..internals.dictionaries.graph_effects import Silenced
 
 
-def transcoders_option(required: bool) -> Any:
+def transcoders_option(required: bool) -> Callable[[FC], FC]:
     """--transcoders."""
     return grouped(
         "Transcoders",

@@ -45,8 +45,11 @@ def graph(found: Graph, tokens: Sequence[str], *, title: str, edges: int = 120) 
     for kind, (mark, colour) in MARKS.items():
         some = [at[node] for node in nodes if node[0] == kind]
         if some:
-            axes.scatter(*zip(*some, strict=True), s=90 if kind == "logit" else 50, marker=mark, c=colour,
-                         edgecolors=INK, linewidths=0.6, zorder=2, label=kind)  # fmt: skip
+            across, up = zip(*some, strict=True)
+            size = 90 if kind == "logit" else 50
+            axes.scatter(
+                across, up, s=size, marker=mark, c=colour, edgecolors=INK, linewidths=0.6, zorder=2, label=kind
+            )
     for node in nodes:
         if node[0] == "feature":
             axes.text(at[node][0], at[node][1] + 0.2, str(node[3]), fontsize=5.5, color=INK, ha="center", zorder=3)
