@@ -64,7 +64,7 @@ def test_the_pairs_of_a_task_feed_attribution_by_node(gpt2: GPT2, generated: str
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     text = run(*asked)
     assert "pairs: 6" in text
-    assert "standard_deviation_over: 6 pairs" in text
+    assert "standard deviation over: 6 pairs" in text
     assert text.count("layer / head") == 2
 
 
@@ -128,6 +128,11 @@ def test_a_broken_file_is_one_line(lines: list[object], message: str, tmp_path: 
     path.write_text("".join(one if isinstance(one, str) else json.dumps(one) + "\n" for one in lines))
     with pytest.raises(ValueError, match=message):
         run("attribute", "--pairs", path)
+
+
+def test_standard_input_is_jsonl_as_well() -> None:
+    with pytest.raises(ValueError, match="standard input, pair 1: a line must be a JSON object"):
+        run("edges", "--pairs", "-", stdin='{"clean": "a"')
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def of_activations(
     else:
         show(values, False, **axes, **about)
         if of.count:
-            show(spread, False, **axes, standard_deviation_over=f"{of.count} pairs")
+            show(spread, False, **axes, **{"standard deviation over": f"{of.count} pairs"})
     title = f"{method} of {point}" + (f", mean of {of.count} pairs" if of.count else "")
     bar_title = "estimated change of the metric"
     draw(out, lambda plots: plots.heat(values, title=title, x=over, y="layer", x_labels=labels, bar=bar_title))

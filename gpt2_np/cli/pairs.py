@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 from decoders.base.errors import shown
 
 from .internals import metric_of
-from .lines import Line, parse, read_lines
+from .lines import Line, read_lines
 from .options import FC, grouped
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def of_file(gpt2: GPT2, path: Path, answer: str | None, versus: str | None) -> A
     right: list[int] = []
     wrong: list[int] = []
     name = "standard input" if str(path) == "-" else str(path)
-    for line in lines_of(path):
+    for line in read_lines(path, jsonl=True):
         try:
             fields = with_defaults(line, answer, versus)
             clean.append(prompt(fields, "clean"))
@@ -115,15 +114,6 @@ def of_file(gpt2: GPT2, path: Path, answer: str | None, versus: str | None) -> A
     metric = logit_difference(right, wrong) if wrong else log_probability(right)
     measure = "the right answer and not the wrong one" if wrong else "the right answer"
     return Asked(clean, corrupted, metric, f"Why {measure}? {len(clean)} pairs", len(clean))
-
-
-def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a file, JSONL whatever its name is."""
-    if str(path) == "-":
-        yield from read_lines(path)
-        return
-    with path.open("rb") as file:
-        yield from parse(file, True)
 
 
 def with_defaults(line: Line, answer: str | None, versus: str | None) -> dict[str, Any]:
