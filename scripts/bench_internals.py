@@ -6,8 +6,8 @@
 With --attribution: what each method of attribution costs for a pair of prompts, in captured runs of one of them, by
 turns within one process (the median of each method's ratios to the captured run beside it), next to what it may cost;
 how long exact patching of every node of the bundled model takes; and, where there is a TransformerLens, its attribution
-patching by node and by edge beside ours of the same nodes and edges, in processes by turns. --cpu-time counts the work of
-one thread, which says something on a machine so busy that processes wait.
+patching by node and by edge beside ours of the same nodes and edges, in processes by turns. --cpu-time counts the work
+of one thread, which says something on a machine so busy that processes wait.
 
 A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once; each library then loads it in a
 process of its own, by turns, and captures every activation of one prompt. Printed: the best run's seconds, and by how

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...display import described
 from ...model.edits import Part
 from ...session.model import Model
 from ..variants import Variant, run_variants
@@ -16,7 +17,7 @@ from .graph import Graph
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Silenced:
     """Some features of a graph, each silenced at its token: ``which`` of them, and how the logit changes, (n,) each.
 
@@ -27,6 +28,9 @@ class Silenced:
     which: Array
     predicted: Array
     measured: Array
+
+    def __repr__(self) -> str:
+        return described(self, correlation=self.correlation)
 
     @property
     def correlation(self) -> float:
