@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from decoders.base.ranking import highest
+
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
@@ -23,7 +25,6 @@ from ..system.files import write_whole
 from ..weights.load import floats
 
 Array = np.ndarray
-STRETCH = 128  # logits of which the highest is looked at first
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
@@ -77,17 +78,6 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
         shares[:] = np.exp(row[ids] - ops.log_normalizer(row))
     shape = (*logits.shape[:-1], count)
     return best.reshape(shape), chances.reshape(shape)
-
-
-def highest(row: Array, count: int) -> Array:
-    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
-    stretches, bound = len(row) // STRETCH, -np.inf
-    if stretches >= 2 * count:
-        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
-        peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-        bound = np.partition(peaks, -count)[-count]
-    places = np.flatnonzero(row >= bound)
-    return places[np.argsort(-row[places], kind="stable")[:count]]
 
 
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:

@@ -95,12 +95,12 @@ class Config:
     @property
     def is_transcoder(self) -> bool:
         """Whether it predicts one activation from another (Dunefsky et al. 2024) rather than an activation itself."""
-        return self.architecture.endswith("transcoder")
+        return is_transcoder(self.architecture)
 
     @property
     def has_skip(self) -> bool:
         """Whether a matrix leads past the features (Paulo et al. 2025, "Transcoders Beat Sparse Autoencoders")."""
-        return "skip" in self.architecture
+        return has_skip(self.architecture)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -133,6 +133,16 @@ class Config:
         return {str(name): bool(value) for name, value in asked.items() if value}
 
 
+def is_transcoder(architecture: str) -> bool:
+    """Whether dictionaries of an architecture read one activation and predict another."""
+    return architecture.endswith("transcoder")
+
+
+def has_skip(architecture: str) -> bool:
+    """Whether dictionaries of an architecture have a matrix that leads past the features."""
+    return "skip" in architecture
+
+
 def read(fields: JSONObject) -> Config:
     """Return the `Config` in a ``cfg.json`` of any version. ``ValueError`` says what is wrong with it.
 
@@ -153,7 +163,7 @@ def read(fields: JSONObject) -> Config:
     if ARCHITECTURES[architecture] == "relu":
         check_activation(fields.get("activation_fn", "relu"))
     hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
-    transcodes = architecture.endswith("transcoder")
+    transcodes = is_transcoder(architecture)
     return Config(
         architecture,
         d_in=fields.get("d_in"),  # type: ignore[arg-type]  # checked there

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ...display import NUMBERS, Readable, Texts, boxed, described
 from ...session.model import Model
 from ..capture import Captured
@@ -177,7 +179,6 @@ def moved_words(
             continue
         count = min(words, effects.shape[1])
         for feature, row in zip(some.tolist(), effects, strict=True):
-            order = np.argsort(-row, kind="stable")
-            up, down = order[:count], order[::-1][:count]
+            up, down = highest(row, count), highest(-row, count)
             found.append((feature, up.tolist(), down.tolist(), [float(row[one]) for one in [*up, *down]]))
     return found
