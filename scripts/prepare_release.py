@@ -51,14 +51,17 @@ def urls(address: str, ref: str) -> str:
 def write_addresses(root: Path, address: str, ref: str) -> None:
     """Write the address into README.md, pyproject.toml and CITATION.cff; written once, they stay as they are."""
     address = address.rstrip("/")
-    for name, change in {
-        "README.md": lambda text: absolute(text, address, ref),
-        "pyproject.toml": lambda text: text.replace("[project.scripts]", f"{urls(address, ref)}\n[project.scripts]", 1),
-        "CITATION.cff": lambda text: f"{text}repository-code: {address}\n",
-    }.items():
-        text = (root / name).read_text(encoding="utf-8")
-        if "[project.urls]" not in text and "repository-code:" not in text:
-            (root / name).write_text(change(text), encoding="utf-8")
+    texts = {
+        name: (root / name).read_text(encoding="utf-8") for name in ("README.md", "pyproject.toml", "CITATION.cff")
+    }
+    texts["README.md"] = absolute(texts["README.md"], address, ref)
+    if "[project.urls]" not in texts["pyproject.toml"]:
+        table = f"{urls(address, ref)}\n[project.scripts]"
+        texts["pyproject.toml"] = texts["pyproject.toml"].replace("[project.scripts]", table, 1)
+    if "repository-code:" not in texts["CITATION.cff"]:
+        texts["CITATION.cff"] += f"repository-code: {address}\n"
+    for name, text in texts.items():
+        (root / name).write_text(text, encoding="utf-8")
 
 
 def main() -> None:
