@@ -30,7 +30,7 @@ HEAVY = {
 # whole, that need neither torch nor transformers, whose own requirements would lift the versions.
 MINIMUM = """test_answers test_bundle test_byte_level_bpe test_cache test_cli test_cli_decoding test_cli_searches
 test_compiled_code test_fork test_hub test_ids test_llama_cpp test_memory test_methods test_operations test_overflow
-test_products test_ranking test_registers test_streams test_third_party test_threaded""".split()
+test_products test_ranking test_simd test_streams test_third_party test_threaded""".split()
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:
