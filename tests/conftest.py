@@ -26,7 +26,8 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small random GPT-2 saved by transformers."""
+    """The folder of a small random GPT-2 saved by transformers; a test that needs it is skipped where there are none."""
+    pytest.importorskip("transformers", reason="needs torch and transformers: pip install '.[test]'")
     from reference import reference_model, save
 
     return save(reference_model(), tmp_path_factory.mktemp("small"))
