@@ -26,11 +26,13 @@ HEAVY = {
     "ray": ([".[test,corpora,ray]"], ["test_corpor*", "test_corpus*"], "ray or not ray"),
     "jupyter": ([".[test,jupyter]"], ["test_notebook*"], "slow or not slow"),
 }
-# What runs on the smallest versions that pyproject.toml allows: tests of what each dependency does for us, and of the
-# whole, that need neither torch nor transformers, whose own requirements would lift the versions.
-MINIMUM = """test_answers test_bundle test_byte_level_bpe test_cache test_cli test_cli_decoding test_cli_searches
-test_compiled_code test_fork test_hub test_ids test_llama_cpp test_memory test_methods test_operations test_overflow
-test_products test_ranking test_simd test_streams test_third_party test_threaded""".split()
+# Tests of what each dependency does for us, and of the whole, that need neither torch nor transformers. They run on the
+# smallest versions that pyproject.toml allows, which transformers' own requirements would lift, and on Python 3.10, for
+# which there is no transformers 5.24.
+WITHOUT_TORCH = """test_answers test_bundle test_byte_level_bpe test_cache test_cli test_cli_searches test_fork test_hub
+test_ids test_memory test_methods test_operations test_overflow test_products test_streams test_third_party
+test_threaded""".split()
+TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11"]
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:
@@ -108,12 +110,18 @@ def beside(session: nox.Session, package: str) -> None:
     pytest(session, "-n", "0", *(["-m", marks] if marks else []), *found(patterns))
 
 
+@nox.session
+def plain(session: nox.Session) -> None:
+    """The tests that need neither torch nor transformers: all that there is for Python 3.10."""
+    session.install(str(ROOT), *TEST_TOOLS)
+    pytest(session, *found(WITHOUT_TORCH))
+
+
 @nox.session(venv_backend="uv")
 def minimum(session: nox.Session) -> None:
-    """The smallest versions that pyproject.toml allows of every package that the library needs; `-P 3.10` with them."""
-    session.install("--resolution=lowest-direct", str(ROOT), "pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100")
-    session.install("scipy>=1.11", "--no-deps")  # the tests' own
-    pytest(session, *found(MINIMUM))
+    """The same tests on the smallest versions that pyproject.toml allows of every package that the library needs."""
+    session.install("--resolution=lowest-direct", str(ROOT), *TEST_TOOLS)
+    pytest(session, *found(WITHOUT_TORCH))
 
 
 @nox.session

@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small random GPT-2 saved by transformers; a test that needs it is skipped where there are none."""
+    """The folder of a small random GPT-2 saved by transformers; without these a test that needs it is skipped."""
     pytest.importorskip("transformers", reason="needs torch and transformers: pip install '.[test]'")
     from reference import reference_model, save
 
