@@ -23,8 +23,8 @@ HEAVY = {
     "transformer_lens": ([".[test,lens]"], ["test_transformer_lens_live*"], ""),
     "peft": ([".[test]", "peft"], ["test_low_rank*"], ""),
     "openai": ([".[test]", "openai", "fastapi", "lm_eval"], ["test_serv*", "test_openai_client*"], "slow or not slow"),
-    "ray": ([".[test,corpora,ray]"], ["test_corpor*", "test_corpus*"], "ray or not ray"),
-    "jupyter": ([".[test,jupyter]"], ["test_notebook*"], "slow or not slow"),
+    "ray": ([".[test,corpora,ray]"], ["test_corpora*", "test_cli_corpus*"], "ray or not ray"),
+    "jupyter": ([".[test,jupyter]"], ["test_docs_notebooks*", "test_display*"], ""),
 }
 # Tests of what each dependency does for us, and of the whole, that need neither torch nor transformers. They run on the
 # smallest versions that pyproject.toml allows, which transformers' own requirements would lift, and on Python 3.10, for
@@ -108,6 +108,8 @@ def beside(session: nox.Session, package: str) -> None:
     wanted, patterns, marks = HEAVY[package]
     session.install(*(f"{ROOT}{one[1:]}" if one.startswith(".") else one for one in wanted))
     pytest(session, "-n", "0", *(["-m", marks] if marks else []), *found(patterns))
+    if package == "jupyter":
+        session.run("python", "scripts/build_notebooks.py", "--check")
 
 
 @nox.session
