@@ -21,11 +21,6 @@ from gpt2_np.session.model import Model
 BOY, GIRL = "The boy was sad because", "The girl was sad because"
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
-
-
 def test_runs_take_a_text_as_the_ids_that_it_is(gpt2: GPT2) -> None:
     ids, start = gpt2.prompt_ids("The king"), gpt2.prompt_ids("")
     for prepend_bos, same in ((False, ids), (True, start + ids)):
