@@ -30,6 +30,7 @@ REFERENCE = re.compile(r"^<!-- reference: ([\w.]+): ([\w ]+) -->$", re.MULTILINE
 ROW = re.compile(r"^\| \[`(\w+)[()]*`\]\([^)]+\)", re.MULTILINE)
 FENCE = re.compile(r"^(```\w+) \w+$", re.MULTILINE)  # "```python harness": the second word is for the tests
 MATHS = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.*?)\\[\])]</\1>', re.DOTALL)
+UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n"  # a file's code is found by its name in the reference
 PICTURES = (".png", ".svg", ".jpg")
 LANGUAGES = {".py": "python", ".md": "markdown", ".toml": "toml", ".yml": "yaml", ".json": "json", ".c": "c"}
 
@@ -87,10 +88,8 @@ def outside(page: Path, link: str, docs: Path) -> Path | None:
     target = Path(os.path.normpath(page.parent / link))
     if docs in target.parents or target == docs or ROOT not in target.parents or not target.exists():
         return None
-    if target.is_dir():
-        readme = target / "README.md"
-        return readme if readme.is_file() else None
-    return target
+    readme = target / "README.md"
+    return readme if readme.is_file() else target
 
 
 def page_of(target: Path) -> str:
@@ -100,13 +99,16 @@ def page_of(target: Path) -> str:
 
 
 def shown(target: Path) -> str:
-    """A file as a page: Markdown as it is, all else as a block of code."""
+    """A file as a page: Markdown as it is, all else as a block of code; a folder as the list of its files."""
+    if target.is_dir():
+        files = [path.relative_to(target).as_posix() for path in sorted(target.rglob("*")) if path.is_file()]
+        return f"{UNSEARCHED}# {target.name}\n\n" + "".join(f"- `{name}`\n" for name in files)
     text = target.read_text(encoding="utf-8")
     if target.suffix == ".md":
         return text
     ticks = "`" * (1 + max((len(run) for run in re.findall("`{3,}", text)), default=2))
     name = target.relative_to(ROOT).as_posix()
-    return f"# {target.name}\n\n`{name}`\n\n{ticks}{LANGUAGES.get(target.suffix, 'text')}\n{text.rstrip()}\n{ticks}\n"
+    return f"{UNSEARCHED}# {target.name}\n\n`{name}`\n\n{ticks}{LANGUAGES.get(target.suffix, 'text')}\n{text.rstrip()}\n{ticks}\n"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
@@ -114,8 +116,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     docs, uri = Path(config["docs_dir"]), page.file.src_uri
     if uri.startswith("project/"):
         inside = uri.removeprefix("project/")
-        source = ROOT / (inside if (ROOT / inside).is_file() else inside.removesuffix(".md"))
-        if source.suffix != ".md":
+        source = ROOT / (inside if (ROOT / inside).exists() else inside.removesuffix(".md"))
+        if source.suffix != ".md" or source.is_dir():
             return markdown
     else:
         source = docs / uri

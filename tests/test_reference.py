@@ -43,16 +43,17 @@ def loaded(name: str) -> ModuleType | None:
 
 
 def test_the_pages_are_as_the_code_says() -> None:
-    for name, text in SCRIPT["every_page"]().items():
+    pages = SCRIPT["every_page"]()
+    for name, text in pages.items():
         assert (FOLDER / name).read_text(encoding="utf-8") == text, f"{name}: run scripts/build_reference.py"
-    assert {path.name for path in FOLDER.glob("*.md")} == SCRIPT["every_page"]().keys()
+    assert {path.name for path in FOLDER.glob("*.md")} == pages.keys()
 
 
 def test_every_public_name_is_told_once() -> None:
     """By what Python itself finds in each module, which the script doesn't import."""
     counts, missing = told(), []
     for name in MODULES:
-        module = loaded(name)
+        module = None if name == "gpt2_np.torch_reference" else loaded(name)  # torch takes seconds
         if module is None:
             continue
         public = {
@@ -65,7 +66,10 @@ def test_every_public_name_is_told_once() -> None:
         }
         missing += [(name, one) for one in public if (name, one) not in counts]
         for one in getattr(module, "__all__", ()):
-            value = getattr(module, one, None)
+            try:
+                value = getattr(module, one)
+            except ImportError:  # a package of an extra
+                continue
             if inspect.isclass(value) or inspect.isfunction(value):
                 missing += [] if (value.__module__, one) in counts else [(name, one)]
     assert missing == []

@@ -26,8 +26,8 @@ TEXT = (
     "youngest was good. One day the king fell ill, and no doctor in the land knew what to do. Then an old woman came "
     "to the castle and said that far away, behind the mountains, there was a well whose water made the sick well again."
 )
-PROMPTS = ("Once upon a time", "The king said to his daughter:", "In the forest")
-POSITIONS, LENGTH = 64, 60
+PROMPTS = ("Once upon a time", "The king said to his daughter:")
+POSITIONS, LENGTH = 64, 40
 DRAWN = {"do_sample": True, "temperature": 0.9, "seed": 11}
 
 
