@@ -18,7 +18,7 @@ SOURCE = re.compile(r"^(<!-- source: (\S+) ([\w ]+) -->\n)(?:```python\n.*?^```\
 
 
 def source(path: Path, names: list[str]) -> str:
-    """The text of some functions and classes of a file, one below the other. ``LookupError`` for one that isn't there."""
+    """The text of some functions and classes of a file, one below the other. ``LookupError`` names a missing one."""
     text = path.read_text(encoding="utf-8")
     nodes = {node.name: node for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     lines, parts = text.splitlines(), []

@@ -68,7 +68,7 @@ def read(name: str, path: Path) -> Module:
     """What one file defines, as its text says."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names, shows, others, imports = [], [], [], {}
-    for node in [*tree.body, *(one for node in tree.body if is_typing(node) for one in node.body)]:  # type: ignore[attr-defined]
+    for node in [*tree.body, *for_types(tree)]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             if not node.name.startswith("_"):
                 kind = "class" if isinstance(node, ast.ClassDef) else "function"
@@ -86,9 +86,11 @@ def read(name: str, path: Path) -> Module:
     return Module(name, path, ast.get_docstring(tree) or "", names, shows, list(dict.fromkeys(others)), imports)
 
 
-def is_typing(node: ast.stmt) -> bool:
-    """Whether a statement is ``if TYPE_CHECKING``, where a face says what it loads later."""
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+def for_types(tree: ast.Module) -> Iterator[ast.stmt]:
+    """What stands under ``if TYPE_CHECKING``, where a face says what it loads later."""
+    for node in tree.body:
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from node.body
 
 
 def absolute(name: str, path: Path, node: ast.ImportFrom) -> str:
@@ -193,20 +195,25 @@ def options_page() -> str:
 
     lines = [
         "# Options\n",
-        "What `GPT2.generate`, `GPT2.stream`, `decoders.generate` and a line of JSONL may be given, by transformers' names. None",
-        "is enabled by default; a value that means \"off\" counts as not given. What each does is shown in [the",
-        "gallery](../decoding/README.md). `GPT2`'s methods take a few more, which need a tokenizer: `stop_strings`,",
+        "What `GPT2.generate`, `GPT2.stream`, `decoders.generate` and a line of JSONL may be given, by transformers'",
+        'names. None is enabled by default; a value that means "off" counts as not given. What each does is in the',
+        "[gallery](../decoding/README.md). `GPT2`'s methods take a few more, which need a tokenizer: `stop_strings`,",
         "`stopping_criteria`, `token_healing`, `generation_config`, `regex`, `json_schema`, `choice`, `grammar`",
         "([`GPT2.generate`](gpt2_np.md)).\n",
     ]
+    # Where an option has no help, because the command line doesn't offer it, its method's page says what it does.
+    said = {one.options[0].name: one.pages[0].what for one in methods.every() if one.options and one.pages}
     groups: dict[str, list[str]] = {}
     for name in methods.OPTIONS:
         one = methods.option(name)
-        values = " or ".join(f"`{choice!r}`" for choice in one.choices) or f"`{one.kind.annotation}`".replace("|", "\\|")
+        values = " or ".join(f"`{choice!r}`" for choice in one.choices) or f"`{one.kind.annotation}`".replace(
+            "|", "\\|"
+        )
         within = f", {one.within}" if one.within else ""
         default = one.default if one.default is not None else one.otherwise
         told = "" if default is None else f"`{default!r}`"
-        row = f"| `{name}` | {values}{within} | {told} | {one.help.replace('|', chr(92) + '|')} |"
+        what = (one.help or said.get(name, "")).replace("|", "\\|")
+        row = f"| `{name}` | {values}{within} | {told} | {what} |"
         groups.setdefault(one.group or "In Python only", []).append(row)
     for group, rows in groups.items():
         lines += [f"## {group}\n", "| option | values | unless given | what it does |\n|---|---|---|---|", *rows, ""]
@@ -221,8 +228,8 @@ def commands_page() -> str:
 
     lines = [
         "# Commands\n",
-        "What `gpt2-np COMMAND --help` says. [The command line in a shell](../command-line.md) tells of many prompts, pipes",
-        "and exit statuses.\n",
+        "What `gpt2-np COMMAND --help` says. [The command line in a shell](../command-line.md) tells of many prompts,",
+        "pipes and exit statuses.\n",
     ]
 
     def told(command: click.Command, name: str, parent: click.Context | None) -> None:

@@ -93,7 +93,7 @@ def beside(what: str, kind: Kind) -> Difference | None:
         other = ("float64", "numba")
         return None if kind == other else difference(answers.answers(answers.load(kind)), as_is(other))
     if what == "backend":
-        return difference(answers.answers(answers.load(kind)), as_is((kind[0], "numba"))) if kind[1] == "numpy" else None
+        return difference(as_is(kind), as_is((kind[0], "numba"))) if kind[1] == "numpy" else None
     if kind[0] not in ("float32", "float64") or find_spec("torch") is None or find_spec("transformers") is None:
         return None
     import torch

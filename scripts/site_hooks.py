@@ -108,7 +108,8 @@ def shown(target: Path) -> str:
         return text
     ticks = "`" * (1 + max((len(run) for run in re.findall("`{3,}", text)), default=2))
     name = target.relative_to(ROOT).as_posix()
-    return f"{UNSEARCHED}# {target.name}\n\n`{name}`\n\n{ticks}{LANGUAGES.get(target.suffix, 'text')}\n{text.rstrip()}\n{ticks}\n"
+    block = f"{ticks}{LANGUAGES.get(target.suffix, 'text')}\n{text.rstrip()}\n{ticks}\n"
+    return f"{UNSEARCHED}# {target.name}\n\n`{name}`\n\n{block}"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:

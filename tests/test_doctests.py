@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ FACES: list[Any] = [
 
 
 @pytest.fixture(autouse=True)
-def loaded_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bundled model is the same object in every example: frozen as it is, only time is saved."""
     load, kept = GPT2.from_pretrained, {}
 
@@ -63,7 +62,6 @@ def loaded_once(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return kept[key]
 
     monkeypatch.setattr(GPT2, "from_pretrained", from_pretrained)
-    yield
 
 
 def test_the_first_names_have_an_example() -> None:

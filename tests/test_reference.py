@@ -37,8 +37,8 @@ def loaded(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        assert error.name is not None
-        assert error.name.split(".")[0] not in {"gpt2_np", "decoders"}
+        if (error.name or "").split(".")[0] in {"gpt2_np", "decoders"}:
+            raise
         return None
 
 

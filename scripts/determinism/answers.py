@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from determinism.compare import Difference, difference, worst
 
+from determinism.compare import Difference, difference, worst
 from gpt2_np import GPT2
 
 Array = np.ndarray

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from determinism.answers import TEXT, load
-from determinism.compare import Difference, difference, worst
 from safetensors.numpy import load_file
 
+from determinism.answers import TEXT, load
+from determinism.compare import Difference, difference, worst
 from gpt2_np import GPT2
 from gpt2_np.gradients import cross_entropy
 from gpt2_np.training import AdamW, loss_and_gradients, train
