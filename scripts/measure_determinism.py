@@ -29,7 +29,6 @@ PAGE = ROOT / "docs" / "determinism.md"
 Kind = tuple[str, str]
 AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma", "OPENBLAS_CORETYPE": "Haswell"}
 OLD = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": "+sse,+sse2", "OPENBLAS_CORETYPE": "Core2"}
-PLAIN: dict[str, str] = {}
 
 
 def threads(count: int) -> dict[str, str]:
@@ -37,12 +36,15 @@ def threads(count: int) -> dict[str, str]:
     return dict.fromkeys(("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), str(count))
 
 
+PLAIN = threads(1)  # but for the row about threads: on a busy machine several wait for each other
+
+
 # A row: what varies, and the environments of the processes that are compared with the first of them.
 PROCESSES: dict[str, list[dict[str, str]]] = {
     "another process; four at once": [PLAIN, PLAIN, PLAIN, PLAIN],
     "the number of threads: 1, 2, 5": [threads(1), threads(2), threads(5)],
-    "a processor with AVX2 alone": [PLAIN, AVX2],
-    "a processor without AVX (SSE2)": [PLAIN, OLD],
+    "a processor with AVX2 alone": [PLAIN, PLAIN | AVX2],
+    "a processor without AVX (SSE2)": [PLAIN, PLAIN | OLD],
 }
 TRAINING_PROCESSES = {name: PROCESSES[name] for name in list(PROCESSES)[1:3]}
 BESIDE = {
@@ -172,6 +174,8 @@ def main(arguments: list[str]) -> None:
         part, dtype, backend, path = arguments[1:]
         answer(part, (dtype, backend), path)
         return
+    if any(os.environ.get(name) != value for name, value in PLAIN.items()):  # libraries read it when they are loaded
+        os.execve(sys.executable, [sys.executable, __file__, *arguments], os.environ | PLAIN)
     only = arguments[1] if arguments[:1] == ["--only"] else ""
     for part, measure in (("writing", writing), ("training", training)):
         if only in ("", part):

@@ -43,7 +43,7 @@ def on_config(config: Any) -> Any:
 
 
 def spelled_out(nav: list[Any], docs: Path) -> list[Any]:
-    """A nav in which ``folder/*`` stands for the folder's other pages, in the order of their names."""
+    """A nav in which ``folder/*`` stands for those of the folder's pages that it doesn't name."""
     named = set(re.findall(r"'([^']+\.(?:md|ipynb))'", repr(nav)))
     out: list[Any] = []
     for entry in nav:
@@ -51,14 +51,21 @@ def spelled_out(nav: list[Any], docs: Path) -> list[Any]:
         if isinstance(value, list):
             out.append({title: spelled_out(value, docs)})
         elif value.endswith("/*"):
-            folder = docs / value[:-2]
-            pages = sorted(path for kind in ("md", "ipynb") for path in folder.glob(f"*.{kind}"))
-            found = [path.relative_to(docs).as_posix() for path in pages]
+            found = [path.relative_to(docs).as_posix() for path in in_order(docs / value[:-2])]
             found = [path for path in found if path not in named]
             out += found if title is None else [{title: found}] if found else []
         else:
             out.append(entry)
     return out
+
+
+def in_order(folder: Path) -> list[Path]:
+    """A folder's pages: its README, what that leads to in its order, and the others by their names."""
+    pages = [path for kind in ("md", "ipynb") for path in folder.glob(f"*.{kind}")]
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme in pages else ""
+    places = {path: text.find(f"]({path.name})") for path in pages}
+    return sorted(pages, key=lambda path: (path != readme, places[path] < 0, places[path], path.name))
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -27,7 +27,7 @@ TEXT = (
     "to the castle and said that far away, behind the mountains, there was a well whose water made the sick well again."
 )
 PROMPTS = ("Once upon a time", "The king said to his daughter:")
-POSITIONS, LENGTH = 64, 40
+POSITIONS, LENGTH = 64, 24
 DRAWN = {"do_sample": True, "temperature": 0.9, "seed": 11}
 
 
