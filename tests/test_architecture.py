@@ -100,7 +100,7 @@ def test_imports_among_decoders_go_down() -> None:
         return DECODERS.index(part[0]) if part and part[0] in DECODERS else len(DECODERS)
 
     graph = whole_graph("decoders")
-    assert {part for name in graph for part in name.split(".")[1:2]} - {"notebook", "trace"} == set(DECODERS)
+    assert {part for name in graph for part in name.split(".")[1:2]} - {"textbook", "trace"} == set(DECODERS)
     up = [f"{name} imports {one}" for name, edges in graph.items() for one in edges if level(one) > level(name)]
     assert not up, up
 

@@ -15,8 +15,8 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import given
 from ..base.interface import softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import NUMBER
 from ..base.watching import possible
 from .mirostat import _Steps
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER
-from ..base.kinds import LOGIT_BIAS, PHRASES, SEQUENCE_BIAS, pairs
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import LOGIT_BIAS, PHRASES, SEQUENCE_BIAS, pairs
 
 Array = np.ndarray
 
@@ -40,7 +40,7 @@ class SequenceBias:
 def bad_words(sequences: Sequence[Sequence[int]], eos: Sequence[int]) -> SequenceBias:
     """Sequences that must not occur: each is stopped at its last token. An end-of-text alone is passed over."""
     kept = [tuple(sequence) for sequence in sequences if not (len(sequence) == 1 and sequence[0] in eos)]
-    return SequenceBias(dict.fromkeys(kept, NEVER))
+    return SequenceBias(dict.fromkeys(kept, FORBIDDEN))
 
 
 def of_sequences(place: Place, sequence_bias: Any) -> SequenceBias:

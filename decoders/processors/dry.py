@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.errors import require
-from ..base.kinds import NUMBER, PHRASES, WHOLE
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import NUMBER, PHRASES, WHOLE
 from .penalties import AGAIN
 
 Array = np.ndarray

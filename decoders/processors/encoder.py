@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.kinds import NUMBER, WHOLE
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER, WHOLE
 from .no_repeat_ngram import forbid_repeats
 from .penalties import AGAIN, penalize
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Stepper, log_softmax
-from ..base.kinds import CALLABLE, NUMBER, PROMPTS
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import CALLABLE, NUMBER, PROMPTS
 
 Array = np.ndarray
 

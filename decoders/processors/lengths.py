@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import require
-from ..base.kinds import DECAY, WHOLE
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import DECAY, WHOLE
 from .suppress import forbid
 
 Array = np.ndarray

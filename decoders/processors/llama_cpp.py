@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER, softmax
+from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import best, glimpses, highest, top
 from .min_p import MIN_P
@@ -58,7 +58,7 @@ class TopP:
 
     def count(self, row: Array) -> int:
         """How many of (V,) scores stay."""
-        finite = row if row.min() > NEVER else row[row > NEVER]
+        finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         highest = finite.max()
         weight = np.exp(finite - highest).sum()
         for n in glimpses(len(finite)):  # few of the best decide in most cases
@@ -110,7 +110,7 @@ class Typical:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what isn't typical."""
-        there = np.flatnonzero(row > NEVER)
+        there = np.flatnonzero(row > FORBIDDEN)
         p = softmax(row[there])
         with np.errstate(divide="ignore", invalid="ignore"):
             surprise = -np.log(p)
@@ -121,7 +121,7 @@ class Typical:
             last = int(np.searchsorted(np.cumsum(p[order]), p.dtype.type(self.typical_p), side="right"))
             if max(last + 1, self.min_tokens_to_keep) <= n:
                 break
-        out = np.full_like(row, NEVER)
+        out = np.full_like(row, FORBIDDEN)
         kept = there[order[: max(last + 1, self.min_tokens_to_keep)]]
         out[kept] = row[kept]
         return out

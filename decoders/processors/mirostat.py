@@ -17,10 +17,10 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.given import excluded
-from ..base.interface import NEVER, log_softmax
-from ..base.kinds import NUMBER, WHOLE
+from ..base.interface import FORBIDDEN, log_softmax
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best
+from ..base.value_types import NUMBER, WHOLE
 from .truncation import removed
 
 Array = np.ndarray
@@ -105,7 +105,7 @@ class MirostatV1(Mirostat):
     m = 100
 
     def keep(self, row: Array, mu: float) -> Array:
-        there = int(np.count_nonzero(row > NEVER))
+        there = int(np.count_nonzero(row > FORBIDDEN))
         if there < 2:
             return best(row, 1)
         m = min(self.m, there)

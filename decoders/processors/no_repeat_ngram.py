@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import WHOLE
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import WHOLE
 from .penalties import AGAIN
 
 Array = np.ndarray
@@ -45,7 +45,7 @@ def forbid_repeats(row: Array, seen: Array, past: Array, size: int) -> None:
     if len(past) >= size:
         windows = np.lib.stride_tricks.sliding_window_view(past, size)
         again = (windows[:, :-1] == seen[len(seen) - size + 1 :]).all(axis=1)
-        row[windows[again, -1]] = NEVER
+        row[windows[again, -1]] = FORBIDDEN
 
 
 METHODS = (

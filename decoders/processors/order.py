@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..base.kinds import NAMES, WHOLE, Kind
 from ..base.method import Method, Option
+from ..base.value_types import NAMES, WHOLE, ValueType
 
 GROUP = "Samplers of other engines"
 ORDER = Option("order", NAMES, may_be_empty=False, group=GROUP, help="The samplers in the order in which they act.")
-ENGINE = Kind("profile", "str", "a profile's name", lambda value: isinstance(value, str))
+ENGINE = ValueType("profile", "str", "a profile's name", lambda value: isinstance(value, str))
 PROFILE = Option("profile", ENGINE, group=GROUP, help="The order, defaults and tie rule of that engine.")
 KEEP = Option(
     "min_tokens_to_keep", WHOLE, within="[1, inf)", only="sampling", group=GROUP, help="No sampler leaves fewer tokens."

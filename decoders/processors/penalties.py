@@ -11,8 +11,8 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded, given
 from ..base.interface import LogitsProcessor
-from ..base.kinds import NUMBER, WHOLE
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.value_types import NUMBER, WHOLE
 
 Array = np.ndarray
 

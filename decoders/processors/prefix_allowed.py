@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import require, shown
-from ..base.interface import NEVER
-from ..base.kinds import CALLABLE
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Vectors
+from ..base.value_types import CALLABLE
 
 Array = np.ndarray
 
@@ -29,11 +29,11 @@ class PrefixAllowedTokens:
     prompt: int = 0
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        mask = np.full_like(scores, NEVER)
+        mask = np.full_like(scores, FORBIDDEN)
         for row, seen in zip(mask, ids, strict=True):
             row[answer(self.allowed(self.prompt, np.asarray(seen)), len(row))] = 0
         left = scores + mask
-        return left if (left > NEVER).any() else mask
+        return left if (left > FORBIDDEN).any() else mask
 
 
 def answer(tokens: Any, vocabulary: int) -> Any:

@@ -14,8 +14,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER, softmax
-from ..base.kinds import is_list, is_long
+from ..base.interface import FORBIDDEN, softmax
+from ..base.value_types import is_list, is_long
 from ..random.torch_rng import randint
 
 Array = np.ndarray
@@ -109,7 +109,7 @@ class SynthID:
         if contexts[-1] in history or (contexts[-1] == 0 and len(history) < size):
             return row
 
-        there = np.flatnonzero(row > NEVER)
+        there = np.flatnonzero(row > FORBIDDEN)
         p = softmax(row[there])
         for g in config.g_values(accumulate(contexts[-1:], there)).T:
             p = p * self.coefficients(g, (g * p).sum())

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from ..base.given import excluded
-from ..base.interface import NEVER, LogitsProcessor, softmax
-from ..base.kinds import NUMBER
+from ..base.interface import FORBIDDEN, LogitsProcessor, softmax
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best
+from ..base.value_types import NUMBER
 from .truncation import removed
 
 Array = np.ndarray
@@ -83,7 +83,7 @@ class DynamicTemperature:
 
     def row(self, row: Array) -> Array:
         """(V,) scores divided by the temperature that their entropy asks for."""
-        there = np.count_nonzero(row > NEVER)
+        there = np.count_nonzero(row > FORBIDDEN)
         if there < 2:
             return row
         p = softmax(row)

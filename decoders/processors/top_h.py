@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import highest
+from ..base.value_types import NUMBER
 from .truncation import cumulative, removed
 
 Array = np.ndarray

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.kinds import WHOLE
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import WHOLE
 from .truncation import KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray

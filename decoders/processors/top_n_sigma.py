@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import NUMBER
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import removed
 
 Array = np.ndarray
@@ -36,7 +36,7 @@ class TopNSigma:
         TOP_N_SIGMA.check(self.top_n_sigma)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        there = scores > NEVER
+        there = scores > FORBIDDEN
         deviation = np.std(scores, axis=-1, where=there, keepdims=True, dtype=np.float64)
         return removed(scores, scores < scores.max(axis=-1, keepdims=True) - self.top_n_sigma * deviation)
 

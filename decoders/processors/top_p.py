@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import NUMBER
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import glimpses, top
+from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, removed
 
 Array = np.ndarray
@@ -44,7 +44,7 @@ class TopP:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is outside the nucleus."""
-        finite = row if row.min() > NEVER else row[row > NEVER]
+        finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         if not len(finite):
             return row
         lowest, count = self.cut(finite)

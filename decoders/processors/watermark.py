@@ -17,9 +17,9 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import LogitsProcessor
-from ..base.kinds import Kind, is_long, is_number, plain
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best, descending
+from ..base.value_types import ValueType, is_long, is_number, plain
 from ..random.torch_rng import randperm
 from .synthid import SynthID, SynthIDTextWatermarkingConfig
 
@@ -70,7 +70,7 @@ Watermarking = WatermarkingConfig | SynthIDTextWatermarkingConfig
 
 WATERMARKING = Option(
     "watermarking_config",
-    Kind(
+    ValueType(
         "watermarking",
         "Watermarking | Mapping[str, Any]",
         "a configuration or a mapping",

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER, Array, RewindableStepper, Token, log_softmax
-from ..base.kinds import ANYTHING
+from ..base.interface import FORBIDDEN, Array, RewindableStepper, Token, log_softmax
 from ..base.method import Method, Option, Page
 from ..base.task import Prompt, Task
+from ..base.value_types import ANYTHING
 from ..base.watching import Change
 from ..processors import pipeline
 
@@ -184,10 +184,10 @@ def choice(task: Task, chain: Sequence[Any], text: Sequence[int], logits: Array,
     scores = logits
     if banned:
         scores = logits.copy()
-        scores[:, sorted(banned)] = NEVER
+        scores[:, sorted(banned)] = FORBIDDEN
         if watch is not None:
             watch([0], "banned_strings", logits, scores)
-        if not (scores > NEVER).any():
+        if not (scores > FORBIDDEN).any():
             return None
     try:
         scores = pipeline.side_by_side([chain], [(0, text)], scores, watch)

@@ -8,9 +8,9 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.interface import Completion
-from ..base.kinds import WHOLE
 from ..base.method import Method, Option, Page
 from ..base.task import Task
+from ..base.value_types import WHOLE
 from .collected import collected
 from .token_by_token import MOST_TEXTS
 

@@ -1,4 +1,4 @@
-"""Where assistance gets its candidates: from the text itself, or from a smaller model."""
+"""Candidates for assisted decoding: from the text itself (prompt look-up), or from a draft model."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Protocol
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER, Array, RewindableStepper, softmax
+from ..base.interface import FORBIDDEN, Array, RewindableStepper, softmax
 from ..base.task import Prompt, Task
 from ..processors import pipeline
 from ..random.draws import multinomial
 
 
 class Candidates(Protocol):
-    """Proposes how a text goes on."""
+    """Proposes continuations of a text."""
 
     passes: int  # how often a model was run for it
 
     def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:
-        """At most so many ids, and, where they were drawn, the (V,) probabilities that each was drawn from."""
+        """Return at most so many ids and, if they were drawn, the (V,) probabilities that each was drawn from."""
         ...
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """How many of the newest candidates became text."""
+        """Report how many of the newest candidates were accepted."""
         ...
 
 
@@ -68,7 +68,7 @@ class PromptLookup:
                     scores = processor(so_far, scores)
             except ValueError:  # a text that a user's own rule refuses to know
                 return candidates[:place]
-            if scores[0, token] <= NEVER:
+            if scores[0, token] <= FORBIDDEN:
                 return candidates[:place]
         return candidates
 

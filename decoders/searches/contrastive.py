@@ -13,9 +13,9 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, HiddenStepper, Token, log_softmax, softmax
-from ..base.kinds import NUMBER
 from ..base.method import Method, Option, Page
 from ..base.task import Task
+from ..base.value_types import NUMBER
 from ..processors import pipeline
 
 ALPHA = Option(

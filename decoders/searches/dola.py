@@ -15,15 +15,15 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
-from ..base.kinds import Kind, is_ids
 from ..base.method import Method, Option, Page
 from ..base.task import Task
+from ..base.value_types import ValueType, is_ids
 from .token_by_token import token_by_token
 
 RELATIVE_TOP = 0.1  # a token must be at least this many times as likely as the best, by the last layer
 
 
-LAYERS = Kind(
+LAYERS = ValueType(
     "layers",
     'Literal["low", "high"] | Sequence[int]',
     "'low', 'high' or a list of layers",

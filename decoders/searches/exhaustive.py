@@ -9,11 +9,11 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Completion, log_softmax
-from ..base.kinds import FLAG
 from ..base.method import Method, Option
 from ..base.task import Task
+from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beams import Beam, check_length_penalty, completion
+from .beam_common import Beam, check_length_penalty, completion
 
 LIMIT = 2**18  # texts
 

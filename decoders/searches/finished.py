@@ -9,7 +9,7 @@ from typing import Literal
 from ..base.interface import Array
 from ..base.ranking import highest
 from ..base.task import Task
-from .beams import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, possible
+from .beam_common import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, possible
 
 Early = bool | Literal["never"]
 

@@ -13,11 +13,11 @@ from typing import Any
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.kinds import ID, NUMBER, WHOLE
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
+from ..base.value_types import ID, NUMBER, WHOLE
 from ..base.watching import Change
-from .beams import (
+from .beam_common import (
     NOTHING_LEFT,
     OUT_OF_TIME,
     Beam,

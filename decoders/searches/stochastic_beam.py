@@ -17,9 +17,9 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, FinishReason, log_softmax
-from ..base.kinds import FLAG
 from ..base.method import Method, Option, Page
 from ..base.task import Task
+from ..base.value_types import FLAG
 from ..processors import pipeline
 
 

@@ -1,4 +1,4 @@
-"""Files of many prompts: a prompt a line, or JSONL with a line's own options."""
+"""Files of many prompts: one prompt per line, or JSONL with options for each line."""
 
 from __future__ import annotations
 

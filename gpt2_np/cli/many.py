@@ -1,4 +1,4 @@
-"""Many prompts at once: read, put into batches, answered in their own order, and resumable."""
+"""Many prompts at once: read, batched, answered in their own order, and resumable."""
 
 from __future__ import annotations
 
@@ -193,12 +193,12 @@ def batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
 
 
 def cost(config: Config, positions: int, copies: int) -> int:
-    """The bytes of the keys and values of a text, in float32."""
+    """Return the bytes of a text's keys and values, in float32."""
     return position_bytes(config) * positions * copies
 
 
 def key_of(names: Mapping[str, Any]) -> str:
-    """What is equal for equal options."""
+    """Return a key that is equal for equal options."""
     return json.dumps(names, sort_keys=True, default=repr)
 
 
@@ -214,7 +214,7 @@ def generated(job: Job, written: Sequence[Generation]) -> list[Record]:
 
 
 def fields(prompt: object, one: Generation) -> Record:
-    """What a text that was written is as JSON."""
+    """Return a generated text's fields in JSON."""
     record: Record = {
         "prompt": prompt,
         "text": one.text,

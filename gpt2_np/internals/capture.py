@@ -76,7 +76,7 @@ def capture_corpus(
             if progress is not None:
                 progress(np.shape(text)[-1])
     finally:
-        write()  # also when a document can't be read, or at Ctrl-C: what was computed is kept
+        write()  # also after an unreadable document or Ctrl-C: computed activations are kept
     return Captured(folder)
 
 
@@ -108,7 +108,7 @@ def _short(value: object) -> str:
 
 
 def fingerprint(model: Model) -> str:
-    """What tells one model's captures from another's: a digest of its configuration and parameters."""
+    """Return a digest of a model's configuration and parameters, which distinguishes its captures from others."""
     digest = hashlib.sha256(repr(model.config).encode())
     for name, array in flatten(model.params):
         digest.update(name.encode())
@@ -163,12 +163,12 @@ class Captured:
         return self[text, "ids"]
 
     def over_texts(self, name: str) -> Iterator[Array]:
-        """One activation of every text in order, one text in memory at a time."""
+        """Yield one activation of every text in order, one text in memory at a time."""
         return (self[text, name] for text in range(len(self)))
 
 
 def estimate(model: Model, names: str | Iterable[str], tokens: Sequence[int], dtype: str = "float32") -> int:
-    """The bytes that a capture of texts of so many tokens takes."""
+    """Return the bytes that a capture of texts of so many tokens takes."""
     from ..model.taps import sizes
 
     letters, total = sizes(model.config), 0

@@ -1,4 +1,4 @@
-"""Lenses: what the model would say if it stopped after each layer.
+"""The logit lens and the tuned lens: what the model would predict if it stopped after each layer.
 
 The logit lens: nostalgebraist 2020, "interpreting GPT: the logit lens". The tuned lens: Belrose et al. 2023, "Eliciting
 Latent Predictions from Transformers with the Tuned Lens", here trained by least squares in place of gradient descent:
@@ -29,7 +29,7 @@ LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit le
 
 @dataclass(frozen=True)
 class Lens:
-    """What each layer would say: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
+    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
 
     ids: Array
     labels: list[str]
@@ -48,12 +48,13 @@ class Lens:
         """How far each stream's prediction is from the last one's: KL(last ‖ stream) in nats, (C, T)."""
         last = log_softmax(self.logits[-1])
         chances = np.exp(last)
-        # A stream at a time: in float64 all of them together are the largest thing by far.
+        # One stream at a time: in float64 all of them together would need far the most memory.
         return np.stack([(chances * (last - log_softmax(stream))).sum(-1) for stream in self.logits])
 
 
 def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
-    """The likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and float64.
+    """Return the likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and
+    float64.
 
     Of equals the first comes first. It works row by row: nothing else of the vocabulary's size is sorted or kept.
     """
@@ -68,10 +69,10 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
 
 
 def highest(row: Array, count: int) -> Array:
-    """The places of the `count` highest of (V,) numbers, highest first, of equals the first."""
+    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
     stretches, bound = len(row) // STRETCH, -np.inf
     if stretches >= 2 * count:
-        # As many stretches hold something as high as this; what is lower isn't among the highest.
+        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
         peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
         bound = np.partition(peaks, -count)[-count]
     places = np.flatnonzero(row >= bound)
@@ -111,7 +112,7 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
 
 
 def stream_names(model: Model) -> list[str]:
-    """The activations that a lens looks through."""
+    """Return the activations that a lens reads."""
     return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
 
 

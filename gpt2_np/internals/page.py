@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def inspect_page(
 
 
 def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
-    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key.
+    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), deflated: layer, head, query, key.
 
     Keys after the query are left out.
     """
@@ -88,7 +89,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
         "tokens": tokens,
         "layers": model.config.n_layer,
         "heads": model.config.n_head,
-        "attention": base64.b64encode(attention.tobytes()).decode("ascii"),
+        "attention": base64.b64encode(zlib.compress(attention.tobytes())).decode("ascii"),
         "next": [named(best[at, :top], p[at, :top]) for at in range(T)],
         "labels": labels,
         "lens": [[named(looked[row, at], chances[row, at]) for at in range(T)] for row in range(len(labels))],

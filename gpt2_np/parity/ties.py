@@ -1,4 +1,4 @@
-"""When tokens differ: is it rounding, or a defect?
+"""The verdict on differing tokens: rounding or a defect?
 
 A decoder is one function of the logits that it is fed. Run on torch's logits, ours must therefore write what torch
 wrote; where it does, and writes something else on our logits, then a boundary of that function lies between the two:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from decoders import Options, generate
-from decoders.searches.beams import Step
+from decoders.searches.beam_common import Step
 
 from ..system.files import JSONObject
 from .cases import BUILD, CASES, IDS, ROWS

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Batched:
-    """A model for many callers at once, from any thread: texts that are asked for meanwhile are written together.
+    """A model for many concurrent callers, from any thread: their texts are written in shared batches.
 
     >>> with Batched(GPT2.from_pretrained()) as batched:
     ...     futures = [batched.submit("The king", seed=seed, do_sample=True) for seed in range(8)]

@@ -1,4 +1,6 @@
-"""What can't share a batch: searches, and what runs the model by itself; one job after the other, in a thread."""
+"""Jobs that can't share a batch: searches, and methods that run the model themselves; one after the other, in a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,7 @@ from .turns import Turns, in_turns
 
 
 class Cancelled(Exception):
-    """Nobody waits for this job any more."""
+    """Raised when nobody waits for this job any more."""
 
 
 class Beside:
@@ -39,19 +41,19 @@ class Beside:
         self.thread.start()
 
     def submit(self, job: Job) -> None:
-        """Take on one more."""
+        """Accept one more job."""
         with self.changed:
             self.waiting.append(job)
             self.changed.notify()
 
     def close(self, ends: float) -> None:
-        """What is there has until then to come to its end."""
+        """Let jobs run until then, and accept no more."""
         with self.changed:
             self.ends = ends
             self.changed.notify()
 
     def _check(self) -> None:
-        """Called before each pass of the model: ends what nobody waits for, and what is late."""
+        """Called before each pass of the model: end jobs that are cancelled or late."""
         job = self.job
         if job is None:
             return

@@ -1,4 +1,4 @@
-"""A model to call, and rows of text that grow.
+"""A model to call, and sessions: rows of text that grow step by step.
 
 model            `Model`: parameters, configuration, every kind of run
 rows             `Session`: what decoding sees of a model

@@ -1,4 +1,4 @@
-"""What comes out of decoding: texts that were written, whole or piece by piece."""
+"""`Generation`, the result of decoding, and its pieces while it is written."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Generation:
-    """One text that was written.
+    """One generated text.
 
-    ``text`` decodes ``ids``, the new ids, but for an end-of-text that the model chose; ``logprobs`` are the model's own
-    log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string)
-    or "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are there where
-    ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes)
-    where prompt look-up or a draft model assisted.
+    ``text`` decodes ``ids``, the new ids, except an end-of-text that the model chose; ``logprobs`` are the model's own
+    log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string) or
+    "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are present if
+    ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes) if
+    prompt look-up or a draft model assisted.
     """
 
     prompt: str
@@ -38,7 +38,7 @@ class Generation:
 def generation(
     prompt: Sequence[int], completion: Completion, eos: Sequence[int], tokenizer: Tokenizer | None
 ) -> Generation:
-    """A completion with its texts, which are empty where there is no tokenizer."""
+    """Turn a completion into a `Generation` with its texts, which are empty without a tokenizer."""
     shown = completion.ids
     if shown and shown[-1] in eos:
         shown = shown[:-1]
@@ -57,7 +57,7 @@ def generation(
 
 
 def pieces(tokens: Iterator[Token], tokenizer: Tokenizer, eos: Sequence[int]) -> Iterator[str]:
-    """Text from tokens as they come, an end-of-text left out."""
+    """Yield text from tokens as they come, without an end-of-text."""
     streamer = tokenizer.streamer()
     for token in tokens:
         piece = "" if token.id in eos else streamer.feed(token.id)

@@ -1,4 +1,4 @@
-"""Who did it: attribution with gradients, by node, by edge and by input, and the proof that it is true.
+"""Attribution with gradients, by node, by edge and by input, and checks of its faithfulness.
 
 nodes         every activation: AtP, AtP*, RelP
 edges         every edge of the residual stream: EAP, EAP-IG, RelP

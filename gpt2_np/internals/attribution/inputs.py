@@ -1,4 +1,4 @@
-"""Attribution by input: what each token of a prompt did for a metric.
+"""Attribution by input: the effect of each token of a prompt on a metric.
 
 Saliency: Simonyan et al. 2014, "Deep Inside Convolutional Networks"; input × gradient: Denil et al. 2015, "Extraction
 of Salient Sentences"; integrated gradients: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks";
@@ -20,12 +20,12 @@ from .pairs import Prompt, ids_of, is_several, measure, of_rows, values
 
 Array = np.ndarray
 METHODS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What each token did: `scores`, (T,), of the prompt's `ids`, (T,).
+    """The effect of each token: `scores`, (T,), of the prompt's `ids`, (T,).
 
     `value` is the metric of the prompt, `baseline` that without any token's embedding where the method looks at it
     (integrated gradients), else NaN.
@@ -39,7 +39,9 @@ class Inputs:
 
     @property
     def error(self) -> float:
-        """What integrated gradients' sum lacks of the metric's difference to the baseline; more steps make it less."""
+        """The gap between the sum of integrated gradients and the metric's difference to the baseline; more steps
+        shrink it.
+        """
         return float(self.value - self.baseline - self.scores.sum())
 
 
@@ -102,15 +104,15 @@ def inputs(
 
 
 def _measured(model: Model, row: Array, metric: Any, embeddings: Array) -> Array:
-    """The metric of the prompt with other embeddings: (n, T, D) → (n,)."""
+    """Return the metric of the prompt with other embeddings: (n, T, D) → (n,)."""
     ids = np.repeat(row[None], len(embeddings), 0)
     logits, _ = model.run_with_edits(ids, {"embed": embeddings})
     return values(of_rows(metric, np.zeros(len(ids), int), 1), logits, ids)
 
 
 def _split(x: Array, T: int, tell: Callable[[int], Any] = lambda runs: None) -> list[Array]:
-    """As many rows at a time as a run may have tokens."""
-    size = max(1, AT_ONCE // T)
+    """Divide rows into batches that have as many tokens as a run may have."""
+    size = max(1, TOKENS_PER_RUN // T)
     tell(len(x))
     return [x[start : start + size] for start in range(0, len(x), size)]
 

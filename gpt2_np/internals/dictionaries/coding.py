@@ -1,4 +1,4 @@
-"""Activations of a model as a few of many features, and back: what a dictionary computes.
+"""Encoding and decoding: activations of a model as a few of many features, and back.
 
 Shape letters: D what it reads (``d_in``), F the number of features (``d_sae``), O what it writes (``d_out``).
 """

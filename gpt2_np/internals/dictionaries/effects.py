@@ -1,4 +1,4 @@
-"""What features do: to the logits directly, and to any metric by its gradient."""
+"""The effects of features: on the logits directly, and on any metric by its gradient."""
 
 from __future__ import annotations
 

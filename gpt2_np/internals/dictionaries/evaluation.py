@@ -1,4 +1,4 @@
-"""How good a dictionary is: sparsity, reconstruction, and what a model loses when it has to make do with it.
+"""The quality of a dictionary: sparsity, reconstruction, and the loss of a model that uses its reconstructions.
 
 The numbers are those of SAELens's ``run_evals`` (6.54) and of SAEBench's core evaluation, from one pass over a corpus.
 Both go by batches in places, and so do these, in batches of texts of one length.

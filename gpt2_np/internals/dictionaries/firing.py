@@ -1,4 +1,4 @@
-"""Which features a prompt makes fire, token by token."""
+"""The features that fire on a prompt, token by token."""
 
 from __future__ import annotations
 

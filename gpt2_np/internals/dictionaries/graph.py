@@ -1,4 +1,4 @@
-"""Attribution graphs: how the features of one prompt make each other, with a transcoder a layer in place of the MLPs.
+"""Attribution graphs: the effects of one prompt's features on each other, with transcoders in place of the MLPs.
 
 Ameisen et al. 2025, "Circuit Tracing: Revealing Computational Graphs in Language Models", section 3. Attention patterns
 and the norms' scales are held as the prompt has them, and what the transcoders miss is a node of its own. Then a

@@ -1,4 +1,4 @@
-"""Histograms of many features at once whose largest value isn't known before: their range grows with what comes."""
+"""Histograms of many features at once whose range isn't known in advance: it grows with the values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dictionary does to activations before it reads them, and takes back from what it writes.
+"""The normalisation of activations before a dictionary reads them, and its inverse on what the dictionary writes.
 
 none                       nothing
 expected_average_only_in   nothing any more: one factor, which is folded into the weights when they are loaded

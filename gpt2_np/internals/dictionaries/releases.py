@@ -1,4 +1,4 @@
-"""Where dictionaries lie: SAELens's releases for GPT-2 as data, the hub, and the one that comes with the package.
+"""The locations of dictionaries: SAELens's releases for GPT-2 as data, the hub, and the bundled dictionary.
 
 ``releases.json`` is written by ``scripts/write_releases.py`` from SAELens's own list, which it names.
 """

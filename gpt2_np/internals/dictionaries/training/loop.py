@@ -1,4 +1,4 @@
-"""The run itself: steps, a table of losses, checkpoints; and going on exactly where it was left."""
+"""The training run: steps, a table of losses, checkpoints; and exact resumption."""
 
 from __future__ import annotations
 
