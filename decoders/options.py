@@ -61,6 +61,10 @@ class Options(Fields):
         self._set("off", frozenset())
         check(self)
 
+    def __repr__(self) -> str:
+        shown = [name for name in DEFAULTS if name in self.given | self.off]
+        return f"Options({', '.join(f'{name}={getattr(self, name)!r:.80}' for name in shown)})"
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 

@@ -18,6 +18,7 @@ RUN_BY = {
     "attribution.md": "test_attribution_page.py",
     "bundles.md": "test_bundle.py",
     "coming-from.md": "test_coming_from.py",
+    "corpora.md": "test_corpora_page.py",
     "dictionaries.md": "test_dictionaries_page.py",
     "evaluate.md": "test_evaluation_page.py",
     "gradients.md": "test_gradients_page.py",

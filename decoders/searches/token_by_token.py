@@ -9,6 +9,7 @@ from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
 from ..base.method import Cost, Method, Option, Page
+from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
 from ..processors import pipeline
@@ -27,7 +28,7 @@ class Step(NamedTuple):
     staying: list[int]
 
 
-class Rows:
+class Rows(Readable):
     """A task's texts as they grow, one step at a time: whoever runs the model gives the logits, and feeds `newest`.
 
     Rows are the prompts, each ``task.copies`` times, side by side; ``growing`` are the numbers of those that haven't

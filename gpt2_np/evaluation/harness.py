@@ -84,6 +84,9 @@ class HarnessModel(TemplateLM):
         self._contexts = lru_cache(maxsize=256)(self._encode)  # choices follow each other with the same context
         self.kept = None if cache is None else Answers(Path(cache), fingerprint(self.model, self.settings))
 
+    def __repr__(self) -> str:
+        return f"HarnessModel({self.model!r})"
+
     @property
     def settings(self) -> dict[str, Any]:
         """What an answer depends on besides the model and the request."""

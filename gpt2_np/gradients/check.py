@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import threaded as ops
 from ..model.edits import edits
 from ..model.forward import forward
@@ -25,8 +26,8 @@ class GradientMismatch(ArithmeticError):
     """Raised when a gradient and its finite differences disagree."""
 
 
-@dataclass(frozen=True)
-class GradientCheck:
+@dataclass(frozen=True, repr=False)
+class GradientCheck(Readable):
     """The result of `check_gradient`: derivatives along some random directions, (directions,) each."""
 
     name: str

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine.threaded import in_pieces
 from ..model.arrays import Array
 from ..model.ops import log_softmax
@@ -111,8 +112,8 @@ def kl_divergence(reference_logits: npt.ArrayLike, position: Position = -1) -> K
     return KLDivergence((), position, reference_logits)
 
 
-@dataclass(frozen=True, eq=False)
-class CrossEntropy:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossEntropy(Readable):
     """The metric of `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own
     labels.
     """
@@ -186,8 +187,8 @@ class CrossEntropy:
         return targets
 
 
-@dataclass(frozen=True, eq=False)
-class AtPosition:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtPosition(Readable):
     """A metric of the logits at one position of each row: the base of the metrics below."""
 
     tokens: tuple[Token, ...] = ()
@@ -278,7 +279,7 @@ class LogProbability(AtPosition):
         return gradient
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KLDivergence(AtPosition):
     """See `kl_divergence`."""
 

@@ -8,12 +8,13 @@ one pass over a corpus, one solve a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
+from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
@@ -27,13 +28,23 @@ FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lens:
-    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
+    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
+
+    `texts` gives ids as texts, for the table that a notebook shows.
+    """
 
     ids: Array
     labels: list[str]
     logits: Array
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return lens_table(self)
 
     @property
     def log_probabilities(self) -> Array:
@@ -116,7 +127,34 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
     _, cache = model.run_with_cache(row, stream_names(model))
     streams, labels = cache.accumulated_resid(pos_slice=None)
     normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
-    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
+    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
+
+
+def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
+    """The likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
+    best, chances = likeliest(looked.logits[-MOST_ROWS:, :MOST_COLUMNS], 5)
+    words = [[[visible(word) for word in looked.texts(ids)] for ids in row] for row in best[::-1]]
+    chances, labels = chances[::-1], looked.labels[::-1]
+    columns = looked.texts(looked.ids)
+    hints = [
+        [
+            f"{labels[row]} after {visible(columns[at])}: "
+            + ", ".join(f"{word} {p:.1%}" for word, p in zip(words[row][at], chances[row, at], strict=True))
+            for at in range(len(words[row]))
+        ]
+        for row in range(len(words))
+    ]
+    return heat(
+        chances[:, :, 0],
+        rows=labels,
+        columns=columns[: len(words[0])],
+        corner="after reading",
+        title=title,
+        legend="probability of the likeliest token, which is written in the cell (hover for the next four)",
+        texts=[[one[0] for one in row] for row in words],
+        hints=hints,
+        most=1.0,
+    )
 
 
 def stream_names(model: Model) -> list[str]:
@@ -124,12 +162,15 @@ def stream_names(model: Model) -> list[str]:
     return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedLens:
     """An affine map from the stream before each layer to the last one: `weight` (L, D, D), `bias` (L, D)."""
 
     weight: Array
     bias: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def __call__(self, model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
         """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
@@ -166,7 +207,7 @@ class TunedLens:
         return lens
 
 
-class HeldOut:
+class HeldOut(Readable):
     """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
 
     After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what

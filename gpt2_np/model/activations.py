@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .. import display
 from . import ops
 from .config import Config
 from .forward import head_results
@@ -54,6 +55,14 @@ class ActivationCache(Mapping[str, Array]):
     ) -> None:
         self.captured, self.params, self.config = dict(values), params, config
         self.token_of = token_of
+
+    def __repr__(self) -> str:
+        size = display.in_bytes(sum(one.nbytes for one in self.captured.values()))
+        names = display.brief(list(self.captured)[:3]).strip("[]") + (", …" if len(self) > 3 else "")
+        return f"ActivationCache({len(self)} activations, {size}: {names})"
+
+    def _repr_html_(self) -> str:
+        return display.boxed(display.arrays(self.captured), title=f"{len(self)} activations")
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"token_of": None}  # a model's tokenizer is not part of the captured data

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from .config import Config
 from .taps import points, select, sizes
 
@@ -58,8 +60,8 @@ def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> 
     return np.isin(positions, np.asarray(wanted))
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, repr=False)
+class Edit(Readable):
     """A change together with its derivative, so that gradients pass it (`gradients`).
 
     ``derivative(x, gradient)`` gets the value that entered the change and the gradient of what left it, and returns
@@ -107,6 +109,9 @@ class Edits:
             changed, covered = _from_array(name, np.asarray(part.change), x.shape, letters, positions)
             mask = part.mask(letters, positions, self.config.n_head) & covered
         return np.where(mask, changed, x).astype(x.dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"Edits({display.brief(list(self.changes))})"
 
     def _where(self, name: str, shape: tuple[int, ...]) -> tuple[Part, list[str], Array]:
         """Return a point's edit, the letters of its shape, and the (B, T) positions of an activation of this shape."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from .config import Config
 
 Array = np.ndarray
@@ -159,7 +160,7 @@ class Tap(Protocol):
         ...
 
 
-class NoTap:
+class NoTap(Readable):
     """The tap that observes nothing."""
 
     def __reduce__(self) -> str:
@@ -175,7 +176,7 @@ class NoTap:
 no_tap = NoTap()
 
 
-class WithPrefix:
+class WithPrefix(Readable):
     """A tap for one part of the model, whose names get a prefix: ``WithPrefix(tap, "blocks.3.")("attn.q", x)``."""
 
     def __init__(self, tap: Tap, prefix: str) -> None:
@@ -199,7 +200,7 @@ def at_positions(tap: Tap, positions: Array) -> Tap:
     return tap if at is None else at(positions)
 
 
-class Capture:
+class Capture(Readable):
     """A tap that keeps the named activations in ``.values``: the model's own arrays, uncopied and read-only."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -217,7 +218,7 @@ class Capture:
         return x
 
 
-class Recording:
+class Recording(Readable):
     """A tap that keeps the named activations of every pass of a `Session`, from its first id on."""
 
     def __init__(self, names: Iterable[str], config: Config) -> None:
@@ -253,7 +254,7 @@ def join_passes(parts: Sequence[Array], shape: str, unseen: float) -> Array:
     return np.concatenate(parts, axis=letters.index("T"))
 
 
-class Both:
+class Both(Readable):
     """Two taps in sequence: a capture that records edited values, for example."""
 
     def __init__(self, first: Tap, second: Tap) -> None:

@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from decoders.base.errors import require
 
+from ..display import Readable
 from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from . import completions
@@ -48,7 +49,7 @@ PAGE_RULES = (
 )
 
 
-class Server:
+class Server(Readable):
     """One model behind the protocol: the state that the handlers share."""
 
     def __init__(self, model: GPT2, name: str, limits: Limits) -> None:

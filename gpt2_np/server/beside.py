@@ -14,6 +14,7 @@ import decoders
 from decoders import Completion, Token
 from decoders.searches.collected import put_together
 
+from ..display import Readable
 from ..session.slots import BLOCK
 from ..text import healing
 from ..text.gpt2 import GPT2
@@ -28,7 +29,7 @@ class Cancelled(Exception):
     """Raised when nobody waits for this job any more."""
 
 
-class Beside:
+class Beside(Readable):
     """A thread that works on one job at a time, and takes turns with the batch at each pass of the model."""
 
     def __init__(self, model: GPT2, turns: Turns, observer: Observer) -> None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from threading import Condition, Thread
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..session.slots import BLOCK, Slots
 from ..text.gpt2 import GPT2
@@ -25,7 +26,7 @@ from .turns import Turns, in_turns
 READ = 2 * BLOCK  # positions of prompts that are read between two steps, where several are waiting to be
 
 
-class Scheduler:
+class Scheduler(Readable):
     """Writes the texts of jobs. One thread runs the model for all texts that grow token by token.
 
     Between two steps it drops jobs that are cancelled or late, admits those that there is room for, in the order of

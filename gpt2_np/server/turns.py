@@ -9,12 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..session.implementation import AnyCache, Implementation
 from ..session.model import AnyModel
 
 
-class Turns:
+class Turns(Readable):
     """A fair lock: a waiting thread gets it before the thread that has just released it."""
 
     def __init__(self) -> None:
@@ -28,7 +29,7 @@ class Turns:
         self._now.release()
 
 
-class InTurns:
+class InTurns(Readable):
     """An implementation whose passes each take the lock; `check` is called first, and may raise to end the work."""
 
     def __init__(self, inner: Implementation, turns: Turns, check: Callable[[], None]) -> None:

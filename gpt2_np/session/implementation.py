@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import available
 from ..model import ops
 from ..model.arrays import Array
@@ -71,7 +72,7 @@ class Implementation(Computes, Protocol):
         ...
 
 
-class NumPy:
+class NumPy(Readable):
     """This package's own implementation: `model.forward` with `engine.kernels` or `engine.threaded`, or one compiled
     call per step.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..display import Texts
 from ..model import overflow
 from ..model.activations import ActivationCache
 from ..model.arrays import Array
@@ -20,6 +21,7 @@ from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
 from ..weights import hub
 from ..weights.load import load
+from . import about
 from .implementation import AnyCache, Implementation, NumPy
 from .rows import Session
 
@@ -84,6 +86,12 @@ class Model:
         named = name if name is None or folder != Path(name).expanduser() else folder.absolute()
         loaded.origin = Origin(named, dtype, params)
         return loaded
+
+    def __repr__(self) -> str:
+        return about.line(self)
+
+    def _repr_html_(self) -> str:
+        return about.card(self)
 
     def __reduce__(self) -> Any:
         """Pickle a model as its name or folder, dtype and backend; unpickling loads it again.
@@ -351,6 +359,18 @@ class Model:
     def to_single_token(self, text: str) -> int:
         """Return the id of a one-token text, which only a `GPT2` knows; here this is a ``ValueError``."""
         raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
+
+    def to_str_tokens(self, prompt: Any, *, prepend_bos: bool = False) -> list[str]:
+        """Each token of one prompt as a text, as TransformerLens names it; without a tokenizer the ids' numbers."""
+        row = check_ids(self.to_ids(prompt, prepend_bos=prepend_bos), self.config)
+        if len(row) != 1:
+            raise ValueError(f"to_str_tokens takes one prompt, got {len(row)} rows")
+        return self.texts(row[0].tolist())
+
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures: here their numbers; a `GPT2` has a tokenizer."""
+        return Texts()
 
 
 class Origin(NamedTuple):

@@ -12,6 +12,7 @@ import numpy as np
 import decoders
 from decoders import Options
 
+from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.model import Model
@@ -313,6 +314,11 @@ class GPT2(Model):
             pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
             raise ValueError(f"an answer must be one token, got {text!r:.60}, which is {len(ids)}: {pieces}")
         return ids[0]
+
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures; the tokenizer is loaded when it is first asked."""
+        return Texts(lambda ids: self.tokenizer.tokens(ids) if self.has_tokenizer else Texts()(ids))
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..engine import available
 from ..engine.threaded import each
 from ..system.memory import empty, zeros
@@ -27,6 +28,9 @@ class State(NamedTuple):
     step: int
     mean: Any
     square: Any
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,20 @@ Relevance Patching".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...display import NUMBERS, Texts, described
 from ...model import ops
 from ...model.activations import ActivationCache
 from ...model.forward import attention_scale
 from ...model.taps import BLOCK_POINTS, canonical, nearest, points, select
 from ...session.model import Model
-from .pairs import Prompts, measure, of_rows, pairs_of, values
+from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
 from .rules import Dropped, key_effect, query_effect, relevance
+from .tables import node_table
 
 Array = np.ndarray
 METHODS = ("atp", "atp*", "relp")
@@ -28,7 +30,7 @@ TOKENS_PER_RUN = 512  # tokens in one run
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # part of no layer: no dropped layer removes them
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Nodes:
     """The score of every node of the activations in `scores`, by their names: an estimate of the effect of patching it.
 
@@ -36,7 +38,7 @@ class Nodes:
     K is one node, everything else has one for each entry: ``"blocks.0.resid_pre"`` is (T,), ``"blocks.0.attn.z"``
     (T, H), ``"blocks.0.mlp.post"`` (T, F), ``"blocks.0.attn.pattern"`` (H, T, S). Of several pairs scores are the mean
     and `spread` the standard deviation (of the population; 0 for one pair). `clean` and `corrupted` are the metric of
-    each pair's runs, (n,).
+    each pair's runs, (n,); `ids` are the corrupted prompt's where there is one pair, for the names of positions.
     """
 
     scores: Mapping[str, Array]
@@ -44,6 +46,14 @@ class Nodes:
     method: str
     clean: Array
     corrupted: Array
+    ids: Array | None = field(default=None, repr=False, compare=False)
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return node_table(self)
 
     def stack(self, point: str) -> Array:
         """Return the scores of one point of every block: (L, …). ``ValueError`` if a layer's are missing."""
@@ -114,14 +124,18 @@ def nodes(
         measured.append((values(alone, logits, from_clean), after))
         if progress is not None:
             progress(len(rows))
-    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured)
+    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured, pairs, model)
 
 
-def gathered(each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]]) -> Nodes:
+def gathered(
+    each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]], pairs: Pairs, model: Model
+) -> Nodes:
     """Return the mean and the standard deviation over pairs of each pair's result, (n, …)."""
     before, after = (np.concatenate(side) for side in zip(*measured, strict=True))
     scores = {name: x.mean(axis=0) for name, x in each.items()}
-    return Nodes(scores, {name: x.std(axis=0) for name, x in each.items()}, method, before, after)
+    ids = pairs.corrupted[0] if len(pairs) == 1 else None
+    spread = {name: x.std(axis=0) for name, x in each.items()}
+    return Nodes(scores, spread, method, before, after, ids, model.texts)
 
 
 def plain(

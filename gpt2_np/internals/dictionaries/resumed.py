@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...display import Readable
 from ...engine import threaded
 from ...model.activations import ActivationCache
 from ...model.forward import block, forward, layer_norm
@@ -19,7 +20,7 @@ Array = np.ndarray
 STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
-class Replaced:
+class Replaced(Readable):
     """A tap that puts given arrays in the place of activations."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
