@@ -84,6 +84,15 @@ def log_likelihoods(
     equal requests once. `context` is a shorter one than the model's; `rows` limits those of a batch, `tokens` what is
     fed at once. `answered` receives each request's number and answer as soon as it is known. ``ValueError`` for an
     empty context, or a continuation that is longer than the model's context.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.evaluation import log_likelihoods
+        >>> before, after = model.to_ids("The king sat on his"), model.to_ids(" throne")
+        >>> ((logprob, greedy),) = log_likelihoods(model, [(before, after)])
+        >>> logprob < 0
+        True
     """
     found = [CERTAIN] * len(requests)
     limits = Limits.of(model.config, rows, tokens, context)

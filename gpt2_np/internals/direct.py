@@ -76,6 +76,14 @@ def direct(
 
     Worked out in float64 from the run's activations. ``ValueError`` for more than one row, for tokens that the
     vocabulary doesn't have, and for a position outside the prompt.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.direct import direct
+        >>> found = direct(model, model.to_ids("The king and the"), model.to_single_token(" queen"))
+        >>> found.heads.shape, abs(found.total - found.logit) < 1e-3
+        ((8, 10), True)
     """
     row = model.check_ids(ids)
     if len(row) != 1:

@@ -98,6 +98,14 @@ def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: b
     """Each layer's stream through the final norm and the unembedding, for one prompt, a text or (T,) ids.
 
     The last is the output.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.lens import logit_lens
+        >>> tokens, probabilities = logit_lens(model, "The king and the").top(3)
+        >>> tokens.shape
+        (9, 4, 3)
     """
     return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams, cache: streams)
 

@@ -94,6 +94,15 @@ def activation_patch(
     A prompt is a text or ids (`Model.to_ids`, with `prepend_bos`). Two equally long lists of prompts are pairs, which
     may differ in length where no axis is positions: the result is the mean over them. A metric whose tokens are one a
     row gives each pair its own. ``ValueError``, before anything runs, for pairs of unequal lengths.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> from gpt2_np.internals.patching import activation_patch
+        >>> metric = logit_difference(" queen", " king")
+        >>> activation_patch(model, "The king and the", "The queen and the", metric).scores.shape
+        (8, 4)
     """
     point = _block_point(point)
     pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)

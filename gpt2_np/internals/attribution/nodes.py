@@ -100,6 +100,17 @@ def nodes(
 
     ``ValueError``, before anything runs, for a metric without a derivative, a pair whose prompts have not equally many
     tokens, and for several pairs of which not all have as many, unless positions are summed over.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> from gpt2_np.internals import attribution
+        >>> metric = logit_difference(" queen", " king")
+        >>> clean, corrupted = "The king and the", "The queen and the"
+        >>> found = attribution.nodes(model, clean, corrupted, metric, names="blocks.*.resid_pre")
+        >>> found.scores["blocks.3.resid_pre"].shape
+        (4,)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")

@@ -28,6 +28,16 @@ def load(name: str | Path, sae_id: str | None = None) -> Dictionary:
     (`releases.RELEASES`); `sae_id` is the sub-folder in the first two cases, the release's own id in the last. "tales"
     is the one that comes with the bundled model. ``ValueError`` or ``OSError``, in one line, says what is wrong or
     missing; ``ConnectionError`` where the hub can't be reached.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals import dictionaries
+        >>> sae = dictionaries.load("tales")
+        >>> logits, cache = model.run_with_cache("The king and the", sae.hook_name)
+        >>> features = sae.encode(cache[sae.hook_name])
+        >>> sae.decode(features).shape == cache[sae.hook_name].shape
+        True
     """
     if str(name) in releases.BUNDLED and sae_id is None:
         return read(releases.BUNDLED[str(name)])
