@@ -28,8 +28,9 @@ class Scheduler:
 
     Between two steps it lets go of jobs that are cancelled or late, takes on those that there is room for, in the order
     in which they came, and reads prompts, a block at a time. A row's bits don't depend on the rows beside it, so
-    whoever else is served changes nothing but the time that it takes. Searches run in a thread of their own
-    (`Beside`), and take turns with this one at each pass of the model.
+    whoever else is served changes nothing but the time that it takes. Searches run in threads of their own
+    (`Beside`), and take turns with this one at each pass of the model; so does everything where the model's bits depend
+    on the batch (float64, the numpy backend, edits).
     """
 
     def __init__(self, model: GPT2, limits: Limits | None = None, observer: Observer | None = None) -> None:
@@ -44,7 +45,8 @@ class Scheduler:
         self.stepped: float | None = None  # when the last step ended, while texts are in progress
         self.changed = Condition()
         self.ends: float | None = None  # when everything must have come to its end, once it is being closed
-        self.beside = Beside(model, turns, self.observer)
+        self.beside = Beside(model, turns, self.limits, self.observer)
+        self.invariant = model.batch_invariant
         self.thread = Thread(target=self._run, name="gpt2_np inference", daemon=True)
         self.thread.start()
 
@@ -60,7 +62,7 @@ class Scheduler:
                 raise busy(waiting)
             for job in jobs:
                 self.observer.submitted()
-                if job.shares:
+                if job.shares and self.invariant:
                     self.waiting.append(job)
                 else:
                     self.beside.submit(job)
@@ -83,12 +85,12 @@ class Scheduler:
     def join(self, timeout: float | None = None) -> None:
         """Wait for the threads to end, which they do once it is closed."""
         self.thread.join(timeout)
-        self.beside.thread.join(timeout)
+        self.beside.join(timeout)
 
     @property
     def alive(self) -> bool:
         """Whether it takes on jobs."""
-        return self.ends is None and self.thread.is_alive() and self.beside.thread.is_alive()
+        return self.ends is None and self.thread.is_alive() and self.beside.alive
 
     # ---- the thread that runs the model ----------------------------------------------------------------------------
 

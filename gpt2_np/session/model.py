@@ -96,6 +96,11 @@ class Model:
         """What computes: "numba", "numpy", or "torch" where the reference does."""
         return self.implementation.backend
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        return self.tap is no_tap and self.implementation.batch_invariant
+
     def __copy__(self: AnyModel) -> AnyModel:
         """The same model as another object; parameters are frozen, so nothing needs to be copied."""
         copied = object.__new__(type(self))
