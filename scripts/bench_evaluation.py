@@ -4,8 +4,9 @@
     python scripts/bench_evaluation.py --model FOLDER --share 0.2 --batch-size 8
 
 Both run on the CPU in float32, each in a process of its own, and take turns, kind of request by kind; medians of the
-rounds are told, and whether both gave the same answers. ``hf`` has the best of the batch sizes that are named. Needs
-what ``.ci/evaluate`` installs.
+rounds are told, and whether both gave the same answers. ``hf`` has the best of the batch sizes that are named. On a
+machine that is busy with something else, compare what each costs the processor, on one thread (OMP_NUM_THREADS=1 and
+--processor). Needs what ``.ci/evaluate`` installs.
 """
 
 from __future__ import annotations
@@ -75,9 +76,10 @@ def work(engine: str, model: str, share: float, batch_size: str) -> None:
     for line in sys.stdin:
         kind, asked = kinds[json.loads(line)]
         instances = [Instance(kind, {}, one, 0, ("bench", 0, 1)) for one in asked]
-        begun = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         answers = getattr(judged, kind)(instances, disable_tqdm=True)
-        print(json.dumps([time.perf_counter() - begun, answers]), flush=True)
+        ended = time.perf_counter(), time.process_time()
+        print(json.dumps([[end - start for start, end in zip(begun, ended, strict=True)], answers]), flush=True)
 
 
 def folder_of(model: str) -> Path:
@@ -100,8 +102,8 @@ class Engine:
         )
         self.kinds: list[str] = self._answer()
 
-    def ask(self, kind: str) -> tuple[float, list[Any]]:
-        """Seconds and answers."""
+    def ask(self, kind: str) -> tuple[list[float], list[Any]]:
+        """Seconds that passed, seconds of the processor, and answers."""
         time.sleep(PAUSE)  # thread pools wait for more work by spinning
         assert self.process.stdin is not None
         self.process.stdin.write(json.dumps(kind) + "\n")
@@ -140,6 +142,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the requests, for larger models")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[1, 8, 32], help="of hf")
     parser.add_argument("--only", nargs="+", help="kinds, by what their names begin with")
+    parser.add_argument("--processor", action="store_true", help="compare the processor's seconds, of all threads")
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -160,7 +163,7 @@ def main() -> None:
             for size, engine in ((0, ours), *theirs.items()):
                 seconds, answers[size] = engine.ask(kind)
                 if round_:
-                    taken[size].append(seconds)
+                    taken[size].append(seconds[options.processor])
             largest = max(far(answers[0], answers[size]) for size in theirs)
         middle = {size: statistics.median(some) for size, some in taken.items()}
         best = min(middle[size] for size in theirs)
