@@ -63,7 +63,7 @@ DATA = {
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache with a random model as "gpt2": names without a prefix, masks among the tensors, BPE in two files."""
+    """A cache with a random model as "gpt2": names without a prefix, masks among the tensors, BPE as two files."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
