@@ -112,6 +112,11 @@ class Model:
         """The name of the implementation: "numba", "numpy", or "torch" for the reference."""
         return self.implementation.backend
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        return self.tap is no_tap and self.implementation.batch_invariant
+
     def __copy__(self: AnyModel) -> AnyModel:
         """Return another object for the same model; parameters are frozen, so nothing is copied."""
         copied = object.__new__(type(self))
