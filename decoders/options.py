@@ -41,7 +41,7 @@ class Options(Fields):
         >>> Options(top_k=5)
         Traceback (most recent call last):
             ...
-        ValueError: top_k needs do_sample or penalty_alpha, got 5
+        ValueError: top_k acts only when sampling; give do_sample too, or leave top_k out
     """
 
     given: frozenset[str]  # the options whose value isn't their default, nor means "off"
