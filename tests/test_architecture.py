@@ -29,7 +29,7 @@ LEVELS = [
     {"training"},
     {"internals", "notebook"},
     {"parity"},
-    {"evaluation", "server"},
+    {"evaluation", "server", "corpora"},
     {"cli"},
     {"__main__"},
 ]
@@ -187,6 +187,8 @@ main(["generate", "a", "-n", "1"])
 assert "numba" in sys.modules and "scipy" not in sys.modules
 import scipy.linalg
 """
+    compiled = [sys.executable, "-m", "gpt2_np", "generate", "a", "-n", "1"]  # Numba loads SciPy where it compiles
+    subprocess.run(compiled, check=True, capture_output=True)
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

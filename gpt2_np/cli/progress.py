@@ -70,6 +70,7 @@ class NoBar(contextlib.nullcontext["NoBar"]):
     """What is asked of a bar, and nothing to be seen."""
 
     n = 0
+    total: float | None = None
 
     def __enter__(self) -> NoBar:
         return self

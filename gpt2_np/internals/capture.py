@@ -3,6 +3,9 @@
 A capture is a folder: ``capture.json`` says what is captured, and every ``chunk-00000.safetensors`` holds some texts
 whole, as ``"17.blocks.0.resid_pre"`` (text number, activation's name; no B axis) beside ``"17.ids"``. A chunk is
 either whole or not there, so a killed capture goes on where it was, and what was written can always be read.
+
+Where ``capture.json`` has ``"numbered": "by chunk"`` and the number of ``"chunks"``, several workers wrote it
+(`gpt2_np.corpora`): texts are counted from chunk to chunk, in the order of their numbers within each.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from ..system.files import JSONObject, read_json, write_whole
 from .partial_runs import activations
 
 Array = np.ndarray
+BY_CHUNK = "by chunk"  # what capture.json says where a text's number is its place among all chunks' texts
 
 
 def capture_corpus(
@@ -96,6 +100,8 @@ def _begin(folder: Path, about: JSONObject) -> Captured:
             raise ValueError(f"{folder} holds chunks without their capture.json; choose another folder")
         write_whole(folder / "capture.json", json.dumps(about, indent=1).encode())
     captured = Captured(folder)
+    if "numbered" in captured.about:
+        raise ValueError(f"{folder} holds a capture that several workers made, or a merged one; choose another folder")
     for what, value in about.items():
         if captured.about.get(what) != value:
             found = captured.about.get(what)
@@ -131,12 +137,16 @@ class Captured:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None
         self.chunks = sorted(folder.glob("chunk-*.safetensors"))
-        self._chunk_of: dict[int, Path] = {}
+        by_chunk = self.about.get("numbered") == BY_CHUNK
+        self._chunk_of: dict[int, tuple[Path, int]] = {}  # a text's chunk, and its number there
         for path in self.chunks:
             with self._open(path) as file:
                 texts = [int(key.removesuffix(".ids")) for key in file.keys() if key.endswith(".ids")]  # noqa: SIM118
-            self._chunk_of |= dict.fromkeys(texts, path)
-        if sorted(self._chunk_of) != list(range(len(self._chunk_of))):
+            before = len(self._chunk_of)
+            for place, text in enumerate(sorted(texts)):
+                self._chunk_of[before + place if by_chunk else text] = path, text
+        whole = len(self.chunks) == self.about.get("chunks") if by_chunk else True
+        if not whole or sorted(self._chunk_of) != list(range(len(self._chunk_of))):
             raise ValueError(f"{folder} has gaps: some of its chunks are missing")
 
     def __repr__(self) -> str:
@@ -159,8 +169,9 @@ class Captured:
             raise ValueError(f"text must be between 0 and {len(self) - 1}, got {text}")
         if name != "ids" and name not in self.names:
             raise ValueError(f"{name!r} is not in this capture; it holds {', '.join(self.names)}")
-        with self._open(self._chunk_of[text]) as file:
-            return file.get_tensor(f"{text}.{name}")
+        path, number = self._chunk_of[text]
+        with self._open(path) as file:
+            return file.get_tensor(f"{number}.{name}")
 
     def ids(self, text: int) -> Array:
         """A text's ids: (T,)."""

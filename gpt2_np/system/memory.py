@@ -123,6 +123,12 @@ def reusing(size: int) -> Iterator[None]:
                 del _waiting[0]
 
 
+def give_back() -> None:
+    """Give back the memory that waits for the next array: for who has just dropped what it won't make again."""
+    with _changing:
+        _waiting.clear()
+
+
 def _take(total: int) -> Array | None:
     """Return free memory of this size, or None."""
     with _changing:

@@ -19,14 +19,21 @@ Piece = TypeVar("Piece")
 
 
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
-    """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels release the GIL."""
+    """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels release the GIL.
+
+    One thread is the caller's own, so that work which is itself divided may be given to threads in turn.
+    """
+    if threads == 1:
+        for piece in pieces:
+            work(piece)
+        return
     here = copy_context()  # carries NumPy's errstate
     for _ in _pool(threads, os.getpid()).map(lambda piece: here.copy().run(work, piece), pieces):
         pass
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

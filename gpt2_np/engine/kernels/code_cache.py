@@ -11,55 +11,17 @@ import hashlib
 import os
 import secrets
 import shutil
-import stat
 import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from ...system.cache import check as check
+from ...system.cache import place as place
+from ...system.cache import trusted
+
 KEPT = 6  # versions of a module's code that are kept: several checkouts and targets may take turns
 CHECKSUM = hashlib.sha256().digest_size
-
-
-def place(chosen: str | None) -> Path:
-    """Return the folder for compiled code: under the `chosen` one (Numba's setting) if there is one, else in the user's
-    cache.
-
-    ``OSError`` if the user has no home folder.
-    """
-    if chosen:
-        return Path(chosen).absolute() / "gpt2_np"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else _home() / "AppData" / "Local") / "gpt2_np" / "Cache"
-    if sys.platform == "darwin":
-        return _home() / "Library" / "Caches" / "gpt2_np"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if os.path.isabs(given) else _home() / ".cache") / "gpt2_np"
-
-
-def _home() -> Path:
-    home = os.path.expanduser("~")
-    if not os.path.isdir(home):
-        raise OSError("there is no home folder")
-    return Path(home)
-
-
-def trusted(status: os.stat_result) -> bool:
-    """Tell whether a file or folder belongs to this user and nobody else may write to it."""
-    if not hasattr(os, "geteuid"):  # Windows, where a user's own folders are closed to others
-        return True
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def check(folder: Path) -> None:
-    """Raise ``PermissionError``, which says why, if a folder exists and is not trusted."""
-    try:
-        status = folder.stat()
-    except FileNotFoundError:
-        return
-    if not trusted(status):
-        raise PermissionError("it belongs to another user, or others may write to it")
 
 
 def read(path: Path) -> bytes | None:

@@ -140,6 +140,19 @@ def evaluate(
     tokens that was. ``ValueError`` where the model has no place for the dictionary, and for a corpus without a token
     that counts.
     """
+    return summed(model, dictionary, texts, exclude=exclude, batch=batch, progress=progress).evaluation()
+
+
+def summed(
+    model: Model,
+    dictionary: Dictionary,
+    texts: Iterable[Sequence[int]],
+    *,
+    exclude: Sequence[int] | None = None,
+    batch: int = 8,
+    progress: Callable[[int], object] | None = None,
+) -> Sums:
+    """The sums that `evaluate` makes its means of: those of parts of a corpus are put together by `sums.merge`."""
     places.check(dictionary, model.config)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -152,7 +165,7 @@ def evaluate(
         sums.texts += len(ids)
         if progress is not None:
             progress(ids.size)
-    return sums.evaluation()
+    return sums
 
 
 def batches(texts: Iterable[Sequence[int]], most: int) -> Iterator[Array]:
