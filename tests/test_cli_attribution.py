@@ -113,7 +113,10 @@ def test_edges_a_circuit_its_curve_and_its_file(gpt2: GPT2, tmp_path: Path, caps
         (["attribute", CLEAN, *ASK, "--method", "atp"], "--method atp needs a corrupted prompt as well"),
         (["attribute", CLEAN, CORRUPTED, *ASK, "--method", "saliency"], "saliency needs one prompt, not a corrupted"),
         (["attribute", CLEAN, "The girl", *ASK], "got 5 in 'The boy was sad because' and 2 in 'The girl'"),
-        (["attribute", CLEAN, CORRUPTED, *ASK, "--over", "head"], "an activation that has heads, such as attn.z"),
+        (
+            ["attribute", CLEAN, CORRUPTED, *ASK, "--over", "head"],
+            "needs activations that have heads, such as attn.z, got",
+        ),
         (["attribute", CLEAN, CORRUPTED, *ASK, "--point", "resid"], "the nearest is"),
         (["edges", CLEAN, "The girl", *ASK], "got 5 in 'The boy was sad because' and 2 in 'The girl'"),
         (["edges", CLEAN, CORRUPTED, *ASK, "--circuit", "3", "--threshold", "1"], "not both"),

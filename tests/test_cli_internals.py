@@ -165,7 +165,7 @@ def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["patch", "The king", "The old king", *ANSWER], "equally many tokens, got 2 and 3"),
+        (["patch", "The king", "The old king", *ANSWER], "equally many tokens, got 2 in .* and 3 in"),
         (["ablate", "The king", "--answer", " kingly"], "an answer must be one token, got ' kingly', which is"),
         (["ablate", "The king", *ANSWER, "--how", "mean"], "mean ablation needs reference texts"),
         (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.1.attn.q:x"], "a receiver is POINT or POINT:HEAD"),

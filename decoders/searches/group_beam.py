@@ -149,7 +149,8 @@ METHODS = (
                 help="Diverse beams: so many groups that keep apart.",
             ),
             Option("diversity_penalty", NUMBER, off=(0,), group=GROUP, help="How hard the groups keep apart."),
-            Option("pad_token_id", ID),  # no row is ever padded; only these beams notice it, as in transformers
+            # No row is ever padded; only these beams notice it, as in transformers.
+            Option("pad_token_id", ID, help="What fills the rows of ended texts up: diverse beams alone notice it."),
         ),
         run=group_beam_search,
         asked=("num_beam_groups", "diversity_penalty"),

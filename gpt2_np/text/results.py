@@ -84,7 +84,7 @@ def generation(
 
 
 def completed(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """The text that each id completes: of a character whose bytes are spread over ids, the last one has it all."""
+    """Return the text that each id completes: if ids share a character's bytes, the last of them has all of it."""
     streamer = tokenizer.streamer()
     texts = [streamer.feed(token) for token in ids]
     return [*texts[:-1], texts[-1] + streamer.finish()] if texts else []
