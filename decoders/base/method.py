@@ -198,9 +198,8 @@ class Method(NamedTuple):
 
     ``only`` says when it acts; ``excludes`` what can't be given beside it; ``takes`` are options that it uses although
     they would otherwise act only elsewhere. ``check(options)`` refuses what a table can't say. A search that
-    ``feeds_last`` feeds the last token too, so that the context holds one less. ``per_token`` says that its texts can
-    tell of each token the alternatives and scores, as those that stream can; ``with_profiles`` that another engine's
-    profile may be given beside it.
+    ``feeds_last`` feeds the last token too, so that the context holds one less. ``with_profiles``
+    says that another engine's profile may be given beside it.
 
     Of a processor: it ``keeps`` at least `min_tokens_to_keep` tokens; ``forbids`` tokens whatever the model says;
     ``revives`` tokens that were forbidden before it; ``forces`` one where none was left; ``has_past`` of its own, so
@@ -214,7 +213,6 @@ class Method(NamedTuple):
     stop: Callable[..., Any] | None = None
     streams: bool = False
     feeds_last: bool = False
-    per_token: bool = False
     with_profiles: bool = False
     asked: tuple[str, ...] | None = None
     reads: tuple[str, ...] = ()

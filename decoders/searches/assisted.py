@@ -53,7 +53,8 @@ def draft_model(
     """Each new id as it is chosen, candidates being what a smaller model says.
 
     Greedy decoding gives the tokens and scores that it gives without assistance. When sampling, candidates are kept by
-    rejection sampling: the same distribution, but for a seed another text than without, and than transformers'.
+    rejection sampling: the same distribution, for a seed another text than without, and the one that transformers
+    draws with this assistant (where ids that it pads with are none of the text's).
     """
     adapts = num_assistant_tokens_schedule in ("heuristic", "heuristic_transient")
     threshold = assistant_confidence_threshold
@@ -212,7 +213,7 @@ METHODS = (
                 otherwise=20,
                 off=(20,),
                 within="[1, inf)",
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="How many of its tokens a time.",
             ),
@@ -222,7 +223,7 @@ METHODS = (
                 otherwise="constant",
                 off=("constant",),
                 choices=("constant", "heuristic", "heuristic_transient"),
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="Heuristic: more where all were right, fewer where not.",
             ),
@@ -232,7 +233,7 @@ METHODS = (
                 otherwise=0.4,
                 off=(0.4,),
                 within="[0, 1]",
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="It stops after a token less probable than this.",
             ),

@@ -14,6 +14,7 @@ from decoders.base.errors import shown
 from ..model.cache import position_bytes
 from ..model.ids import check_prompt
 from ..system.errors import in_words
+from ..text.healing import wanted
 from ..text.requests import from_json
 from .lines import Line, count, read_lines
 from .progress import bar
@@ -32,12 +33,16 @@ REFUSED = (ValueError, OSError)
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt that is to be answered: `key` says which others may run beside it (None: none), `cost` its bytes."""
+    """One prompt that is to be answered: `key` says which others may run beside it (None: none), `cost` its bytes.
+
+    `healed` says that its last token may be another in the end.
+    """
 
     index: int
     what: Any
     key: str | None = None
     cost: int = 0
+    healed: bool = False
 
 
 Read = Callable[[Line], Job]
@@ -64,7 +69,11 @@ def generate_many(gpt2: GPT2, source: Path | Iterable[Line], options: Mapping[st
         copies = max(chosen.num_beams * (chosen.num_return_sequences or 1), chosen.best_of or 1)
         positions = min(len(ids) + chosen.most(len(ids)), gpt2.config.n_positions)
         return Job(
-            line.index, (prompt, ids, names), None if alone else key_of(names), cost(gpt2.config, positions, copies)
+            line.index,
+            (prompt, ids, names),
+            None if alone else key_of(names),
+            cost(gpt2.config, positions, copies),
+            wanted(dict(names), gpt2.generation_config),
         )
 
     def work(jobs: Sequence[Job]) -> list[list[Record]]:
@@ -207,6 +216,8 @@ def generated(job: Job, written: Sequence[Generation]) -> list[Record]:
     records = []
     for number, one in enumerate(written):
         record = {"index": job.index} | fields(job.what[0], one)
+        if job.healed:
+            record["healed"] = one.prompt
         if len(written) > 1:
             record |= {"sequence": number, "sequences": len(written)}
         records.append(record)

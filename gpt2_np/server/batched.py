@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from ..text import healing
 from ..text.gpt2 import GPT2
 from ..text.requests import Prompt
 from ..text.results import Generation, generation
@@ -42,7 +43,7 @@ class Batched:
         makes room within a step.
         """
         names = cast("dict[str, Any]", dict(options))
-        heals = bool(names.pop("token_healing", False))
+        heals = healing.wanted(names, self.model.generation_config)
         wanted = names.pop("stopping_criteria", None)
         if num_return_sequences != 1:
             names["num_return_sequences"] = num_return_sequences

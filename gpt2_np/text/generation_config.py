@@ -19,9 +19,18 @@ FILE = "generation_config.json"
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OPTIONS = {*methods.OPTIONS, "stop_strings"}
 # How many texts come back is for the caller alone to say, and so is what no file can hold.
-NEVER = {"num_return_sequences", "assistant_model", "unconditional", "constraint", "seed", "uniforms", *MARKS}
+NEVER = {
+    "num_return_sequences",
+    "assistant_model",
+    "unconditional",
+    "first_layers",
+    "constraint",
+    "seed",
+    "uniforms",
+    *MARKS,
+}
 # What transformers has that changes a text and isn't here, with the value that turns it off.
-UNSUPPORTED: dict[str, Any] = {"token_healing": False, "constraints": None, "assistant_early_exit": None}
+UNSUPPORTED: dict[str, Any] = {"constraints": None}
 # What transformers has off at a value that is none here.
 OFF: dict[str, Any] = {"prompt_lookup_num_tokens": 0}
 # What acts only among beams without saying so in `Option.only`: its method refuses it elsewhere in words of its own.

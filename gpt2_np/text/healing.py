@@ -7,7 +7,7 @@ vocabulary, where a space isn't written as one: so a last token that begins with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import decoders
@@ -18,9 +18,14 @@ from .tokenizer import Tokenizer
 LONGER, SAME = 10.0, 11.0  # what is added to the score of a longer token, and of the token itself
 
 
-def wanted(names: dict[str, Any]) -> bool:
-    """The option ``token_healing``, taken out of `names`; ``ValueError`` for what is neither yes nor no."""
+def wanted(names: dict[str, Any], settings: Mapping[str, Any]) -> bool:
+    """The option ``token_healing``, taken out of `names`; what generation_config.json says of it where that is asked.
+
+    ``ValueError`` for what is neither yes nor no.
+    """
     asked = names.pop("token_healing", None)
+    if asked is None and names.get("generation_config") is True:
+        asked = settings.get("token_healing")
     if asked is not None and not isinstance(asked, bool):
         raise ValueError(f"token_healing must be True or False, got {asked!r:.100}")
     return bool(asked)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 # The options that are none of `decoders.Options`.
-IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", *constraints.KINDS)
+IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", "token_healing", *constraints.KINDS)
 Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
@@ -47,7 +47,8 @@ class Reader:
     """What it takes to read a request for one model: its configuration and settings, and how to get the rest.
 
     `tokenizer` and `vocabulary` are called only where a request holds text, or a constraint on it. `start` makes a
-    stepper of the model, for guidance. `assistant` makes one of the model that ``assistant_model`` names or is.
+    stepper of the model, for guidance, and `first_layers` one of its first layers. `assistant` makes one of the model
+    that ``assistant_model`` names or is.
     """
 
     config: Config
@@ -56,6 +57,7 @@ class Reader:
     vocabulary: Callable[[], constraints.Vocabulary]
     start: Callable[[], Any]
     assistant: Callable[[Any], Any]
+    first_layers: Callable[[int], Any]
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -102,6 +104,7 @@ class Reader:
             if name not in DEFAULTS and name not in IN_TEXT:
                 raise ValueError(f"there is no option {name!r}{suggestion(name, [*DEFAULTS, *IN_TEXT])}")
         asked = generation_config.asked(self.settings, dict(names), longest)
+        asked.pop("token_healing", None)  # which is of prompts alone: see `healing`
         strings = stop_strings(asked.pop("stop_strings", None))
         self.encode_texts(asked)
         automaton = constraints.from_options(asked, self.vocabulary)
@@ -125,6 +128,8 @@ class Reader:
             names.setdefault("unconditional", self.start)
         if names.get("assistant_model") is not None:
             names["assistant_model"] = self.assistant(names["assistant_model"])
+        if names.get("assistant_early_exit") is not None:
+            names.setdefault("first_layers", self.first_layers)
         negative = names.get("negative_prompt_ids")
         if isinstance(negative, str):
             names["negative_prompt_ids"] = self.prompt(negative)
@@ -179,9 +184,12 @@ def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -
 
 
 def check_assistant(theirs: int, ours: int) -> None:
-    """``ValueError`` where a draft model's vocabulary has another size."""
+    """``ValueError`` where a draft model's vocabulary has another size, and no tokenizers tell what its ids spell."""
     if ours != theirs:
-        raise ValueError(f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}")
+        raise ValueError(
+            f"assistant_model must have the model's vocabulary ({ours} ids) where one of them has no tokenizer, "
+            f"got one of {theirs}"
+        )
 
 
 NAMED = (str, Path)  # what names a model that is to be loaded

@@ -21,7 +21,8 @@ class Generation:
     log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string)
     or "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are there where
     ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes)
-    where prompt look-up or a draft model assisted.
+    where prompt look-up or a draft model assisted. ``beam_indices`` come with the ``scores`` of beams: of each id the
+    row that it continued, as transformers counts rows.
     """
 
     prompt: str
@@ -33,6 +34,7 @@ class Generation:
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     scores: tuple[np.ndarray, ...] = ()
     assistance: Assistance | None = None
+    beam_indices: tuple[int, ...] = ()
 
 
 def generation(
@@ -53,6 +55,7 @@ def generation(
         tuple(completion.top),
         tuple(completion.scores),
         completion.assistance,
+        tuple(completion.beam_indices),
     )
 
 
