@@ -251,6 +251,7 @@ class Fields:
     penalty_alpha: float | None = None
     prompt_lookup_num_tokens: int | None = None
     max_matching_ngram_size: int | None = None
+    prompt_lookup_draws: Literal["plain", "transformers"] | None = None
     assistant_model: Any | None = None
     num_assistant_tokens: int | None = None
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None
@@ -361,6 +362,7 @@ class Names(TypedDict, total=False):
     penalty_alpha: float | None
     prompt_lookup_num_tokens: int | None
     max_matching_ngram_size: int | None
+    prompt_lookup_draws: Literal["plain", "transformers"] | None
     assistant_model: Any | None
     num_assistant_tokens: int | None
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None
@@ -467,6 +469,9 @@ OPTIONS: dict[str, Listed] = {
     "penalty_alpha": Listed("searches.contrastive", "number", "--penalty-alpha"),
     "prompt_lookup_num_tokens": Listed("searches.assisted", "whole", "--prompt-lookup-num-tokens"),
     "max_matching_ngram_size": Listed("searches.assisted", "whole", "--max-matching-ngram-size"),
+    "prompt_lookup_draws": Listed(
+        "searches.assisted", "name", "--prompt-lookup-draws", choices=("plain", "transformers")
+    ),
     "assistant_model": Listed("searches.assisted", "anything", "--assistant-model"),
     "num_assistant_tokens": Listed("searches.assisted", "whole", "--num-assistant-tokens"),
     "num_assistant_tokens_schedule": Listed(

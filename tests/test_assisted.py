@@ -354,3 +354,15 @@ def test_sampled_tokens_under_a_draft_are_transformers(pair, seed: int, threshol
     drafts = {"assistant_model": pair[1].start, "num_assistant_tokens": 4, "assistant_confidence_threshold": threshold}
     ours = assisted(pair[0], prompt, {"do_sample": True, "seed": seed, "max_new_tokens": 20} | drafts, eos=None)
     assert ours.ids == new_ids(theirs, [prompt])[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sampled_tokens_under_look_up_are_transformers(pair, seed: int) -> None:
+    prompt = [1 + token % 4 for token in prompt_of(6, seed)] * 3
+    theirs = reference_generate(
+        MODEL, [prompt], seed, prompt_lookup_num_tokens=4, do_sample=True, temperature=0.7, max_new_tokens=20
+    )
+    lookup = {"prompt_lookup_num_tokens": 4, "prompt_lookup_draws": "transformers", "temperature": 0.7}
+    ours = assisted(pair[0], prompt, {"do_sample": True, "seed": seed, "max_new_tokens": 20} | lookup, eos=None)
+    assert ours.ids == new_ids(theirs, [prompt])[0]
+    assert ours.assistance.proposed > ours.assistance.accepted > 0

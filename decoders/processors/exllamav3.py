@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import LogitsProcessor
+from ..base.interface import NEVER, LogitsProcessor
 from ..base.method import Cost, Place, Profile, Vectors
-from ..base.ranking import descending
+from ..base.ranking import glimpses, nth, top
 from .penalties import RecentPenalty
 from .temperature import OR_ZERO
 from .top_p import TOP_P
@@ -41,11 +41,15 @@ class TopP:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is beyond p."""
-        ordered = row[descending(row)]
-        weights = np.exp(ordered - ordered[0])
-        mass = np.cumsum(weights / weights.sum())
-        count = max(1, int(np.count_nonzero(mass <= mass.dtype.type(self.top_p))))
-        return removed(row, row < ordered[count - 1])
+        there = row if row.min() > NEVER else row[row > NEVER]
+        highest = there.max()
+        weight = np.exp(there - highest).sum()
+        for n in glimpses(len(there)):  # few of the best decide in most cases
+            mass = np.cumsum(np.exp(top(there, n) - highest) / weight)
+            count = int(np.count_nonzero(mass <= mass.dtype.type(self.top_p)))
+            if count < n:
+                break
+        return removed(row, row < nth(row, max(1, count)))
 
 
 def top_p(place: Place, top_p: float) -> TopP | None:

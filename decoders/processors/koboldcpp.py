@@ -18,7 +18,7 @@ from ..base.ranking import best, descending
 from . import llama_cpp
 from .tail_free import TFS
 from .temperature import OR_ZERO
-from .truncation import SORTING, removed
+from .truncation import removed
 
 Array = np.ndarray
 
@@ -97,6 +97,6 @@ PROFILE = Profile(
         "dynatemp_range": "(-inf, 0]",
         "smoothing_factor": "(-inf, 0]",
     },
-    costs=(Cost({"tfs": 0.95, "profile": "koboldcpp"}, title="tfs (koboldcpp)", reason=SORTING),),
+    costs=(Cost({"tfs": 0.95, "profile": "koboldcpp"}, title="tfs (koboldcpp)", reason="all 50,257 must be sorted"),),
     vectors=(Vectors("koboldcpp tfs", TailFree, ([0.3], [0.95], [1.0])),),
 )

@@ -81,6 +81,7 @@ METHODS = (
                 when="Before any temperature, even a very high one: the set doesn't depend on it.",
                 example={"min_k": True},
                 random=True,
+                prompt="The old man said that he",
             ),
         ),
         costs=(Cost({"min_k": True}, reason=SORTING),),

@@ -14,32 +14,38 @@ from typing import Any, cast
 import numpy as np
 
 from ..base.errors import require
+from ..base.given import excluded, given
 from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
 from ..base.kinds import ANYTHING, NAME, NUMBER, WHOLE
 from ..base.method import Method, Option
-from ..base.task import Stream, Task
+from ..base.task import Draws, Stream, Task
 from ..processors import pipeline
-from ..random.draws import multinomial
+from ..random.draws import fastest, multinomial
 from .candidates import Candidates, Draft, PromptLookup
 
 # (the place among the candidates, the (1, V) scores there) → the id that follows.
 Choose = Callable[[int, Array], int]
+# (the random stream, the candidates, what they were drawn from) → how to choose at their places.
+Choosing = Callable[[Stream, Sequence[int], Sequence[Array]], Choose]
 
 # So many ids a pass: where weights are streamed from memory, few positions give the same bits as one at a time.
 AT_ONCE = 48
 GROUP = "Assistance (faster, the same text)"
 
 
-def prompt_lookup(task: Task, prompt_lookup_num_tokens: int, max_matching_ngram_size: int) -> Iterator[Token]:
+def prompt_lookup(
+    task: Task, prompt_lookup_num_tokens: int, max_matching_ngram_size: int, prompt_lookup_draws: str
+) -> Iterator[Token]:
     """Each new id as it is chosen, candidates being what followed the newest ids before.
 
     Greedy decoding gives the tokens and scores that it gives without assistance, and so does sampling one text, for
-    the same seed: a candidate is kept where it is what would have been drawn.
+    the same seed: a candidate is kept where it is what would have been drawn. With the draws of "transformers" sampling
+    gives its tokens instead: it draws at all candidates at once, also where the first is wrong.
     """
     return assisted(
         task,
         lambda prompt, V: PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V),
-        drafting=False,
+        choosing=at_once if prompt_lookup_draws == "transformers" else None,
     )
 
 
@@ -61,16 +67,21 @@ def draft_model(
     return assisted(
         task,
         lambda prompt, V: Draft(task, prompt, V, assistant_model(), num_assistant_tokens, adapts, threshold),
-        drafting=True,
+        choosing=rejecting,
     )
 
 
-def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, drafting: bool) -> Iterator[Token]:
-    """Each new id as it is chosen, one text after the other: ``task.copies`` of each prompt."""
+def assisted(
+    task: Task, source_of: Callable[[Any, int], Candidates], *, choosing: Choosing | None = None
+) -> Iterator[Token]:
+    """Each new id as it is chosen, one text after the other: ``task.copies`` of each prompt.
+
+    `choosing` says how sampling chooses among candidates, where not as it does without.
+    """
     stepper = task.stepper
     rule = "assistance needs a stepper that can take ids back (feed_all and rewind)"
     require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"), rule, type(stepper).__name__)
-    stream = task.stream if drafting else None
+    stream = task.stream if choosing is not None else None
     ahead = Verification(cast(RewindableStepper, stepper))
     for row, prompt in enumerate(prompt for prompt in task.prompts for _ in range(task.copies)):
         chain = prompt.chain(())
@@ -82,8 +93,8 @@ def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, draftin
         while reason is None:
             found, drawn_from = source.propose(text, prompt.longest - len(text) - 1)
             choose: Choose = (
-                rejecting(stream, found, drawn_from)
-                if stream is not None
+                choosing(stream, found, drawn_from)
+                if stream is not None and choosing is not None
                 else lambda place, scores: int(task.choose(scores, [0], 1)[0])
             )
             start, passes = len(text), passes + 1
@@ -162,6 +173,28 @@ def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Ar
     return choose
 
 
+def at_once(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
+    """``torch.multinomial`` at the places of all candidates and of what follows them, as transformers draws."""
+    draws: Draws | None = None
+
+    def choose(place: int, scores: Array) -> int:
+        nonlocal draws
+        V = scores.shape[-1]
+        if draws is None:
+            draws = stream.draw(len(candidates) + 1, V)
+        p = softmax(scores)[0]
+        places = np.flatnonzero(p)
+        return int(places[fastest(draws, p[places], place * V + places, 1)[0]])
+
+    return choose
+
+
+def check_draws(options: Any) -> None:
+    """Draws that are given are taken one by one."""
+    if given(options, "prompt_lookup_draws"):
+        excluded("prompt_lookup_draws", options, "uniforms")
+
+
 def check(options: Any) -> None:
     """The assistant must be what makes a stepper."""
     rule = "assistant_model must be what makes a stepper"
@@ -190,11 +223,23 @@ METHODS = (
                 group=GROUP,
                 help="Look for so many tokens at most.",
             ),
+            Option(
+                "prompt_lookup_draws",
+                NAME,
+                otherwise="plain",
+                off=("plain",),
+                choices=("plain", "transformers"),
+                needs=("prompt_lookup_num_tokens",),
+                only="sampling",
+                group=GROUP,
+                help="Sampled tokens: those without look-up, or transformers' with it.",
+            ),
         ),
         run=prompt_lookup,
         streams=True,
         with_profiles=True,
         excludes=ELSEWHERE,
+        check=check_draws,
         trials={"prompt look-up": {"prompt_lookup_num_tokens": 4}},
     ),
     Method(

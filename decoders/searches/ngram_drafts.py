@@ -32,7 +32,7 @@ def ngram_drafts(
     """
     make = source(spec_type, spec_ngram_size_n, spec_ngram_size_m, spec_ngram_min_hits, draft_min, draft_max)
     least, most = (0, draft_max) if spec_type == "ngram-mod" else (draft_min or 0, draft_max)
-    return assisted(task, lambda prompt, V: Bounded(make(prompt.ids), least, most), drafting=False)
+    return assisted(task, lambda prompt, V: Bounded(make(prompt.ids), least, most))
 
 
 def source(

@@ -306,7 +306,8 @@ class GPT2(Model):
             assistant = GPT2.from_pretrained(assistant, backend=backend)
         if not isinstance(assistant, Model):
             return assistant
-        if isinstance(assistant, GPT2) and self.has_tokenizer and assistant.has_tokenizer:
+        both = isinstance(assistant, GPT2) and self.has_tokenizer and assistant.has_tokenizer
+        if isinstance(assistant, GPT2) and both and assistant.folder != self.folder:
             between = translation.between(
                 self.tokenizer, assistant.tokenizer, self.config.vocab_size, assistant.config.vocab_size
             )

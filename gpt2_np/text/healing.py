@@ -13,6 +13,7 @@ from typing import Any
 import decoders
 from decoders import Options
 
+from .generation_config import FILE
 from .tokenizer import Tokenizer
 
 LONGER, SAME = 10.0, 11.0  # what is added to the score of a longer token, and of the token itself
@@ -23,11 +24,11 @@ def wanted(names: dict[str, Any], settings: Mapping[str, Any]) -> bool:
 
     ``ValueError`` for what is neither yes nor no.
     """
-    asked = names.pop("token_healing", None)
+    asked, where = names.pop("token_healing", None), ""
     if asked is None and names.get("generation_config") is True:
-        asked = settings.get("token_healing")
+        asked, where = settings.get("token_healing"), f"{FILE}: "
     if asked is not None and not isinstance(asked, bool):
-        raise ValueError(f"token_healing must be True or False, got {asked!r:.100}")
+        raise ValueError(f"{where}token_healing must be True or False, got {asked!r:.100}")
     return bool(asked)
 
 

@@ -187,8 +187,8 @@ def check_assistant(theirs: int, ours: int) -> None:
     """``ValueError`` where a draft model's vocabulary has another size, and no tokenizers tell what its ids spell."""
     if ours != theirs:
         raise ValueError(
-            f"assistant_model must have the model's vocabulary ({ours} ids) where one of them has no tokenizer, "
-            f"got one of {theirs}"
+            f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}, "
+            "and no two tokenizers that tell what they spell"
         )
 
 

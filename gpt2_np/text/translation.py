@@ -9,6 +9,7 @@ drawn from what is told here, whatever that is, keeping it by rejection leaves t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ class Between(NamedTuple):
     vocabulary: int
 
 
+@lru_cache(maxsize=8)
 def between(ours: Tokenizer, theirs: Tokenizer, vocabulary: int, their_vocabulary: int) -> Between | None:
     """What two tokenizers share; None where it is everything, by the same ids. ``ValueError`` where it is nothing."""
     mine, other = spelt(ours, vocabulary), spelt(theirs, their_vocabulary)
