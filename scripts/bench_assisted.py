@@ -109,7 +109,6 @@ TEXTS = {
     "in the cellar, a cow in the meadow,",
 }
 NGRAMS: dict[str, Any] = {"spec_ngram_size_n": 3, "spec_ngram_size_m": 10, "draft_min": 1}
-FIVE = {"num_assistant_tokens": 5, "assistant_confidence_threshold": 0.0}
 SOURCES: dict[str, dict[str, Any]] = {
     "prompt look-up, 10 ids": {"prompt_lookup_num_tokens": 10},
     **{
@@ -117,7 +116,10 @@ SOURCES: dict[str, dict[str, Any]] = {
         for kind in ("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod")
     },
     "ngram-cache": {"spec_type": "ngram-cache"},
-    **{f"early exit, {layers} layers, 5 ids": {"assistant_early_exit": layers} | FIVE for layers in (2, 4, 6)},
+    **{
+        f"early exit, {layers} layers": {"assistant_early_exit": layers, "num_assistant_tokens": 5}
+        for layers in (1, 2, 4)
+    },
 }
 PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
 MARKERS = ("<!-- accepted -->\n", "<!-- end of accepted -->")

@@ -157,7 +157,7 @@ def test_sampling_keeps_the_distribution_exactly() -> None:
         temperature=0.8,
     )
     found = generate(target, [[2]], options)
-    p = softmax(target.logits / np.float32(0.8)).astype(np.float64)
+    p = softmax(target.logits.astype(np.float64) / 0.8)
     counts = np.zeros((6, 6))
     for one in found:
         counts[tuple(one.ids)] += 1

@@ -18,7 +18,7 @@ from ..base.given import excluded, given
 from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
 from ..base.kinds import ANYTHING, NAME, NUMBER, WHOLE
 from ..base.method import Method, Option
-from ..base.task import Draws, Stream, Task
+from ..base.task import Draws, Prompt, Stream, Task
 from ..processors import pipeline
 from ..random.draws import fastest, multinomial
 from .candidates import Candidates, Draft, PromptLookup
@@ -42,11 +42,16 @@ def prompt_lookup(
     the same seed: a candidate is kept where it is what would have been drawn. With the draws of "transformers" sampling
     gives its tokens instead: it draws at all candidates at once, also where the first is wrong.
     """
-    return assisted(
-        task,
-        lambda prompt, V: PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V),
-        choosing=at_once if prompt_lookup_draws == "transformers" else None,
-    )
+    sources: list[PromptLookup] = []
+
+    def source(prompt: Prompt, V: int) -> PromptLookup:
+        sources.append(PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V))
+        return sources[-1]
+
+    def choosing(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
+        return at_once(stream, sources[-1].found)
+
+    return assisted(task, source, choosing=choosing if prompt_lookup_draws == "transformers" else None)
 
 
 def draft_model(
@@ -173,15 +178,15 @@ def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Ar
     return choose
 
 
-def at_once(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
-    """``torch.multinomial`` at the places of all candidates and of what follows them, as transformers draws."""
+def at_once(stream: Stream, candidates: int) -> Choose:
+    """``torch.multinomial`` at the places of so many candidates and of what follows them, as transformers draws."""
     draws: Draws | None = None
 
     def choose(place: int, scores: Array) -> int:
         nonlocal draws
         V = scores.shape[-1]
         if draws is None:
-            draws = stream.draw(len(candidates) + 1, V)
+            draws = stream.draw(candidates + 1, V)
         p = softmax(scores)[0]
         places = np.flatnonzero(p)
         return int(places[fastest(draws, p[places], place * V + places, 1)[0]])

@@ -215,7 +215,7 @@ def generated(job: Job, written: Sequence[Generation]) -> list[Record]:
     """The lines of one prompt: one, or as many as it has sequences."""
     records = []
     for number, one in enumerate(written):
-        record = {"index": job.index} | fields(job.what[0], one)
+        record: Record = {"index": job.index} | fields(job.what[0], one)
         if job.healed:
             record["healed"] = one.prompt
         if len(written) > 1:
