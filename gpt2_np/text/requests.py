@@ -11,6 +11,7 @@ import numpy as np
 
 from decoders import Options
 from decoders.base.errors import suggestion
+from decoders.base.kinds import is_whole
 from decoders.methods import option
 from decoders.options import DEFAULTS
 
@@ -128,7 +129,10 @@ class Reader:
             names.setdefault("unconditional", self.start)
         if names.get("assistant_model") is not None:
             names["assistant_model"] = self.assistant(names["assistant_model"])
-        if names.get("assistant_early_exit") is not None:
+        layers = names.get("assistant_early_exit")
+        if layers is not None:
+            if is_whole(layers) and layers > self.config.n_layer:  # before anything is written
+                raise ValueError(f"assistant_early_exit must be between 1 and {self.config.n_layer}, got {layers}")
             names.setdefault("first_layers", self.first_layers)
         negative = names.get("negative_prompt_ids")
         if isinstance(negative, str):
