@@ -1,4 +1,4 @@
-"""From options to texts: what the options ask for is put together as a `Task`, and its search runs it."""
+"""Running a decoding task: options are assembled into a `Task`, and the chosen search runs it."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def generate(
     stopping: Sequence[Stopping] = (),
     trace: list[Any] | None = None,
 ) -> list[Completion]:
-    """What becomes of every prompt: ``num_return_sequences`` completions each, side by side, as in transformers.
+    """Return the completions of every prompt, ``num_return_sequences`` each, side by side, as in transformers.
 
-    A list given as `trace` receives what happened: of a search see its module, otherwise a `TokenStep` for each id,
-    which tells what each processor removed (`base.watching`).
+    A list given as `trace` records what happened: for a search as its module says, otherwise a `TokenStep` for each id,
+    which says what each processor removed (`base.watching`).
     """
     task, search = prepared(stepper, prompts, options, context, stopping, trace), options.search
     if search.streams:
@@ -50,11 +50,11 @@ def stream(
     stopping: Sequence[Stopping] = (),
     trace: list[Any] | None = None,
 ) -> Iterator[Token]:
-    """Each new id of each row as it is chosen, where no search must know the whole first.
+    """Yield each new id of each row as it is chosen; searches that must know the whole text first can't stream.
 
     Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
-    `stopping` callable ("stop"), or where its room ends ("length"). A list given as `trace` receives a `TokenStep` for
-    each id.
+    `stopping` callable ("stop"), or when its room is used up ("length"). A list given as `trace` records a `TokenStep`
+    for each id.
     """
     task = prepared(stepper, prompts, options, context, stopping, trace)
     return task.write(task)
@@ -68,7 +68,9 @@ def prepared(
     stopping: Sequence[Stopping],
     trace: list[Any] | None,
 ) -> Task:
-    """The task that the options ask for. ``ValueError`` for a prompt that is empty or longer than the context."""
+    """Build the task that the options describe. ``ValueError`` for a prompt that is empty or longer than the
+    context.
+    """
     o, writer = options, options.writer
     longest_other = 0
     stopping = [partial(answered, stop) for stop in stopping]
@@ -114,7 +116,7 @@ def prepared(
 
 
 def write(options: Options, task: Task) -> Iterator[Token]:
-    """A task's tokens, one by one, by the method that the options ask for."""
+    """Yield a task's tokens one by one, by the method that the options select."""
     writer = options.writer
     own = {} if writer.name == "token by token" else options.values(writer)
     tokens: Iterator[Token] = writer.run(task, **own)  # type: ignore[misc]
@@ -122,14 +124,14 @@ def write(options: Options, task: Task) -> Iterator[Token]:
 
 
 def answered(stop: Stopping, prompt: Sequence[int], new: Sequence[int]) -> bool:
-    """Whether a callable stops here; ``ValueError`` where it says neither yes nor no."""
+    """Return whether a callable stops here; ``ValueError`` if its answer isn't a bool."""
     answer = stop(prompt, new)
     require(isinstance(answer, (bool, np.bool_)), "stopping_criteria must answer True or False", answer)
     return bool(answer)
 
 
 def room(prompt: Sequence[int], most: int, context: int | None, longest_other: int = 0) -> int:
-    """How many ids may follow a prompt: as asked, but no more than the context holds (the last needn't be fed).
+    """Return how many ids may follow a prompt: as asked, but no more than the context holds (the last needn't be fed).
 
     `longest_other` is the length of the longest text that must fit beside it. ``ValueError`` when the prompt is empty
     or longer than the context.
@@ -144,7 +146,7 @@ def room(prompt: Sequence[int], most: int, context: int | None, longest_other: i
 
 
 def chain(options: Options, prompt: int, prompt_length: int, max_length: int, taken: Sequence[int] = ()) -> list[Named]:
-    """What the scores of prompt number `prompt` go through at each step.
+    """Build the processors that the scores of prompt number `prompt` pass through at each step.
 
     The order is that of `methods.PROCESSORS`, unless an order or a profile says otherwise; warpers act only when
     sampling. `max_length` counts the prompt. `taken` is a list that diverse beam search keeps (see `Place`).

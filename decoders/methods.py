@@ -1,4 +1,4 @@
-"""Every method there is: the one list.
+"""The list of all decoding methods.
 
 To add a method, write its file (a statement beside its code, as in `processors.top_h`), name it here at its place, and
 run ``python scripts/write_methods.py``, which writes the second half of this file from the statements. A method's file
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .processors.watermark import Watermarking
 
 # What acts on scores, by name, and the file of `processors` that states it. The order is transformers'
-# (`GenerationMixin._get_logits_processor`), since order changes results: what depends on the text so far, what acts
-# when sampling, and what comes last. Other engines' methods stand where they do no harm to it.
+# (`GenerationMixin._get_logits_processor`), since order changes results: first rules about the text so far, then
+# samplers, then what comes last. Other engines' methods stand where they don't disturb that order.
 PROCESSORS = {
     "guidance_scale": "guidance",
     "sequence_bias": "bias",
@@ -66,9 +66,9 @@ PROCESSORS = {
     "adaptive_target": "adaptive_p",
     "renormalize_logits": "values",
 }
-# What ends a text besides an end-of-text, its length and the caller, and the file of `processors` that states it.
+# Further conditions that end a text, and the file of `processors` that states each.
 STOPS = {"repetition detection": "repetition_detection"}
-# What writes texts, and the file of `searches` that states it: the first that is asked for is what runs.
+# Searches, and the file of `searches` that states each: the first one that the options select runs.
 SEARCHES = {
     "exhaustive": "exhaustive",
     "constrained beams": "constrained_beam",
@@ -85,7 +85,7 @@ SEARCHES = {
     "banned strings": "banned",
     "token by token": "token_by_token",
 }
-# Other engines' habits, and the file of `processors` that states them.
+# Other engines' profiles, and the file of `processors` that states each.
 PROFILES = {
     "llama.cpp": "llama_cpp",
     "ctranslate2": "ctranslate2",
@@ -97,7 +97,7 @@ PROFILES = {
 
 
 class Listed(NamedTuple):
-    """An option as the table below lists it: its method's file, its kind, and its flag on the command line."""
+    """An option in the table below: its method's file, its value type, and its flag on the command line."""
 
     home: str
     kind: str
@@ -108,13 +108,13 @@ class Listed(NamedTuple):
 
 @cache
 def stated(home: str) -> tuple[Method, ...]:
-    """The methods that a file of this package states."""
+    """Return the methods that a file of this package states."""
     found: tuple[Method, ...] = importlib.import_module(f".{home}", __package__).METHODS
     return found
 
 
 def method(name: str) -> Method:
-    """The method of this name."""
+    """Return the method of this name."""
     acting = PROCESSORS | STOPS
     home = f"processors.{acting[name]}" if name in acting else f"searches.{SEARCHES[name]}"
     return next(one for one in stated(home) if one.name == name)
@@ -122,12 +122,12 @@ def method(name: str) -> Method:
 
 @cache
 def option(name: str) -> Option:
-    """The statement of an option."""
+    """Return the statement of an option."""
     return next(one for method in stated(OPTIONS[name].home) for one in method.options if one.name == name)
 
 
 def concerned(names: Iterable[str]) -> list[Method]:
-    """The methods that state these options or are asked for by them, in the list's order."""
+    """Return the methods that state these options or are selected by them, in the list's order."""
     homes = {OPTIONS[name].home for name in names} | {f"processors.{PROCESSORS[n]}" for n in names if n in PROCESSORS}
     found = {one.name: one for home in homes for one in stated(home)}
     return [found[name] for name in ("order", *PROCESSORS, *STOPS, *SEARCHES) if name in found]
@@ -135,23 +135,23 @@ def concerned(names: Iterable[str]) -> list[Method]:
 
 @lru_cache(maxsize=256)
 def asked_for(names: frozenset[str]) -> tuple[Method, ...]:
-    """The methods that these options ask for, in the list's order."""
+    """Return the methods that these options select, in the list's order."""
     return tuple(method for method in concerned(names) if not names.isdisjoint(method.askers))
 
 
 def only(name: str) -> Only:
-    """When an option acts at all: as it says itself, or as the method does that it asks for."""
+    """Return when an option acts at all: as it says itself, or as the method says that it selects."""
     of_methods = [method.only for method in concerned([name]) if name in method.askers and method.only]
     return of_methods[-1] if of_methods else option(name).only
 
 
 def every() -> list[Method]:
-    """All methods, in the list's order; their files are loaded for it."""
+    """Return all methods, in the list's order; this loads their files."""
     return [*stated("processors.order"), *map(method, (*PROCESSORS, *STOPS, *SEARCHES))]
 
 
 def profile(name: str) -> Profile:
-    """The habits of an engine; ``ValueError`` for one that isn't known."""
+    """Return the profile of an engine; ``ValueError`` for an unknown one."""
     require(name in list(PROFILES), f"profile must be one of {', '.join(PROFILES)}", name)
     found: Profile = importlib.import_module(f".processors.{PROFILES[name]}", __package__).PROFILE
     return found

@@ -1,4 +1,4 @@
-"""What a caller may ask of decoding: transformers' GenerationConfig by its names, checked before work starts."""
+"""`Options`: what a caller may ask of decoding, by transformers' names, checked before work starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from . import methods
 from .base.errors import require, suggestion
 from .base.given import excluded
-from .base.kinds import one_or_more, plain
+from .base.value_types import one_or_more, plain
 from .methods import Fields
 from .processors.order import rank
 
@@ -22,8 +22,8 @@ DEFAULTS = {field.name: field.default for field in fields(Fields)}
 class Options(Fields):
     """The options of `generate`, with GenerationConfig's names and meaning; no option is enabled by default.
 
-    Unlike there, ``top_k`` is off unless given, and an option that the chosen method would ignore is an error, as
-    is any value outside its range: ``ValueError``, in one line, with the rule and the value. A value that means "off",
+    Unlike there, ``top_k`` is off unless given, and an option that the chosen method would ignore is an error. So is
+    any value outside its range: ``ValueError``, in one line, with the rule and the value. A value that means "off",
     there or in the engine of a ``profile``, counts as not given: ``top_k=0``, ``top_p=1.0``, ``early_stopping=False``.
 
     Besides GenerationConfig's: ``seed`` and ``rng`` choose torch's random stream ("cpu", or "cuda" with
@@ -52,6 +52,10 @@ class Options(Fields):
         self._set("off", frozenset())
         check(self)
 
+    def __repr__(self) -> str:
+        shown = [name for name in DEFAULTS if name in self.given | self.off]
+        return f"Options({', '.join(f'{name}={getattr(self, name)!r:.80}' for name in shown)})"
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -61,7 +65,7 @@ class Options(Fields):
         return () if self.eos_token_id is None else tuple(one_or_more(self.eos_token_id))
 
     def most(self, prompt_length: int) -> int:
-        """How many new tokens are asked for at most behind a prompt of so many.
+        """Return how many new tokens may at most follow a prompt of this length.
 
         As in transformers, ``max_length`` counts the prompt, and ``max_new_tokens`` goes before it; ``ValueError``
         where it leaves no room.
@@ -74,31 +78,33 @@ class Options(Fields):
 
     @property
     def acting(self) -> list[Method]:
-        """The methods that the options ask for, in the list's order."""
+        """The methods that the options select, in the list's order."""
         return list(methods.asked_for(self.given))
 
     @property
     def search(self) -> Method:
-        """What writes the texts."""
+        """The search that writes the texts."""
         return next((one for one in self.acting if one.run is not None), methods.method("token by token"))
 
     @property
     def writer(self) -> Method:
-        """What writes token by token: the search itself, or what it takes its texts from."""
+        """The method that writes token by token: the search itself, or the one that it takes its texts from."""
         return next((one for one in self.acting if one.streams), methods.method("token by token"))
 
     @property
     def streams(self) -> bool:
-        """Whether the one text asked for is known token by token: no search, and not several texts."""
+        """Whether the text is known token by token: no search, and only one text."""
         return self.num_return_sequences == 1 and self.search.streams
 
     def values(self, method: Method) -> dict[str, Any]:
-        """What a method is made or run with: the values of its options and of those that it reads."""
+        """Return the values that a method is made or run with: those of its options and of the options that it
+        reads.
+        """
         names = [one.name for one in method.options if one.name not in method.unread] + list(method.reads)
         return {name: self.value(name) for name in names}
 
     def value(self, name: str) -> Any:
-        """An option's value; where it isn't given, what its method takes otherwise."""
+        """Return an option's value; if it isn't given, the value that its method uses otherwise."""
         value = getattr(self, name)
         return methods.option(name).otherwise if value is None else value
 
@@ -109,13 +115,13 @@ class Options(Fields):
             if name not in DEFAULTS:
                 raise ValueError(f"there is no option {name!r}{suggestion(name, DEFAULTS)}")
         if names.get("max_new_tokens") is not None and names.get("max_length") is not None:
-            # It goes before even where it is its default, which an object can't tell from not being given.
+            # Given explicitly, it takes precedence even at its default value, which an object can't tell apart.
             cls(max_length=names["max_length"])
             names = {name: value for name, value in names.items() if name != "max_length"}
         return cls(**names)
 
     def check_vocabulary(self, vocabulary: int) -> None:
-        """``ValueError`` when an option names a token outside the vocabulary, or asks for more than it holds."""
+        """Raise ``ValueError`` if an option names a token outside the vocabulary, or asks for more than it holds."""
         rule = f"num_beams must be at most the vocabulary's size ({vocabulary})"
         require(self.num_beams == 1 or self.num_beams <= vocabulary, rule, self.num_beams)
         for name in self.given:
@@ -123,11 +129,11 @@ class Options(Fields):
                 require(0 <= token < vocabulary, f"{name} must hold ids between 0 and {vocabulary - 1}", token)
 
 
-# ---- what can't be -----------------------------------------------------------------------------------------------
+# ---- checks of combinations --------------------------------------------------------------------------------------
 
 
 def check(o: Options) -> None:
-    """``ValueError``, in one line, for the first value or combination that can't be."""
+    """Raise ``ValueError``, in one line, for the first invalid value or combination."""
     profile = None if o.profile is None else methods.profile(o.profile)
     ranges = {} if profile is None else profile.ranges
     switch_off(o, {} if profile is None else profile.off)
@@ -154,12 +160,12 @@ def check(o: Options) -> None:
 
 
 def stated(o: Options) -> list[Option]:
-    """The statements of the options that were given, in the order of the fields."""
+    """Return the statements of the options that were given, in the order of the fields."""
     return [methods.option(name) for name in DEFAULTS if name in o.given]
 
 
 def switch_off(o: Options, intervals: Mapping[str, str]) -> None:
-    """What has a value that means "off" is as if it weren't given, and no profile fills it in."""
+    """Treat options whose value means "off" as not given; a profile doesn't fill these in."""
     off = {name for name in o.given if methods.option(name).means_off(getattr(o, name), intervals.get(name, ""))}
     for name in off:
         o._set(name, DEFAULTS[name])
@@ -168,12 +174,12 @@ def switch_off(o: Options, intervals: Mapping[str, str]) -> None:
 
 
 def asker(o: Options, method: Method) -> str:
-    """The option that asks for a method."""
+    """Return the option that selects a method."""
     return next(name for name in method.askers if name in o.given)
 
 
 def fill(o: Options, profile: Profile) -> None:
-    """A profile's defaults, as if they had been given."""
+    """Set a profile's defaults, as if they had been given."""
     filled: dict[str, Any] = {}
     if o.do_sample:
         kept = ("temperature",) if o.mirostat else tuple(profile.defaults)
@@ -188,7 +194,7 @@ def fill(o: Options, profile: Profile) -> None:
 
 
 def needs(o: Options) -> None:
-    """What only refines another option needs that, be it switched off."""
+    """Refuse an option that only refines another one if that isn't given; switching it off is enough."""
     for option in stated(o):
         name, needed = option.name, option.needs
         if needed and (o.given | o.off).isdisjoint(needed):
@@ -198,7 +204,7 @@ def needs(o: Options) -> None:
 
 
 def acts(o: Options, name: str) -> None:
-    """What acts only when sampling or in beam search is refused elsewhere."""
+    """Refuse options that act only when sampling or in beam search, in other modes."""
     only = methods.only(name)
     if only == "sampling" and not o.do_sample:
         raise ValueError(f"{name} acts only when sampling; give do_sample too, or leave {name} out")
@@ -207,7 +213,7 @@ def acts(o: Options, name: str) -> None:
 
 
 def keeping(o: Options, profile: Profile | None) -> None:
-    """min_tokens_to_keep holds back what removes tokens, which must be there, be it switched off."""
+    """Check min_tokens_to_keep: it needs a method that removes tokens, which may be switched off."""
     if o.min_tokens_to_keep is not None:
         there = [*o.acting, *methods.concerned(o.off)]
         heeds = [one.name for one in there if one.keeps and (profile is None or one.name in profile.keeps)]
@@ -217,7 +223,9 @@ def keeping(o: Options, profile: Profile | None) -> None:
 
 
 def in_order(o: Options, order: Sequence[str]) -> None:
-    """An order names processors, none twice, every sampler in use, and a constraint after what revives tokens."""
+    """Check an order: it names each processor once, every sampler in use, and a constraint after methods that revive
+    tokens.
+    """
     for name in order:
         require(name in list(methods.PROCESSORS), f"order may name {', '.join(methods.PROCESSORS)}", name)
         require(list(order).count(name) == 1, "order must name nothing twice", name)
@@ -230,7 +238,7 @@ def in_order(o: Options, order: Sequence[str]) -> None:
 
 
 def has(o: Options, profile: Profile) -> None:
-    """What a profile's engine hasn't got is refused."""
+    """Refuse options that a profile's engine doesn't have."""
     for method in o.acting:
         if method.make is not None and method.name not in profile.order:
             raise ValueError(f"profile {profile.name!r} has no {method.name}; leave one of the two out")

@@ -1,4 +1,4 @@
-"""What decoding went through, as plain data: what `generate` appends to a list given as its ``trace``."""
+"""The trace of decoding as plain data: what `generate` appends to a list given as its ``trace``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from .base.interface import Completion
 from .base.watching import TokenStep
-from .searches.beams import Beam, Step
+from .searches.beam_common import Beam, Step
 from .searches.stochastic_beam import Draw
 
 Text = Callable[[Sequence[int]], str]
@@ -16,7 +16,7 @@ Record = dict[str, Any]  # an entry of a trace as JSON can hold it
 
 
 def record(entry: Any, text: Text | None = None) -> Record:
-    """One entry of a trace as JSON can hold it; with `text`, each list of ids also as text.
+    """Return one entry of a trace as JSON can hold it; with `text`, each list of ids also as text.
 
     Strategies that choose token by token give a `TokenStep` for each id; beam searches a `Step` for each prompt, group
     and step; best of n every sample; stochastic beams and exhaustive search a tuple for each prompt, of all they drew

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from decoders import notebook as plain
+from decoders import textbook
 from decoders.base.task import Stream
 from decoders.random.torch_rng import CPU
 
@@ -37,21 +37,21 @@ def get_next_token_logits(prompt: str, *, model: GPT2 | None = None) -> Array:
 
 def greedy_decode(prompt: str, max_length: int = 50, *, model: GPT2 | None = None) -> str:
     """The prompt and up to `max_length` new tokens, each the likeliest."""
-    return _decode(prompt, max_length, plain.greedy, model)
+    return _decode(prompt, max_length, textbook.greedy, model)
 
 
 def temperature_decode(
     prompt: str, max_length: int = 50, temperature: float = 1.0, *, seed: int | None = None, model: GPT2 | None = None
 ) -> str:
     """Each token drawn from softmax(logits / temperature); `seed` is ``torch.manual_seed``'s."""
-    return _decode(prompt, max_length, plain.temperature(temperature, _stream(seed)), model)
+    return _decode(prompt, max_length, textbook.temperature(temperature, _stream(seed)), model)
 
 
 def top_k_decode(
     prompt: str, max_length: int = 50, k: int = 50, *, seed: int | None = None, model: GPT2 | None = None
 ) -> str:
     """Each token drawn from the `k` likeliest."""
-    return _decode(prompt, max_length, plain.top_k(k, _stream(seed)), model)
+    return _decode(prompt, max_length, textbook.top_k(k, _stream(seed)), model)
 
 
 def top_p_decode(
@@ -64,7 +64,7 @@ def top_p_decode(
     model: GPT2 | None = None,
 ) -> str:
     """Each token drawn from the nucleus: the likeliest tokens that together pass `p`."""
-    return _decode(prompt, max_length, plain.top_p(p, temperature, _stream(seed)), model)
+    return _decode(prompt, max_length, textbook.top_p(p, temperature, _stream(seed)), model)
 
 
 def beam_search_decode(prompt: str, max_length: int = 50, num_beams: int = 3, *, model: GPT2 | None = None) -> str:
@@ -72,14 +72,14 @@ def beam_search_decode(prompt: str, max_length: int = 50, num_beams: int = 3, *,
     model = model or default_model()
     ids = model.prompt_ids(prompt)
     length = _room(model, ids, max_length)
-    new, _ = plain.beam_search(model.start(), ids, length, num_beams, _end(model))
+    new, _ = textbook.beam_search(model.start(), ids, length, num_beams, _end(model))
     return _text(prompt, new, model)
 
 
-def _decode(prompt: str, max_length: int, choose: plain.Choice, model: GPT2 | None) -> str:
+def _decode(prompt: str, max_length: int, choose: textbook.Choice, model: GPT2 | None) -> str:
     model = model or default_model()
     ids = model.prompt_ids(prompt)
-    return _text(prompt, plain.decode(model.start(), ids, _room(model, ids, max_length), choose, _end(model)), model)
+    return _text(prompt, textbook.decode(model.start(), ids, _room(model, ids, max_length), choose, _end(model)), model)
 
 
 def _stream(seed: int | None) -> Stream:

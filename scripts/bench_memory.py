@@ -20,7 +20,7 @@ from numba import prange
 
 from gpt2_np.system.memory import empty
 
-LINE = 8  # numbers of 64 bits in a line of the processor's cache
+LINE_WORDS = 8  # numbers of 64 bits in a line of the processor's cache
 LINES = (256 << 20) // 64
 PIECES = 48  # as many as a step of the 124M shape has matrices
 
@@ -46,8 +46,8 @@ def squares(x: np.ndarray, times: int, out: np.ndarray) -> None:
 
 def chain(order: np.ndarray) -> np.ndarray:
     """A large array whose lines, in this order, each say where the next one begins."""
-    x = empty((LINES * LINE,), np.int64)
-    x[order * LINE] = np.roll(order, -1) * LINE
+    x = empty((LINES * LINE_WORDS,), np.int64)
+    x[order * LINE_WORDS] = np.roll(order, -1) * LINE_WORDS
     return x
 
 
@@ -62,7 +62,7 @@ def main(rounds: int) -> None:
     """Measure each in turn, and print medians, a line a round."""
     threads = numba.get_num_threads()
     random = np.random.default_rng(0).permutation(LINES)
-    in_order, anywhere, places = chain(np.arange(LINES)), chain(random), [0, int(random[0]) * LINE]
+    in_order, anywhere, places = chain(np.arange(LINES)), chain(random), [0, int(random[0]) * LINE_WORDS]
     big, sums = np.ones((1 << 13, 1 << 14), np.float32), np.empty(threads, np.float32)
     pieces = np.array_split(big, PIECES)
     near, nearer = np.ones((threads, 1 << 17), np.float32), np.ones((threads, 1 << 11), np.float32)

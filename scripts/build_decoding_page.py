@@ -24,12 +24,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from decoders import methods
-from decoders.base.kinds import PHRASES, SEQUENCE_BIAS
 from decoders.base.method import Method, Page
+from decoders.base.value_types import PHRASES, SEQUENCE_BIAS
 from decoders.base.watching import entropy, shares
 from decoders.generate import chain
 from decoders.processors.pipeline import apply
-from decoders.searches.beams import Step
+from decoders.searches.beam_common import Step
 from gpt2_np import GPT2
 
 PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from decoders import notebook as plain
+from decoders import textbook
 from decoders.base.interface import softmax
 from gpt2_np import GPT2
 from gpt2_np.model.params import flatten
@@ -221,7 +221,7 @@ def beam_figure(model: GPT2, steps: int = 6, beams: int = 3) -> Figure:
 
     prompt = "The quick brown fox"
     ids = model.prompt_ids(prompt)
-    winner, history = plain.beam_search(model.start(), ids, steps, beams, None)
+    winner, history = textbook.beam_search(model.start(), ids, steps, beams, None)
     figure, axes = plt.subplots(figsize=(13, 4.6), layout="constrained")
     place: dict[tuple[int, ...], tuple[float, float]] = {(): (0.0, (beams - 1) / 2)}
     for step, kept in enumerate(history, 1):

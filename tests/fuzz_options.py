@@ -23,8 +23,8 @@ from limits import Hang, limits
 from option_strategies import SAMPLERS, beside
 
 from decoders import Completion, Options, generate, methods
-from decoders.base.kinds import flat, pairs
 from decoders.base.method import Interval, Option
+from decoders.base.value_types import flat, pairs
 
 if TYPE_CHECKING:
     from gpt2_np import GPT2

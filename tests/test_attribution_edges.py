@@ -171,7 +171,7 @@ def test_a_data_set_of_pairs_is_each_of_them(method: str) -> None:
 def test_a_long_prompt_is_summed_some_positions_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     whole = attribution.edges(model, CLEAN, CORRUPTED, METRIC, "eap-ig")
-    monkeypatch.setattr(import_module("gpt2_np.internals.attribution.edges"), "SUMMED_AT_ONCE", 4)
+    monkeypatch.setattr(import_module("gpt2_np.internals.attribution.edges"), "POSITIONS_PER_SUM", 4)
     apart = attribution.edges(model, CLEAN, CORRUPTED, METRIC, "eap-ig")
     np.testing.assert_allclose(apart.scores, whole.scores, rtol=1e-12, atol=1e-15)
 

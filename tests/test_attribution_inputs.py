@@ -46,7 +46,7 @@ def test_steps_and_places_run_some_at_a_time(monkeypatch: pytest.MonkeyPatch) ->
     whole = {
         name: attribution.inputs(model, CLEAN, METRIC, name, steps=7) for name in ("integrated_gradients", "occlusion")
     }
-    monkeypatch.setitem(attribution.inputs.__globals__, "AT_ONCE", 12)
+    monkeypatch.setitem(attribution.inputs.__globals__, "TOKENS_PER_RUN", 12)
     told: list[int] = []
     for name, one in whole.items():
         few = attribution.inputs(model, CLEAN, METRIC, name, steps=7, progress=told.append)

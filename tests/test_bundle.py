@@ -22,7 +22,7 @@ from bundles import right as right  # a fixture
 from decoders import methods
 from decoders import processors as P
 from decoders.processors import dry, mirostat, penalties, top_p
-from decoders.searches import beams
+from decoders.searches import beam_common
 from gpt2_np import GPT2
 from gpt2_np.engine import threaded
 from gpt2_np.model import cache, ops
@@ -152,14 +152,14 @@ def inverted_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prompt_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = beams.completion
+    right = beam_common.completion
 
     def completion(one):
         done = right(one)
         done.score = done.score * len(one.ids) / (len(one.ids) + len(vectors.PROMPT))
         return done
 
-    monkeypatch.setattr(beams, "completion", completion)
+    monkeypatch.setattr(beam_common, "completion", completion)
 
 
 def dry_counts_one_too_few(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from gpt2_np.text import own_tokenizer, tokenizer_files, tokenizers_library
 from gpt2_np.text.added_tokens import AddedToken
 from gpt2_np.text.byte_level_bpe import WHITE_SPACE, category, pieces, spelt
 from gpt2_np.text.constraints import Automaton, Vocabulary
-from gpt2_np.text.dry_breakers import DEFAULT, breakers
+from gpt2_np.text.dry_breakers import DEFAULT, breaker_sequences
 from gpt2_np.text.tokenizer import Tokenizer
 from gpt2_np.weights.hub import BUNDLED
 
@@ -117,7 +117,7 @@ def test_all_that_is_asked_of_a_vocabulary(both: tuple[Tokenizer, Tokenizer]) ->
         assert getattr(plain, name) == getattr(library, name), name
     assert all(plain.bytes_of(token) == library.bytes_of(token) for token in library.ids)
     assert plain.inner.get_vocab() == library.inner.get_vocab()
-    assert breakers(plain, DEFAULT) == breakers(library, DEFAULT)
+    assert breaker_sequences(plain, DEFAULT) == breaker_sequences(library, DEFAULT)
 
 
 def test_a_lone_surrogate_is_refused(both: tuple[Tokenizer, Tokenizer]) -> None:

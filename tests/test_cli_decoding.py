@@ -10,8 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from decoders.base.kinds import FLAG, NUMBER
 from decoders.base.method import Option
+from decoders.base.value_types import FLAG, NUMBER
 from decoders.methods import OPTIONS, Listed, every
 from gpt2_np.cli import decoding
 from gpt2_np.cli.generate import generate

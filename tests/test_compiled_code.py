@@ -57,7 +57,7 @@ def test_imports_are_found_as_the_parser_finds_them() -> None:
 
 def test_what_a_kernel_reaches() -> None:
     reached = {file.name for file in sources.reached(sources.PACKAGE / "engine" / "kernels" / "fused.py")}
-    assert {"fused.py", "pointwise.py", "dots.py", "registers.py", "int4.py", "panels.py", "ops.py"} <= reached
+    assert {"fused.py", "pointwise.py", "dot_products.py", "simd.py", "int4.py", "float32.py", "ops.py"} <= reached
     assert "session.py" not in reached
 
 
@@ -65,12 +65,12 @@ def test_a_change_in_an_inlined_kernel_changes_what_the_next_process_computes(tm
     shutil.copytree(ROOT / "gpt2_np", tmp_path / "gpt2_np", ignore=shutil.ignore_patterns("bundled", "__pycache__"))
     one_step = """
 import numpy as np
-from gpt2_np.engine.kernels.causal import attention
+from gpt2_np.engine.kernels.causal_attention import attention
 q = np.ones((1, 1, 1, 16), np.float32)
 print(attention(q, q.swapaxes(1, 2).copy(), q.swapaxes(1, 2).copy(), np.zeros(1, np.int64), 1.0).ravel()[0])
 """
     before = run(one_step, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    arithmetic = tmp_path / "gpt2_np" / "engine" / "kernels" / "causal.py"
+    arithmetic = tmp_path / "gpt2_np" / "engine" / "kernels" / "causal_attention.py"
     text = arithmetic.read_text(encoding="utf-8")
     assert "builder.fdiv(one, total)" in text
     arithmetic.write_text(text.replace("builder.fdiv(one, total)", "builder.fadd(one, total)"), encoding="utf-8")
@@ -208,12 +208,12 @@ def test_every_target_computes_the_same(variables: dict[str, str], tmp_path: Pat
 
 
 INT8 = """
-from gpt2_np.engine.kernels import int8, registers
+from gpt2_np.engine.kernels import int8, simd
 import numpy as np
 out = np.zeros((1, 2), np.float32)
 int8.int8_panels(np.ones((1, 8), np.float32), np.ones((1, 2, 64, 4), np.int8), np.array([[1, 1], [8, 8]], np.float32),
                   np.zeros(2, np.float32), out)
-print(registers.WIDE, out.round(3).tolist())
+print(simd.AVX512, out.round(3).tolist())
 """
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decoders import Options, generate
-from decoders.searches.beams import Step
+from decoders.searches.beam_common import Step
 from decoders.searches.constrained_beam import Progress, choices
 
 

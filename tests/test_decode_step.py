@@ -32,7 +32,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fused_and_single_operations_give_the_same_bits(wide: Path, dtype: str) -> None:
     loaded = Model.from_pretrained(wide, dtype=dtype)
     params, config, ids = layout.packed(loaded.params), loaded.config, random_ids(2, 12)
-    assert decode_step.suits(params, config)
+    assert decode_step.supported(params, config)
     fused = logits(lambda part, cache: decode_step.forward(params, config, part, cache=cache), loaded, ids)
     single = logits(lambda part, cache: model.forward(params, config, part, cache=cache, ops=kernels), loaded, ids)
     for one, other in zip(fused, single, strict=True):
@@ -70,18 +70,18 @@ def test_what_it_leaves_to_the_general_way(small: Path) -> None:
     loaded = Model.from_pretrained(small)
     params, config = layout.packed(loaded.params), loaded.config
     oracle = Model.from_pretrained(small, dtype="float64")
-    assert not decode_step.suits(oracle.params, config)
-    assert not decode_step.suits(params._replace(h=(loaded.params.h[0], *params.h[1:])), config)
-    assert not decode_step.suits(params._replace(wte=np.asfortranarray(params.wte)), config)
+    assert not decode_step.supported(oracle.params, config)
+    assert not decode_step.supported(params._replace(h=(loaded.params.h[0], *params.h[1:])), config)
+    assert not decode_step.supported(params._replace(wte=np.asfortranarray(params.wte)), config)
     # Every layer is read as the first is, wherever it lies.
     reduced = Model.from_pretrained(small, dtype="bfloat16").params
     for last in (reduced.h[1], params.h[1]._replace(ln_1=params.h[1].ln_1._replace(bias=np.zeros(1, np.float32)))):
-        assert not decode_step.suits(params._replace(h=(params.h[0], last)), config)
-    assert decode_step.suits(params._replace(lm_head=reduced.lm_head), config)
+        assert not decode_step.supported(params._replace(h=(params.h[0], last)), config)
+    assert decode_step.supported(params._replace(lm_head=reduced.lm_head), config)
     for other in (oracle.params, params._replace(lm_head=oracle.params.lm_head), params._replace(h=loaded.params.h)):
-        assert not decode_step.suits(other, config)
+        assert not decode_step.supported(other, config)
     mixed = params.h[0]._replace(mlp=reduced.h[0].mlp)
-    assert not decode_step.suits(params._replace(h=(mixed, mixed)), config)
+    assert not decode_step.supported(params._replace(h=(mixed, mixed)), config)
 
 
 def test_a_vocabulary_may_have_a_precision_of_its_own(small: Path) -> None:

@@ -12,7 +12,7 @@ from reference import TorchStepper, reference_model
 
 from decoders import Options, generate
 from decoders.base.interface import log_softmax
-from decoders.searches.beams import Beam
+from decoders.searches.beam_common import Beam
 
 V, EOS = 6, 3
 MODELS = {

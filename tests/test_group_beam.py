@@ -6,7 +6,7 @@ import pytest
 from golden_searches import GOLDEN, model, ours, same_beams
 
 from decoders import Options, generate
-from decoders.searches.beams import Step
+from decoders.searches.beam_common import Step
 
 
 @pytest.mark.parametrize("case", GOLDEN["group_beams"])

@@ -14,7 +14,7 @@ import pytest
 from reference import random_ids
 
 from gpt2_np.engine import kernels
-from gpt2_np.engine.kernels import exponentials, panels
+from gpt2_np.engine.kernels import exponential, float32
 from gpt2_np.model import ops
 from gpt2_np.session.model import Model
 from gpt2_np.weights.panels import packed
@@ -103,7 +103,7 @@ def test_input_that_is_not_contiguous(twin: ModuleType) -> None:
 
 def exponentials_of(x: np.ndarray, values: np.ndarray) -> None:
     for i in range(len(x)):
-        values[i] = exponentials.exp(x[i])
+        values[i] = exponential.exp(x[i])
 
 
 def test_exponential_is_good_to_the_last_bits() -> None:
@@ -116,7 +116,7 @@ def test_exponential_is_good_to_the_last_bits() -> None:
 def test_compiled_and_plain_bodies_agree(rows: int) -> None:
     x, matrix, bias = normal(rows, 75), packed(normal(75, 70, seed=1)), normal(70, seed=2)
     results = []
-    for run in (panels.float32_panel, getattr(panels.float32_panel, "py_func", panels.float32_panel)):
+    for run in (float32.float32_panel, getattr(float32.float32_panel, "py_func", float32.float32_panel)):
         out = np.zeros((rows, 70), np.float32)
         for n in (0, 1):
             run(n, x, matrix.codes, bias, out)

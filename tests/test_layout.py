@@ -53,7 +53,7 @@ def test_who_only_observes_keeps_the_file_s_own_memory(small: Path) -> None:
 
 
 def test_decoding_takes_no_second_copy(tmp_path: Path) -> None:
-    """The process lets go of the mapped matrices that it has copied: at its peak it holds the weights once."""
+    """The process unmaps the matrices that it has copied: at its peak it holds the weights once."""
     from safetensors.numpy import save_file
 
     from gpt2_np.model.config import Config

@@ -15,18 +15,18 @@ from gpt2_np.system import memory
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.9, 1.0, 1.4, 1.9, 2.0, 3.3])
 def test_large_arrays_begin_where_a_large_page_does(share: float, dtype: type) -> None:
-    numbers = int(share * memory.LARGE) // np.dtype(dtype).itemsize // 2
+    numbers = int(share * memory.LARGE_PAGE) // np.dtype(dtype).itemsize // 2
     array = memory.empty((2, numbers), dtype)
     assert (array.shape, array.dtype) == ((2, numbers), dtype)
     assert array.flags.c_contiguous
-    assert array.ctypes.data % memory.LARGE == 0 or share < 0.5
+    assert array.ctypes.data % memory.LARGE_PAGE == 0 or share < 0.5
     array[...] = 1
 
 
 @pytest.mark.parametrize("make", [memory.empty, memory.zeros])
 def test_small_arrays_begin_with_a_line_of_the_cache(make) -> None:
     arrays = [make((3, n), np.float32) for n in range(1, 60)]
-    assert {array.ctypes.data % memory.LINE for array in arrays} == {0}
+    assert {array.ctypes.data % memory.CACHE_LINE for array in arrays} == {0}
     for n, array in enumerate(arrays):
         array[...] = n
     assert all((array == n).all() and array.shape == (3, n + 1) for n, array in enumerate(arrays))
@@ -38,7 +38,7 @@ def test_arrays_in_one_piece_each_begin_with_a_line() -> None:
     for n, array in enumerate(arrays):
         array[...] = n
     assert [array.shape for array in arrays] == shapes
-    assert all((array == n).all() and array.ctypes.data % memory.LINE == 0 for n, array in enumerate(arrays))
+    assert all((array == n).all() and array.ctypes.data % memory.CACHE_LINE == 0 for n, array in enumerate(arrays))
 
 
 @pytest.fixture
@@ -77,21 +77,21 @@ def test_zeros_are_zeros_in_used_memory_too(none_waiting: list[np.ndarray]) -> N
 
 
 def test_what_waits_is_bounded(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 8 * memory.LARGE)
-    several = [memory.empty((memory.LARGE + number,), np.uint8) for number in range(9)]
+    monkeypatch.setattr(memory, "REUSABLE_BYTES", 8 * memory.LARGE_PAGE)
+    several = [memory.empty((memory.LARGE_PAGE + number,), np.uint8) for number in range(9)]
     del several
-    assert 0 < sum(memory.nbytes for memory in none_waiting) <= memory.KEPT
+    assert 0 < sum(memory.nbytes for memory in none_waiting) <= memory.REUSABLE_BYTES
     before = len(none_waiting)
-    memory.empty((5 * memory.LARGE,), np.uint8)  # more than half of it
+    memory.empty((5 * memory.LARGE_PAGE,), np.uint8)  # more than half of it
     assert len(none_waiting) == before
 
 
 def test_more_may_wait_for_a_while(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KEPT", 2 * memory.LARGE)
-    shape = (8 * memory.LARGE,)
+    monkeypatch.setattr(memory, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+    shape = (8 * memory.LARGE_PAGE,)
     memory.empty(shape, np.uint8)
     assert not none_waiting
-    with memory.reusing(40 * memory.LARGE):
+    with memory.reusing(40 * memory.LARGE_PAGE):
         place = memory.empty(shape, np.uint8).ctypes.data
         assert len(none_waiting) == 1
         assert memory.empty(shape, np.uint8).ctypes.data == place
@@ -99,7 +99,7 @@ def test_more_may_wait_for_a_while(none_waiting: list[np.ndarray], monkeypatch: 
             memory.empty(shape, np.uint8)
             assert none_waiting
         assert none_waiting
-    assert sum(one.nbytes for one in none_waiting) <= memory.KEPT
+    assert sum(one.nbytes for one in none_waiting) <= memory.REUSABLE_BYTES
 
 
 def test_threads_do_not_get_the_same_memory(none_waiting: list[np.ndarray]) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2_np import GPT2
-from gpt2_np.text.dry_breakers import breakers
+from gpt2_np.text.dry_breakers import breaker_sequences
 from gpt2_np.text.scoring import windows
 from gpt2_np.text.stopping import StopString
 from gpt2_np.weights import hub
@@ -242,7 +242,7 @@ def test_every_backend_writes_the_same(backend: str, dtype: str, model: GPT2) ->
 
 
 def test_breakers_are_spelled_in_every_way(model: GPT2) -> None:
-    found = breakers(model.tokenizer, ["\n", "once"])
+    found = breaker_sequences(model.tokenizer, ["\n", "once"])
     alone = {gram[0] for gram in found if len(gram) == 1}
     for token in range(model.tokenizer.size):
         spelled = model.tokenizer.bytes_of(token)
@@ -252,12 +252,12 @@ def test_breakers_are_spelled_in_every_way(model: GPT2) -> None:
         assert "\n" in text or text.endswith("once")
     assert any(len(gram) > 1 for gram in found)
     with pytest.raises(ValueError, match="dry_sequence_breakers must be texts of at least one character, got ''"):
-        breakers(model.tokenizer, [""])
+        breaker_sequences(model.tokenizer, [""])
 
 
 def test_dry_knows_llama_cpp_s_breakers_and_one_s_own(model: GPT2) -> None:
     _, options = model.options({"dry_multiplier": 1.0})
-    assert sorted(options.dry_sequence_breakers) == sorted(breakers(model.tokenizer, ["\n", ":", '"', "*"]))
+    assert sorted(options.dry_sequence_breakers) == sorted(breaker_sequences(model.tokenizer, ["\n", ":", '"', "*"]))
     _, options = model.options({"dry_multiplier": 1.0, "dry_sequence_breakers": ["\n", [5, 6]]})
     assert (5, 6) in [tuple(one) for one in options.dry_sequence_breakers]
     looping = model.generate("a b c a b c a b", max_new_tokens=40)

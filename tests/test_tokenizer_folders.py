@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from gpt2_np.model.config import Config
-from gpt2_np.text.dry_breakers import breakers
+from gpt2_np.text.dry_breakers import breaker_sequences
 from gpt2_np.text.tokenizer import Tokenizer
 
 logging.set_verbosity_error()
@@ -249,7 +249,7 @@ def test_a_mark_above_the_vocabulary_is_no_fault_until_a_text_holds_it(parts: Pa
 def test_breakers_are_ids_of_the_model(parts: Path, tmp_path: Path) -> None:
     folder = folder_of(parts, tmp_path / "folder", {"tokenizer_config.json": {"pad_token": "<:>"}})
     mark = Tokenizer.from_folder(folder).encode("<:>")[0]
-    found = breakers(Tokenizer.from_folder(folder, Config(vocab_size=mark)), [":"])
+    found = breaker_sequences(Tokenizer.from_folder(folder, Config(vocab_size=mark)), [":"])
     assert found
     assert all(token < mark for one in found for token in one)
 

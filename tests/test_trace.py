@@ -10,7 +10,7 @@ import torch
 from transformers.generation import logits_process as theirs
 
 from decoders.base.watching import TokenStep, change
-from decoders.searches.beams import Step
+from decoders.searches.beam_common import Step
 from decoders.trace import record
 from gpt2_np import GPT2
 

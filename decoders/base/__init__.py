@@ -1,1 +1,1 @@
-"""What every part of decoding rests on: errors, the model's interface, ranking, kinds, statements of methods."""
+"""The base of decoding: errors, the model's interface, ranking, value types, statements of methods, readable reprs."""

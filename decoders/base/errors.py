@@ -1,26 +1,26 @@
-"""How a wrong value is refused: one line, with the rule and the value."""
+"""Error messages for invalid values: one line, with the rule and the value."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-MOST = 1000  # characters of a value that a message quotes
+MOST = 1000  # characters of a value that a message quotes at most
 
 
 def shown(value: object) -> str:
-    """A value as a message quotes it: in one line, which of a long one is the beginning."""
+    """Return a value as a message quotes it: in one line, cut if it is long."""
     text = " ".join(repr(value).split("\n"))
     return text if len(text) <= MOST else f"{text[:MOST]}…"
 
 
 def require(condition: bool, rule: str, value: object) -> None:
-    """``ValueError`` that quotes the rule and the value: "top_k must be at least 1, got 0"."""
+    """Raise ``ValueError`` that quotes the rule and the value: "top_k must be at least 1, got 0"."""
     if not condition:
         raise ValueError(f"{rule}, got {shown(value)}")
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """What to add to an unknown name: the known one that begins so, or that is much like it; nothing where none is."""
+    """Return a hint for an unknown name: a known one that starts with it or resembles it; "" if there is none."""
     names = list(known)
     begin = sorted((one for one in names if len(name) > 2 and one.startswith(name)), key=len)
     import difflib

@@ -1,4 +1,4 @@
-"""What decoders know of a language model, and what passes between their parts."""
+"""The interface between decoders and a language model, and the data that passes between the parts of decoding."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 
 Array = np.ndarray
 FinishReason = Literal["stop", "length"]
-NEVER = -np.inf  # the score of what may not be chosen
+FORBIDDEN = -np.inf  # the score of a token that may not be chosen
 
 
 class Stepper(Protocol):
-    """All that decoding needs of a language model: rows of text that grow."""
+    """The model as decoding sees it: rows of text that grow."""
 
     def feed(self, ids: Sequence[Sequence[int]]) -> Array:
-        """Continue each row by its new ids, at first its prompt; (rows, V) float32 logits of what comes next."""
+        """Continue each row by its new ids, at first its prompt; return (rows, V) float32 logits of the next token."""
         ...
 
     def reorder(self, rows: Sequence[int]) -> None:
-        """New row i continues old row ``rows[i]``: expand, permute or shrink."""
+        """Make new row i a continuation of old row ``rows[i]``: this expands, permutes or drops rows."""
         ...
 
 
 class RewindableStepper(Stepper, Protocol):
-    """A stepper that can try ids out and take them back, which speculation needs."""
+    """A stepper that can take ids back, which speculative decoding needs."""
 
     def feed_all(self, ids: Sequence[Sequence[int]]) -> list[Array]:
-        """As `feed`, with the logits after every new id: for each row (its new ids, V)."""
+        """Feed as `feed` does, and return the logits after every new id: for each row (its new ids, V)."""
         ...
 
     def rewind(self, counts: Sequence[int]) -> None:
@@ -38,19 +38,19 @@ class RewindableStepper(Stepper, Protocol):
 
 
 class HiddenStepper(Stepper, Protocol):
-    """A stepper that shows what the model makes of each text, which contrastive search compares."""
+    """A stepper that also returns hidden states, which contrastive search compares."""
 
     def feed_hidden(self, ids: Sequence[Sequence[int]]) -> tuple[Array, list[Array]]:
-        """`feed`'s logits, and the last hidden state after every new id: for each row (its new ids, D)."""
+        """Return `feed`'s logits, and the last hidden state after every new id: for each row (its new ids, D)."""
         ...
 
 
 class EarlyExitStepper(Stepper, Protocol):
-    """A stepper whose layers can be asked what they would say, which DoLa contrasts."""
+    """A stepper that also returns the logits of early layers, which DoLa contrasts."""
 
     @property
     def n_layer(self) -> int:
-        """How many layers there are."""
+        """The number of layers."""
         ...
 
     @property
@@ -59,7 +59,7 @@ class EarlyExitStepper(Stepper, Protocol):
         ...
 
     def feed_layers(self, ids: Sequence[Sequence[int]], layers: Sequence[int]) -> tuple[Array, Array]:
-        """`feed`'s logits, and those of what enters each of `layers` (0: the embedding): (layers, rows, V)."""
+        """Return `feed`'s logits, and those of the input of each of `layers` (0: the embedding): (layers, rows, V)."""
         ...
 
 
@@ -72,11 +72,11 @@ Stopping = Callable[[Sequence[int], Sequence[int]], bool]
 
 @dataclass(frozen=True)
 class Assistance:
-    """What assistance came to, for one text.
+    """Statistics of assisted decoding, for one text.
 
-    ``passes`` counts how often the model ran, where each token would have taken one (the prompt's pass and that of the
-    first candidates are one); ``proposed`` the candidates; ``accepted`` those that became text; ``draft_passes`` how
-    often the assistant model ran.
+    ``passes`` counts the model's runs (the prompt's pass and that of the first candidates are one), where each token
+    would have taken one; ``proposed`` counts the candidates; ``accepted`` those that became text; ``draft_passes`` the
+    assistant model's runs.
     """
 
     passes: int = 0
@@ -87,7 +87,7 @@ class Assistance:
 
 @dataclass(frozen=True)
 class Token:
-    """One new id of one row, as it is chosen.
+    """One new id of one row.
 
     ``logprob`` is the model's own log-probability of it (nats), before any processor. ``top`` lists the likeliest
     alternatives as (id, logprob) where they were asked for, ``scores`` what the sampler saw, (V,) float32.
@@ -105,7 +105,7 @@ class Token:
 
 @dataclass
 class Completion:
-    """What became of one row: the new ids (a chosen end-of-text is kept), their log-probabilities, why it stopped.
+    """The result of one row: the new ids (a chosen end-of-text is kept), their log-probabilities, the finish reason.
 
     ``score`` is a beam's: its sum of log-probabilities divided by its length to the power of length_penalty. Where
     ``output_scores`` asks for them, ``scores`` are (V,) for each id: what it was chosen by. Among beams these are
@@ -124,7 +124,7 @@ class Completion:
 
 
 def log_softmax(logits: Array) -> Array:
-    """Log-probabilities along the last axis, in the dtype that comes in."""
+    """Return log-probabilities along the last axis, in the input's dtype."""
     with np.errstate(over="ignore"):  # −inf, where two scores are further apart than float32 reaches
         shifted: Array = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
@@ -132,7 +132,7 @@ def log_softmax(logits: Array) -> Array:
 
 
 def softmax(logits: Array) -> Array:
-    """Probabilities along the last axis, in the dtype that comes in; −inf becomes exactly 0."""
+    """Return probabilities along the last axis, in the input's dtype; −inf becomes exactly 0."""
     with np.errstate(over="ignore"):  # −inf, where two scores are further apart than float32 reaches
         e: Array = logits - logits.max(axis=-1, keepdims=True)
     np.exp(e, out=e)

@@ -1,8 +1,8 @@
-"""What a method of decoding says of itself: its options, what it needs and excludes, how it is made, its page.
+"""The statement of a decoding method: its options, their conditions, its constructor, its documentation.
 
 A method is stated once, beside its code. Everything else is derived from the statement: the fields of `Options` and
-what they are checked for, the command line, the page about decoding and its table of costs, the conformance vectors,
-the tests' tables.
+their checks, the command line, the documentation page and its table of costs, the conformance vectors, the tests'
+tables.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from .errors import require
-from .kinds import NUMBER, WHOLE, Kind
+from .value_types import NUMBER, WHOLE, ValueType
 
 Only = Literal["", "sampling", "beams"]
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Option(NamedTuple):
-    """One option: its kind, default, range and help.
+    """One option: its value type, default, range and help.
 
-    ``default`` None means that it isn't given; ``otherwise`` is then the value that its method uses. ``within`` is
-    a range such as "(0, 1]", ``choices`` are the only values there are. ``needs`` are options of which one must be
-    given too, ``only`` says when it acts at all, ``converted`` makes of a checked value what is kept. ``off`` are
-    values by which an engine says that it is not used: such a value counts as not given. ``hints`` tell of values
-    that can't be what to do instead. ``in_text`` is how a type checker writes the values where text may stand for
-    ids, because whoever calls has a tokenizer. On the command line it is listed under ``group`` (none: it has no
-    flag), as ``flag`` (its own name unless told), which may be ``repeatable``, with ``metavar`` in the place of a
-    value.
+    ``default`` None means that it isn't given; its method then uses ``otherwise``. ``within`` is a range such as "(0,
+    1]", ``choices`` are the only allowed values. One of ``needs`` must be given too, ``only`` says when the option acts
+    at all, ``converted`` maps a checked value to the stored one. ``off`` are values by which an engine says that the
+    option is unused: they count as not given. ``hints`` maps invalid values to advice. ``in_text`` is the annotation
+    where text may replace ids, for callers who have a tokenizer. On the command line the option is listed under
+    ``group`` (without one it has no flag), as ``flag`` (by default its own name), which may be ``repeatable``, with
+    ``metavar`` as the placeholder of its value.
     """
 
     name: str
-    kind: Kind
+    kind: ValueType
     default: Any = None
     within: str = ""
     choices: tuple[Any, ...] = ()
@@ -51,7 +50,7 @@ class Option(NamedTuple):
     in_text: str = ""
 
     def means_off(self, value: Any, interval: str = "") -> bool:
-        """Whether a value says that the option isn't used; `interval` holds those of another engine."""
+        """Tell whether a value means that the option isn't used; `interval` holds such values of another engine."""
         comparable = type(value) in (bool, int, float, str, list)
         for one in self.off if comparable else ():
             if isinstance(one, bool) == isinstance(value, bool) and value == one:
@@ -59,7 +58,9 @@ class Option(NamedTuple):
         return bool(interval) and self.kind.accepts(value) and Interval.parse(interval).holds(value)
 
     def check(self, value: Any, within: str = "") -> None:
-        """``ValueError``, in one line, for a value of another kind or outside the range (or another engine's)."""
+        """Raise ``ValueError``, in one line, for a value of another type or outside the range (or another engine's
+        range).
+        """
         try:
             self._check(value, within)
         except ValueError as error:
@@ -69,7 +70,7 @@ class Option(NamedTuple):
             raise ValueError(f"{error}; {hint}") from None
 
     def kept(self, value: Any) -> Any:
-        """What is kept of a checked value: a float beyond NumPy's integers, where arithmetic would be Python's."""
+        """Return the stored form of a checked value: a float if it exceeds NumPy's integers."""
         if self.kind is NUMBER and isinstance(value, int) and abs(value) > 2**53:
             value = float(value)
         return value if self.converted is None else self.converted(value)
@@ -93,13 +94,13 @@ class Option(NamedTuple):
 
     @property
     def annotation(self) -> str:
-        """How a type checker writes the values it takes."""
+        """The annotation of its values, for type checkers."""
         kind = f"Literal[{', '.join(map(repr, self.choices))}]" if self.choices else self.kind.annotation
         return f"{kind} | None" if self.default is None else kind
 
     @property
     def keyword(self) -> str:
-        """The same for callers who have a tokenizer."""
+        """The annotation for callers who have a tokenizer."""
         return f"{self.in_text} | None" if self.in_text else self.annotation
 
 
@@ -114,12 +115,12 @@ class Interval(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Interval:
-        """The range that a text says."""
+        """Return the range that a text describes."""
         low, high = text[1:-1].split(",")
         return cls(float(low), float(high), text[0] == "(", text[-1] == ")", text)
 
     def holds(self, value: float) -> bool:
-        """Whether a number is within it."""
+        """Tell whether a number lies in it."""
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
@@ -134,16 +135,16 @@ class Interval(NamedTuple):
 
 
 def alternatives(choices: Sequence[Any]) -> str:
-    """Some values in words: "1 or 2", "True, False or 'never'"."""
+    """List some values in words: "1 or 2", "True, False or 'never'"."""
     *first, last = map(repr, choices)
     return f"{', '.join(first)} or {last}" if first else last
 
 
 class Page(NamedTuple):
-    """What the page about decoding says of a method: what it does, its formula, source, when to use it, an example.
+    """A method's section on the documentation page: what it does, its formula, source, when to use it, an example.
 
-    ``example`` are the options of the call that its picture shows, ``random`` says that the call draws. A text in place
-    of ids is encoded for it.
+    ``example`` holds the options of the illustrated call; ``random`` says that the call samples. Texts in place of ids
+    are encoded.
     """
 
     title: str
@@ -158,7 +159,7 @@ class Page(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """A case of the table of costs: the options that show it, and why it takes more than 1 ms, where it does."""
+    """A row of the table of costs: options that show it, and the reason if it takes more than 1 ms."""
 
     settings: Mapping[str, Any]
     title: str = ""
@@ -166,7 +167,7 @@ class Cost(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Conformance vectors: their name in a bundle, what builds the processor, and the arguments of each case."""
+    """Conformance vectors: their name in a bundle, the processor's constructor, and the arguments of each case."""
 
     name: str
     build: Callable[..., Any]
@@ -174,10 +175,10 @@ class Vectors(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a processor acts: the prompt's number and length, the longest text, the end-of-texts.
+    """The context of a processor: the prompt's number and length, the longest text, the end-of-text ids.
 
     ``max_length`` counts the prompt. ``keep`` is how many tokens a sampler must leave. ``taken`` is a list that diverse
-    beam search keeps: what earlier groups chose in the step under way.
+    beam search fills: the choices of earlier groups in the current step.
     """
 
     prompt: int
@@ -189,21 +190,21 @@ class Place(NamedTuple):
 
 
 class Method(NamedTuple):
-    """One method: a processor (which has ``make``), a search (which has ``run``) or what ends a text (``stop``).
+    """One method: a processor (with ``make``), a search (with ``run``) or a condition that ends a text (with ``stop``).
 
-    ``make(place, **values)`` gives the processor, or None where the values change nothing; ``run(task, **values)``
-    writes: an iterator of tokens where it ``streams``, else completions; ``stop(**values)`` gives a `Stopping`.
-    The values are those of its own options, but for the ``unread``, which only ask for it, and of those that it
-    ``reads``. A method acts when one of ``asked`` is given (its first option, unless told).
+    ``make(place, **values)`` returns the processor, or None if the values change nothing; ``run(task, **values)``
+    returns an iterator of tokens if the method ``streams``, else completions; ``stop(**values)`` returns a `Stopping`.
+    The values are those of its own options, except the ``unread`` ones, which only select it, and of the options that
+    it ``reads``. A method acts if one of ``asked`` is given (by default its first option).
 
-    ``only`` says when it acts; ``excludes`` what can't be given beside it; ``takes`` are options that it uses although
-    they would otherwise act only elsewhere. ``check(options)`` refuses what a table can't say. A search that
-    ``feeds_last`` feeds the last token too, so that the context holds one less. ``with_profiles``
-    says that another engine's profile may be given beside it.
+    ``only`` says when it acts; ``excludes`` lists what can't be combined with it; ``takes`` lists options that it uses
+    although they would otherwise act only elsewhere. ``check(options)`` makes checks that a table can't express. A
+    search that ``feeds_last`` also feeds the last token, so that the context holds one less. ``with_profiles``
+    says that another engine's profile may be combined with it.
 
-    Of a processor: it ``keeps`` at least `min_tokens_to_keep` tokens; ``forbids`` tokens whatever the model says;
-    ``revives`` tokens that were forbidden before it; ``forces`` one where none was left; ``has_past`` of its own, so
-    that it must see a text grow; ``last`` of all it acts, whatever the order.
+    For a processor: it ``keeps`` at least `min_tokens_to_keep` tokens; it ``forbids`` tokens whatever the model says;
+    it ``revives`` tokens that were forbidden before it; it ``forces`` one if none was left; it ``has_past``, so that it
+    must see a text grow; it acts ``last``, whatever the order.
     """
 
     name: str
@@ -234,26 +235,26 @@ class Method(NamedTuple):
 
     @property
     def askers(self) -> tuple[str, ...]:
-        """The options that ask for it."""
+        """The options that select it."""
         return (self.options[0].name,) if self.asked is None else self.asked
 
     @property
     def concerned_by(self) -> tuple[str, ...]:
-        """The options that ask for it, and the numbers among those that it states."""
+        """The options that select it, and the numeric ones among those that it states."""
         numbers = [option.name for option in self.options if option.kind is NUMBER]
         return tuple(dict.fromkeys([*self.askers, *numbers]))
 
     def option(self, name: str) -> Option:
-        """Its option of this name."""
+        """Return its option of this name."""
         return next(option for option in self.options if option.name == name)
 
 
 class Profile(NamedTuple):
-    """Another engine's habits: its order, its defaults when sampling, and its own variants of some methods.
+    """Another engine's conventions: its order, its defaults when sampling, and its own variants of some methods.
 
-    What is not in ``order`` it hasn't got, nor the options that it ``lacks``. ``makes`` are its variants, each as a
-    method's ``make``; ``ranges`` are its own ranges of options; ``off`` the ranges by which it says that an option
-    isn't used; ``keeps`` which methods heed min_tokens_to_keep there.
+    Methods that are not in ``order`` don't exist there, nor do the options that it ``lacks``. ``makes`` are its
+    variants, each like a method's ``make``; ``ranges`` are its own ranges of options; ``off`` are ranges that mean that
+    an option isn't used; ``keeps`` lists the methods that respect min_tokens_to_keep there.
     """
 
     name: str

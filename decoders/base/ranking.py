@@ -1,4 +1,4 @@
-"""Order among scores: sorting and selecting where equal scores must not depend on the machine."""
+"""Sorting and selecting scores, with ties broken the same way on every machine."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ STRETCH = 128
 
 
 def ascending(values: Array) -> Array:
-    """The places of (n,) values, lowest first, the first of equals first: ``np.argsort(kind="stable")``.
+    """Return the places of (n,) values, lowest first, ties in order: ``np.argsort(kind="stable")``.
 
-    For float32 it sorts integers that hold a value's bits above its place, so that no two are equal: many times faster
-    than a stable sort of floats, since NumPy sorts integers with vector instructions.
+    float32 values are sorted as integers that hold a value's bits above its place, so that no two are equal: this is
+    many times faster than a stable sort of floats, since NumPy sorts integers with SIMD instructions.
     """
     if values.dtype != np.float32:
         return np.argsort(values, kind="stable")
@@ -26,15 +26,15 @@ def ascending(values: Array) -> Array:
 
 
 def descending(values: Array) -> Array:
-    """The places of (n,) values, highest first, the first of equals first."""
+    """Return the places of (n,) values, highest first, ties in order."""
     return ascending(-values)
 
 
 def nth(values: Array, n: int) -> Array:
-    """The n-th highest of (V,) values, n counting from 1; the lowest where there are not so many.
+    """Return the n-th highest of (V,) values, counting from 1; the lowest if there are fewer.
 
-    What is −inf is set aside first: after a truncation that is nearly everything, and NumPy's selection is slow where
-    most values are equal.
+    Values of −inf are removed first: after a truncation they are nearly all, and NumPy's selection is slow if most
+    values are equal.
     """
     some = values if values.min() > -np.inf else values[values > -np.inf]
     if n > len(some):
@@ -43,7 +43,7 @@ def nth(values: Array, n: int) -> Array:
 
 
 def best(values: Array, n: int) -> Array:
-    """Which of (V,) values are the n highest, as (V,) bool: exactly n, of equals those that come first."""
+    """Return a mask of the n highest of (V,) values: exactly n are True, of equal ones the first."""
     if n >= len(values):
         return np.ones(len(values), bool)
     least = nth(values, n)
@@ -53,9 +53,9 @@ def best(values: Array, n: int) -> Array:
 
 
 def highest(values: Array, n: int) -> Array:
-    """The places of the n highest of (V,) values, highest first, the first of equals first.
+    """Return the places of the n highest of (V,) values, highest first, ties in order.
 
-    Many values are searched by the highest of each stretch: what doesn't reach the n-th highest of these isn't chosen.
+    Long arrays are divided into stretches: only stretches whose maximum reaches the n-th highest maximum are searched.
     """
     if n >= len(values):
         return descending(values)
@@ -68,13 +68,13 @@ def highest(values: Array, n: int) -> Array:
 
 
 def top(values: Array, n: int) -> Array:
-    """The n highest of (V,) values, highest first."""
+    """Return the n highest of (V,) values, highest first."""
     chosen = values.copy() if n >= len(values) else np.partition(values, -n)[-n:]
     chosen.sort()
     return chosen[::-1]
 
 
 def glimpses(n: int) -> Iterator[int]:
-    """How many of n sorted values to look at: a few, since they decide in most cases; all, where they don't."""
+    """Yield how many of n sorted values to look at: a few first, since they mostly decide, then all."""
     yield from (few for few in (1000, 8000) if 2 * few < n)
     yield n

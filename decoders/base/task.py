@@ -1,4 +1,6 @@
-"""What a search is given: the model, the prompts with their room and processors, what ends a text, the draws."""
+"""The task that a search receives: model, prompts with their room and processors, stopping conditions, random
+stream.
+"""
 
 from __future__ import annotations
 
@@ -20,27 +22,28 @@ Sampler = Callable[[Array, Sequence[int], int], Array]
 
 
 class Draws(Protocol):
-    """One (rows, V) tensor of exponentials, already drawn, read at flat indices."""
+    """One (rows, V) tensor of exponential draws, read at flat indices."""
 
     def exponential(self, wanted: Array) -> Array:
-        """The float32 exponentials at these places."""
+        """Return the float32 exponentials at these places."""
         ...
 
     def least(self, wanted: Array) -> Array:
-        """What the exponentials at these places are not below (float32 rounding aside): quick to say, and near for
-        small ones."""
+        """Return lower bounds of the exponentials at these places (up to float32 rounding): cheap to compute, and close
+        for small ones.
+        """
         ...
 
 
 class Stream(Protocol):
-    """A source of exponentials, one (rows, V) tensor a call."""
+    """A source of exponential draws, one (rows, V) tensor per call."""
 
     def draw(self, rows: int, V: int) -> Draws:
-        """The next (rows, V) tensor, all of which is consumed."""
+        """Draw the next (rows, V) tensor, all of which is consumed."""
         ...
 
     def exponential(self, rows: int, V: int, wanted: Array) -> Array:
-        """The float32 exponentials at the flat indices `wanted` of the next (rows, V) tensor."""
+        """Return the float32 exponentials at the flat indices `wanted` of the next (rows, V) tensor."""
         ...
 
     def uniform(self, n: int) -> Array:
@@ -49,7 +52,7 @@ class Stream(Protocol):
 
 
 class Named(NamedTuple):
-    """A processor, the method that asked for it, and whether it ``forces`` tokens, ``forbids`` some, ``has_past``.
+    """A processor with the method that asked for it: whether it ``forces`` tokens, ``forbids`` some, ``has_past``.
 
     ``given`` names the options that were given for it.
     """
@@ -72,9 +75,9 @@ class Beside(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: its ids, how many may follow them, and what builds its chain of processors, anew at each call.
+    """One prompt: its ids, how many ids may follow them, and the function that builds its chain of processors.
 
-    ``chain(taken)`` is given the list in which diverse beam search keeps what earlier groups chose.
+    ``chain(taken)`` builds a new chain; diverse beam search passes the list of choices that earlier groups have made.
     """
 
     ids: Sequence[int]
@@ -83,18 +86,18 @@ class Prompt:
 
     @property
     def longest(self) -> int:
-        """How long the text may become, the prompt included."""
+        """The greatest length of the text, including the prompt."""
         return len(self.ids) + self.room
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be written, by which model, and when a text ends.
+    """Everything that a search needs: the model, the prompts, and when a text ends.
 
     ``copies`` texts of each prompt are wanted. ``deadline`` is on the monotonic clock. ``constrained`` says that an
-    automaton may leave fewer texts than there are beams. ``choose`` takes one token a row; ``stream`` is the random
-    stream where the task samples from one. ``write`` is how the tokens of a task are written one by one. ``trace``
-    receives what happens, where it is a list.
+    automaton may leave fewer texts than there are beams. ``choose`` chooses one token per row; ``stream`` is the random
+    stream if the task samples from one. ``write`` yields the tokens of a task one by one. ``trace`` records what
+    happens, if it is a list.
     """
 
     stepper: Stepper
@@ -113,21 +116,25 @@ class Task:
     trace: list[Any] | None = None
 
     def late(self) -> bool:
-        """Whether the time is over."""
+        """Tell whether the deadline has passed."""
         return time.monotonic() > self.deadline
 
     def ends(self, prompt: Prompt, new: Sequence[int]) -> bool:
-        """Whether a text ends with its newest id: an end-of-text, or a `stopping` callable says so."""
+        """Tell whether a text ends with its newest id: an end-of-text, or a `stopping` callable says so."""
         return new[-1] in self.eos or any(stop(prompt.ids, new) for stop in self.stopping)
 
     def finish_reason(self, prompt: Prompt, new: Sequence[int], late: bool) -> FinishReason | None:
-        """Why a text ends with its newest id: "stop" where it `ends`, "length" where its room or the time is over."""
+        """Return why a text ends with its newest id: "stop" if it `ends`, "length" if its room or the time is used
+        up.
+        """
         if self.ends(prompt, new):
             return "stop"
         return "length" if late or len(new) == prompt.room else None
 
     def feed_prompts(self, copies: int = 1) -> Array:
-        """(prompts × copies, V) logits after the prompts, the copies of one side by side; the vocabulary is checked."""
+        """Feed the prompts; return (prompts × copies, V) logits, a prompt's copies side by side. The vocabulary is
+        checked.
+        """
         logits = self.stepper.feed([prompt.ids for prompt in self.prompts])
         self.check_vocabulary(logits.shape[-1])
         if copies > 1:
@@ -136,7 +143,9 @@ class Task:
         return logits
 
     def watch(self, rows: int) -> tuple[list[list[Change]], Watch | None]:
-        """A list of changes for each of so many rows, and what fills them; nothing does where there is no trace."""
+        """Return a list of changes for each of so many rows, and the function that fills them (None without a
+        trace).
+        """
         changes: list[list[Change]] = [[] for _ in range(rows)]
         if self.trace is None:
             return changes, None
@@ -156,7 +165,7 @@ class Task:
         reason: FinishReason | None,
         assistance: Assistance | None = None,
     ) -> Token:
-        """A chosen id as the caller gets it, and as the trace does.
+        """Return a chosen id as the caller receives it, and record it in the trace.
 
         It is the `length`-th new id of its row; the model's (V,) logits and log-probabilities, the scores that it was
         chosen by and the processors' changes are its row's.

@@ -1,4 +1,4 @@
-"""What each step went through: which processor removed how many tokens, and how much probability."""
+"""The record of each step: which processor removed how many tokens, and how much probability."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Watch = Callable[[Sequence[int], str, Array, Array], None]
 
 @dataclass(frozen=True)
 class Change:
-    """What one processor made of one row's distribution.
+    """The change of one row's distribution by one processor.
 
-    ``removed`` tokens became impossible, which had the probability ``mass`` among what was left before; ``left`` are
-    possible now, and ``entropy`` (nats) is theirs. ``moved`` is how much probability changed places: half the sum of
-    the differences, so ``mass`` where something was only removed.
+    ``removed`` tokens became impossible, which had the probability ``mass`` in the distribution before; ``left`` tokens
+    are still possible, and ``entropy`` (nats) is theirs. ``moved`` is the total variation distance, half the sum of the
+    absolute differences; it equals ``mass`` if tokens were only removed.
     """
 
     option: str
@@ -34,10 +34,10 @@ class Change:
 
 @dataclass(frozen=True)
 class TokenStep:
-    """One token as it was chosen: from the model's distribution (``entropy``, nats), through every processor.
+    """One chosen token: the model's distribution (``entropy``, nats), and its change by every processor.
 
-    ``logprob`` is the model's own, ``probability`` the token's share of what the processors left. ``length`` counts the
-    new ids, this one included.
+    ``logprob`` is the model's own; ``probability`` is the token's after all processors. ``length`` counts the new ids,
+    this one included.
     """
 
     row: int
@@ -51,7 +51,7 @@ class TokenStep:
 
 
 def shares(scores: Array) -> Array:
-    """(V,) scores as float64 probabilities; all 0 where nothing is possible."""
+    """Turn (V,) scores into float64 probabilities; they are all 0 if nothing is possible."""
     scores = scores.astype(np.float64)
     highest = scores.max()
     if not np.isfinite(highest):
@@ -61,18 +61,20 @@ def shares(scores: Array) -> Array:
 
 
 def entropy(p: Array) -> float:
-    """The entropy of (V,) probabilities, in nats."""
+    """Return the entropy of (V,) probabilities, in nats."""
     there = p[p > 0]
     return max(0.0, float(-(there * np.log(there)).sum()))
 
 
 def possible(scores: Array) -> Array:
-    """Which scores stand for tokens that may be chosen: neither −inf nor the lowest numbers that say the same."""
+    """Tell which tokens may be chosen: those whose score is neither −inf nor one of the lowest numbers, which mean the
+    same.
+    """
     return scores > np.finfo(scores.dtype).min * 1e-3
 
 
 def change(option: str, before: Array, after: Array) -> Change:
-    """The change from (V,) scores to others."""
+    """Return the change from (V,) scores to others."""
     p, q, stays = shares(before), shares(after), possible(after)
     gone = possible(before) & ~stays
     return Change(
@@ -81,7 +83,7 @@ def change(option: str, before: Array, after: Array) -> Change:
 
 
 def watching(changes: Sequence[list[Change]]) -> Watch:
-    """A `Watch` that appends to ``changes[row]``."""
+    """Return a `Watch` that appends to ``changes[row]``."""
 
     def watch(rows: Sequence[int], option: str, before: Array, after: Array) -> None:
         for row, old, new in zip(rows, before, after, strict=True):
@@ -100,7 +102,7 @@ def token_step(
     changes: Sequence[Change],
     reason: FinishReason | None,
 ) -> TokenStep:
-    """One row's step, from the model's (V,) logits and the scores that the token was chosen by."""
+    """Return one row's step, given the model's (V,) logits and the processed scores."""
     return TokenStep(
         row, length, token, logprob, float(shares(scores)[token]), entropy(shares(logits)), tuple(changes), reason
     )

@@ -1,1 +1,3 @@
-"""What changes the model's scores before a token is chosen: one file a method, or a few that belong together."""
+"""Processors, which change the model's scores before a token is chosen: one file per method, or per group of
+methods.
+"""

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER, Stopping
-from ..base.kinds import ANYTHING
+from ..base.interface import FORBIDDEN, Stopping
 from ..base.method import Cost, Method, Option, Vectors
+from ..base.value_types import ANYTHING
 
 Array = np.ndarray
 
@@ -25,10 +25,12 @@ CONSTRAINT = Option("constraint", ANYTHING, help="Only texts that this automaton
 
 
 class Automaton(Protocol):
-    """What may be written, as a function of the new ids alone: asked twice, or out of order, it answers the same."""
+    """Says what may be written, as a pure function of the new ids: repeated or reordered questions get the same
+    answers.
+    """
 
     def following(self, new: Sequence[int]) -> tuple[Array, bool]:
-        """Which ids may come after these new ones, (V,) bool, and whether the text may end here.
+        """Return which ids may come after these new ones, (V,) bool, and whether the text may end here.
 
         Nothing may follow what is not the beginning of a text that is allowed.
         """
@@ -37,21 +39,21 @@ class Automaton(Protocol):
 
 @dataclass(frozen=True)
 class Constraint:
-    """−inf for what the automaton doesn't allow; end-of-text where the text is complete, and only there."""
+    """Sets −inf for tokens that the automaton doesn't allow; allows end-of-text only where the text is complete."""
 
     automaton: Automaton
     prompt_length: int
     eos: tuple[int, ...]
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        out = np.full_like(scores, NEVER)
+        out = np.full_like(scores, FORBIDDEN)
         for row, scored, text in zip(out, scores, ids, strict=True):
             allowed, complete = answer(self.automaton, np.asarray(text)[self.prompt_length :].tolist())
             rule = f"constraint must speak of as many ids as there are scores ({len(scored)})"
             require(len(allowed) == len(scored), rule, len(allowed))
             np.copyto(row, scored, where=allowed)
             for end in self.eos:
-                row[end] = scored[end] if complete else NEVER
+                row[end] = scored[end] if complete else FORBIDDEN
         return out
 
     def __repr__(self) -> str:
@@ -59,7 +61,7 @@ class Constraint:
 
 
 def answer(automaton: Automaton, new: Sequence[int]) -> tuple[Array, bool]:
-    """What an automaton says of some new ids; ``ValueError`` where it isn't a mask and a yes or no."""
+    """Return an automaton's answer for some new ids; ``ValueError`` if it isn't a mask and a bool."""
     found = automaton.following(new)
     pair = isinstance(found, (tuple, list)) and len(found) == 2
     allowed = found[0] if pair else None

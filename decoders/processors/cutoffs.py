@@ -1,4 +1,4 @@
-"""Epsilon and eta cutoffs: what is too unlikely goes, by a fixed limit or one that follows the entropy."""
+"""Epsilon and eta cutoffs: too unlikely tokens are removed, by a fixed limit or one that follows the entropy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import COPYING, KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
@@ -29,7 +29,7 @@ ETA_CUTOFF = Option(
 
 @dataclass(frozen=True)
 class EpsilonCutoff:
-    """What is less likely than epsilon goes. Hewitt et al. 2022."""
+    """Removes tokens that are less likely than epsilon. Hewitt et al. 2022."""
 
     epsilon_cutoff: float
     min_tokens_to_keep: int = 1
@@ -44,7 +44,9 @@ class EpsilonCutoff:
 
 @dataclass(frozen=True)
 class EtaCutoff:
-    """What is less likely than min(ε, √ε·e^−H) goes, H being the entropy. Hewitt et al. 2022, section 3.2."""
+    """Removes tokens that are less likely than min(ε, √ε·e^−H), where H is the entropy. Hewitt et al. 2022, section
+    3.2.
+    """
 
     eta_cutoff: float
     min_tokens_to_keep: int = 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER, LogitsProcessor
+from ..base.interface import FORBIDDEN, LogitsProcessor
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import glimpses, nth, top
 from .penalties import RecentPenalty
@@ -41,7 +41,7 @@ class TopP:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is beyond p."""
-        there = row if row.min() > NEVER else row[row > NEVER]
+        there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         highest = there.max()
         weight = np.exp(there - highest).sum()
         for n in glimpses(len(there)):  # few of the best decide in most cases

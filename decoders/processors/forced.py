@@ -1,4 +1,4 @@
-"""Tokens that must come: after a text of one id, and last."""
+"""Forced tokens: the first after a text of one id, and the last one."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import ID, ID_OR_IDS, one_or_more
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Vectors
+from ..base.value_types import ID, ID_OR_IDS, one_or_more
 
 Array = np.ndarray
 
@@ -18,15 +18,15 @@ EOS = Option("forced_eos_token_id", ID_OR_IDS, help="What the last token that fi
 
 
 def only(scores: Array, tokens: Sequence[int]) -> Array:
-    """0 for `tokens`, −inf for everything else."""
-    out = np.full_like(scores, NEVER)
+    """Return 0 for `tokens` and −inf for all others."""
+    out = np.full_like(scores, FORBIDDEN)
     out[:, list(tokens)] = 0
     return out
 
 
 @dataclass(frozen=True)
 class ForcedBOS:
-    """The token that follows a text of one id."""
+    """Forces the token that follows a text of one id."""
 
     token: int
 
@@ -36,7 +36,7 @@ class ForcedBOS:
 
 @dataclass(frozen=True)
 class ForcedEOS:
-    """What the last token that fits must be."""
+    """Forces the last token that fits."""
 
     max_length: int
     tokens: tuple[int, ...]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER, softmax
+from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import best, descending
 from . import llama_cpp
@@ -40,7 +40,7 @@ class TailFree:
 
     def count(self, row: Array) -> int:
         """How many of (V,) scores stay."""
-        there = row[row > NEVER]
+        there = row[row > FORBIDDEN]
         if self.tfs == 1 or len(there) <= 2:
             return len(there)
         p = softmax(there[descending(there)])

@@ -1,7 +1,7 @@
 """llama.cpp's order, defaults and samplers where they differ from transformers' (``src/llama-sampling.cpp``).
 
-Its tie rules are reproduced. What llama.cpp drops from its list of candidates is −inf here. Where it leaves the choice
-among equal scores to an unstable sort, the lowest ids count as the best.
+Its tie rules are reproduced. Tokens that llama.cpp drops from its list of candidates get −inf here. Where it leaves
+ties to an unstable sort, the lowest ids count as the best.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER, softmax
+from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Place, Profile, Vectors
 from ..base.ranking import best, glimpses, highest, top
 from .min_p import MIN_P
@@ -26,7 +26,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class TopK:
-    """Exactly the k best stay. ``llama_sampler_top_k_impl``; CTranslate2 and mlx-lm do likewise."""
+    """Keeps exactly the k best tokens. ``llama_sampler_top_k_impl``; CTranslate2 and mlx-lm do likewise."""
 
     top_k: int
 
@@ -39,7 +39,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class TopP:
-    """Downwards from the best, tokens stay while those before them have less mass than p.
+    """Keeps tokens, from the best downwards, while those before them have less mass than p.
 
     ``llama_sampler_top_p_apply``, and CTranslate2's ``TopPMask``. Sums are float32.
     """
@@ -57,8 +57,8 @@ class TopP:
         return np.stack([removed(row, ~best(row, self.count(row))) for row in scores])
 
     def count(self, row: Array) -> int:
-        """How many of (V,) scores stay."""
-        finite = row if row.min() > NEVER else row[row > NEVER]
+        """Return how many of (V,) scores are kept."""
+        finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         highest = finite.max()
         weight = np.exp(finite - highest).sum()
         for n in glimpses(len(finite)):  # few of the best decide in most cases
@@ -71,7 +71,7 @@ class TopP:
 
 @dataclass(frozen=True)
 class MinP:
-    """What is at least min_p times as likely as the best token stays, judged on the scores themselves.
+    """Keeps tokens that are at least min_p times as likely as the best one, judged on the scores themselves.
 
     ``llama_sampler_min_p_apply``: score ≥ best + ln p.
     """
@@ -93,7 +93,7 @@ class MinP:
 
 @dataclass(frozen=True)
 class Typical:
-    """Tokens whose surprise is nearest to the entropy, until their mass exceeds typical_p.
+    """Keeps the tokens whose surprisal is nearest to the entropy, until their mass exceeds typical_p.
 
     ``llama_sampler_typical_apply``. Meister et al. 2022. Unlike in transformers, what ties with the last goes.
     """
@@ -110,7 +110,7 @@ class Typical:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what isn't typical."""
-        there = np.flatnonzero(row > NEVER)
+        there = np.flatnonzero(row > FORBIDDEN)
         p = softmax(row[there])
         with np.errstate(divide="ignore", invalid="ignore"):
             surprise = -np.log(p)
@@ -121,7 +121,7 @@ class Typical:
             last = int(np.searchsorted(np.cumsum(p[order]), p.dtype.type(self.typical_p), side="right"))
             if max(last + 1, self.min_tokens_to_keep) <= n:
                 break
-        out = np.full_like(row, NEVER)
+        out = np.full_like(row, FORBIDDEN)
         kept = there[order[: max(last + 1, self.min_tokens_to_keep)]]
         out[kept] = row[kept]
         return out

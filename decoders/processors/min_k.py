@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import FLAG, NUMBER
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import glimpses, nth, top
+from ..base.value_types import FLAG, NUMBER
 from .truncation import SORTING, at_least, removed
 
 Array = np.ndarray
@@ -49,7 +49,7 @@ class MinK:
 
     def count(self, row: Array) -> int:
         """How many of (V,) scores stay."""
-        there = row if row.min() > NEVER else row[row > NEVER]
+        there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         least = max(1, min(self.min_tokens_to_keep, len(there)))
         reach = float(there.max()) - float(there.min())
         if reach == 0:

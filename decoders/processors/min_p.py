@@ -1,4 +1,4 @@
-"""Min-p: what is likely enough beside the best token."""
+"""Min-p: a truncation relative to the best token's probability."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import COPYING, KEPT_IN_BEAMS, removed, spared
 
 Array = np.ndarray
@@ -26,7 +26,7 @@ MIN_P = Option(
 
 @dataclass(frozen=True)
 class MinP:
-    """What is at least min_p times as likely as the best token stays. Nguyen et al. 2024."""
+    """Keeps tokens that are at least min_p times as likely as the best one. Nguyen et al. 2024."""
 
     min_p: float
     min_tokens_to_keep: int = 1

@@ -1,4 +1,4 @@
-"""No n-gram comes twice."""
+"""Forbids n-grams that occur twice."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import WHOLE
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import WHOLE
 from .penalties import AGAIN
 
 Array = np.ndarray
@@ -26,7 +26,7 @@ SIZE = Option(
 
 @dataclass(frozen=True)
 class NoRepeatNgram:
-    """No n-gram occurs twice, the prompt counting too. Paulus et al. 2018, section 2.5."""
+    """Forbids every n-gram that occurred before, in the prompt too. Paulus et al. 2018, section 2.5."""
 
     size: int
 
@@ -41,11 +41,13 @@ class NoRepeatNgram:
 
 
 def forbid_repeats(row: Array, seen: Array, past: Array, size: int) -> None:
-    """In a row of scores, (V,), forbid in place what ends an n-gram of `past`, (P,), behind the text `seen`, (T,)."""
+    """In a row of scores, (V,), forbid in place the tokens that complete an n-gram of `past`, (P,), after `seen`,
+    (T,).
+    """
     if len(past) >= size:
         windows = np.lib.stride_tricks.sliding_window_view(past, size)
         again = (windows[:, :-1] == seen[len(seen) - size + 1 :]).all(axis=1)
-        row[windows[again, -1]] = NEVER
+        row[windows[again, -1]] = FORBIDDEN
 
 
 METHODS = (

@@ -1,6 +1,6 @@
-"""In which order processors act, and what concerns several of them: orders, profiles, how many tokens stay.
+"""The order of processors, and options that concern several of them: orders, profiles, how many tokens are kept.
 
-Profiles are other engines' habits: their order, defaults and tie rule.
+A profile reproduces another engine's conventions: its order, defaults and tie rule.
 
 =============  =================================================  =====================================================
 profile        order of the samplers                              besides
@@ -29,12 +29,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..base.kinds import NAMES, WHOLE, Kind
 from ..base.method import Method, Option
+from ..base.value_types import NAMES, WHOLE, ValueType
 
 GROUP = "Samplers of other engines"
 ORDER = Option("order", NAMES, may_be_empty=False, group=GROUP, help="The samplers in the order in which they act.")
-ENGINE = Kind("profile", "str", "a profile's name", lambda value: isinstance(value, str))
+ENGINE = ValueType("profile", "str", "a profile's name", lambda value: isinstance(value, str))
 PROFILE = Option("profile", ENGINE, group=GROUP, help="The order, defaults and tie rule of that engine.")
 KEEP = Option(
     "min_tokens_to_keep", WHOLE, within="[1, inf)", only="sampling", group=GROUP, help="No sampler leaves fewer tokens."
@@ -42,7 +42,7 @@ KEEP = Option(
 
 
 def rank(name: str, last: bool, order: Sequence[str]) -> int:
-    """Where a processor stands in an order. Of what it doesn't name, rules come first and what is `last` comes last."""
+    """Return a processor's place in an order. Of those that it doesn't name, rules come first and `last` ones last."""
     if name in order:
         return list(order).index(name)
     return len(order) if last else -1

@@ -1,4 +1,4 @@
-"""P-less sampling: what is at least as likely as two draws are to agree stays. No number has to be chosen.
+"""P-less sampling: keeps tokens that are at least as likely as two draws are to agree. It has no parameter.
 
 Tan, Wu and Howard 2025, "p-less Sampling: A Robust Hyperparameter-Free Approach for LLM Decoding" (arXiv 2509.23234).
 """
@@ -12,8 +12,8 @@ import numpy as np
 
 from ..base.given import excluded
 from ..base.interface import softmax
-from ..base.kinds import FLAG
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import FLAG
 from .truncation import removed, spared
 
 Array = np.ndarray

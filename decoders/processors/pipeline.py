@@ -1,4 +1,4 @@
-"""From the model's scores to those that a token is chosen by: every processor of a chain, in order."""
+"""Applying a chain of processors, in order, to the model's scores."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ INFINITY = float("inf")
 def apply(
     chain: Sequence[Named], ids: Sequence[Array], scores: Array, beams: Array | None = None, watch: Watch | None = None
 ) -> Array:
-    """Scores after every processor in turn; ``ValueError`` names the option that left nothing to choose from, or that
-    took scores out of float32: to NaN, or to +inf, among which there is no order.
+    """Return the scores after every processor. ``ValueError`` names the option that left no token to choose from, or
+    that produced NaN or +inf, which have no order.
 
-    Rows that are the beams of one search, with these scores so far (rows, 1), stand in for each other: some may be left
-    with nothing, but not all. `watch` is told what each processor changed.
+    Rows that are the beams of one search, with these scores so far (rows, 1), can replace each other: some rows may be
+    left without a token, but not all. `watch` receives each processor's changes.
     """
     possible = None if beams is None else beams[:, 0] > -np.inf
     everyone = alive = np.ones(len(scores), bool)
@@ -32,7 +32,7 @@ def apply(
     # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
     lowest = float(np.finfo(scores.dtype).min) * 1e-3
     for place, (option, processor, forces, _, _, given) in enumerate(chain):
-        # A row that has nothing left to choose from is passed over, unless this processor puts a token there.
+        # A row in which no token is possible any more is skipped, unless this processor forces a token.
         takes, before = everyone if alive is everyone else alive | forces, scores
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
             if takes is everyone or takes.all():
@@ -64,7 +64,7 @@ def apply(
 
 
 def repaired(chain: Sequence[Named]) -> bool:
-    """Whether a later processor makes numbers of what are none."""
+    """Tell whether a later processor replaces NaN and infinities."""
     return any(named.option == "remove_invalid_values" for named in chain)
 
 
@@ -74,7 +74,7 @@ def side_by_side(
     scores: Array,
     watch: Watch | None = None,
 ) -> Array:
-    """(rows, V) scores after each row's own chain; `texts` are (number of the chain, ids so far) for each row.
+    """Return (rows, V) scores after each row's own chain; `texts` are (number of the chain, ids so far) for each row.
 
     A chain sees all its rows at once: one that keeps a past of its own (guidance) follows them from step to step.
     """
@@ -92,5 +92,5 @@ def side_by_side(
 def in_place(
     watch: Watch, places: Sequence[int], rows: Sequence[int], option: str, before: Array, after: Array
 ) -> None:
-    """Tell `watch` of some of its rows, by their places among all."""
+    """Pass some rows' changes to `watch`, by their places among all rows."""
     watch([places[row] for row in rows], option, before, after)

@@ -1,4 +1,4 @@
-"""Repetition detection: a text that goes round in circles ends."""
+"""Repetition detection: a text that repeats one pattern over and over is ended."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.given import given
-from ..base.kinds import WHOLE
 from ..base.method import Method, Option, Page
+from ..base.value_types import WHOLE
 
 LONGEST = Option(
     "max_pattern_size",
@@ -42,7 +42,7 @@ COUNT = Option(
 
 @dataclass(frozen=True)
 class RepetitionDetection:
-    """Whether the new ids end with one pattern `min_count` times in a row, of `shortest` to `longest` ids.
+    """Detects whether the new ids end with one pattern `min_count` times in a row, of `shortest` to `longest` ids.
 
     vLLM's ``check_sequence_repetition`` with its ``RepetitionDetectionParams``, whose ``min_count`` has no default; a
     text that ends so has the reason "stop". The prompt doesn't count.
@@ -68,12 +68,12 @@ class RepetitionDetection:
 
 
 def stop(max_pattern_size: int, min_pattern_size: int, min_count: int) -> Callable[..., bool]:
-    """What ends a text that goes round in circles."""
+    """Build the condition that ends a repetitive text."""
     return RepetitionDetection(max_pattern_size, min_pattern_size, min_count)
 
 
 def check(options: Any) -> None:
-    """The shortest pattern is no longer than the longest."""
+    """Check that the shortest pattern is no longer than the longest."""
     if given(options, "min_pattern_size"):
         rule = f"min_pattern_size must be at most max_pattern_size ({options.max_pattern_size})"
         require(options.min_pattern_size <= options.max_pattern_size, rule, options.min_pattern_size)

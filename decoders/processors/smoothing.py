@@ -1,4 +1,4 @@
-"""Quadratic smoothing: scores bent by their distance from the best, in place of a temperature."""
+"""Quadratic smoothing: scores are bent by their distance from the best one, instead of a temperature."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from ..base.watching import possible
 
 Array = np.ndarray

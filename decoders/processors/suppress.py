@@ -1,4 +1,4 @@
-"""Tokens that never come, or don't come first."""
+"""Tokens that never occur, or never occur first."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import IDS
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Place, Vectors
+from ..base.value_types import IDS
 
 Array = np.ndarray
 
@@ -18,15 +18,15 @@ AT_BEGIN = Option("begin_suppress_tokens", IDS, off=([],), may_be_empty=False, h
 
 
 def forbid(scores: Array, tokens: Sequence[int]) -> Array:
-    """`scores` with −inf for `tokens` (those outside the vocabulary are passed over)."""
+    """Return `scores` with −inf for `tokens` (those outside the vocabulary are ignored)."""
     out = scores.copy()
-    out[:, [token for token in tokens if token < scores.shape[-1]]] = NEVER
+    out[:, [token for token in tokens if token < scores.shape[-1]]] = FORBIDDEN
     return out
 
 
 @dataclass(frozen=True)
 class Suppress:
-    """Tokens that never come."""
+    """Forbids tokens everywhere."""
 
     tokens: tuple[int, ...]
 
@@ -36,7 +36,7 @@ class Suppress:
 
 @dataclass(frozen=True)
 class SuppressAtBegin:
-    """Tokens that don't come first: when the text has exactly `begin` ids."""
+    """Forbids tokens as the first: when the text has exactly `begin` ids."""
 
     tokens: tuple[int, ...]
     begin: int
@@ -46,7 +46,7 @@ class SuppressAtBegin:
 
 
 def at_begin(place: Place, begin_suppress_tokens: Sequence[int], forced_bos_token_id: int | None) -> SuppressAtBegin:
-    """They don't come first, or second where the first is forced."""
+    """Build the rule for the first place, or for the second if the first token is forced."""
     later = place.prompt_length == 1 and forced_bos_token_id is not None
     return SuppressAtBegin(tuple(begin_suppress_tokens), place.prompt_length + later)
 

@@ -1,4 +1,4 @@
-"""Tail-free sampling: the tail begins where the sorted probabilities stop bending."""
+"""Tail-free sampling: the tail starts where the curve of sorted probabilities flattens."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import SORTING, at_least, cumulative, removed
 
 Array = np.ndarray

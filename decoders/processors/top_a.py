@@ -1,4 +1,4 @@
-"""Top-a: what is likely enough for how sure the model is."""
+"""Top-a: a truncation whose threshold is the square of the best token's probability."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import COPYING, removed, spared
 
 Array = np.ndarray
@@ -26,7 +26,7 @@ TOP_A = Option(
 
 @dataclass(frozen=True)
 class TopA:
-    """What is at least a · max(p)² likely stays: less where the model is sure, more where it isn't.
+    """Keeps tokens whose probability is at least a · max(p)²: fewer where the model is sure, more where it isn't.
 
     BlinkDL's, as KoboldAI and text-generation-webui have it.
     """

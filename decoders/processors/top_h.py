@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import highest
+from ..base.value_types import NUMBER
 from .truncation import cumulative, removed
 
 Array = np.ndarray
@@ -22,7 +22,7 @@ TOP_H = Option(
 
 @dataclass(frozen=True)
 class TopH:
-    """The best tokens while their entropy stays within a share of the distribution's; the first always stays.
+    """Keeps the best tokens while their entropy stays within a share of the distribution's; the first is always kept.
 
     Potraghloo et al. 2025. Only the 100 best are looked at, renormalised among themselves.
     """

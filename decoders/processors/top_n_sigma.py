@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import NUMBER
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.value_types import NUMBER
 from .truncation import removed
 
 Array = np.ndarray
@@ -25,7 +25,7 @@ TOP_N_SIGMA = Option(
 
 @dataclass(frozen=True)
 class TopNSigma:
-    """Scores less than n standard deviations below the best stay. ``llama_sampler_top_n_sigma_apply``.
+    """Keeps scores less than n standard deviations below the best. ``llama_sampler_top_n_sigma_apply``.
 
     Tang et al. 2024, "Top-nσ". The deviation is the population's, over what is not −inf.
     """
@@ -36,7 +36,7 @@ class TopNSigma:
         TOP_N_SIGMA.check(self.top_n_sigma)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        there = scores > NEVER
+        there = scores > FORBIDDEN
         deviation = np.std(scores, axis=-1, where=there, keepdims=True, dtype=np.float64)
         return removed(scores, scores < scores.max(axis=-1, keepdims=True) - self.top_n_sigma * deviation)
 

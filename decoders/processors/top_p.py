@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER
-from ..base.kinds import NUMBER
+from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import glimpses, top
+from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, removed
 
 Array = np.ndarray
@@ -27,7 +27,7 @@ TOP_P = Option(
 
 @dataclass(frozen=True)
 class TopP:
-    """The nucleus stays: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
+    """Keeps the nucleus: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
 
     Sorted upwards and summed, as transformers does: what has a cumulative probability of at most 1 − p goes, of equals
     the first. Only finite scores are sorted, since −inf adds nothing to any sum.
@@ -44,7 +44,7 @@ class TopP:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is outside the nucleus."""
-        finite = row if row.min() > NEVER else row[row > NEVER]
+        finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         if not len(finite):
             return row
         lowest, count = self.cut(finite)
@@ -54,7 +54,7 @@ class TopP:
         return removed(row, ~stays)
 
     def cut(self, finite: Array) -> tuple[Array, int]:
-        """The lowest score that stays, and how many stay.
+        """Return the lowest score that is kept, and how many are kept.
 
         Few of the best decide in most cases, so only they are sorted: what is below a score sums to what is left when
         the scores above it are taken from everything.

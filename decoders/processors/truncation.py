@@ -1,11 +1,11 @@
-"""What samplers that remove tokens share."""
+"""Helpers shared by the samplers that remove tokens."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER
+from ..base.interface import FORBIDDEN
 from ..base.ranking import best, nth
 
 Array = np.ndarray
@@ -17,29 +17,29 @@ COPYING = "nearly flat: half of all tokens are copied one by one"
 
 
 def at_least(count: int) -> None:
-    """``ValueError`` unless at least one token is kept."""
+    """Raise ``ValueError`` unless at least one token is kept."""
     require(count >= 1, "min_tokens_to_keep must be at least 1", count)
 
 
 def removed(scores: Array, remove: Array) -> Array:
-    """`scores` with −inf where `remove`."""
-    out, kept = np.full(scores.shape, NEVER, scores.dtype), np.flatnonzero(~remove)
+    """Return `scores` with −inf where `remove` is True."""
+    out, kept = np.full(scores.shape, FORBIDDEN, scores.dtype), np.flatnonzero(~remove)
     out.ravel()[kept] = scores.ravel()[kept]  # mostly few stay, and then this is quicker than np.where
     return out
 
 
 def cumulative(p: Array) -> Array:
-    """Cumulative sums along the last axis as torch computes them: added in float64, each rounded to p's dtype."""
+    """Return cumulative sums along the last axis as torch computes them: in float64, each rounded to p's dtype."""
     return np.cumsum(p, axis=-1, dtype=np.float64).astype(p.dtype)
 
 
 def kth_largest(scores: Array, k: int) -> Array:
-    """The k-th largest score of each row: (rows, 1)."""
+    """Return the k-th largest score of each row: (rows, 1)."""
     return np.array([[nth(row, k)] for row in scores], scores.dtype)
 
 
 def spared(remove: Array, values: Array, keep: int) -> Array:
-    """What to remove, but for the `keep` highest of (rows, V) values; the very highest is never among it."""
+    """Return what to remove, except the `keep` highest of (rows, V) values; the very highest is never removed."""
     if keep == 1:
         return remove
     return remove & ~np.stack([best(row, keep) for row in values])

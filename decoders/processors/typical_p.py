@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax
-from ..base.kinds import NUMBER
 from ..base.method import Cost, Method, Option, Page, Vectors
 from ..base.ranking import glimpses, highest
+from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, cumulative, removed, spared
 
 Array = np.ndarray
@@ -27,7 +27,7 @@ TYPICAL_P = Option(
 
 @dataclass(frozen=True)
 class Typical:
-    """Tokens whose surprise is nearest to the distribution's entropy, until their mass reaches typical_p.
+    """Keeps the tokens whose surprisal is nearest to the distribution's entropy, until their mass reaches typical_p.
 
     Meister et al. 2022. The likeliest token itself may go.
     """
@@ -47,7 +47,9 @@ class Typical:
         return removed(scores, spared(distance > farthest, -distance, self.min_tokens_to_keep))
 
     def farthest(self, distance: Array, p: Array) -> float:
-        """The greatest distance from the entropy that stays. Mostly few tokens decide, and only they are sorted."""
+        """Return the greatest distance from the entropy that is kept. Usually few tokens decide, so only they are
+        sorted.
+        """
         for n in glimpses(len(distance)):
             order = highest(-distance, n)
             enough = np.flatnonzero(cumulative(p[order]) >= p.dtype.type(self.typical_p))

@@ -1,4 +1,4 @@
-"""What is done to scores as numbers: infinities and NaN replaced, log-probabilities made again."""
+"""Repairs of scores: NaN and infinities are replaced, log-probabilities renormalised."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax
-from ..base.kinds import FLAG
 from ..base.method import Cost, Method, Option, Vectors
+from ..base.value_types import FLAG
 
 Array = np.ndarray
 
@@ -21,7 +21,7 @@ RENORMALIZE = Option("renormalize_logits", FLAG, default=False, help="Scores as 
 
 @dataclass(frozen=True)
 class RemoveInvalid:
-    """NaN becomes 0, infinities the largest finite numbers."""
+    """Replaces NaN by 0, and infinities by the largest finite numbers."""
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         limits = np.finfo(scores.dtype)
@@ -30,7 +30,7 @@ class RemoveInvalid:
 
 @dataclass(frozen=True)
 class Renormalize:
-    """Scores as log-probabilities again, whatever came before."""
+    """Renormalises scores to log-probabilities."""
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         return log_softmax(scores)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..base.interface import NEVER, LogitsProcessor
+from ..base.interface import FORBIDDEN, LogitsProcessor
 from ..base.method import Cost, Place, Profile, Vectors
 from . import temperature as temperatures
 from .bias import WORDS, SequenceBias
@@ -34,7 +34,7 @@ class BadWords:
     words: Sequence[Sequence[int]]
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        bias = SequenceBias(dict.fromkeys(map(tuple, self.words), NEVER))
+        bias = SequenceBias(dict.fromkeys(map(tuple, self.words), FORBIDDEN))
         return bias([np.asarray(seen)[self.prompt_length :] for seen in ids], scores)
 
 

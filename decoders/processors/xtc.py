@@ -1,4 +1,4 @@
-"""XTC: now and then the top choices are excluded."""
+"""XTC, exclude top choices: the likeliest tokens are excluded with some probability."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.interface import NEVER, softmax
-from ..base.kinds import IDS, NUMBER
+from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Method, Option, Page, Place, Vectors
 from ..base.ranking import best
+from ..base.value_types import IDS, NUMBER
 from .truncation import at_least, removed
 
 Array = np.ndarray
@@ -63,11 +63,11 @@ class XTC:
 
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for the top choices, where the coin says so."""
-        there = np.count_nonzero(row > NEVER)
+        there = np.count_nonzero(row > FORBIDDEN)
         if self.probability == 0 or self.threshold > 0.5 or there < 2 or self.coin() > self.probability:
             return row
         p = softmax(row)
-        choices = np.count_nonzero((p >= p.dtype.type(self.threshold)) & (row > NEVER))
+        choices = np.count_nonzero((p >= p.dtype.type(self.threshold)) & (row > FORBIDDEN))
         if choices < 2 or there - (choices - 1) < self.min_tokens_to_keep:
             return row
         excluded = best(row, choices - 1)
@@ -75,7 +75,7 @@ class XTC:
 
 
 def coins(place: Place, seed: int | None) -> Callable[[], float]:
-    """The coin of one prompt: numbers uniform in [0, 1), the same again for a seed and the prompt's number."""
+    """Yield one prompt's coins: numbers uniform in [0, 1), the same for the same seed and prompt number."""
     return np.random.default_rng(None if seed is None else [seed, place.prompt]).random
 
 
@@ -86,7 +86,7 @@ def make(
     xtc_special_tokens: Sequence[int] | None,
     seed: int | None,
 ) -> XTC:
-    """XTC with the prompt's own coin."""
+    """Build XTC with the prompt's own coin."""
     return XTC(xtc_probability, xtc_threshold, coins(place, seed), place.keep, tuple(xtc_special_tokens or ()))
 
 

@@ -1,4 +1,4 @@
-"""Samplers: from the scores of the rows still growing to one token each."""
+"""Samplers: functions that choose one token for each growing row from its scores."""
 
 from __future__ import annotations
 
@@ -14,40 +14,41 @@ Array = np.ndarray
 
 
 def argmax(scores: Array, rows: Sequence[int], total: int) -> Array:
-    """The best token of each row; the first of equals."""
+    """Return the best token of each row; the first of equal ones."""
     return scores.argmax(axis=-1)
 
 
 def multinomial(stream: Stream, probabilities: Array, n: int, rows: Sequence[int], total: int) -> Array:
-    """``torch.multinomial(p, n)`` on (total, V) probabilities, for the given rows of them alone: (len(rows), n) ids.
+    """Compute ``torch.multinomial(p, n)`` on (total, V) probabilities, but only for the given rows: (len(rows), n) ids.
 
-    The stream is drawn for the rows left out too, as torch draws for rows that are finished. Without replacement,
-    best p / q first.
+    The stream is consumed for the omitted rows too, as torch draws for rows that are finished. Draws are without
+    replacement, the best p / q first.
     """
     V = probabilities.shape[-1]
     draws, out = stream.draw(total, V), []
     for p, row in zip(probabilities, rows, strict=True):
         places = np.flatnonzero(p)
         first = places[fastest(draws, p[places], row * V + places, n)]
-        if len(first) < n:  # nothing else has any probability: the lowest ids that are left
+        if len(first) < n:  # no other token has any probability: take the lowest remaining ids
             left = np.setdiff1d(np.arange(min(V, 2 * n)), first)
             first = np.append(first, left[: n - len(first)])
         out.append(first)
     return np.stack(out)
 
 
-FEW = 1000  # exponentials are computed at once for no more places than these
+FEW_PLACES = 1000  # with no more places than this, all exponentials are computed
 
 
 def fastest(draws: Draws, p: Array, places: Array, n: int) -> Array:
-    """Which n of (k,) probabilities have the highest p / q, highest first, q being the draws at (k,) flat places.
+    """Return the n of (k,) probabilities with the highest p / q, highest first, where q are the draws at (k,) flat
+    places.
 
-    Logarithms are dear, so where there are many places most are ruled out without: q has a least value, so p / q has a
-    greatest, and what can't reach the n-th of the ratios already known has lost.
+    Logarithms are expensive, so where there are many places most are ruled out first: a lower bound of q gives an upper
+    bound of p / q, and places that can't reach the n-th best known ratio are skipped.
     """
     hopeful = np.arange(len(p))
     with np.errstate(divide="ignore"):
-        if len(p) > max(FEW, n):
+        if len(p) > max(FEW_PLACES, n):
             greatest = draws.least(places)
             np.divide(p, greatest, out=greatest)
             some = np.argpartition(-greatest, n - 1)[:n] if n > 1 else np.array([greatest.argmax()])
@@ -58,7 +59,7 @@ def fastest(draws: Draws, p: Array, places: Array, n: int) -> Array:
 
 
 def from_stream(stream: Stream) -> Sampler:
-    """One draw a row from softmax(scores): ``torch.multinomial(p, 1)`` of the stream."""
+    """Sample one token per row from softmax(scores): ``torch.multinomial(p, 1)`` of the stream."""
 
     def draw(scores: Array, rows: Sequence[int], total: int) -> Array:
         V = scores.shape[-1]

@@ -1,6 +1,6 @@
-"""Assistance: several tokens in one pass of the model, and still the text that it would have written alone.
+"""Assisted (speculative) decoding: several tokens per pass of the model, and the same text as without assistance.
 
-Candidates for the next tokens are proposed cheaply, from the text itself or by a smaller model; the model sees all of
+Candidates for the next tokens are proposed cheaply, from the text itself or by a smaller model; the model checks all of
 them in one pass and keeps those that it agrees with. Leviathan et al. 2023, "Fast Inference from Transformers via
 Speculative Decoding"; Chen et al. 2023, "Accelerating Large Language Model Decoding with Speculative Sampling"; the
 rules are those of transformers' ``_assisted_decoding``.
@@ -16,9 +16,10 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded, given
 from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
-from ..base.kinds import ANYTHING, NAME, NUMBER, WHOLE
 from ..base.method import Method, Option
+from ..base.readable import Readable
 from ..base.task import Draws, Prompt, Stream, Task
+from ..base.value_types import ANYTHING, NAME, NUMBER, WHOLE
 from ..processors import pipeline
 from ..random.draws import fastest, multinomial
 from .candidates import Candidates, Draft, PromptLookup
@@ -28,8 +29,8 @@ Choose = Callable[[int, Array], int]
 # (the random stream, the candidates, what they were drawn from) → how to choose at their places.
 Choosing = Callable[[Stream, Sequence[int], Sequence[Array]], Choose]
 
-# So many ids a pass: where weights are streamed from memory, few positions give the same bits as one at a time.
-AT_ONCE = 48
+# So many ids per pass: with few positions, a pass gives the same bits as one position at a time.
+IDS_PER_PASS = 48
 GROUP = "Assistance (faster, the same text)"
 
 
@@ -122,7 +123,7 @@ def assisted(
             source.learn(len(found), len(text) - start - 1)
 
 
-class Verification:
+class Verification(Readable):
     """What the model says after a text and after each of its candidates, one text at a time."""
 
     def __init__(self, stepper: RewindableStepper) -> None:
@@ -149,8 +150,8 @@ class Verification:
         if self.newest is not None:
             first, self.newest = self.newest, None
             yield first
-        for start in range(0, len(waiting), AT_ONCE):
-            part = waiting[start : start + AT_ONCE]
+        for start in range(0, len(waiting), IDS_PER_PASS):
+            part = waiting[start : start + IDS_PER_PASS]
             (logits,) = self.stepper.feed_all([part])
             self.fed += len(part)
             yield from logits[:, None]

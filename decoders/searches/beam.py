@@ -1,4 +1,4 @@
-"""Beam search as transformers scores, stops and orders it (``GenerationMixin._beam_search``), and beam sampling."""
+"""Beam search and beam sampling, with transformers' scoring, stopping and order (``GenerationMixin._beam_search``)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
-from ..base.kinds import NUMBER, WHOLE, Kind
 from ..base.method import Method, Option, Page
 from ..base.ranking import highest
 from ..base.task import Beside, Named, Prompt, Task
+from ..base.value_types import NUMBER, WHOLE, ValueType
 from ..base.watching import Change
 from ..random.draws import multinomial
-from .beams import (
+from .beam_common import (
     BEATEN,
     FULL,
     NOTHING_LEFT,
@@ -97,7 +97,7 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
 def grow(
     task: Task, search: Search, candidates: Array, totals: Array, own: Array, late: bool
 ) -> tuple[list[Beam], list[int]]:
-    """The K candidates (places in beams × V) as beams, and the places of those that they continue."""
+    """Return the K candidates (places in beams × V) as beams, and the places of their parents."""
     V, length = own.shape[-1], len(search.running[0].ids) + 1
     grown, parents = [], []
     for place in candidates.tolist():
@@ -116,7 +116,7 @@ def grow(
 def settle(
     task: Task, search: Search, grown: Sequence[Beam], penalty: float, early_stopping: Early, late: bool
 ) -> list[int]:
-    """What enters the pool, what grows on (the ranks of its candidates are returned), and whether the search stops."""
+    """Return the ranks of the candidates that go on; update the pool, and decide whether the search stops."""
     beams, length = len(search.running), len(grown[0].ids)
     # Only what ends among the first num_beams candidates may enter the pool, where a free place scores UNREACHABLE: a
     # beam that is no better (what grew from one that may not be chosen) doesn't take it.
@@ -148,7 +148,7 @@ def settle(
 
 
 def can_improve(search: Search, length: int, penalty: float, early_stopping: Early) -> bool:
-    """Whether the best growing beam could still beat the worst in the pool (``_check_early_stop_heuristic``)."""
+    """Tell whether the best growing beam could still beat the worst in the pool (``_check_early_stop_heuristic``)."""
     if len(search.pool) < len(search.running):
         return True
     if early_stopping is True:
@@ -158,7 +158,7 @@ def can_improve(search: Search, length: int, penalty: float, early_stopping: Ear
 
 
 def check(options: Any) -> None:
-    """No more texts than beams, and draws from a stream."""
+    """Check that there are no more texts than beams, and that draws come from a stream."""
     o = options
     if o.num_return_sequences > o.num_beams:
         raise ValueError(
@@ -169,7 +169,9 @@ def check(options: Any) -> None:
 
 
 GROUP = "Beam search"
-EARLY = Kind("early", 'bool | Literal["never"]', "True, False or 'never'", lambda value: isinstance(value, (bool, str)))
+EARLY = ValueType(
+    "early", 'bool | Literal["never"]', "True, False or 'never'", lambda value: isinstance(value, (bool, str))
+)
 METHODS = (
     Method(
         "beam search",

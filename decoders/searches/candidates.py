@@ -1,4 +1,4 @@
-"""Where assistance gets its candidates: from the text itself, or from a smaller model."""
+"""Candidates for assisted decoding: from the text itself (prompt look-up), or from a draft model."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Protocol
 import numpy as np
 
 from ..base.errors import require
-from ..base.interface import NEVER, Array, RewindableStepper, softmax
+from ..base.interface import FORBIDDEN, Array, RewindableStepper, softmax
+from ..base.readable import Readable
 from ..base.task import Prompt, Task
 from ..processors import pipeline
 from ..random.draws import multinomial
 
 
 class Candidates(Protocol):
-    """Proposes how a text goes on."""
+    """Proposes continuations of a text."""
 
     passes: int  # how often a model was run for it
 
     def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:
-        """At most so many ids, and, where they were drawn, the (V,) probabilities that each was drawn from."""
+        """Return at most so many ids and, if they were drawn, the (V,) probabilities that each was drawn from."""
         ...
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """How many of the newest candidates became text."""
+        """Report how many of the newest candidates were accepted."""
         ...
 
 
-class PromptLookup:
+class PromptLookup(Readable):
     """What followed the same n-gram before: Saxena 2023, as transformers' ``PromptLookupCandidateGenerator``.
 
     The longest n-gram that ends the text, of at most ``max_matching_ngram_size`` ids, and its first occurrence whose
@@ -71,7 +72,7 @@ class PromptLookup:
                     scores = processor(so_far, scores)
             except ValueError:  # a text that a user's own rule refuses to know
                 return candidates[:place]
-            if scores[0, token] <= NEVER:
+            if scores[0, token] <= FORBIDDEN:
                 return candidates[:place]
         return candidates
 
@@ -79,7 +80,7 @@ class PromptLookup:
         """What was said before stays what it was."""
 
 
-class Draft:
+class Draft(Readable):
     """What a smaller model of the same vocabulary would say: transformers' ``AssistedCandidateGenerator``.
 
     It goes through the same processors and, when sampling, draws from the same stream. It stops early after an

@@ -1,9 +1,9 @@
-"""Constrained beam search: phrases that the text must contain, in whatever place suits it best.
+"""Constrained beam search: the text must contain given phrases, anywhere.
 
 Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation", after Hokamp and Liu 2017, as
 transformers 4 does it (``_constrained_beam_search``, ``ConstrainedBeamSearchScorer``, ``beam_constraints``); version 5
-has moved it out of its core. Each step looks at the usual candidates and at those that take a constraint one token
-further; the beam is then shared out between *banks*, candidates that are equally far with their constraints.
+has moved it out of its core. Each step looks at the usual candidates and at those that advance a constraint by one
+token; the beam is then divided among *banks*, groups of candidates that have made the same progress.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.kinds import Kind, flat, is_id, is_list
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
+from ..base.value_types import ValueType, flat, is_id, is_list
 from ..base.watching import Change
-from .beams import (
+from .beam_common import (
     NOTHING_LEFT,
     OUT_OF_TIME,
     Beam,
@@ -177,7 +177,7 @@ def is_words(value: Any) -> bool:
     return all(is_list(phrase) and len(phrase) > 0 and all(map(is_id, phrase)) for phrase in phrases)
 
 
-WORDS = Kind(
+WORDS = ValueType(
     "words",
     "Sequence[Sequence[int] | Sequence[Sequence[int]]]",
     "a list of phrases (lists of ids) or of lists of phrases",

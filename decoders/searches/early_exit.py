@@ -11,9 +11,9 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.interface import RewindableStepper, Token
-from ..base.kinds import CALLABLE, WHOLE
 from ..base.method import Method, Option
 from ..base.task import Task
+from ..base.value_types import CALLABLE, WHOLE
 from .assisted import ELSEWHERE, GROUP, draft_model
 
 

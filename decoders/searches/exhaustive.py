@@ -1,4 +1,4 @@
-"""Exhaustive search: every text that could be written, for vocabularies and lengths small enough to count.
+"""Exhaustive search: scores every possible text, for vocabularies and lengths small enough.
 
 The oracle of beam search: same scores, nothing pruned.
 """
@@ -11,11 +11,11 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Completion, log_softmax
-from ..base.kinds import FLAG
 from ..base.method import Method, Option
 from ..base.task import Task
+from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beams import Beam, besides, check_length_penalty, completion
+from .beam_common import Beam, besides, check_length_penalty, completion
 
 LIMIT = 2**18  # texts
 

@@ -13,11 +13,11 @@ from typing import Any
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.kinds import ID, NUMBER, WHOLE
 from ..base.method import Method, Option, Page
 from ..base.task import Named, Prompt, Task
+from ..base.value_types import ID, NUMBER, WHOLE
 from ..base.watching import Change
-from .beams import (
+from .beam_common import (
     NOTHING_LEFT,
     OUT_OF_TIME,
     Beam,
@@ -107,8 +107,9 @@ def group_beam_search(
 
 
 def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool, row: int) -> tuple[list[Beam], list[int]]:
-    """One step of one group, from the model's (beams, V) log-probabilities: its candidates and the parents of its
-    new beams. `row` is the number of its first beam's row."""
+    """Do one step of one group from the model's (beams, V) log-probabilities; return its candidates and the new beams'
+    parents. `row` is the number of its first beam's row.
+    """
     size = len(group.running)
     scored = processed(task, prompt, group.chain, group.running, own, row)
     group.changes = scored.changes
@@ -123,7 +124,7 @@ def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool, ro
 
 
 def check(options: Any) -> None:
-    """Groups need both of their options, beams that divide, and no draws."""
+    """Check that groups have both of their options, beams that divide evenly, and no draws."""
     o = options
     if o.num_beam_groups == 1:
         raise ValueError("diversity_penalty acts only between groups of beams; give num_beam_groups above 1 too")

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from ..base.interface import Array, Token
-from ..base.kinds import NAME, WHOLE
 from ..base.method import Method, Option
+from ..base.readable import Readable
 from ..base.task import Task
+from ..base.value_types import NAME, WHOLE
 from .assisted import ELSEWHERE, GROUP, assisted
 from .candidates import Candidates
 from .ngram_maps import Map, Simple
@@ -51,7 +52,7 @@ def source(
     return lambda prompt: Map(prompt, size, length, min_hits, kind == "ngram-map-k4v")
 
 
-class Bounded:
+class Bounded(Readable):
     """Another source's drafts: longer ones are cut, shorter ones are none."""
 
     passes = 0

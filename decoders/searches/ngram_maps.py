@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import Array
+from ..base.readable import Readable
 
 Drafted = tuple[list[int], list[Array]]
 NOTHING: Drafted = ([], [])
 
 
-class Source:
+class Source(Readable):
     """What the five have in common: a text grows, and its newest id is apart from those that are looked through."""
 
     passes = 0

@@ -1,4 +1,4 @@
-"""Phrases that a text must contain: how far a text is with them, and what would take it further.
+"""Phrases that a text must contain: the progress of a text with them, and the tokens that advance it.
 
 Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam Allocation", as transformers 4 counts it
 (``ConstraintListState``, ``PhrasalConstraint``, ``DisjunctiveConstraint``).
@@ -19,14 +19,14 @@ def choices(forced: Sequence[Any]) -> tuple[Choice, ...]:
 
 
 def following(choice: Choice, path: Sequence[int]) -> list[int]:
-    """The tokens that take a choice one step further after `path`, in the order of its phrases."""
+    """Return the tokens that advance a choice by one step after `path`, in the order of its phrases."""
     n = len(path)
     return list(dict.fromkeys(phrase[n] for phrase in choice if len(phrase) > n and phrase[:n] == tuple(path)))
 
 
 @dataclass
 class Progress:
-    """How far a text is with its constraints (``ConstraintListState``).
+    """The progress of a text with its constraints (``ConstraintListState``).
 
     At most one choice is under way at a time; a token that breaks it off puts it back at the end of those pending,
     and is itself not looked at again. Tokens of the prompt count.
@@ -40,7 +40,7 @@ class Progress:
 
     @classmethod
     def of(cls, constraints: Sequence[Choice], text: Sequence[int]) -> Progress:
-        """The progress of a whole text."""
+        """Return the progress of a whole text."""
         longest = max(len(phrase) for choice in constraints for phrase in choice)
         progress = cls(longest, list(constraints))
         for token in text:
@@ -49,7 +49,7 @@ class Progress:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all constraints are met."""
         return self.current is None and not self.pending
 
     @property
@@ -61,7 +61,7 @@ class Progress:
         return self.met * self.longest + self.longest - remaining
 
     def helpful(self) -> list[int]:
-        """The tokens that would take it further."""
+        """Return the tokens that advance it."""
         if self.current is not None:
             return following(self.current, self.path)
         return [token for choice in self.pending for token in following(choice, ())]
@@ -87,7 +87,7 @@ class Progress:
             self.current, self.path = None, []
 
     def then(self, token: int) -> Progress:
-        """This progress and one more token.
+        """Return this progress after one more token.
 
         The path under way is shared between this and what comes of it, not copied: transformers' ``copy`` does so.
         Where a choice of phrases offers several tokens, those tried later therefore find the path already longer,

@@ -17,16 +17,16 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, FinishReason, log_softmax
-from ..base.kinds import FLAG
 from ..base.method import Method, Option, Page
 from ..base.task import Beside, Task
+from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beams import besides, with_beside
+from .beam_common import besides, with_beside
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A prefix or a text: its log-probability under what is sampled from, and its perturbed one, the Gumbel G."""
+    """A prefix or a text: its log-probability under the sampled distribution, and its perturbed one, the Gumbel G."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]  # the model's own, of each id
@@ -100,7 +100,7 @@ def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
 
 
 def conditioned(gumbels: Array, maximum: float) -> Array:
-    """Independent Gumbels given that the largest of them is `maximum` (the paper's appendix on numerical stability)."""
+    """Draw independent Gumbels whose largest is `maximum` (the paper's appendix on numerical stability)."""
     largest = gumbels.max()
     with np.errstate(divide="ignore"):
         v = maximum - gumbels + np.log1p(-np.exp(gumbels - largest))
@@ -127,7 +127,7 @@ def estimate(sample: Sequence[Draw], values: Sequence[float]) -> float:
 
 
 def check(options: Any) -> None:
-    """It draws, in beams, and scores no text by its length."""
+    """Check that it draws, in beams, and that no score depends on a text's length."""
     require(options.do_sample, "stochastic_beams needs do_sample", options.do_sample)
     if options.num_beams == 1:
         raise ValueError("stochastic_beams acts only in beam search; give num_beams above 1 too")

@@ -1,4 +1,4 @@
-"""The loop: feed, process, choose, tell; for greedy decoding and every kind of sampling."""
+"""The decoding loop (feed, process, choose, report) for greedy decoding and every kind of sampling."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from typing import Any, NamedTuple
 from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
-from ..base.kinds import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
 from ..base.method import Cost, Method, Option, Page
+from ..base.readable import Readable
 from ..base.task import Task
+from ..base.value_types import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
 from ..processors import pipeline
 
-MOST_TEXTS = 2**16  # of one prompt; more are a slip of the finger, and would fill the memory before the first token
+MOST_TEXTS = 2**16  # texts of one prompt; more are a typing error, and would fill the memory before the first token
 STREAM = "torch's CPU stream takes 100,514 draws a token from its Mersenne Twister"
 PHILOX = "Philox's ten rounds for each of 50,257 tokens, which a GPU computes side by side"
 
 
 class Step(NamedTuple):
-    """What one pass of the model became: a token of each row that was growing, and the places among them that go on."""
+    """The result of one pass of the model: a token for each row that was growing, and the places of those that go
+    on.
+    """
 
     tokens: list[Token]
     staying: list[int]
 
 
-class Rows:
+class Rows(Readable):
     """A task's texts as they grow, one step at a time: whoever runs the model gives the logits, and feeds `newest`.
 
     Rows are the prompts, each ``task.copies`` times, side by side; ``growing`` are the numbers of those that haven't
@@ -63,7 +66,7 @@ class Rows:
 
     @property
     def newest(self) -> list[list[int]]:
-        """The last id of each growing row: what the model must be fed next."""
+        """The last id of each growing row, which the model must be fed next."""
         return [self.texts[row][-1:] for row in self.growing]
 
 
@@ -86,7 +89,7 @@ def token_by_token(task: Task, own: Callable[[], Array] | None = None) -> Iterat
 
 
 def check(options: Any) -> None:
-    """What the draws rule out, and several texts where nothing is drawn."""
+    """Refuse options that can't be combined with the draws, and several texts if nothing is drawn."""
     o = options
     if o.cuda_multiprocessors is not None and o.rng != "cuda":
         raise ValueError("cuda_multiprocessors needs rng='cuda'; give it too, or leave cuda_multiprocessors out")

@@ -34,6 +34,7 @@ COMMANDS = {
     "generate": (["generate"], "generate"),
     "logits": (["look"], "logits"),
     "score": (["score"], "score"),
+    "corpus": (["corpus", "corpus_generate", "corpus_merge"], "corpus_group"),
     "choose": (["choose"], "choose"),
     "info": (["look"], "info"),
     "evaluate": (["evaluate"], "evaluate"),

@@ -1,4 +1,4 @@
-"""What happened at each step of decoding, for a person to read: ``gpt2-np generate … --explain``."""
+"""``gpt2-np generate … --explain``: a readable table of what happened at each step of decoding."""
 
 from __future__ import annotations
 

@@ -27,12 +27,14 @@ if TYPE_CHECKING:
 @dictionary_options
 @grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
 @grouped("Corpus", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Texts at a time.")
+@grouped("Output", "--sums", type=CORPUS, metavar="FILE", help="Write what `corpus merge` adds up with other parts.")
 def evaluate_dictionary(
     corpus: Path,
     dictionary: str,
     dictionary_id: str | None,
     length: int | None,
     batch_size: int,
+    sums: Path | None,
     out: Path | None,
     as_json: bool,
     model: str,
@@ -44,15 +46,19 @@ def evaluate_dictionary(
     tokens don't count.
     """
     from ..internals import dictionaries
+    from ..internals.dictionaries.evaluation import summed
+    from ..internals.dictionaries.sums import judged
     from ..text.gpt2 import GPT2
 
     sae = dictionaries.load(dictionary, dictionary_id)
     gpt2 = GPT2.from_pretrained(model, dtype=dtype)  # a corpus is read: by kernels, where there are some
     compiling(gpt2)
     with bar(0, "token") as progress:
-        found = dictionaries.evaluate(
-            gpt2, sae, texts_of(gpt2, corpus, length), batch=batch_size, progress=progress.update
-        )
+        texts = texts_of(gpt2, corpus, length)
+        added_up = summed(gpt2, sae, texts, batch=batch_size, progress=progress.update)
+    found = added_up.evaluation()
+    if sums is not None:
+        judged(gpt2, sae, added_up).save(sums)
     if as_json:
         print(dumps({"hook_name": sae.hook_name, "architecture": sae.config.architecture} | found.as_json()))
     else:

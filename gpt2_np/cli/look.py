@@ -1,4 +1,4 @@
-"""``gpt2-np logits`` and ``gpt2-np info``: what a model says next, and what it is."""
+"""``gpt2-np logits`` and ``gpt2-np info``: the next token's distribution, and a model's description."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several commands share: the model's options, and options that help lists by purpose."""
+"""Options that several commands share: the model's options, and options that help lists by purpose."""
 
 from __future__ import annotations
 

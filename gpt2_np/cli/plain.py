@@ -1,4 +1,4 @@
-"""JSON that every reader takes: no NaN and no infinity in it."""
+"""Strict JSON, which every reader accepts: without NaN and infinity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What long work shows on stderr, where that is a terminal."""
+"""Progress of long work on stderr, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def compiling(model: object) -> None:
 
 
 def unneeded() -> list[str]:
-    """Packages that Numba loads where they are installed, and that no kernel here needs.
+    """Return packages that Numba loads if they are installed, and that no kernel here needs.
 
     SciPy's linear algebra takes a quarter of a second, for products that no kernel leaves to it; PyYAML reads Numba's
     configuration file, where there is one.
@@ -43,7 +43,7 @@ def unneeded() -> list[str]:
 
 @contextlib.contextmanager
 def hidden(*packages: str) -> Iterator[None]:
-    """As if those of the packages that aren't loaded yet were not installed."""
+    """Make those of the packages that aren't loaded yet look as if they were not installed, inside the block."""
     hiding = [package for package in packages if package not in sys.modules]
     sys.modules |= dict.fromkeys(hiding)  # type: ignore[arg-type]  # None: Python's own way to say so
     try:
@@ -70,6 +70,7 @@ class NoBar(contextlib.nullcontext["NoBar"]):
     """What is asked of a bar, and nothing to be seen."""
 
     n = 0
+    total: float | None = None
 
     def __enter__(self) -> NoBar:
         return self

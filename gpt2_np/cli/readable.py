@@ -1,4 +1,4 @@
-"""What the commands that look inside share: the model's options on the readable path, which is the observable one."""
+"""Options of the commands that observe a model's internals: the model runs on the readable path."""
 
 from __future__ import annotations
 

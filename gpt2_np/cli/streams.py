@@ -1,4 +1,4 @@
-"""Standard streams as they are found: closed, full, without a reader, or unable to say a character."""
+"""Standard streams that may be closed, full, without a reader, or unable to encode a character."""
 
 from __future__ import annotations
 
@@ -12,20 +12,32 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a stream's own encoding has no character for is shown by one that is near; by "?" where there is none.
-NEAR = {"█": "#", "−": "-", "→": ">", "·": ".", "…": ".", "↵": "$", "⇥": ">", "∅": "0", "×": "x", "–": "-", "—": "-"}
+# The substitutes for characters that a stream's encoding lacks; others become "?".
+SUBSTITUTES = {
+    "█": "#",
+    "−": "-",
+    "→": ">",
+    "·": ".",
+    "…": ".",
+    "↵": "$",
+    "⇥": ">",
+    "∅": "0",
+    "×": "x",
+    "–": "-",
+    "—": "-",
+}
 HANDLER = "gpt2_np.nearest"
 
 
 def nearest(error: UnicodeError) -> tuple[str, int]:
-    """An error handler of encoders: near characters in place of those that can't be said, each as wide as it was."""
+    """Handle an encoding error: replace characters by similar ones of the same width."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return "".join(NEAR.get(one, "?") for one in error.object[error.start : error.end]), error.end
+    return "".join(SUBSTITUTES.get(one, "?") for one in error.object[error.start : error.end]), error.end
 
 
 class Forgiving:
-    """Standard error, which may be closed or full: what can't be said there is left unsaid, and the work goes on."""
+    """Standard error, which may be closed or full: output that can't be written is dropped, and work goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -46,7 +58,7 @@ class Forgiving:
 
 
 def fill() -> None:
-    """Standard streams that were closed are opened on nothing, so that no file that is opened later takes their place.
+    """Open closed standard streams on the null device, so that no file that is opened later takes their numbers.
 
     Reading from the one and writing to the other of them fails as it would have.
     """
@@ -80,22 +92,22 @@ def standard() -> Iterator[None]:
         try:
             errors.flush()
         except (OSError, ValueError):
-            discard(errors)  # Python would try once more at its end, and make 120 of the exit status
+            discard(errors)  # Python would try again at exit, and turn the exit status into 120
 
 
 def gone() -> int:
-    """The exit status where nobody reads standard output any more (``| head``): nothing is wrong."""
+    """Return the exit status for a standard output that nobody reads any more (``| head``): nothing is wrong."""
     discard()
     return 128 + signal.SIGPIPE
 
 
 def of_output(error: OSError) -> bool:
-    """Whether an error is standard output's: those of files name them."""
+    """Tell whether an error is standard output's: errors of files name them."""
     return error.filename is None and error.errno in (*FULL, errno.EBADF, errno.EIO)
 
 
 def discard(stream: TextIO | None = None) -> None:
-    """What standard output, or another stream, still holds goes nowhere, so that Python doesn't complain in the end."""
+    """Discard what a stream still buffers, so that Python doesn't complain at exit."""
     stream = sys.stdout if stream is None else stream
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)

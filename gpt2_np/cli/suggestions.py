@@ -1,4 +1,4 @@
-"""What was probably meant: the nearest command, and how a text that begins with a dash is given."""
+"""Suggestions after a mistake: the nearest command, and how to pass a text that begins with a dash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether Numba is there. Where it isn't, everything runs in NumPy (`threaded`), after one line of warning."""
+"""Whether Numba is available. Without it everything runs in NumPy (`threaded`), after one line of warning."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Backend = Literal["numba", "numpy"]
 
 
 def chosen(asked: str | None) -> Backend:
-    """The backend of this name; for None "numba" where Numba is installed, else "numpy", of which a warning tells.
+    """Return the backend of this name; for None, "numba" if Numba is installed, else "numpy" with a warning.
 
-    ``ValueError`` for any other name, and for "numba" where it isn't installed.
+    ``ValueError`` for any other name, and for "numba" if it isn't installed.
     """
     for name in BACKENDS:
         if asked == name and (name != "numba" or installed()):
@@ -28,7 +28,7 @@ def chosen(asked: str | None) -> Backend:
 
 
 def default() -> Backend:
-    """ "numba" where Numba is installed, else "numpy", of which a warning tells."""
+    """Return "numba" if Numba is installed, else "numpy" with a warning."""
     if installed():
         return "numba"
     warn("is not installed")
@@ -36,19 +36,19 @@ def default() -> Backend:
 
 
 def installed() -> bool:
-    """Whether there is a package of Numba's name: it is found, not loaded."""
+    """Tell whether a package named numba exists; it is searched for, not loaded."""
     from importlib.util import find_spec
 
     try:
         found = find_spec("numba")
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module without a spec, such as a test's stub
         return True
     return found is not None and found.submodule_search_locations is not None
 
 
 @lru_cache(maxsize=1)
 def loads() -> bool:
-    """Whether Numba can be loaded, which happens here; if not, as beside a NumPy too new for it, a warning says why."""
+    """Load Numba, and tell whether that worked; if not (a NumPy that is too new, for example), a warning says why."""
     try:
         with without_garbage_collection():
             import numba  # noqa: F401
@@ -60,5 +60,5 @@ def loads() -> bool:
 
 @lru_cache(maxsize=1)
 def warn(why: str) -> None:
-    """One ``RuntimeWarning``, once in a process."""
+    """Issue a ``RuntimeWarning``, once per process."""
     warnings.warn(f"Numba {why}: backend 'numpy' is used, which is slower", RuntimeWarning, stacklevel=2)

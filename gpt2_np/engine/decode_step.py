@@ -1,6 +1,7 @@
-"""The forward pass in one compiled call: `model.forward.forward` for runs without taps; `session` chooses it.
+"""The forward pass in one compiled call: `model.forward.forward` for runs without taps; `session` selects it.
 
-It gives the same bits as `model.forward.forward` with `kernels`: to each position the same, however many come at once.
+It gives the same bits as `model.forward.forward` with `kernels`: a position's bits don't depend on how many come at
+once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import Readable, described
 from ..model.arrays import Weight
 from ..model.cache import KVCache
 from ..model.config import Config
@@ -18,19 +20,21 @@ from ..system.garbage import without_garbage_collection
 from ..system.memory import empty
 from ..weights.panels import Matrix
 from .kernels import GELU_NEW
+from .kernels.address_tables import WEIGHTS, address_table
 from .kernels.matrices import zeros
-from .kernels.tables import WEIGHTS, table
 from .kernels.threads import launch
 
 with without_garbage_collection():
     from .kernels import fused
 
 Array = np.ndarray
-TOGETHER = 2048  # positions at a time, where there are several rows: so many find room in some 100 MB
+POSITIONS_PER_PASS = 2048  # positions at a time, where there are several rows: they need about 100 MB
 
 
-def suits(params: Params, config: Config) -> bool:
-    """Whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in panels (`layout`)."""
+def supported(params: Params, config: Config) -> bool:
+    """Tell whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in panels
+    (`layout`).
+    """
     if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
         return False
     weights = [linear.weight for p in params.h for linear in matrices(p)]
@@ -59,9 +63,9 @@ def forward(
     last_only: bool = False,
     prepared: Prepared | None = None,
 ) -> Array:
-    """The logits after each of the T new positions, (B, T) ids → (B, T, V), or (B, 1, V) with `last_only`.
+    """Compute the logits after each of the T new positions, (B, T) ids → (B, T, V), or (B, 1, V) with `last_only`.
 
-    As `model.forward.forward`. What is `prepared` for another call is prepared anew.
+    It does what `model.forward.forward` does. A `prepared` that was made for other arguments is made again.
     """
     B, T = ids.shape
     logits = empty((B, 1 if last_only else T, config.vocab_size), np.float32)
@@ -81,12 +85,12 @@ def forward(
 
 
 def rows_together(T: int) -> int:
-    """How many rows of T positions go through at once."""
-    return max(1, TOGETHER // T)
+    """Return how many rows of T positions are run at once."""
+    return max(1, POSITIONS_PER_PASS // T)
 
 
-class Passing:
-    """Keys and values of the layer at hand alone, for a run without a cache: all layers write to the same memory."""
+class Passing(Readable):
+    """A stand-in for the cache in a run without one: all layers write their keys and values to the same memory."""
 
     def __init__(self, config: Config, rows: int, positions: int) -> None:
         rows = min(rows, rows_together(positions))
@@ -95,7 +99,7 @@ class Passing:
         self.lengths = np.zeros(rows, np.int64)
 
     def some(self, rows: slice) -> Passing:
-        """For these rows: the memory is used again."""
+        """Return the same for some rows; the memory is reused."""
         other = object.__new__(Passing)
         count = rows.stop - rows.start
         other.k, other.v = ([array[:count] for array in arrays] for arrays in (self.k, self.v))
@@ -104,10 +108,10 @@ class Passing:
 
 
 class Prepared(NamedTuple):
-    """What `forward` calls for these parameters, a cache with these keys, and ids of this shape, and what with.
+    """The compiled function and its arguments, for these parameters, a cache with these keys, and ids of this shape.
 
-    The tables tell where arrays lie, so the `arrays` are held on to here: it serves in this process only, and no copy
-    of the cache.
+    The tables hold addresses, so `arrays` keeps the arrays alive. It serves in this process only, and not for a copy of
+    the cache.
     """
 
     params: Params
@@ -117,19 +121,21 @@ class Prepared(NamedTuple):
     tables: tuple[Array, Array]
     arrays: Any
 
+    def __repr__(self) -> str:
+        return described(self)
+
     def fits(self, params: Params, cache: KVCache | Passing, shape: tuple[int, ...]) -> bool:
-        """Whether it was made for these."""
+        """Tell whether it was made for these arguments."""
         return self.params is params and self.k is cache.k and self.shape == shape
 
 
 def renew(
     params: Params, config: Config, cache: KVCache, shape: tuple[int, int], before: Prepared | None
 ) -> Prepared | None:
-    """What serves for ids of this shape: what there was `before`, or made now.
+    """Return a `Prepared` for ids of this shape: the one from `before` if it still fits, else a new one.
 
-    It is kept from one step of decoding to the next: between two steps Python finds nothing of its own in the
-    processor's cache, which the weights have just gone through, and every array that it looks up meanwhile costs a
-    visit to memory.
+    It is kept between decoding steps, because the weights displace all of Python's objects from the cache at every
+    step, and every array that Python looks up then costs a cache miss.
     """
     if shape[0] > rows_together(shape[1]) or (before is not None and before.fits(params, cache, shape)):
         return before
@@ -137,7 +143,7 @@ def renew(
 
 
 def prepare(params: Params, config: Config, cache: KVCache | Passing, B: int, T: int) -> Prepared:
-    """The compiled step and its arguments, but for those that every step has anew."""
+    """Build the compiled step and those of its arguments that stay the same from step to step."""
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
     x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
@@ -145,11 +151,11 @@ def prepare(params: Params, config: Config, cache: KVCache | Passing, B: int, T:
     head = parts(params.lm_head)
     others = (params.wte, params.wpe, *params.ln_f, *head, zeros(config.vocab_size), scales, x, positions, *working)
     run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head[0].dtype.char)
-    return Prepared(params, cache.k, (B, T), run, (table(layers), table([others])), (layers, others))
+    return Prepared(params, cache.k, (B, T), run, (address_table(layers), address_table([others])), (layers, others))
 
 
 def arrays(p: Block) -> tuple[Array, ...]:
-    """A block's parameters as the kernels take them."""
+    """Return a block's parameters as the kernels take them."""
     return (
         *p.ln_1,
         *affine(p.attn.c_attn),
@@ -161,7 +167,7 @@ def arrays(p: Block) -> tuple[Array, ...]:
 
 
 def affine(linear: Linear) -> tuple[Array, ...]:
-    """An affine map as the kernels take it: codes, scales, bias."""
+    """Return an affine map as the kernels take it: codes, scales, bias."""
     return (*parts(linear.weight), linear.bias)
 
 
@@ -169,6 +175,6 @@ NO_TYPES = np.empty((0, 0), np.int64)
 
 
 def parts(weight: Weight) -> tuple[Array, Array]:
-    """A matrix in panels as the kernels take it: codes and scales."""
+    """Return a matrix in panels as the kernels take it: codes and scales."""
     assert isinstance(weight, Matrix)
     return weight.codes, weight.scales

@@ -1,8 +1,8 @@
-"""`ops` on every core: what observes a run computes with these, and so does the "numpy" backend.
+"""`ops` on every core: runs with taps use these functions, and so does the "numpy" backend.
 
-Same names, same signatures, the same bits, nothing compiled. BLAS has threads of its own for the products; what treats
-positions apart (layer norm, softmax, GELU, biases, the causal mask) is worked out by `ops` some positions at a time, on
-threads, so that what passes from one line of it to the next stays in a core's cache.
+Names, signatures and bits are those of `ops`, and nothing is compiled. BLAS runs the matrix products on its own
+threads. Operations that treat positions independently (layer norm, softmax, GELU, biases, the causal mask) call `ops`
+on some positions at a time, on threads, so that intermediate results stay in a core's cache.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from ..model.ops import split_heads as split_heads
 from ..system.memory import empty
 from ..system.threads import Piece, blas_threads, evenly, on_threads
 
-CACHED = 1 << 17  # numbers whose working copies stay in a core's cache: half a megabyte in float32
+CACHED = 1 << 17  # numbers whose intermediate results fit in a core's cache: half a megabyte in float32
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
-    """As `ops.layer_norm`, some positions at a time."""
+    """Compute `ops.layer_norm` on some positions at a time."""
     return by_rows(lambda some: ops.layer_norm(some, weight, bias, epsilon), x)
 
 
 def centred(x: Array) -> Array:
-    """As `ops.centred`, some positions at a time."""
+    """Compute `ops.centred` on some positions at a time."""
     return by_rows(ops.centred, x)
 
 
 def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
-    """As `ops.scaled_and_shifted`, some positions at a time."""
+    """Compute `ops.scaled_and_shifted` on some positions at a time."""
     return by_rows(lambda some: ops.scaled_and_shifted(some, weight, bias), normalized)
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
-    """As `ops.layer_norm_scale`, some positions at a time."""
+    """Compute `ops.layer_norm_scale` on some positions at a time."""
     return by_rows(lambda some: ops.layer_norm_scale(some, epsilon), centred, 1)
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
-    """As `ops.linear`, the bias added to some positions at a time."""
+    """Compute `ops.linear`, adding the bias to some positions at a time."""
     if not isinstance(weight, np.ndarray):
         return ops.linear(x, weight, bias)
     y = np.matmul(x, weight, out=empty((*x.shape[:-1], weight.shape[1]), x.dtype))
@@ -51,24 +51,24 @@ def linear(x: Array, weight: Weight, bias: Array) -> Array:
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
-    """As `ops.unembed`."""
+    """Compute `ops.unembed`."""
     if not isinstance(lm_head, np.ndarray):
         return ops.unembed(x, lm_head)
     return np.matmul(x, lm_head.T, out=empty((*x.shape[:-1], len(lm_head)), x.dtype))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
-    """As `ops.activate`, some positions at a time."""
+    """Compute `ops.activate` on some positions at a time."""
     return by_rows(lambda some: ops.activate(some, name, parameters), x)
 
 
 def softmax(scores: Array) -> Array:
-    """As `ops.softmax`, some queries at a time."""
+    """Compute `ops.softmax` on some queries at a time."""
     return by_rows(ops.softmax, scores)
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
-    """As `ops.attention_scores`, scaled and hidden some heads at a time."""
+    """Compute `ops.attention_scores`, scaling and masking some heads at a time."""
     B, T, H, _ = q.shape
     scores = empty((B, H, T, k.shape[2]), q.dtype)
     np.matmul(q.transpose(0, 2, 1, 3), k.transpose(0, 1, 3, 2), out=scores)
@@ -81,7 +81,7 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
 
 
 def mix_values(pattern: Array, v: Array) -> Array:
-    """As `ops.mix_values`."""
+    """Compute `ops.mix_values`."""
     B, H, T, S = pattern.shape
     z = empty((B, T, H, v.shape[-1]), pattern.dtype)
     z[...] = (pattern @ v[:, :, :S]).transpose(0, 2, 1, 3)
@@ -89,15 +89,15 @@ def mix_values(pattern: Array, v: Array) -> Array:
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """As `ops.attention`, with this module's steps."""
+    """Compute `ops.attention` with this module's functions."""
     S = int(lengths.max()) + q.shape[1]
     return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 
 
 def by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Array:
-    """``function(x)``, for a function of every vector along the last axis apart, whose results are `width` long.
+    """Compute ``function(x)`` piece by piece, for a function that treats each vector along the last axis independently.
 
-    0 stands for as long as the vector.
+    `width` is the length of its results; 0 means the length of the vector.
     """
     if x.size <= CACHED:
         return function(x)
@@ -112,7 +112,7 @@ def by_rows(function: Callable[[Array], Array], x: Array, width: int = 0) -> Arr
 
 
 def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
-    """Call ``work`` for slices that together make up `count` things of `size` numbers, on threads if these are many."""
+    """Call ``work`` on slices that cover `count` items of `size` numbers in total, on threads if `size` is large."""
     if size <= CACHED:
         work(slice(0, count))
         return
@@ -122,7 +122,7 @@ def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
 
 
 def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) -> None:
-    """Call ``work`` for every piece of what is `size` numbers together, on threads if these are many."""
+    """Call ``work`` on every piece, on threads if the `size` of all pieces together is large."""
     if size <= CACHED:
         for piece in pieces:
             work(piece)
@@ -131,5 +131,7 @@ def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) ->
 
 
 def threads() -> int:
-    """As many as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl's) hold here too."""
+    """Return as many threads as BLAS may use, so that its settings (``OPENBLAS_NUM_THREADS``, threadpoolctl) hold here
+    too.
+    """
     return blas_threads()

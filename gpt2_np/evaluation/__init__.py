@@ -1,4 +1,4 @@
-"""How good a model is, and what reduced precision costs it.
+"""Evaluation: how good a model is, and what reduced precision costs it.
 
 harness        `HarnessModel`: a model under lm-evaluation-harness, which the `evaluate` extra brings
 tasks          tasks by name, run on a model

@@ -1,4 +1,4 @@
-"""Answers kept in a file, so that an evaluation that was stopped goes on, and another one asks nothing twice.
+"""A file of answers, so that an interrupted evaluation can continue, and a later one repeats no request.
 
 The harness has such a file too (``--use_cache``), which is read by pickle, so that it must be trusted like a program,
 and which takes the answers of one model for those of any other. This one holds JSON, under keys that name the model.
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display import Readable
 from ..model.params import as_array, flatten
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -23,7 +24,7 @@ from ..weights.panels import Matrix
 
 
 def fingerprint(model: Model, settings: Mapping[str, Any]) -> str:
-    """What tells a model's answers from those of another: of its configuration, weights and precision, and `settings`.
+    """Return a digest that distinguishes a model's answers: of its configuration, weights, precision, and `settings`.
 
     ``ValueError`` for a model with edits, which are functions that nothing tells apart.
     """
@@ -38,7 +39,7 @@ def fingerprint(model: Model, settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class Answers:
+class Answers(Readable):
     """A SQLite file of answers of one model, which is named by its `fingerprint`."""
 
     def __init__(self, path: Path, model: str) -> None:
@@ -63,17 +64,17 @@ class Answers:
             self.file = None
 
     def get(self, kind: str, request: tuple[Any, ...]) -> Any:
-        """The answer to a request, as JSON says it; None where there is none yet."""
+        """Return the answer to a request, as parsed JSON; None if there is none yet."""
         assert self.file is not None, "the file is not open"
         found = self.file.execute("SELECT answer FROM answers WHERE request = ?", [self.key(kind, request)]).fetchone()
         return None if found is None else json.loads(found[0])
 
     def put(self, kind: str, request: tuple[Any, ...], answer: Any) -> None:
-        """Keep an answer."""
+        """Store an answer."""
         assert self.file is not None, "the file is not open"
         row = [self.key(kind, request), json.dumps(answer)]
         self.file.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", row)
 
     def key(self, kind: str, request: tuple[Any, ...]) -> str:
-        """What one answer is found by."""
+        """Return the key of an answer."""
         return hashlib.sha256(json.dumps([self.model, kind, request], default=repr).encode()).hexdigest()

@@ -1,4 +1,6 @@
-"""What reduced precision costs, beside float32: KL divergence of the next token, the same top tokens, perplexity."""
+"""The cost of reduced precision, relative to float32: KL divergence of the next token, agreement of top tokens,
+perplexity.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +87,9 @@ def divergences(
 
 
 def blocks(models: list[Model], ids: Array, context: int, stride: int) -> Iterator[tuple[list[Array], Array]]:
-    """Each model's logits, (positions, V), and the (positions,) ids that they predict, some positions at a time."""
+    """Yield each model's logits, (positions, V), and the (positions,) ids that they predict, some positions at a
+    time.
+    """
     for start, end, known in windows(len(ids) - 1, context, stride):
         caches = [model.new_cache(1, end - start) for model in models]
         if known > start:
@@ -101,7 +105,7 @@ def blocks(models: list[Model], ids: Array, context: int, stride: int) -> Iterat
 
 
 def row(name: str, model: Model, perplexity: float, far: Array, same: int) -> Divergence:
-    """What is told of one model."""
+    """Return the figures of one model."""
     error = float(far.std(ddof=1)) / math.sqrt(len(far)) if len(far) > 1 else math.nan
     return Divergence(
         name,
@@ -117,10 +121,10 @@ def row(name: str, model: Model, perplexity: float, far: Array, same: int) -> Di
 
 
 def dtype_of(model: Model) -> str:
-    """What a model's weights are kept in, as far as that is known."""
+    """Return the precision of a model's weights, as far as it is known."""
     return str(model.dtype) if model.origin is None else model.origin.dtype
 
 
 def mebibytes(model: Model) -> float:
-    """What a model's weights take."""
+    """Return the size of a model's weights."""
     return sum(weight.nbytes for _, weight in flatten(model.params)) / (1 << 20)

@@ -1,4 +1,4 @@
-"""A model as lm-evaluation-harness sees it: its requests, answered by our own code."""
+"""A model for lm-evaluation-harness: its requests, answered by our own code."""
 
 from __future__ import annotations
 
@@ -83,6 +83,9 @@ class HarnessModel(TemplateLM):
         self._first = int(self.model.prompt_ids([] if prefix_token_id is None else [prefix_token_id])[0])
         self._contexts = lru_cache(maxsize=256)(self._encode)  # choices follow each other with the same context
         self.kept = None if cache is None else Answers(Path(cache), fingerprint(self.model, self.settings))
+
+    def __repr__(self) -> str:
+        return f"HarnessModel({self.model!r})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -274,7 +277,7 @@ class HarnessModel(TemplateLM):
 
 
 def is_drawn(request: Instance) -> bool:
-    """Whether a request asks for a sample, which may not be the same each time; a temperature alone asks for one."""
+    """Tell whether a request asks for a sample, which may differ each time; a temperature alone asks for one."""
     if len(request.args) < 2 or not isinstance(request.args[1], dict):
         return False
     said = request.args[1].get("do_sample")
@@ -282,14 +285,14 @@ def is_drawn(request: Instance) -> bool:
 
 
 def rows_of(batch_size: int | str | None) -> int | None:
-    """The rows that a batch may have at most; None for "auto", "auto:4" and where nothing is said."""
+    """Return the most rows that a batch may have; None for "auto", "auto:4" and if nothing is said."""
     if batch_size is None or str(batch_size).split(":")[0] == "auto":
         return None
     return whole("batch_size", int(batch_size) if str(batch_size).isdigit() else batch_size, 1, None)
 
 
 def whole(name: str, value: Any, least: int, most: int | None) -> int:
-    """An argument that must be a whole number within a range; ``ValueError`` for anything else."""
+    """Return an argument that must be an integer within a range; ``ValueError`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
         rule = f"at least {least}" if most is None else f"between {least} and {most}"
         raise ValueError(f"{name} must be a whole number, {rule}, got {value!r}")

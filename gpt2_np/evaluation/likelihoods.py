@@ -1,4 +1,4 @@
-"""Log-probabilities of many continuations at once: what contexts have in common is read once, the rest in batches."""
+"""Log-probabilities of many continuations at once: shared prefixes are read once, the rest in batches."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ CERTAIN: Answer = (0.0, True)  # of a continuation without ids
 TOKENS = 1024  # fed at once, padding included: enough for the matrix products to run at full speed
 KEYS = 1 << 29  # bytes of keys and values that the rows of a batch may take
 LOGITS = 1 << 28  # bytes of logits of a batch
-FEW = 256  # tokens of a batch that is too small to mind its padding
+SMALL_BATCH = 256  # tokens of a batch so small that its padding doesn't matter
 PADDING = 1 / 8  # of a batch's tokens, at most
-SHARED = 32  # fewest ids in common that are worth reading by themselves
+SHARED = 32  # fewest shared ids that are worth reading separately
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Limits:
 
     @classmethod
     def of(cls, config: Config, rows: int | None = None, tokens: int = TOKENS, context: int | None = None) -> Limits:
-        """The limits for a model: of any number of rows, and its whole context, unless told otherwise."""
+        """Return the limits for a model: any number of rows, and its whole context, by default."""
         return cls(
             rows or tokens,
             tokens,
@@ -98,7 +98,7 @@ def log_likelihoods(
 
 
 def grouped(requests: Sequence[tuple[Sequence[int], Sequence[int]]], limits: Limits) -> list[Unit]:
-    """The requests that continue the same ids together, as many as a batch may have; each sequence of ids only once."""
+    """Group the requests that continue the same ids, as many as a batch may have; each sequence of ids only once."""
     context = limits.context
     found: dict[Ids, dict[Ids, list[tuple[int, Ids]]]] = {}
     for number, (before, ids) in enumerate(requests):
@@ -116,7 +116,7 @@ def grouped(requests: Sequence[tuple[Sequence[int], Sequence[int]]], limits: Lim
 
 
 def merged(tails: dict[Ids, list[tuple[int, Ids]]]) -> list[tuple[Ids, list[tuple[int, Ids]]]]:
-    """The tails that no other begins with, each with what is asked of it and of those that it begins with."""
+    """Return the tails that are no prefix of another, each with its requests and those of its prefixes."""
     found: list[tuple[Ids, list[tuple[int, Ids]]]] = []
     for tail in sorted(tails, reverse=True):  # what begins with a tail stands right before it
         if found and found[-1][0][: len(tail)] == tail:
@@ -127,7 +127,7 @@ def merged(tails: dict[Ids, list[tuple[int, Ids]]]) -> list[tuple[Ids, list[tupl
 
 
 def parted(before: Ids, tails: list[tuple[Ids, list[tuple[int, Ids]]]], limits: Limits) -> Iterator[Unit]:
-    """One unit, or several where one batch can't hold all tails; those of like lengths stay together."""
+    """Return one unit, or several if one batch can't hold all tails; tails of similar lengths stay together."""
     unit = Unit(before, [], [])
     for tail, asked in sorted(tails, key=lambda pair: -len(pair[0])):
         if unit.tails and not fits([Unit(before, [*unit.tails, tail], [])], 0, limits):
@@ -164,7 +164,7 @@ def clusters(units: Sequence[Unit], limits: Limits) -> list[tuple[int, list[Unit
 
 
 def fits(units: Sequence[Unit], shared: int, limits: Limits, room: int = 0) -> bool:
-    """Whether units can be read in one batch, behind `shared` ids that are read already; a row has at least `room`."""
+    """Tell whether units fit in one batch, after `shared` ids that were read already; a row has at least `room`."""
     rows = sum(len(unit.tails) for unit in units)
     before, longest = max(len(unit.before) for unit in units), max(unit.longest for unit in units)
     return (
@@ -177,12 +177,12 @@ def fits(units: Sequence[Unit], shared: int, limits: Limits, room: int = 0) -> b
 
 
 def dense(units: Sequence[Unit], shared: int) -> bool:
-    """Whether little of a batch is padding, or the batch is small."""
+    """Tell whether little of a batch is padding, or the batch is small."""
     rows = sum(len(unit.tails) for unit in units)
     longest = max(unit.longest for unit in units)
     fed = len(units) * (max(len(unit.before) for unit in units) - shared) + rows * longest
     real = sum(len(unit.before) - shared + sum(map(len, unit.tails)) for unit in units)
-    return fed <= FEW or (fed - real) <= PADDING * fed
+    return fed <= SMALL_BATCH or (fed - real) <= PADDING * fed
 
 
 def batches(units: Sequence[Unit], shared: int, limits: Limits, room: int) -> Iterator[list[Unit]]:
@@ -229,7 +229,7 @@ def feed(model: Model, cache: AnyCache, rows: Sequence[Ids]) -> None:
 
 
 def padded(rows: Sequence[Ids]) -> Array:
-    """(rows, longest) int64 ids; behind a row's end, where no position before it looks, stand zeros."""
+    """Return (rows, longest) int64 ids, padded with zeros after each row's end, where no earlier position looks."""
     ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
     for place, row in zip(ids, rows, strict=True):
         place[: len(row)] = row
@@ -237,7 +237,7 @@ def padded(rows: Sequence[Ids]) -> Array:
 
 
 def answers(logits: Array, asked: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, Answer]]:
-    """The answers to what is asked of one row, from the (positions, V) logits after each id of its tail."""
+    """Return the answers to one row's requests, from the (positions, V) logits after each id of its tail."""
     scores = logits[: max(len(ids) for _, ids in asked)]
     best = scores.argmax(axis=-1)
     normalizer = log_normalizer(scores)

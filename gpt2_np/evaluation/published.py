@@ -1,4 +1,4 @@
-"""Figures that others have published of the official models, and what they become here.
+"""Published figures of the official models, and checks of what they become here.
 
 None was reproduced when this table was written: weights and data sets were out of reach. `check` runs them wherever
 both are: ``pytest -m published tests/test_published_figures.py``.

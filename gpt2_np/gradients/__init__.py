@@ -1,17 +1,17 @@
-"""Gradients at every name: the forward pass's mirror image, in NumPy.
+"""Gradients at every activation point: the forward pass's mirror image, in NumPy.
 
-derivatives  the derivative of every operation, beside `ops`; `activations` holds those of the activations
-threaded     the same on every core; `joined` is the forward pass that goes with it
-operations   what `backward` needs of an implementation of them, as a type
-compiled     the same with kernels where they pay; `joined_compiled` is the forward pass that goes with it
+derivatives  the derivative of every operation in `ops`; `activations` holds those of the activation functions
+threaded     the same on every core; `joined` is the forward pass that belongs to it
+operations   the protocol of the derivatives: the functions that `backward` calls
+compiled     the same with kernels where they pay; `joined_compiled` is the forward pass that belongs to it
 products     matrix products in pieces on threads; `heads` holds attention's
-backward     the model backwards, beside `model`
-kept         what the forward pass leaves for it, and how much memory that takes
-edited       edits on the way back
-metrics      what gradients are of
-jacobians    how the last stream depends on each layer's, all of it at once
-run          forwards and backwards: `Model.run_with_gradients`
-check        any of them against finite differences
+backward     the backward pass, to be read beside `model.forward`
+kept         the activations that the forward pass keeps for it, and their memory
+edited       gradients through the edits of a run
+metrics      the metrics that gradients are taken of
+jacobians    Jacobians of the last stream with respect to each layer's
+run          one forward and backward run: `Model.run_with_gradients`
+check        any gradient against finite differences
 """
 
 from ..model.edits import Edit

@@ -1,7 +1,7 @@
-"""The derivatives of the activations in `ops`, under the same names: each f′(x), element by element.
+"""The derivatives of the activation functions in `ops`, under the same names: each is f′(x), element by element.
 
-Where a function has a kink, the value at the kink is torch's. The two activations that learn something have, besides,
-the derivative after what they learned.
+Where a function has a kink, the value at the kink is torch's. The two activations with learned parameters also have the
+derivatives with respect to these.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_10(x: Array) -> Array:
-    """That of `gelu` where it lies within [−10, 10], 0 elsewhere."""
+    """The derivative of `gelu` where it lies within [−10, 10], 0 elsewhere."""
     return np.where(np.abs(ops.gelu(x)) <= 10, gelu(x), 0).astype(x.dtype, copy=False)
 
 
@@ -123,7 +123,7 @@ def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
     return np.where(x > 0, 2 * rise * x + beta, below)
 
 
-# Which function a configuration's word means is said in `ops`; its derivative has the same name here.
+# `ops` maps the names of a configuration to functions; the derivatives have the same names here.
 DERIVATIVES: dict[str, Callable[..., Array]] = {
     name: globals()[function.__name__] for name, function in ops.ACTIVATIONS.items()
 }
@@ -134,7 +134,7 @@ def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]
     return gradient * DERIVATIVES[name](x, *parameters)
 
 
-# ---- what activations learn -----------------------------------------------------------------------------------------
+# ---- learned parameters of activations ------------------------------------------------------------------------------
 
 
 def prelu_parameters(gradient: Array, x: Array, weight: Array) -> tuple[Array, ...]:
@@ -160,5 +160,5 @@ LEARNED: dict[str, Callable[..., tuple[Array, ...]]] = {"prelu": prelu_parameter
 
 
 def activate_parameters(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]) -> tuple[Array, ...]:
-    """The gradients of an activation's own parameters, in the order of ``MLP.act``; () for those that have none."""
+    """Return the gradients of an activation's own parameters, in the order of ``MLP.act``; () if it has none."""
     return LEARNED[name](gradient, x, *parameters) if name in LEARNED else ()

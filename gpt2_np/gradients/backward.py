@@ -1,9 +1,9 @@
-"""GPT-2 backwards: unembed, the blocks from the last to the first, embed. Read it beside `model`, line by line.
+"""GPT-2's backward pass: unembedding, the blocks from last to first, embedding. Read it beside `forward`, line by line.
 
-Every function here is the mirror image of the one of the same name there: the same steps from the end to the
-beginning, gradients in place of values. The gradient of an activation is shown to `tap` under the activation's name,
-and what the tap returns goes on. Where a value goes two ways (the residual stream goes past a block and into its
-norm), its gradient is the sum of what comes back from both. The formulas are in `derivatives`.
+Every function mirrors the forward function of the same name: the same steps in reverse order, with gradients in place
+of values. `tap` receives the gradient of an activation under the activation's name, and what it returns is propagated.
+Where a value is used twice (the residual stream passes a block and enters its norm), its gradient is the sum of the two
+gradients that come back. `derivatives` holds the formulas.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..display import Readable
 from ..model import params as P
 from ..model.arrays import Array
 from ..model.config import Config
 from ..model.forward import attention_scale
-from ..model.taps import Tap, no_tap, within
+from ..model.taps import Tap, no_tap, with_prefix
 from . import derivatives as readable
 from .kept import Kept, Values
 from .operations import Derivatives
@@ -34,24 +35,28 @@ def backward(
     parameters: bool = False,
     token_type_ids: Array | None = None,
 ) -> P.Params | None:
-    """From the gradient of the logits, (B, T, V), to that of everything they were made of.
+    """Propagate the gradient of the logits, (B, T, V), back to everything that they were computed from.
 
-    `kept` was the tap of the forward pass of the same (B, T) ids. `derivatives` is the implementation of the
-    derivatives, `derivatives` or its twin `threaded`; `tap` sees and may replace every gradient. With `parameters` the
-    result holds the parameters' gradients; that of a tied ``wte`` has both shares, of reading and of writing tokens.
-    The dtype is the parameters'.
+    `kept` was the tap of the forward pass of the same (B, T) ids. `derivatives` is the implementation: the module
+    `derivatives` or its twin `threaded`. `tap` receives every gradient and may replace it. With `parameters` the result
+    holds the parameters' gradients; a tied ``wte`` gets both shares, from embedding and from unembedding. The dtype is
+    the parameters'.
     """
     d, learned, values = derivatives, Learned(parameters), kept.values()
     head = "wte.weight" if params.lm_head is params.wte else "lm_head.weight"
 
     g = tap("unembed", gradient)
-    del gradient  # as large as the logits, so it isn't held longer than it is read
+    del gradient  # as large as the logits, so it is freed as soon as it was used
     learned(head, lambda: d.unembed_parameters(g, values["ln_final.out"]))
     g = d.unembed(g, params.lm_head)
-    g = layer_norm(g, params.ln_f, values.within("ln_final."), d, within(tap, "ln_final."), learned.within("ln_f."))
+    g = layer_norm(
+        g, params.ln_f, values.with_prefix("ln_final."), d, with_prefix(tap, "ln_final."), learned.with_prefix("ln_f.")
+    )
     for layer in reversed(range(config.n_layer)):
         of_layer, prefix = kept.block(layer), f"blocks.{layer}."
-        g = block(g, params.h[layer], config, layer, of_layer, d, within(tap, prefix), learned.within(f"h.{layer}."))
+        g = block(
+            g, params.h[layer], config, layer, of_layer, d, with_prefix(tap, prefix), learned.with_prefix(f"h.{layer}.")
+        )
     if token_type_ids is not None:
         learned.rows("wte.weight", params.wte, d.look_up, g, token_type_ids)
     positions = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
@@ -63,14 +68,20 @@ def backward(
 def block(
     gradient: Array, p: P.Block, config: Config, layer: int, values: Values, d: Derivatives, tap: Tap, learned: Learned
 ) -> Array:
-    """One layer: from what left it to what entered it, the MLP first. (B, T, D) → (B, T, D)."""
+    """Propagate a gradient through one layer, from its output to its input, the MLP first. (B, T, D) → (B, T, D)."""
     g = tap("resid_post", gradient)
-    of_mlp = mlp(tap("mlp_out", g), p.mlp, config, values, d, within(tap, "mlp."), learned.within("mlp."))
-    g = g + layer_norm(of_mlp, p.ln_2, values.within("ln2."), d, within(tap, "ln2."), learned.within("ln_2."))
+    of_mlp = mlp(tap("mlp_out", g), p.mlp, config, values, d, with_prefix(tap, "mlp."), learned.with_prefix("mlp."))
+    g = g + layer_norm(
+        of_mlp, p.ln_2, values.with_prefix("ln2."), d, with_prefix(tap, "ln2."), learned.with_prefix("ln_2.")
+    )
     g = tap("resid_mid", g)
     attended = tap("attn_out", g)
-    of_attention = attention(attended, p.attn, config, layer, values, d, within(tap, "attn."), learned.within("attn."))
-    g = g + layer_norm(of_attention, p.ln_1, values.within("ln1."), d, within(tap, "ln1."), learned.within("ln_1."))
+    of_attention = attention(
+        attended, p.attn, config, layer, values, d, with_prefix(tap, "attn."), learned.with_prefix("attn.")
+    )
+    g = g + layer_norm(
+        of_attention, p.ln_1, values.with_prefix("ln1."), d, with_prefix(tap, "ln1."), learned.with_prefix("ln_1.")
+    )
     return tap("resid_pre", g)
 
 
@@ -84,7 +95,7 @@ def attention(
     tap: Tap,
     learned: Learned,
 ) -> Array:
-    """From what attention wrote to what it read: (B, T, D) → (B, T, D)."""
+    """Propagate a gradient from attention's output to its input: (B, T, D) → (B, T, D)."""
     g_z = tap("z", output(gradient, p.c_proj, config, values, d, tap, learned))
 
     q, k, v = values["attn.q"], values["attn.k"], values["attn.v"]
@@ -107,7 +118,7 @@ def attention(
 def output(
     gradient: Array, p: P.Linear, config: Config, values: Values, d: Derivatives, tap: Tap, learned: Learned
 ) -> Array:
-    """From what attention wrote to its heads' z: (B, T, D) → (B, T, H, K), each head's result apart if tapped."""
+    """Propagate a gradient from attention's output to its heads' z: (B, T, D) → (B, T, H, K); if tapped, by head."""
     B, T, D = gradient.shape
     learned.pair("c_proj", lambda: d.linear_parameters(gradient, values["attn.z"]))
     if tap.wants("result"):
@@ -120,7 +131,7 @@ def output(
 
 
 def mlp(gradient: Array, p: P.MLP, config: Config, values: Values, d: Derivatives, tap: Tap, learned: Learned) -> Array:
-    """From what the MLP wrote to what it read: (B, T, D) → (B, T, D)."""
+    """Propagate a gradient from the MLP's output to its input: (B, T, D) → (B, T, D)."""
     learned.pair("c_proj", lambda: d.linear_parameters(gradient, values["mlp.post"]))
     g, pre = tap("post", d.linear(gradient, p.c_proj.weight)), values["mlp.pre"]
     kind = config.activation_function
@@ -131,7 +142,7 @@ def mlp(gradient: Array, p: P.MLP, config: Config, values: Values, d: Derivative
 
 
 def layer_norm(gradient: Array, p: P.Norm, values: Values, d: Derivatives, tap: Tap, learned: Learned) -> Array:
-    """Layer norm, opened up where someone listens."""
+    """Propagate a gradient through layer norm, step by step where a tap wants its inner activations."""
     g = tap("out", gradient)
     normalized, scale = values.made("normalized"), values["scale"]
     learned.pair("", lambda: d.scaled_and_shifted_parameters(g, values["normalized"]))
@@ -146,30 +157,30 @@ def layer_norm(gradient: Array, p: P.Norm, values: Values, d: Derivatives, tap: 
 LookUp = Callable[[Array, Array, Array], Array]
 
 
-class Learned:
-    """Collects the gradients of parameters, by their official names; where they aren't wanted, nothing is computed."""
+class Learned(Readable):
+    """A collection of parameter gradients by their official names. It computes nothing where they aren't wanted."""
 
     def __init__(self, wanted: bool, tensors: dict[str, Array] | None = None, prefix: str = "") -> None:
         self.wanted, self.prefix = wanted, prefix
         self.tensors: dict[str, Array] = {} if tensors is None else tensors
 
-    def within(self, prefix: str) -> Learned:
-        """The same collection seen from inside one part of the model."""
+    def with_prefix(self, prefix: str) -> Learned:
+        """Return the same collection for one part of the model, whose names get this prefix."""
         return Learned(self.wanted, self.tensors, self.prefix + prefix)
 
     def __call__(self, name: str, derivative: Callable[[], Array]) -> None:
-        """One tensor's gradient."""
+        """Add one tensor's gradient."""
         if self.wanted:
             self.tensors[self.prefix + name] = derivative()
 
     def pair(self, name: str, derivative: Callable[[], tuple[Array, Array]]) -> None:
-        """A weight's gradient and a bias's."""
+        """Add the gradients of a weight and a bias."""
         if self.wanted:
             prefix = f"{self.prefix}{name}." if name else self.prefix
             self.tensors[f"{prefix}weight"], self.tensors[f"{prefix}bias"] = derivative()
 
     def rows(self, name: str, table: Array, derivative: LookUp, gradient: Array, ids: Array) -> None:
-        """The gradient of the rows of a table that were looked up, added to what the table has already."""
+        """Add the gradient of the rows that were looked up in a table to the gradient that the table already has."""
         if self.wanted:
             if name not in self.tensors:
                 self.tensors[name] = np.zeros(table.shape, gradient.dtype)

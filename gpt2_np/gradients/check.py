@@ -1,4 +1,4 @@
-"""Any gradient against finite differences, in float64."""
+"""The check of any gradient against finite differences, in float64."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import threaded as ops
 from ..model.edits import edits
 from ..model.forward import forward
@@ -17,17 +18,17 @@ from .run import Ends, Ids, Runs, of_metric, padded, prepared, run_with_gradient
 
 Array = np.ndarray
 
-# Weights of f(x + step·h), step = −2 … 2, in the derivative of f at x: its error shrinks with h⁴. Fornberg 1988.
+# The weights of f(x + step·h), step = −2 … 2, in the derivative of f at x. The error is O(h⁴). Fornberg 1988.
 STENCIL = {-2: 1 / 12, -1: -2 / 3, 1: 2 / 3, 2: -1 / 12}
 
 
 class GradientMismatch(ArithmeticError):
-    """A gradient and its finite differences disagree."""
+    """Raised when a gradient and its finite differences disagree."""
 
 
-@dataclass(frozen=True)
-class GradientCheck:
-    """What `check_gradient` compared: derivatives along some random directions, (directions,) each."""
+@dataclass(frozen=True, repr=False)
+class GradientCheck(Readable):
+    """The result of `check_gradient`: derivatives along some random directions, (directions,) each."""
 
     name: str
     gradient: Array
@@ -35,17 +36,17 @@ class GradientCheck:
 
     @property
     def error(self) -> float:
-        """The largest difference, as a share of the largest derivative."""
+        """The largest difference, relative to the largest derivative."""
         largest = max(float(np.abs(self.finite_differences).max()), float(np.abs(self.gradient).max()))
         difference = float(np.abs(self.gradient - self.finite_differences).max())
         return difference / largest if largest else 0.0
 
 
 class Model(Runs, Protocol):
-    """What the check needs of a model besides: the same one with other parameters."""
+    """What the check needs of a model beyond a run with gradients: the same model with other parameters."""
 
     def with_params(self, params: Params) -> Model:
-        """The same model with these parameters."""
+        """Return the same model with these parameters."""
         ...
 
 
@@ -55,12 +56,12 @@ def check_gradient(
     """Compare the gradient at a name with finite differences of the metric, along random directions, in float64.
 
     `name` is an activation's ("blocks.0.attn.hook_pattern"), or a parameter's official one ("h.0.attn.c_attn.weight").
-    The sum of the metric is measured where all of the activation, or the parameter, is moved by ±h and ±2h along a
-    direction, h being a thousandth of its size. Reduced-precision weights count as the numbers they stand for.
+    The whole activation, or parameter, is moved by ±h and ±2h along a direction, where h is a thousandth of its size,
+    and the sum of the metric is measured each time. Reduced-precision weights count as the numbers that they represent.
 
-    `GradientMismatch`, which says by how much, where the two differ by more than `tolerance` of the larger (or by what
-    rounding makes of a derivative of 0); a kink of the activation function within ±2h can cause one too. ``ValueError``
-    for an unknown name, or one that means several activations.
+    `GradientMismatch`, with the size of the difference, is raised where the two differ by more than `tolerance` of the
+    larger (or by more than rounding for a derivative of 0); a kink of the activation function within ±2h can also cause
+    it. ``ValueError`` for an unknown name, or one that matches several activations.
     """
     if directions < 1:
         raise ValueError(f"directions must be at least 1, got {directions}")
@@ -101,7 +102,7 @@ def check_gradient(
 
 
 def in_float64(params: Params) -> Params:
-    """The same parameters in float64, those of reduced precision as the numbers they stand for."""
+    """Return the same parameters in float64; reduced-precision ones become the numbers that they represent."""
 
     exact = map_arrays(params, lambda weight: as_array(weight).astype(np.float64))
     return exact if isinstance(params.lm_head, np.ndarray) else exact._replace(lm_head=as_array(exact.lm_head).T)

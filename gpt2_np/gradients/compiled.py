@@ -1,6 +1,6 @@
-"""`threaded` with kernels in place of what NumPy passes over many times: the derivatives of layer norm and GELU.
+"""`threaded` with compiled derivatives of layer norm and GELU, where NumPy would pass over memory many times.
 
-Same names, same signatures. A kernel is for float32 (and for GPT-2's own GELU); all else is `threaded`'s.
+Names and signatures are the same. The kernels take float32 (and GPT-2's own GELU); everything else is `threaded`'s.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Array = np.ndarray
 
 
 def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:
-    """As `derivatives.layer_norm`, in one visit to each position."""
+    """Compute `derivatives.layer_norm` in one pass over each position."""
     if gradient.dtype != np.float32 or weight.dtype != np.float32:
         return threaded.layer_norm(gradient, weight, normalized, scale)
     g, n, s = _rows(gradient), _rows(normalized), _rows(scale)
@@ -48,7 +48,7 @@ def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) 
 
 
 def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
-    """As `derivatives.activate`; compiled for GPT-2's own GELU."""
+    """Compute `derivatives.activate`; it is compiled for GPT-2's own GELU."""
     if name not in GELU_NEW or gradient.dtype != np.float32:
         return threaded.activate(gradient, x, name, parameters)
     g, before = _rows(gradient), _rows(x)

@@ -1,10 +1,10 @@
-"""The derivative of every operation in `ops`, in plain NumPy: to be read beside it, function by function.
+"""The derivative of every operation in `ops`, in plain NumPy. Read the two files side by side, function by function.
 
-Each is named after its operation, takes the gradient of the operation's result first, and returns the gradients of its
-inputs: ∂L/∂x, given ∂L/∂y where y = f(x), L being the sum of the metric over rows. What only parameters need has a
-function of its own, ``…_parameters``. Bare arrays in, fresh arrays out; the dtype that goes in comes out. `threaded`
-holds twins of these on every core. The rule behind all of them is the chain rule, ∂L/∂x = (∂y/∂x)ᵀ ∂L/∂y (Rumelhart
-et al. 1986; Goodfellow et al. 2016, section 6.5). Shape letters are explained at the top of `model`.
+Each function is named after its operation, takes the gradient of the operation's result first, and returns the
+gradients of its inputs: ∂L/∂x, given ∂L/∂y where y = f(x), L being the sum of the metric over rows. Gradients of
+parameters have functions of their own, ``…_parameters``. Functions take plain arrays and return new ones of the same
+dtype. `threaded` holds their twins on every core. All of them follow from the chain rule, ∂L/∂x = (∂y/∂x)ᵀ ∂L/∂y
+(Rumelhart et al. 1986; Goodfellow et al. 2016, section 6.5). The top of `model.forward` explains the shape letters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .activations import activate_parameters as activate_parameters
 def linear(gradient: Array, weight: Weight) -> Array:
     """y = x·W + b, so ∂L/∂x = ∂L/∂y · Wᵀ: (…, outputs) → (…, inputs). Goodfellow et al. 2016, section 6.5.6.
 
-    A reduced-precision matrix counts as the numbers it stands for; the rounding of x to its steps as no change at all.
+    A reduced-precision matrix counts as the numbers that it represents; the rounding of x to its steps is ignored.
     """
     return gradient @ as_array(weight).T
 
@@ -45,7 +45,7 @@ def unembed_parameters(gradient: Array, x: Array) -> Array:
 
 
 def look_up(gradient: Array, ids: Array, table: Array) -> Array:
-    """y = E[ids]: ``table[ids]`` += ∂L/∂y, in place; where an id stands several times, its gradients add up.
+    """y = E[ids]: ``table[ids]`` += ∂L/∂y, in place; where an id occurs several times, its gradients add up.
 
     `gradient` is (…, D), `ids` are (…), `table` is (V, D).
     """
@@ -58,7 +58,7 @@ def look_up(gradient: Array, ids: Array, table: Array) -> Array:
 
 
 def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:
-    """The gradient of the norm's input, from that of its result, the steps below one behind the other: (…, D).
+    """The gradient of the norm's input, from that of its result: the steps below in sequence, (…, D).
 
     In one formula, with g = ∂L/∂y · w:  ∂L/∂x = (g − mean(g) − n·mean(g·n)) / s.
     """
@@ -81,7 +81,7 @@ def scaled_and_shifted_parameters(gradient: Array, normalized: Array) -> tuple[A
 
 
 def divided(gradient: Array, scale: Array) -> Array:
-    """n = c / s, so ∂L/∂c = ∂L/∂n / s, as far as s stays as it is: (…, D)."""
+    """n = c / s, so ∂L/∂c = ∂L/∂n / s, with s held constant: (…, D)."""
     return gradient / scale
 
 
@@ -102,14 +102,14 @@ def centred(gradient: Array) -> Array:
 
 
 # ---- attention ------------------------------------------------------------------------------------------------------
-# S = scale · q·kᵀ where a query may see the key and −∞ elsewhere, P = softmax(S), z = P·v.
+# S = scale · q·kᵀ where the query may see the key, and −∞ elsewhere; P = softmax(S), z = P·v.
 # Vaswani et al. 2017, eq. 1; its gradients are written out in Dao et al. 2022 (FlashAttention), appendix B.2.
 
 
 def attention(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """The gradients of queries, keys and values, from that of z, the steps below one behind the other.
+    """The gradients of queries, keys and values, from that of z: the steps below in sequence.
 
     (B, T, H, K) four times, pattern (B, H, T, S) → three of (B, T, H, K). There is no past: S is T.
     """
@@ -134,9 +134,9 @@ def softmax(gradient: Array, p: Array) -> Array:
 
 
 def hide(gradient: Array) -> Array:
-    """Scores of the future are −∞ whatever queries and keys are, so their gradient goes no further: 0. (B, H, T, T).
+    """The scores of future keys are −∞ whatever queries and keys are, so their gradient is 0. (B, H, T, T).
 
-    `softmax` gives them none; this is for gradients that someone put there.
+    `softmax` already gives 0; this is for gradients that a tap has put there.
     """
     return np.tril(gradient)
 

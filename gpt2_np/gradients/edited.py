@@ -1,4 +1,4 @@
-"""The edits of a forward pass, remembered on its way, so that its gradients can pass them backwards."""
+"""The edits of a forward pass, recorded on the way, so that the backward pass can propagate gradients through them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..display import Readable
 from ..model.taps import Both, Tap, no_tap
 
 Array = np.ndarray
 
 
 class Reversible(Tap, Protocol):
-    """A tap that gradients can pass: `model.edits.Edits`, or what gives each row its own (`internals.variants`)."""
+    """A tap that gradients can pass through: `model.edits.Edits`, or one that edits each row by itself
+    (`internals.variants`).
+    """
 
     def backward(self, name: str, x: Array, gradient: Array) -> Array:
-        """The gradient of the value ``x`` that entered a point, given that of what left it."""
+        """Return the gradient of the value ``x`` that entered a point, given that of the value that left it."""
         ...
 
     def check_derivatives(self) -> None:
-        """``ValueError`` names the first edit that gradients can't pass."""
+        """Raise ``ValueError``, which names the first edit that gradients can't pass through."""
         ...
 
 
-class Edited:
-    """A tap that applies a model's own tap and keeps, at every point that is edited, the value that came in.
+class Edited(Readable):
+    """A tap that applies a model's own tap and records, at every edited point, the value that came in.
 
-    `backward` is the tap of the backward pass that belongs to it. ``ValueError``, before anything runs, for an edit
-    that gradients can't pass.
+    `backward` is the matching tap of the backward pass. ``ValueError``, before anything runs, for an edit that
+    gradients can't pass through.
     """
 
     def __init__(self, tap: Tap) -> None:
@@ -47,16 +50,16 @@ class Edited:
         return x
 
     def made(self, name: str) -> Array | None:
-        """The value that an edited point was given; None where nothing is edited."""
+        """Return the value that came into an edited point; None where nothing is edited."""
         return self.entered[name][0] if name in self.entered else None
 
     def backward(self) -> Backward:
-        """The tap of the backward pass: gradients pass the same edits, the last one first."""
+        """Return the tap of the backward pass, in which gradients pass through the same edits in reverse order."""
         return Backward(self)
 
 
-class Backward:
-    """A tap of a backward pass that takes the gradient of what left an edit to that of what entered it."""
+class Backward(Readable):
+    """A tap of a backward pass that maps the gradient of an edit's output to the gradient of its input."""
 
     def __init__(self, edited: Edited) -> None:
         self.edited = edited
@@ -73,7 +76,7 @@ class Backward:
 
 
 def _flat(tap: Tap) -> Iterator[Tap]:
-    """The single taps of which one is made, in their order."""
+    """List the single taps that a tap is made of, in order."""
     if isinstance(tap, Both):
         yield from _flat(tap.first)
         yield from _flat(tap.second)

@@ -1,6 +1,6 @@
-"""Attention's products, head by head on threads, each by one thread of BLAS; see `products` for why.
+"""Attention's matrix products, head by head on threads, each on one thread of BLAS; `products` explains why.
 
-The scores of one head fit a core's cache, so that they are worked on there from one product to the next.
+The scores of one head fit in a core's cache, and stay there from one product to the next.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BLOCK = 128  # queries, or keys, of one head at a time
 
 
 def each_head(work: Callable[[int, int], object], B: int, H: int, size: int) -> None:
-    """Call ``work(b, h)`` for every head of every row, on threads if what they read is many numbers together."""
+    """Call ``work(b, h)`` for every head of every row, on threads if the heads read many numbers in total."""
 
     def some(tasks: slice) -> None:
         for task in range(tasks.start, tasks.stop):
@@ -34,7 +34,7 @@ def each_head(work: Callable[[int, int], object], B: int, H: int, size: int) -> 
 
 
 def product(weights: Array, vectors: Array) -> Array:
-    """Each head's weights times its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
+    """Multiply each head's weights by its vectors: (B, H, T, S), (B, S, H, K) → (B, T, H, K)."""
     B, H, T, _ = weights.shape
     out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
 
@@ -46,7 +46,7 @@ def product(weights: Array, vectors: Array) -> Array:
 
 
 def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = None) -> Array:
-    """Each head's queries times its keys: (B, T, H, K), (B, S, H, K) → (B, H, T, S).
+    """Multiply each head's queries by its keys: (B, T, H, K), (B, S, H, K) → (B, H, T, S).
 
     `finish` is called with each head's scores, (1, 1, T, S), and its row.
     """
@@ -62,14 +62,14 @@ def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = N
     return out
 
 
-# ---- backwards, where no query sees a later key: about half of each product is of zeros, and isn't computed ---------
-# Whole or step by step the bits are the same: a sum of products is cut into the same pieces either way.
+# ---- backward: no query sees a later key, so about half of each product is zeros and is skipped ---------------------
+# The bits are the same whether this runs at once or step by step: sums are divided into the same pieces.
 
 
 def attention(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """`derivatives.attention` of a causal pattern."""
+    """Compute `derivatives.attention` for a causal pattern."""
     B, T, H, _ = q.shape
     of_q, of_k, of_v = (empty(one.shape, one.dtype) for one in (q, k, v))
 
@@ -88,7 +88,7 @@ def attention(
 
 
 def of_weights(gradient: Array, vectors: Array) -> Array:
-    """The gradient of the weights of `weighted`: two of (B, T, H, K) → (B, H, T, T)."""
+    """Return the gradient of the weights of `weighted`: two of (B, T, H, K) → (B, H, T, T)."""
     B, T, H, _ = gradient.shape
     out = empty((B, H, T, T), gradient.dtype)
     each_head(lambda b, h: _of_weights(gradient[b, :, h], vectors[b, :, h], out[b, h]), B, H, out.size)
@@ -96,7 +96,7 @@ def of_weights(gradient: Array, vectors: Array) -> Array:
 
 
 def weighted(weights: Array, vectors: Array) -> Array:
-    """Each head's weights, those of later keys being mostly 0, times its vectors: (B, H, T, T), (B, T, H, K)."""
+    """Multiply each head's weights, mostly 0 for later keys, by its vectors: (B, H, T, T), (B, T, H, K)."""
     B, _, H, _ = vectors.shape
     out = empty(vectors.shape, vectors.dtype)
     each_head(lambda b, h: _weighted(weights[b, h], vectors[b, :, h], out[b, :, h]), B, H, weights.size)
@@ -104,7 +104,7 @@ def weighted(weights: Array, vectors: Array) -> Array:
 
 
 def gathered(weights: Array, vectors: Array) -> Array:
-    """As `weighted`, of the weights' transpose: what each key gets from the queries."""
+    """Compute `weighted` with the weights transposed: what each key receives from the queries."""
     B, _, H, _ = vectors.shape
     out = empty(vectors.shape, vectors.dtype)
     each_head(lambda b, h: _gathered(weights[b, h], vectors[b, :, h], out[b, :, h]), B, H, weights.size)
@@ -112,7 +112,9 @@ def gathered(weights: Array, vectors: Array) -> Array:
 
 
 def _of_weights(gradient: Array, vectors: Array, out: Array, later: bool = True) -> None:
-    """gradient · vectorsᵀ, some queries at a time; 0 for later keys unless they are wanted: (T, K) twice → (T, T)."""
+    """Compute gradient · vectorsᵀ for some queries at a time; 0 for later keys unless they are wanted: (T, K) twice →
+    (T, T).
+    """
     for some in _blocks(len(out)):
         end = some.stop
         np.matmul(gradient[some], vectors[:end].T, out=out[some, :end])
@@ -123,7 +125,7 @@ def _of_weights(gradient: Array, vectors: Array, out: Array, later: bool = True)
 
 
 def _weighted(weights: Array, vectors: Array, out: Array, causal: bool = False) -> None:
-    """weights · vectors, some queries at a time: (T, T), (T, K) → (T, K)."""
+    """Compute weights · vectors for some queries at a time: (T, T), (T, K) → (T, K)."""
     for some in _blocks(len(out)):
         end = some.stop
         np.matmul(weights[some, :end], vectors[:end], out=out[some])
@@ -132,7 +134,7 @@ def _weighted(weights: Array, vectors: Array, out: Array, causal: bool = False) 
 
 
 def _gathered(weights: Array, vectors: Array, out: Array, causal: bool = False) -> None:
-    """weightsᵀ · vectors, some keys at a time: (T, T), (T, K) → (T, K)."""
+    """Compute weightsᵀ · vectors for some keys at a time: (T, T), (T, K) → (T, K)."""
     for some in _blocks(len(out)):
         start = some.start
         np.matmul(weights[start:, some].T, vectors[start:], out=out[some])

@@ -1,13 +1,13 @@
-"""How the last residual stream changes with that behind each layer: Jacobians summed over where a change arrives.
+"""Jacobians of the last residual stream with respect to the stream after each layer, summed over target positions.
 
-A Jacobian between two streams has (T, D) rows and (T, D) columns. What is worked out here is its sum over the positions
-of the rows, as a gradient gives it, and its mean over those of the columns, (D, D) a layer. That is D backward passes,
-one a row; they share one run's values, so they go through each layer together:
+A Jacobian between two streams has (T, D) rows and (T, D) columns. This module computes its sum over the positions of
+the rows, as a gradient gives it, and its mean over the positions of the columns: (D, D) a layer. That is D backward
+passes, one for each row of the result. They share one run's values, so they go through each layer together:
 
-- The MLP treats positions apart. The Jacobian of a whole half block, x ↦ x + MLP(norm(x)), is worked out once a
-  position, (D, D), and multiplied to all D gradients: 10·D³ operations a position where D passes one by one take 16·D³.
-- A query's gradient reads only its own position, so it is one (K, K) matrix a position and head.
-- A gradient at a position is asked for nowhere else but at the positions that are averaged, so no other is worked out.
+- The MLP treats positions independently. The Jacobian of a half block, x ↦ x + MLP(norm(x)), is computed once per
+  position, (D, D), and multiplied by all D gradients: 10·D³ operations a position, where D separate passes take 16·D³.
+- A query's gradient reads only its own position, so it is one (K, K) matrix per position and head.
+- Gradients are computed only at the positions that are averaged.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from . import derivatives
 
 Array = np.ndarray
 
-# What is read of a run, besides the first block, whose own values aren't needed.
+# The activations that are read of a run. The first block's own values aren't needed.
 READ = (
     "ln1.normalized",
     "ln1.scale",
@@ -36,16 +36,16 @@ READ = (
     "ln2.scale",
     "mlp.pre",
 )
-TOGETHER = 16  # rows or positions that one thread works on at a time, so that most of it stays in its cache
+ROWS_PER_TASK = 16  # rows or positions that one thread works on at a time, so that most of it stays in its cache
 
 
 def names_read(n_layer: int) -> list[str]:
-    """The activations that `summed_jacobians` needs of a run."""
+    """Return the names of the activations that `summed_jacobians` needs of a run."""
     return [f"blocks.{layer}.{name}" for layer in range(1, n_layer) for name in READ]
 
 
 def summed_jacobians(cache: ActivationCache, positions: slice) -> Array:
-    """Σ over t' of ∂ last stream[t'] / ∂ stream behind a layer[t], averaged over t: (L − 1, D, D), float64.
+    """Return Σ over t' of ∂ last stream[t'] / ∂ stream after a layer[t], averaged over t: (L − 1, D, D), float64.
 
     Layers are all but the last, whose own would be the identity. Both t' and t run over `positions` of one row of ids,
     ``cache`` holding its `names_read`. Rows are the last stream's coordinates, columns the layer's. The streams are
@@ -55,7 +55,7 @@ def summed_jacobians(cache: ActivationCache, positions: slice) -> Array:
     found = np.zeros((config.n_layer - 1, config.n_embd, config.n_embd))
     g: Array | None = None
     workers = threads()
-    with one_blas_thread():  # a piece of work is a thread's own, products included
+    with one_blas_thread():  # each piece of work runs on one thread, BLAS included
         for layer in reversed(range(1, config.n_layer)):
             g = _through_mlp(g, cache, layer, positions, workers)
             _through_attention(g, cache, layer, positions, workers)
@@ -64,7 +64,7 @@ def summed_jacobians(cache: ActivationCache, positions: slice) -> Array:
 
 
 def _through_mlp(g: Array | None, cache: ActivationCache, layer: int, positions: slice, workers: int) -> Array:
-    """Gradients (N, D, D) of what leaves a block → of what enters its MLP's half; None stands for the identity's."""
+    """Propagate gradients (N, D, D) from a block's output to its MLP half's input; None stands for the identity's."""
     p, config = cache.params.h[layer], cache.config
     pre, n, scale = (cache[name, layer][0, positions] for name in ("mlp.pre", "ln2.normalized", "ln2.scale"))
     slope = derivatives.activate(np.ones_like(pre), pre, config.activation_function, p.mlp.act)
@@ -80,12 +80,12 @@ def _through_mlp(g: Array | None, cache: ActivationCache, layer: int, positions:
             result[at] = of_half if g is None else g[at] @ of_half
         result[some] += np.eye(D, dtype=pre.dtype) if g is None else g[some]
 
-    on_threads(work, evenly(N, min(N, max(workers, N // TOGETHER))), workers)
+    on_threads(work, evenly(N, min(N, max(workers, N // ROWS_PER_TASK))), workers)
     return result
 
 
 def _through_attention(g: Array, cache: ActivationCache, layer: int, positions: slice, workers: int) -> None:
-    """Gradients (N, R, D) of what leaves a block's attention half → of what enters it, in place."""
+    """Propagate gradients (N, R, D) from the output of a block's attention half to its input, in place."""
     p, config = cache.params.h[layer], cache.config
     (N, R, D), H, K = g.shape, config.n_head, config.head_width
     q, z = (np.ascontiguousarray(cache[name, layer][0, positions].swapaxes(0, 1)) for name in ("attn.q", "attn.z"))
@@ -117,11 +117,11 @@ def _through_attention(g: Array, cache: ActivationCache, layer: int, positions: 
         _through_norm(of_input, n, norm_scale)
         g[:, rows] += of_input
 
-    on_threads(work, evenly(R, min(R, max(workers, R // TOGETHER))), workers)
+    on_threads(work, evenly(R, min(R, max(workers, R // ROWS_PER_TASK))), workers)
 
 
 def _to_query(pattern: Array, k: Array, v: Array, z: Array, scale: float) -> Array:
-    """What a head's z gives back to its query, (H, N, K, K): the covariance of values and keys under its pattern.
+    """Return the map from a head's z to its query, (H, N, K, K): the covariance of values and keys under its pattern.
 
     S = scale · q·kᵀ and z = P·v, so ∂L/∂q = scale · Σ_s P_s (∂L/∂z · (v_s − z)) k_s.
     """
@@ -135,7 +135,7 @@ def _to_query(pattern: Array, k: Array, v: Array, z: Array, scale: float) -> Arr
 
 
 def _through_gain(gain: Array, weight: Array) -> Array:
-    """What takes the gradient of an affine map's result to that of a norm's centred input, but for its scale.
+    """Return the map from an affine map's gradient to that of a norm's centred input, up to the norm's scale.
 
     (outputs, D): the map, the norm's gain and its centring, which are the same for all positions.
     """

@@ -1,7 +1,7 @@
-"""`threaded` with the rows of a batch joined: each affine map is one product over all their positions.
+"""`threaded` with a batch's rows joined: each affine map is one matrix product over all their positions.
 
-BLAS then reads a matrix once instead of once a row: for 4 rows of 64, a third less time for the same products. The
-bits of a row depend on the rest of its batch, which is why other runs take `threaded`.
+BLAS then reads a matrix once instead of once per row: for 4 rows of 64, this takes a third off the time. It is not
+batch-invariant: a row's bits depend on the rest of its batch, so other runs use `threaded`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .products import product
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
-    """As `threaded.linear`, over all positions at once."""
+    """Compute `threaded.linear` over all positions at once."""
     rows = _joined(x)
     if not isinstance(weight, np.ndarray):
         return threaded.linear(rows, weight, bias).reshape(*x.shape[:-1], -1)
@@ -37,7 +37,7 @@ def linear(x: Array, weight: Weight, bias: Array) -> Array:
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
-    """As `threaded.unembed`, over all positions at once."""
+    """Compute `threaded.unembed` over all positions at once."""
     rows = _joined(x)
     if not isinstance(lm_head, np.ndarray):
         return threaded.unembed(rows, lm_head).reshape(*x.shape[:-1], -1)
@@ -45,7 +45,7 @@ def unembed(x: Array, lm_head: Weight) -> Array:
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
-    """As `threaded.attention_scores`, head by head."""
+    """Compute `threaded.attention_scores` head by head."""
 
     def finish(of_head: Array, b: int) -> None:
         ops.scale_and_hide(of_head, lengths[b : b + 1], scale)
@@ -54,12 +54,12 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
 
 
 def mix_values(pattern: Array, v: Array) -> Array:
-    """As `threaded.mix_values`, head by head."""
+    """Compute `threaded.mix_values` head by head."""
     return heads.product(pattern, v[:, :, : pattern.shape[-1]].swapaxes(1, 2))
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """As `threaded.attention`, with this module's steps."""
+    """Compute `threaded.attention` with this module's functions."""
     S = int(lengths.max()) + q.shape[1]
     return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
 

@@ -1,4 +1,4 @@
-"""`joined` with kernels for the activation and the softmax: the forward pass that goes with `compiled`."""
+"""`joined` with compiled activation and softmax: the forward pass that belongs to `compiled`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ Array = np.ndarray
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """As `joined.attention`, with this module's softmax."""
+    """Compute `joined.attention` with this module's softmax."""
     S = int(lengths.max()) + q.shape[1]
     return joined.mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])

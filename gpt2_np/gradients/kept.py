@@ -1,4 +1,4 @@
-"""What a forward pass leaves for the backward pass, and how much memory that takes.
+"""The activations that a forward pass keeps for the backward pass, and how much memory they take.
 
     keep      kept of each block                                 computed again, block by block
     "all"     all that its derivatives read                      nothing
@@ -6,8 +6,8 @@
     "inputs"  its input                                          the whole block
 
 "inputs" is gradient checkpointing (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"), "layers" the
-selective kind (Korthikanti et al. 2022, section 5). What is computed again is computed by the same operations, so the
-gradients are the same bits.
+selective kind (Korthikanti et al. 2022, section 5). Recomputation uses the same operations, so the gradients have the
+same bits.
 
 Measured, the most that NumPy holds at once beyond the weights, at the 124M shape in float32 with the loss of all
 positions: all parameters' gradients of 8 × 256 tokens take 2.75, 1.77 and 1.31 GB (0.5 of them the gradients, 0.4 the
@@ -20,17 +20,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from ..display import Readable
 from ..model import params as P
 from ..model.arrays import Array, Weight
 from ..model.config import Config
 from ..model.forward import block
 from ..model.operations import Operations, with_linear
-from ..model.taps import Tap, both, no_tap, within
+from ..model.taps import Tap, both, no_tap, with_prefix
 from .edited import Edited
 
 KEEP = ("all", "layers", "inputs")
 
-# What the derivatives of a block read, and what those of its parameters read besides.
+# What the derivatives of a block read, and what those of its parameters read in addition.
 NEEDED = (
     "ln1.normalized",
     "ln1.scale",
@@ -45,11 +46,11 @@ NEEDED = (
 NEEDED_BY_PARAMETERS = ("ln1.out", "attn.z", "ln2.out", "mlp.post")
 
 
-class Kept:
-    """The tap of a forward pass whose gradients are wanted; afterwards it holds what `backward` asks for, once.
+class Kept(Readable):
+    """The tap of a forward pass whose gradients are wanted. Afterwards it provides what `backward` asks for, once.
 
-    The pass must be given ``kept.tap`` and ``kept.ops``: the edits of `edited` are applied within. ``ValueError`` for
-    an unknown way to keep.
+    The pass must be given ``kept.tap`` and ``kept.ops``; the edits of `edited` are applied inside. ``ValueError`` for
+    an unknown `keep`.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class Kept:
 
     @property
     def ops(self) -> Operations:
-        """The operations of the forward pass, which remember results where those are kept."""
+        """The operations of the forward pass, which record their results where these are kept."""
         return self.plain if self.products is None else with_linear(self.plain, self.products.linear)
 
     @property
     def tap(self) -> Tap:
-        """The edits first, then what is kept."""
+        """The tap of the forward pass: the edits first, then the recording."""
         return both(no_tap if self.edited is None else self.edited, self)
 
     def wants(self, name: str) -> bool:
@@ -101,29 +102,29 @@ class Kept:
         return Values(self.left, self.edited)
 
     def block(self, layer: int) -> Values:
-        """The values of a block, computed again where they weren't kept; they are given once."""
+        """Return a block's values, recomputed if they weren't kept. They can be taken once."""
         prefix = f"blocks.{layer}."
         if self.again:
             self._again(layer, prefix)
         return Values({prefix + name: self.left.pop(prefix + name) for name in self.needed}, self.edited, prefix)
 
     def _again(self, layer: int, prefix: str) -> None:
-        """A block's forward pass once more, as far as its values are needed."""
+        """Run a block's forward pass again, as far as its values are needed."""
         x = self.left.pop(self.inputs[layer])
         made = None if self.edited is None else self.edited.made(self.inputs[layer])
         until = Until(frozenset(prefix + name for name in self.needed), prefix + self.last, self.left)
         ops = self.plain if self.products is None else self.products.again(layer)
-        tap = within(both(no_tap if self.edited is None else self.edited, until), prefix)
+        tap = with_prefix(both(no_tap if self.edited is None else self.edited, until), prefix)
         with contextlib.suppress(Enough):
             block(x if made is None else made, self.params.h[layer], self.config, layer, ops, None, tap)
 
 
 class Enough(Exception):
-    """A block that is computed again has come as far as anything of it is needed."""
+    """Raised when a recomputed block has produced everything that is needed of it."""
 
 
-class Until:
-    """A tap that keeps the `names` in `left` and ends the pass behind the `last` of them."""
+class Until(Readable):
+    """A tap that keeps the `names` in `left` and ends the pass after the `last` of them."""
 
     def __init__(self, names: frozenset[str], last: str, left: dict[str, Array]) -> None:
         self.names, self.last, self.left = names, last, left
@@ -139,45 +140,49 @@ class Until:
         return x
 
 
-class Products:
-    """Remembers the results of affine maps, block by block, except each block's last, which nothing reads."""
+class Products(Readable):
+    """Operations that record the results of affine maps, block by block, except each block's last one, which nothing
+    reads.
+    """
 
     def __init__(self, ops: Operations) -> None:
         self.ops = ops
         self.blocks: list[list[Array]] = []
 
     def next_block(self) -> None:
-        """What follows belongs to the next block."""
+        """Start recording the next block."""
         if self.blocks:
             self.blocks[-1].pop()
         self.blocks.append([])
 
     def linear(self, x: Array, weight: Weight, bias: Array) -> Array:
-        """As ``ops.linear``, remembered."""
+        """Compute ``ops.linear`` and record the result."""
         y = self.ops.linear(x, weight, bias)
         self.blocks[-1].append(y)
         return y
 
     def again(self, layer: int) -> Operations:
-        """The operations for a block's second pass, its affine maps remembered instead of computed: once."""
+        """Return the operations for a block's second pass, which take recorded results instead of computing affine
+        maps.
+        """
         results, self.blocks[layer] = iter(self.blocks[layer]), []
         return with_linear(self.ops, lambda x, weight, bias: next(results))
 
 
-class Values:
-    """The values of one part of the model by their names within it: ``values["attn.q"]`` is what left that tap."""
+class Values(Readable):
+    """The values of one part of the model by their local names: ``values["attn.q"]`` is what left that tap."""
 
     def __init__(self, left: Mapping[str, Array], edited: Edited | None, prefix: str = "") -> None:
         self.left, self.edited, self.prefix = left, edited, prefix
 
-    def within(self, prefix: str) -> Values:
-        """The same values seen from inside one part of this part."""
+    def with_prefix(self, prefix: str) -> Values:
+        """Return the same values for a part of this part, whose names get this prefix."""
         return Values(self.left, self.edited, self.prefix + prefix)
 
     def __getitem__(self, name: str) -> Array:
         return self.left[self.prefix + name]
 
     def made(self, name: str) -> Array:
-        """What the operation before the tap made, which edits may have changed: its derivative reads this."""
+        """Return what the operation before the tap computed, before any edit: its derivative reads this."""
         made = None if self.edited is None else self.edited.made(self.prefix + name)
         return self[name] if made is None else made

@@ -1,14 +1,14 @@
-"""Metrics with their derivatives: what a gradient is the gradient of. One number a row.
+"""Metrics with their derivatives. A metric gives each row one number, and gradients are gradients of such a number.
 
 A metric is any object with two methods, for logits (B, T, V) and ids (B, T):
 
     value(logits, ids)     its value, (B,)
     gradient(logits, ids)  ∂(sum of value)/∂logits, (B, T, V)
 
-Rows of unequal lengths are given to it one by one, as long as each is, so that position −1 is each row's own last. A
-metric whose arguments differ from row to row says with ``of_row(b)`` what it is for row b alone; one that takes tokens
-as texts says with ``with_tokens(ids_of)`` what it is in ids. Those here do both, and give their value when they are
-called with logits alone, as sweeps do.
+Rows of unequal lengths are passed to a metric one by one, without padding, so that position −1 is each row's own last
+one. A metric whose arguments differ from row to row has a method ``of_row(b)`` that returns the metric of row b alone;
+one that takes tokens as texts has ``with_tokens(ids_of)``, which returns it with ids. The metrics here have both, and
+also give their value when they are called with logits alone, as sweeps do.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine.threaded import in_pieces
 from ..model.arrays import Array
 from ..model.ops import log_softmax
@@ -30,32 +31,33 @@ if TYPE_CHECKING:
 Token = int | str | Sequence[int] | Sequence[str] | Array  # one for all rows, or one a row
 Position = int | Sequence[int] | Array
 There = tuple[Array, Array]  # rows and positions, both (B,)
-IGNORED = -100  # transformers' label of what isn't to be predicted
+IGNORED = -100  # transformers' label for positions that aren't predicted
 
 
 class Metric(Protocol):
-    """What gradients are taken of; see the top of this module."""
+    """An object whose value can be differentiated; the top of this module describes its methods."""
 
     def value(self, logits: Array, ids: Array) -> Array:
-        """Its value: (B, T, V) logits of (B, T) ids → (B,)."""
+        """Return its value: (B, T, V) logits of (B, T) ids → (B,)."""
         ...
 
     def gradient(self, logits: Array, ids: Array) -> Array:
-        """The gradient of the sum of its values: (B, T, V)."""
+        """Return the gradient of the sum of its values: (B, T, V)."""
         ...
 
 
 def cross_entropy(labels: npt.ArrayLike | None = None) -> CrossEntropy:
-    """transformers' loss of a row: the mean, over its labels, of −log p(label), in nats.
+    """Return transformers' loss of a row: the mean of −log p(label) over its labels, in nats.
 
-    Labels are shifted inside, so that label t is predicted from the positions before it; they are the ids themselves
-    unless given, of the ids' shape. −100 is ignored. ``ValueError``, when it is asked, for a row without any label.
+    Labels are shifted inside: label t is predicted from the positions before it. They are the ids themselves unless
+    given, and have the ids' shape. −100 is ignored. ``ValueError``, when the metric is evaluated, for a row without any
+    label.
     """
     return CrossEntropy(labels)
 
 
 def logit_difference(a: Token, b: Token, position: Position = -1) -> LogitDifference:
-    """How much higher the logit of token `a` is than that of token `b`, at one position.
+    """Return how much the logit of token `a` exceeds that of token `b`, at one position.
 
     Tokens are ids or texts of one token, for all rows or one a row.
     """
@@ -63,12 +65,12 @@ def logit_difference(a: Token, b: Token, position: Position = -1) -> LogitDiffer
 
 
 def log_probability(token: Token, position: Position = -1) -> LogProbability:
-    """The log-probability (nats) of a token, an id or a text of one token, at one position."""
+    """Return the log-probability (nats) of a token, an id or a text of one token, at one position."""
     return LogProbability((token,), position)
 
 
 def kl_divergence(reference_logits: npt.ArrayLike, position: Position = -1) -> KLDivergence:
-    """KL(reference ‖ model) in nats, at one position: Σ r·(log r − log p). Kullback & Leibler 1951.
+    """Return KL(reference ‖ model) in nats, at one position: Σ r·(log r − log p). Kullback & Leibler 1951.
 
     `reference_logits` are another run's logits of the same ids, (T, V) or (B, T, V) (for unequal rows padded as ours),
     or those of the position alone, (V,).
@@ -76,9 +78,11 @@ def kl_divergence(reference_logits: npt.ArrayLike, position: Position = -1) -> K
     return KLDivergence((), position, reference_logits)
 
 
-@dataclass(frozen=True, eq=False)
-class CrossEntropy:
-    """See `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own labels."""
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossEntropy(Readable):
+    """The metric of `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own
+    labels.
+    """
 
     labels: npt.ArrayLike | None = None
     tokens: int | None = None
@@ -97,7 +101,7 @@ class CrossEntropy:
     def value_and_gradient(
         self, logits: Array, ids: Array | None = None, with_gradient: bool = True
     ) -> tuple[Array, Array]:
-        """Both at once, from one softmax. Without `with_gradient` the second is empty."""
+        """Return both, from one softmax. Without `with_gradient` the second is empty."""
         B, T, V = logits.shape
         targets = self.targets(ids, (B, T), V)
         counted = targets != IGNORED
@@ -128,11 +132,11 @@ class CrossEntropy:
         return value, gradient.reshape(B, T, V) if with_gradient else gradient
 
     def of_row(self, row: int) -> CrossEntropy:
-        """The same for one row alone."""
+        """Return the metric of one row alone."""
         return self if self.labels is None else replace(self, labels=np.asarray(self.labels)[row][None])
 
     def targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
-        """What each position is to predict, (B, T): the label of the next one, −100 at the last."""
+        """Return the label that each position is to predict, (B, T): that of the next position, −100 at the last."""
         if self.labels is None and ids is None:
             raise ValueError("cross_entropy needs ids or labels: it was given logits alone")
         labels = np.atleast_2d(np.asarray(ids if self.labels is None else self.labels))
@@ -149,9 +153,9 @@ class CrossEntropy:
         return targets
 
 
-@dataclass(frozen=True, eq=False)
-class AtPosition:
-    """A metric of the logits at one position of each row: what those below have in common."""
+@dataclass(frozen=True, eq=False, repr=False)
+class AtPosition(Readable):
+    """A metric of the logits at one position of each row: the base of the metrics below."""
 
     tokens: tuple[Token, ...] = ()
     position: Position = -1
@@ -172,20 +176,24 @@ class AtPosition:
         return gradient
 
     def value_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
-        """The value, given the position's logits, (B, V) float64; the row and position of each; (B,) tokens: (B,)."""
+        """Return the value for the position's logits, (B, V) float64; the row and position of each; (B,) tokens:
+        (B,).
+        """
         raise NotImplementedError
 
     def gradient_there(self, x: Array, there: There, tokens: tuple[Array, ...]) -> Array:
-        """Its gradient: (B, V)."""
+        """Return its gradient: (B, V)."""
         raise NotImplementedError
 
     def of_row(self, row: int) -> AtPosition:
-        """The same for one row alone."""
+        """Return the metric of one row alone."""
         tokens = tuple(_of_row(token, row) for token in self.tokens)
         return replace(self, tokens=tokens, position=_of_row(self.position, row))
 
     def with_tokens(self, ids_of: Callable[[str], Sequence[int]]) -> AtPosition:
-        """The same with tokens as ids, of which `ids_of` gives a text's. ``ValueError`` if a text isn't one token."""
+        """Return the metric with tokens as ids; `ids_of` encodes texts. ``ValueError`` for a text that isn't one
+        token.
+        """
         return replace(self, tokens=tuple(_token_ids(token, ids_of) for token in self.tokens))
 
     def _there(self, logits: Array) -> There:
@@ -237,7 +245,7 @@ class LogProbability(AtPosition):
         return gradient
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KLDivergence(AtPosition):
     """See `kl_divergence`."""
 
@@ -270,7 +278,7 @@ class KLDivergence(AtPosition):
 
 
 def checked(metric: Any) -> Any:
-    """The metric, if it is one. ``ValueError`` says what it lacks."""
+    """Return the metric if it is one. ``ValueError`` names what it lacks."""
     for name, what in (
         ("value", "value(logits, ids), each row's value: (B,)"),
         ("gradient", "gradient(logits, ids), the gradient of the sum of its values: (B, T, V)"),
@@ -281,12 +289,12 @@ def checked(metric: Any) -> Any:
 
 
 def _of_row(value: Any, row: int) -> Any:
-    """What an argument that may differ from row to row is for one of them."""
+    """Return an argument, which may differ from row to row, for one row."""
     return value if isinstance(value, str) or np.ndim(value) == 0 else value[row]
 
 
 def _a_row(value: Any, rows: int, what: str) -> Array:
-    """One whole number a row, (B,), from one for all or one each."""
+    """Return one integer per row, (B,), from one for all or one for each."""
     numbers = np.asarray(value)
     if numbers.dtype.kind == "U":
         raise ValueError(f"{what} given as a text needs a model with a tokenizer: give its id instead of {value!r}")
@@ -296,7 +304,7 @@ def _a_row(value: Any, rows: int, what: str) -> Array:
 
 
 def _token_ids(token: Any, ids_of: Callable[[str], Sequence[int]]) -> Any:
-    """A token, or several, as ids."""
+    """Return one token, or several, as ids."""
     if not isinstance(token, str):
         several = isinstance(token, (list, tuple)) and any(isinstance(one, str) for one in token)
         return [_token_ids(one, ids_of) for one in token] if several else token

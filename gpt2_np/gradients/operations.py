@@ -1,6 +1,6 @@
-"""What `backward` needs of an implementation of the derivatives: the functions of `derivatives`, by their signatures.
+"""The protocol of the derivatives: the functions that `backward` calls, with their signatures.
 
-The counterpart of `model.operations`. A module that has them all is one: `derivatives`, `threaded`.
+It is the counterpart of `model.operations`. Two modules implement it: `derivatives` and `threaded`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from ..model.arrays import Array, Weight
 
 
 class Derivatives(Protocol):
-    """An implementation of the derivatives; each one's formula stands in `derivatives`, under the same name."""
+    """An implementation of the derivatives. Each formula is in `derivatives`, under the same name."""
 
     def linear(self, gradient: Array, weight: Weight) -> Array:
         """(…, outputs) → (…, inputs)."""

@@ -1,9 +1,9 @@
-"""Matrix products in pieces on threads, each piece by one thread of BLAS.
+"""Matrix products divided into pieces that run on threads, each piece on one thread of BLAS.
 
-OpenBLAS's own threads wait for each other by spinning: where another program holds one of the cores, or where what
-comes between two products is short, they spend more of the processors' time than the product does (twice as much was
-measured on two shared cores). These threads sleep when idle, and pieces don't depend on how many threads there are, so
-neither do the bits.
+OpenBLAS's own threads spin while they wait for each other at a barrier: where another program holds a core, or where
+little work lies between two products, they take more processor time than the product itself (twice as much was measured
+on two shared cores). The threads here sleep when idle. The pieces don't depend on the number of threads, so neither do
+the bits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PIECE = 768  # rows or columns of the result, about
 
 
 def product(a: Array, b: Array, out: Array, finish: Callable[[slice, slice], object] | None = None) -> Array:
-    """a @ b into `out`, which is returned: (R, inputs), (inputs, C) → (R, C).
+    """Compute a @ b into `out`, and return it: (R, inputs), (inputs, C) → (R, C).
 
-    It is worked out some rows or some columns at a time, whichever are more; `finish` is called with the rows and
-    columns of each piece as soon as it is there.
+    It is computed some rows or some columns at a time, whichever are more; `finish` is called with the rows and columns
+    of each piece as soon as the piece is done.
     """
     R, C = out.shape
     by_row = R > C

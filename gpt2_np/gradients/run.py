@@ -1,4 +1,4 @@
-"""One run forwards and backwards: what `Model.run_with_gradients` does."""
+"""One forward and backward run: the implementation of `Model.run_with_gradients`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from ..engine import available
 from ..model.activations import ActivationCache
 from ..model.config import Config
@@ -37,19 +39,19 @@ class Runs(Protocol):
 
     @property
     def backend(self) -> str:
-        """What computes: gradients are taken everywhere but on "torch"."""
+        """The name of the implementation: gradients are available everywhere except on "torch"."""
         ...
 
     def check_ids(self, ids: Any) -> Array:
-        """Ids as a (B, T) array. ``ValueError`` for what can't be."""
+        """Return ids as a (B, T) array. ``ValueError`` for invalid ones."""
         ...
 
     def to_single_token(self, text: str) -> int:
-        """A token's id. ``ValueError`` for a text that is none."""
+        """Return a token's id. ``ValueError`` for a text that isn't one token."""
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientRun:
     """A run of a model with its gradients. For one row of ids, (T,), ``logits`` are (T, V); all else keeps its B axis.
 
@@ -66,6 +68,23 @@ class GradientRun:
     lengths: Array
     params: Params | None = None
 
+    def __repr__(self) -> str:
+        parameters = "" if self.params is None else " and of parameters"
+        return (
+            f"GradientRun(value={display.brief(self.value)}, logits={display.brief(self.logits)}, "
+            f"gradients of {len(self.grads)} activations{parameters})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("value", display.brief(self.value)),
+            ("lengths", display.brief(self.lengths)),
+            ("logits", display.brief(self.logits)),
+            ("gradients of parameters", "not asked for" if self.params is None else display.brief_repr(self.params)),
+        ]
+        title = "A run with gradients: cache and grads hold arrays of these names and shapes"
+        return display.boxed(display.table(rows), display.arrays(self.grads), title=title)
+
 
 def run_with_gradients(
     model: Runs,
@@ -79,7 +98,7 @@ def run_with_gradients(
     token_type_ids: Ids | None = None,
     check: Callable[[Array, Array], object] | None = None,
 ) -> GradientRun:
-    """See `Model.run_with_gradients`; `check` is shown the logits of some ids before they are differentiated."""
+    """Implement `Model.run_with_gradients`; `check` receives the logits of some ids before they are differentiated."""
     metric = prepared(metric, model)
     batch, lengths = padded(model, ids)
     types = None if token_type_ids is None else padded(model, token_type_ids)[0]
@@ -94,7 +113,7 @@ def run_with_gradients(
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(kept.tap, values if chosen else no_tap)
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check`
+    with np.errstate(over="ignore", invalid="ignore"):  # `check` reports an overflow
         logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
     if check is not None:
         for some in rows_of(lengths, batch.shape[1]):
@@ -122,10 +141,10 @@ def run_with_gradients(
 
 
 def means(model: Runs, observed: bool) -> tuple[Operations, Derivatives]:
-    """The operations of the forward pass and their derivatives.
+    """Return the operations of the forward pass and their derivatives.
 
-    As in other runs, what is observed is computed by the readable ones, so that it doesn't matter who looks; where
-    nobody does, as in training, kernels take part, unless the model's backend is "numpy". Both agree to rounding.
+    As in other runs, taps get the readable operations, so that observing changes nothing; without taps, as in training,
+    kernels are used unless the model's backend is "numpy". The two agree up to rounding.
     """
     if observed or model.backend != "numba" or model.params.ln_f.weight.dtype != np.float32 or not available.loads():
         return joined, threaded
@@ -135,7 +154,7 @@ def means(model: Runs, observed: bool) -> tuple[Operations, Derivatives]:
 
 
 def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, batch: Array) -> Tap:
-    """What is to happen to gradients on their way, as a tap of the backward pass."""
+    """Return the tap of the backward pass that replaces gradients as the caller asks."""
     if isinstance(changes, Mapping):
         return edits(changes, config, (batch.shape[0], batch.shape[1])) if changes else no_tap
     return no_tap if changes is None else changes
@@ -143,17 +162,19 @@ def gradient_tap(changes: Mapping[str, AnyEdit] | Tap | None, config: Config, ba
 
 @runtime_checkable
 class OfValues(Protocol):
-    """A tap of the backward pass that needs activations: what `given` returns takes its place."""
+    """A tap of the backward pass that needs activations: it is replaced by what `given` returns."""
 
     def given(self, values: Mapping[str, Array]) -> Tap:
-        """The tap of one backward pass, whose forward pass left these values (`kept.NEEDED`, with ``keep="all"``)."""
+        """Return the tap of one backward pass whose forward pass left these values (`kept.NEEDED`, with
+        ``keep="all"``).
+        """
         ...
 
 
-class Ends:
-    """A tap of the backward pass: no gradient at the keys behind a row's end.
+class Ends(Readable):
+    """A tap of the backward pass that removes gradients at the keys after a row's end.
 
-    Everywhere else it is 0 there by itself; of a pattern's zeros there are gradients, as of all of the future's.
+    Everywhere else they are already 0 there. A pattern's zeros do have gradients, as all future positions have.
     """
 
     def __init__(self, lengths: Array) -> None:
@@ -170,7 +191,7 @@ class Ends:
 
 
 def prepared(metric: Any, model: Any) -> Any:
-    """A metric that is one, its tokens as ids of the model's vocabulary. ``ValueError`` otherwise."""
+    """Check a metric, and turn its tokens into ids of the model's vocabulary. ``ValueError`` for an invalid one."""
     metric = checked(metric)
     if hasattr(metric, "with_tokens"):
         metric = metric.with_tokens(lambda text: model.tokenizer.encode(text, add_special_tokens=False))
@@ -178,12 +199,12 @@ def prepared(metric: Any, model: Any) -> Any:
 
 
 def several(ids: Ids) -> bool:
-    """Whether ids are rows of ids, and not those of one row, (T,)."""
+    """Tell whether ids are several rows, and not one, (T,)."""
     return np.ndim(ids) > 1 if isinstance(ids, np.ndarray) else any(np.ndim(row) for row in ids)
 
 
 def padded(model: Runs, ids: Ids) -> tuple[Array, Array]:
-    """Ids as a checked (B, T) array, rows of unequal lengths padded with 0 on the right, and the lengths: (B,)."""
+    """Return ids as a checked (B, T) array, with unequal rows padded by 0 on the right, and the lengths: (B,)."""
     if isinstance(ids, np.ndarray) or not isinstance(ids, Sequence) or not several(ids):
         batch = model.check_ids(ids)
         return batch, np.full(len(batch), batch.shape[1])
@@ -198,14 +219,14 @@ def padded(model: Runs, ids: Ids) -> tuple[Array, Array]:
 
 
 def rows_of(lengths: Array, T: int) -> list[tuple[slice, slice]]:
-    """The parts of a padded batch without its padding: the whole where no row has any, else each row up to its end."""
+    """Divide a padded batch into parts without padding: the whole if no row has any, else each row up to its end."""
     if (lengths == T).all():
         return [(slice(None), slice(None))]
     return [(slice(row, row + 1), slice(length)) for row, length in enumerate(lengths.tolist())]
 
 
 def of_metric(metric: Any, logits: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
-    """The metric's value of each row, (B,), and its gradient in the dtype of the logits, (B, T, V).
+    """Return the metric's value of each row, (B,), and its gradient in the logits' dtype, (B, T, V).
 
     ``ValueError`` for results of other shapes.
     """
@@ -232,7 +253,7 @@ def _both(metric: Any, logits: Array, ids: Array) -> tuple[Array, Array]:
 
 
 def check_weights(model: Runs, parameters: bool) -> None:
-    """``ValueError`` where a run with gradients isn't possible on these weights."""
+    """Raise ``ValueError`` if a run with gradients isn't possible on these weights."""
     if model.backend == "torch":
         raise ValueError("gradients are taken on --backend numpy or numba, not on torch")
     if not parameters:

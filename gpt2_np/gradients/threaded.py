@@ -1,8 +1,8 @@
-"""`derivatives` on every core: the same names and signatures, the same formulas, nothing compiled.
+"""`derivatives` on every core: the same names, signatures and formulas, with nothing compiled.
 
-A product is one large one over all positions, in pieces on threads (`products`). What treats positions apart is worked
-out by `derivatives` some positions at a time, on threads, so that what passes from one line of it to the next stays in
-a core's cache. Sums over all positions are sums of sums over a few, which round less.
+A matrix product is one large product over all positions, divided into pieces on threads (`products`). Operations that
+treat positions independently call `derivatives` on some positions at a time, on threads, so that intermediate results
+stay in a core's cache. Sums over all positions are sums of partial sums, which round less.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
 from .products import product
 
-SUMMED = 16  # positions whose gradients are summed before the sums are, in float64
+SUMMED = 16  # positions per partial sum; the partial sums are added in float64
 
 
 def linear(gradient: Array, weight: Weight) -> Array:
-    """As `derivatives.linear`."""
+    """Compute `derivatives.linear`."""
     return _product(gradient, as_array(weight).T)
 
 
 def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
-    """As `derivatives.linear_parameters`."""
+    """Compute `derivatives.linear_parameters`."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs = x.reshape(len(rows), -1)
     weight = product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype))
@@ -39,7 +39,7 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
 
 
 def unembed(gradient: Array, lm_head: Weight) -> Array:
-    """As `derivatives.unembed`; positions that got no gradient are passed over."""
+    """Compute `derivatives.unembed`; positions without a gradient are skipped."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])
     some = _with_gradient(rows)
@@ -51,7 +51,7 @@ def unembed(gradient: Array, lm_head: Weight) -> Array:
 
 
 def unembed_parameters(gradient: Array, x: Array) -> Array:
-    """As `derivatives.unembed_parameters`; positions that got no gradient are passed over."""
+    """Compute `derivatives.unembed_parameters`; positions without a gradient are skipped."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
     if some is not None:
@@ -60,7 +60,7 @@ def unembed_parameters(gradient: Array, x: Array) -> Array:
 
 
 def _with_gradient(rows: Array) -> Array | None:
-    """Which rows are not all 0; None where that are so many that it doesn't pay."""
+    """Return which rows are not all 0; None if they are so many that skipping the others doesn't pay."""
     found = np.empty(len(rows), bool)
 
     def look(some: slice) -> None:
@@ -71,7 +71,7 @@ def _with_gradient(rows: Array) -> Array | None:
 
 
 def look_up(gradient: Array, ids: Array, table: Array) -> Array:
-    """As `derivatives.look_up`: gradients of the same row are summed first."""
+    """Compute `derivatives.look_up`: gradients of the same row are summed first."""
     order = np.argsort(ids, axis=None, kind="stable")
     rows, starts = np.unique(ids.reshape(-1)[order], return_index=True)
     table[rows] += np.add.reduceat(gradient.reshape(-1, gradient.shape[-1])[order], starts, axis=0)
@@ -118,7 +118,7 @@ def centred(gradient: Array) -> Array:
 def attention(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """As `derivatives.attention` of a causal pattern, head by head; what is 0 in it is skipped."""
+    """Compute `derivatives.attention` for a causal pattern, head by head, skipping the zeros."""
     return heads.attention(gradient, q, k, v, pattern, scale)
 
 
@@ -160,16 +160,16 @@ def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]
 
 
 def _product(x: Array, weight: Array) -> Array:
-    """x times a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
+    """Multiply x by a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
     rows = x.reshape(-1, x.shape[-1])
     out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype))
     return out.reshape(*x.shape[:-1], -1)
 
 
 def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> Array:
-    """``function(*arrays)``, for a function of every position's vectors apart, whose results are `width` long.
+    """Compute ``function(*arrays)`` piece by piece, for a function that treats positions independently.
 
-    0 stands for as long as the first array's.
+    `width` is the length of its results; 0 means the first array's.
     """
     shape = arrays[0].shape
     rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
@@ -183,7 +183,7 @@ def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> 
 
 
 def _summed(piece: Callable[[slice], Array], count: int) -> Array:
-    """The sum over `count` positions, of which `piece` gives some: (outputs,)."""
+    """Return the sum over `count` positions, given a function `piece` that sums some of them: (outputs,)."""
     starts = range(0, count, SUMMED)
     sums = [piece(slice(start, start + SUMMED)).sum(axis=0) for start in starts]
     return np.stack(sums).sum(axis=0, dtype=np.float64).astype(sums[0].dtype)

@@ -1,4 +1,4 @@
-"""What people do with activations: one file a theme, each function pure, each with its source.
+"""Interpretability experiments on activations: one file per theme, each function pure, each with its source.
 
     variants     many edited runs of one prompt in batches, and the metrics that sweeps measure
     patching     activation patching over layers, positions and heads; path patching

@@ -1,4 +1,4 @@
-"""Ablation: what is lost when a part of the model stops saying what it says.
+"""Ablation: the change of a metric when a component's output is replaced.
 
 Zero, mean and resample ablation as compared by Chan et al. 2022, "Causal Scrubbing", and Wang et al. 2022.
 """
@@ -31,7 +31,7 @@ def ablate(
     prepend_bos: bool = False,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
-    """The metric with each part silenced in turn.
+    """Return the metric with each component ablated in turn.
 
     `what`: "heads" (their ``z``), (L, H) scores; "mlps" or "attention" (a layer's output), (L,); "positions" (the
     residual stream before a layer at one position), (L, T). `how`: "zero"; "mean", over the texts and positions of
@@ -55,7 +55,7 @@ def ablate(
 def replacements(
     model: Model, names: Sequence[str], how: str, T: int, reference: Array | None = None, seed: int = 0
 ) -> dict[str, Array]:
-    """What to put in place of activations, name → (1, T, …) array; empty for "zero" (see `ablate`)."""
+    """Return the replacement activations, name → (1, T, …) array; empty for "zero" (see `ablate`)."""
     if how not in HOW:
         raise ValueError(f"how must be one of {', '.join(HOW)}, got {how!r}")
     if seed < 0:

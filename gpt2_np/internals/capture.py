@@ -3,6 +3,9 @@
 A capture is a folder: ``capture.json`` says what is captured, and every ``chunk-00000.safetensors`` holds some texts
 whole, as ``"17.blocks.0.resid_pre"`` (text number, activation's name; no B axis) beside ``"17.ids"``. A chunk is
 either whole or not there, so a killed capture goes on where it was, and what was written can always be read.
+
+Where ``capture.json`` has ``"numbered": "by chunk"`` and the number of ``"chunks"``, several workers wrote it
+(`gpt2_np.corpora`): texts are counted from chunk to chunk, in the order of their numbers within each.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..display import brief
 from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
@@ -25,6 +29,7 @@ from ..system.files import JSONObject, read_json, write_whole
 from .partial_runs import activations
 
 Array = np.ndarray
+BY_CHUNK = "by chunk"  # what capture.json says where a text's number is its place among all chunks' texts
 
 
 def capture_corpus(
@@ -76,7 +81,7 @@ def capture_corpus(
             if progress is not None:
                 progress(np.shape(text)[-1])
     finally:
-        write()  # also when a document can't be read, or at Ctrl-C: what was computed is kept
+        write()  # also after an unreadable document or Ctrl-C: computed activations are kept
     return Captured(folder)
 
 
@@ -95,6 +100,8 @@ def _begin(folder: Path, about: JSONObject) -> Captured:
             raise ValueError(f"{folder} holds chunks without their capture.json; choose another folder")
         write_whole(folder / "capture.json", json.dumps(about, indent=1).encode())
     captured = Captured(folder)
+    if "numbered" in captured.about:
+        raise ValueError(f"{folder} holds a capture that several workers made, or a merged one; choose another folder")
     for what, value in about.items():
         if captured.about.get(what) != value:
             found = captured.about.get(what)
@@ -108,7 +115,7 @@ def _short(value: object) -> str:
 
 
 def fingerprint(model: Model) -> str:
-    """What tells one model's captures from another's: a digest of its configuration and parameters."""
+    """Return a digest of a model's configuration and parameters, which distinguishes its captures from others."""
     digest = hashlib.sha256(repr(model.config).encode())
     for name, array in flatten(model.params):
         digest.update(name.encode())
@@ -130,13 +137,20 @@ class Captured:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None
         self.chunks = sorted(folder.glob("chunk-*.safetensors"))
-        self._chunk_of: dict[int, Path] = {}
+        by_chunk = self.about.get("numbered") == BY_CHUNK
+        self._chunk_of: dict[int, tuple[Path, int]] = {}  # a text's chunk, and its number there
         for path in self.chunks:
             with self._open(path) as file:
                 texts = [int(key.removesuffix(".ids")) for key in file.keys() if key.endswith(".ids")]  # noqa: SIM118
-            self._chunk_of |= dict.fromkeys(texts, path)
-        if sorted(self._chunk_of) != list(range(len(self._chunk_of))):
+            before = len(self._chunk_of)
+            for place, text in enumerate(sorted(texts)):
+                self._chunk_of[before + place if by_chunk else text] = path, text
+        whole = len(self.chunks) == self.about.get("chunks") if by_chunk else True
+        if not whole or sorted(self._chunk_of) != list(range(len(self._chunk_of))):
             raise ValueError(f"{folder} has gaps: some of its chunks are missing")
+
+    def __repr__(self) -> str:
+        return f"Captured({len(self)} texts, {brief(self.names)}, folder={brief(self.folder)})"
 
     @staticmethod
     def _open(path: Path) -> Any:
@@ -155,20 +169,21 @@ class Captured:
             raise ValueError(f"text must be between 0 and {len(self) - 1}, got {text}")
         if name != "ids" and name not in self.names:
             raise ValueError(f"{name!r} is not in this capture; it holds {', '.join(self.names)}")
-        with self._open(self._chunk_of[text]) as file:
-            return file.get_tensor(f"{text}.{name}")
+        path, number = self._chunk_of[text]
+        with self._open(path) as file:
+            return file.get_tensor(f"{number}.{name}")
 
     def ids(self, text: int) -> Array:
         """A text's ids: (T,)."""
         return self[text, "ids"]
 
     def over_texts(self, name: str) -> Iterator[Array]:
-        """One activation of every text in order, one text in memory at a time."""
+        """Yield one activation of every text in order, one text in memory at a time."""
         return (self[text, name] for text in range(len(self)))
 
 
 def estimate(model: Model, names: str | Iterable[str], tokens: Sequence[int], dtype: str = "float32") -> int:
-    """The bytes that a capture of texts of so many tokens takes."""
+    """Return the bytes that a capture of texts of so many tokens takes."""
     from ..model.taps import sizes
 
     letters, total = sizes(model.config), 0

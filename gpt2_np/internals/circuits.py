@@ -1,4 +1,4 @@
-"""Circuits in the weights alone: what a head looks for (QK), what it then says (OV), and in which words.
+"""Circuits in the weights alone: what a head attends to (QK), what it then writes (OV), and in which words.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Millidge & Black 2022, "The Singular Value
 Decompositions of Transformer Weight Matrices are Highly Interpretable". Fold the layer norms first
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..model.config import Config
 from ..model.params import Params, as_array
 
@@ -22,6 +23,9 @@ class Factored(NamedTuple):
 
     left: Array
     right: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def full(self) -> Array:
         """The matrix itself: (n, m)."""
@@ -83,7 +87,8 @@ def full_qk_circuit(params: Params, config: Config, layer: int, head: int) -> Fa
 
 
 def copying_scores(params: Params, config: Config) -> Array:
-    """How much each head raises the very token it looks at: Σλ / Σ|λ| over its full OV circuit's eigenvalues, (L, H).
+    """Return how much each head raises the token that it attends to: Σλ / Σ|λ| over its full OV circuit's eigenvalues,
+    (L, H).
 
     1: it copies; −1: it suppresses (Elhage et al. 2021, "Summarizing OV/QK Matrices").
     """
@@ -91,7 +96,7 @@ def copying_scores(params: Params, config: Config) -> Array:
 
 
 def matching_scores(params: Params, config: Config) -> Array:
-    """How much each head looks for the very token it stands on: the same, over its full QK circuit, (L, H)."""
+    """Return how much each head attends to the token it stands on: the same over its full QK circuit, (L, H)."""
     return _eigenvalue_scores(params, config, full_qk_circuit)
 
 
@@ -127,7 +132,7 @@ def composition_scores(params: Params, config: Config, kind: str) -> Array:
 
 
 def norm(matrix: Factored) -> float:
-    """The Frobenius norm, from (K, K) products alone."""
+    """Return the Frobenius norm, from (K, K) products alone."""
     left, right = (part.astype(np.float64) for part in matrix)
     return float(np.sqrt(max(0.0, ((left.T @ left) * (right @ right.T)).sum())))
 

@@ -1,4 +1,4 @@
-"""Texts to study a model on, read one at a time: a corpus may be larger than memory."""
+"""Corpora to study a model on, read one text at a time: a corpus may be larger than memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BLOCK = 1 << 20  # bytes of a file that are read at once
 
 
 class Encoder(Protocol):
-    """What turns text into ids."""
+    """Turns text into ids."""
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
 
@@ -51,7 +51,7 @@ def _texts(file: Path, tokenizer: Encoder, length: int, start: int | None) -> It
 
 
 def passages(file: Path) -> Iterator[str]:
-    """A file's text in passages that each begin where a word has ended: their ids are those of the whole.
+    """Split a file's text into passages that start after a word's end, so that their ids are those of the whole text.
 
     A token of GPT-2's may begin with a space but never reaches from a word into the white space behind it.
     """
@@ -60,7 +60,7 @@ def passages(file: Path) -> Iterator[str]:
     with open(file, "rb") as source:
         while True:
             block = source.read(BLOCK)
-            begun = len(decoder.getstate()[0])  # bytes of a character that the last block broke off
+            begun = len(decoder.getstate()[0])  # bytes of an incomplete character at the end of the last block
             try:
                 text += decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
@@ -78,7 +78,7 @@ def passages(file: Path) -> Iterator[str]:
 
 
 def _last_word_end(text: str) -> int:
-    """Where the last word with white space behind it ends; 0 where there is none."""
+    """Return where the last word followed by white space ends; 0 if there is none."""
     for end in range(len(text) - 1, 0, -1):
         if text[end] in " \n" and not text[end - 1].isspace():
             return end

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..display import boxed, described, heat, number
 from ..session.model import Model
 
 Array = np.ndarray
 NAMES = ["embed", "pos_embed", "blocks.*.attn.z", "blocks.*.attn_out", "blocks.*.mlp_out", "*.resid_post", "ln_final.*"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Direct:
     """What parts added to ``logit``, the logit of a token (or its difference to another's) at one position.
 
@@ -41,6 +42,22 @@ class Direct:
         """The sum of all parts, which is ``logit`` but for rounding."""
         parts = self.heads.sum() + self.mlps.sum() + self.attention_biases.sum()
         return float(parts) + self.embed + self.pos_embed + self.norm_bias
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        L, H = self.heads.shape
+        layers, heads = [f"layer {layer}" for layer in range(L)], [str(head) for head in range(H)]
+        numbers = [str(layer) for layer in range(L)]
+        by_head = heat(self.heads, rows=layers, columns=heads, corner="head", legend="by each head")
+        whole = np.stack([self.heads.sum(axis=1) + self.attention_biases, self.mlps])
+        by_layer = heat(
+            whole, rows=["attention", "MLP"], columns=numbers, corner="layer", legend="by each layer, biases included"
+        )
+        embed = number(self.embed + self.pos_embed)
+        note = f"The rest: embeddings {embed}, the final norm's bias {number(self.norm_bias)}."
+        return boxed(by_head, by_layer, title=f"What each part added to the logit {self.logit:.4g}", note=note)
 
     def layers(self) -> tuple[list[str], Array]:
         """What each layer's attention and MLP added, in the order of the run: names and numbers, embeddings first."""

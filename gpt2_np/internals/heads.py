@@ -1,4 +1,4 @@
-"""What attention heads look at: scores for the kinds of head that every transformer has.
+"""Scores for the kinds of attention head that every transformer has.
 
 Olsson et al. 2022, "In-context Learning and Induction Heads"; detection patterns as in TransformerLens's
 ``head_detector``.
@@ -18,7 +18,7 @@ MEASURES = ("mean", "mul", "abs")
 
 
 def repeated_random_ids(vocabulary: int, length: int, rows: int = 8, seed: int = 0, start: int | None = None) -> Array:
-    """Random ids, then the same again: (rows, 2·length), or one more where each row begins with the id `start`.
+    """Return random ids followed by the same ids: (rows, 2·length), or one more if each row begins with the id `start`.
 
     Nothing but the repetition can be predicted in them, so what a model does with the second half is induction.
     """
@@ -32,7 +32,7 @@ def repeated_random_ids(vocabulary: int, length: int, rows: int = 8, seed: int =
 
 
 def repeated(text: Sequence[int], start: int | None = None) -> Array:
-    """One text of ids, then the same again: (1, 2·T), or one more with a first id `start`.
+    """Return one text of ids twice: (1, 2·T), or one more with a first id `start`.
 
     Gentler than random ids: small models recognise copies in the kind of text they were trained on first.
     """
@@ -43,7 +43,7 @@ def repeated(text: Sequence[int], start: int | None = None) -> Array:
 
 
 def detection_pattern(kind: str, ids: Sequence[int] | Array) -> Array:
-    """Where a perfect head of a kind would look: (T,) ids → (T, T), 1 at [query, key], 0 elsewhere.
+    """Return where a perfect head of a kind would look: (T,) ids → (T, T), 1 at [query, key], 0 elsewhere.
 
     "previous_token": the one before. "duplicate_token": earlier copies of the same token. "induction": what came
     after earlier copies of it.
@@ -69,7 +69,7 @@ def head_scores(
     exclude_bos: bool = False,
     exclude_current_token: bool = False,
 ) -> Array:
-    """How much each head is of a kind, on texts (n, T) or one (T,): (L, H).
+    """Return how much each head is of a kind, on texts (n, T) or one (T,): (L, H).
 
     `measure` "mean": the attention that goes where a perfect head looks, averaged over the positions at which such a
     head has anywhere to look; 1 is perfect. "mul" and "abs" are TransformerLens's: the share of all attention
@@ -94,7 +94,9 @@ def head_scores(
 def all_head_scores(
     model: Model, ids: Array | None = None, *, length: int = 50, rows: int = 4, seed: int = 0
 ) -> dict[str, Array]:
-    """Every kind's (L, H) "mean" scores on texts (n, T), or on repeated random sequences that fit the context."""
+    """Return every kind's (L, H) "mean" scores on texts (n, T), or on repeated random sequences that fit the
+    context.
+    """
     if ids is None:
         start = model.config.bos_token_id
         start = start if start is not None and 0 <= start < model.config.vocab_size else None

@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from ..display import described
 from ..gradients.jacobians import names_read, summed_jacobians
 from ..gradients.run import check_weights
 from ..model import ops
@@ -38,7 +39,7 @@ STREAMS = "blocks.*.resid_post"  # what `Lens.read` needs of a run
 FORMAT = "gpt2_np jacobian lens 1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lens:
     """A fitted lens: ``total`` is the sum of the texts' Jacobians, (L − 1, D, D) float64, rows the last stream's.
 
@@ -53,6 +54,9 @@ class Lens:
     skip_first: int
     length: int
     digest: str = ""
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def jacobian(self) -> Array:
@@ -89,7 +93,7 @@ class Lens:
         row = model.check_ids(ids)
         _, cache = model.run_with_cache(row, STREAMS)
         labels = [f"{layer}_pre" for layer in range(1, model.config.n_layer)]
-        return Looked(row[0], [*labels, "final_post"], self.read(cache))
+        return Looked(row[0], [*labels, "final_post"], self.read(cache), model.texts)
 
     def direction(self, model: Model, token: int, layer: int) -> Array:
         """A token's own direction in the stream behind a layer: its row of W_U · J_l, (D,), in the model's dtype."""

@@ -1,4 +1,4 @@
-"""A model of which only some heads and MLPs speak for themselves: whole circuits kept, and heads silenced one by one.
+"""Whole circuits kept while everything else is ablated, and heads ablated one after another.
 
 Wang et al. 2022, "Interpretability in the Wild", section 3 (a circuit is what is left when all else is replaced by its
 mean over texts of the same form); Michel et al. 2019, "Are Sixteen Heads Really Better than One?" (curves over heads).
@@ -22,7 +22,8 @@ HOW = ("zero", "mean", "position mean", "resample")
 
 
 def silenced(model: Model, heads: Iterable[Head], mlps: Iterable[int], values: dict[str, Array]) -> dict[str, AnyEdit]:
-    """The edits that replace what some heads (their ``z``) and MLPs say by `values`, name → (1, T, …), or by 0.
+    """Return the edits that replace the outputs of some heads (their ``z``) and MLPs by `values`, name → (1, T, …), or
+    by 0.
 
     `values` are those of `silence_values`. ``ValueError`` for a head or layer that the model doesn't have.
     """
@@ -40,7 +41,7 @@ def silenced(model: Model, heads: Iterable[Head], mlps: Iterable[int], values: d
 
 
 def only(model: Model, heads: Iterable[Head], mlps: Iterable[int], values: dict[str, Array]) -> dict[str, AnyEdit]:
-    """The edits that leave these heads and MLPs as they are and replace all others: see `silenced`."""
+    """Return the edits that leave these heads and MLPs as they are and replace all others: see `silenced`."""
     config = model.config
     kept, spoken = set(_checked_heads(model, heads)), set(_checked_layers(model, mlps))
     others = [head for head in np.ndindex(config.n_layer, config.n_head) if head not in kept]
@@ -48,7 +49,7 @@ def only(model: Model, heads: Iterable[Head], mlps: Iterable[int], values: dict[
 
 
 def silence_values(model: Model, how: str, T: int, reference: Array | None = None, seed: int = 0) -> dict[str, Array]:
-    """What heads and MLPs are replaced by in texts of T ids: name → (1, T, …); nothing for "zero".
+    """Return the replacements of heads and MLPs in texts of T ids: name → (1, T, …); nothing for "zero".
 
     "mean" is over the texts and positions of `reference`, (n, at least T) ids; "position mean" over its texts, position
     by position, as Wang et al. do, whose texts have one form; "resample" takes one of its texts, drawn by `seed`.
@@ -84,7 +85,7 @@ def ablation_curve(
     seed: int = 0,
     progress: Callable[[int], Any] | None = None,
 ) -> Array:
-    """The metric with none, one, two, … of the heads silenced, in their order: (heads + 1, n) for texts (n, T).
+    """Return the metric with none, one, two, … of the heads ablated, in order: (heads + 1, n) for texts (n, T).
 
     What is silenced stays silent. `metric` gives each text a number. `progress` is told 1 for each run.
     """
@@ -109,7 +110,8 @@ def circuit_alone(
     reference: Array | None = None,
     seed: int = 0,
 ) -> dict[str, Array]:
-    """A circuit of heads and MLPs (None: all MLPs) by itself and taken out: the metric of texts (n, T), each (n,).
+    """Run a circuit of heads and MLPs (None: all MLPs) alone, and the model without it: the metric of texts (n, T),
+    each (n,).
 
     "whole" is the model as it is, "circuit" has all else silenced, "rest" has the circuit silenced, "nothing" both.
     A circuit is faithful where "circuit" is near "whole", and complete where "rest" is near "nothing".

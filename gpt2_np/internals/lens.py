@@ -1,4 +1,4 @@
-"""Lenses: what the model would say if it stopped after each layer.
+"""The logit lens and the tuned lens: what the model would predict if it stopped after each layer.
 
 The logit lens: nostalgebraist 2020, "interpreting GPT: the logit lens". The tuned lens: Belrose et al. 2023, "Eliciting
 Latent Predictions from Transformers with the Tuned Lens", here trained by least squares in place of gradient descent:
@@ -8,12 +8,13 @@ one pass over a corpus, one solve a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
+from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
@@ -27,13 +28,23 @@ FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lens:
-    """What each layer would say: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
+    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
+
+    `texts` gives ids as texts, for the table that a notebook shows.
+    """
 
     ids: Array
     labels: list[str]
     logits: Array
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return lens_table(self)
 
     @property
     def log_probabilities(self) -> Array:
@@ -48,12 +59,13 @@ class Lens:
         """How far each stream's prediction is from the last one's: KL(last ‖ stream) in nats, (C, T)."""
         last = log_softmax(self.logits[-1])
         chances = np.exp(last)
-        # A stream at a time: in float64 all of them together are the largest thing by far.
+        # One stream at a time: in float64 all of them together would need far the most memory.
         return np.stack([(chances * (last - log_softmax(stream))).sum(-1) for stream in self.logits])
 
 
 def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
-    """The likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and float64.
+    """Return the likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and
+    float64.
 
     Of equals the first comes first. It works row by row: nothing else of the vocabulary's size is sorted or kept.
     """
@@ -68,10 +80,10 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
 
 
 def highest(row: Array, count: int) -> Array:
-    """The places of the `count` highest of (V,) numbers, highest first, of equals the first."""
+    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
     stretches, bound = len(row) // STRETCH, -np.inf
     if stretches >= 2 * count:
-        # As many stretches hold something as high as this; what is lower isn't among the highest.
+        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
         peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
         bound = np.partition(peaks, -count)[-count]
     places = np.flatnonzero(row >= bound)
@@ -107,20 +119,50 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
     _, cache = model.run_with_cache(row, stream_names(model))
     streams, labels = cache.accumulated_resid(pos_slice=None)
     normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
-    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
+    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
+
+
+def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
+    """The likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
+    best, chances = likeliest(looked.logits[-MOST_ROWS:, :MOST_COLUMNS], 5)
+    words = [[[visible(word) for word in looked.texts(ids)] for ids in row] for row in best[::-1]]
+    chances, labels = chances[::-1], looked.labels[::-1]
+    columns = looked.texts(looked.ids)
+    hints = [
+        [
+            f"{labels[row]} after {visible(columns[at])}: "
+            + ", ".join(f"{word} {p:.1%}" for word, p in zip(words[row][at], chances[row, at], strict=True))
+            for at in range(len(words[row]))
+        ]
+        for row in range(len(words))
+    ]
+    return heat(
+        chances[:, :, 0],
+        rows=labels,
+        columns=columns[: len(words[0])],
+        corner="after reading",
+        title=title,
+        legend="probability of the likeliest token, which is written in the cell (hover for the next four)",
+        texts=[[one[0] for one in row] for row in words],
+        hints=hints,
+        most=1.0,
+    )
 
 
 def stream_names(model: Model) -> list[str]:
-    """The activations that a lens looks through."""
+    """Return the activations that a lens reads."""
     return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedLens:
     """An affine map from the stream before each layer to the last one: `weight` (L, D, D), `bias` (L, D)."""
 
     weight: Array
     bias: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def __call__(self, model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
         """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
@@ -157,7 +199,7 @@ class TunedLens:
         return lens
 
 
-class HeldOut:
+class HeldOut(Readable):
     """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
 
     After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import html
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..display import framed, in_bytes
 from ..gradients.metrics import logit_difference
 from ..model.activations import ActivationCache
 from ..model.taps import no_tap
@@ -24,6 +26,18 @@ FEATURES, WORDS = 8, 8  # of a dictionary: how many features of each token, how 
 ROWS = 16  # prompts that are differentiated side by side
 
 
+class Page(str):
+    """A page as text. A notebook shows it in an inline frame that runs the page's scripts and reaches nothing else."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"Page({in_bytes(len(self))}; write_text(page, encoding='utf-8') keeps it)"
+
+    def _repr_html_(self) -> str:
+        return framed(self, title="One prompt, looked at from inside")
+
+
 def inspect_page(
     model: GPT2,
     prompt: str | Sequence[int],
@@ -33,8 +47,8 @@ def inspect_page(
     prepend_bos: bool = False,
     dictionary: Dictionary | None = None,
     dashboards: Sequence[Dashboard] = (),
-) -> str:
-    """The page for a prompt, as HTML that needs no network and no other file.
+) -> Page:
+    """The page for a prompt, as HTML that needs no network and no other file: a str, which a notebook shows in a frame.
 
     For every position it shows the `top` likeliest next tokens; every head's attention; the logit lens; what each
     head and MLP added to the logit of the likeliest token, and of the one that follows; and what each token of the
@@ -63,11 +77,11 @@ def inspect_page(
     # the title first, so that nothing a prompt says is taken for a mark.
     shown = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     before, after = template.split("@DATA@")
-    return before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after
+    return Page(before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after)
 
 
 def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
-    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), base64: layer, head, query, key.
+    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), deflated: layer, head, query, key.
 
     Keys after the query are left out.
     """
@@ -88,7 +102,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
         "tokens": tokens,
         "layers": model.config.n_layer,
         "heads": model.config.n_head,
-        "attention": base64.b64encode(attention.tobytes()).decode("ascii"),
+        "attention": base64.b64encode(zlib.compress(attention.tobytes())).decode("ascii"),
         "next": [named(best[at, :top], p[at, :top]) for at in range(T)],
         "labels": labels,
         "lens": [[named(looked[row, at], chances[row, at]) for at in range(T)] for row in range(len(labels))],

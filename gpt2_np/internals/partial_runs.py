@@ -1,4 +1,4 @@
-"""Runs that go no further than what is asked of them: the layers behind the last activation aren't computed."""
+"""Runs that end after the last activation that is asked for: later layers aren't computed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Array = np.ndarray
 
 
 class Enough(Exception):
-    """All that was asked for has been seen."""
+    """Raised when everything that was asked for has been captured."""
 
 
 class Until(Capture):
-    """A tap that keeps the named activations and ends the run when it has them all."""
+    """A tap that captures the named activations and ends the run once it has them all."""
 
     def __call__(self, name: str, x: Array) -> Array:
         x = super().__call__(name, x)
@@ -28,7 +28,7 @@ class Until(Capture):
 
 
 def activations(model: Model, ids: Array, names: Sequence[str]) -> Mapping[str, Array]:
-    """Some activations of a run that goes no further than they do, by name: as (B, T, …), for (B, T) ids.
+    """Return some activations of a run that ends after the last of them, by name: as (B, T, …), for (B, T) ids.
 
     ``ValueError`` where they overflow.
     """

@@ -7,10 +7,11 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT"; Wang et al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..display import NUMBERS, Cell, Texts, boxed, described, heat, number, table
 from ..gradients.run import several
 from ..model import ops
 from ..model.activations import ActivationCache
@@ -26,12 +27,13 @@ Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array 
 RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Patching:
     """A sweep: `scores` are the metric of the corrupted run with one activation from the clean run, over `axes`.
 
     `clean` and `corrupted` are the metric of the two runs as they are. Of several pairs of prompts, all three are means
-    over them, and `spread` is the scores' standard deviation (of the population; 0 for one pair).
+    over them, and `spread` is the scores' standard deviation (of the population; 0 for one pair). `ids` are those of
+    the corrupted prompt where there is one, for the names of positions.
     """
 
     scores: Array
@@ -39,12 +41,37 @@ class Patching:
     clean: float
     corrupted: float
     spread: Array | float = 0.0
+    ids: Array | None = field(default=None, repr=False, compare=False)
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
 
     @property
     def restored(self) -> Array:
         """The share of the difference that each patch brings back: 0 as corrupted, 1 as clean. NaN if there is none."""
         difference = self.clean - self.corrupted
         return np.full_like(self.scores, np.nan) if difference == 0 else (self.scores - self.corrupted) / difference
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        title = (
+            f"Patching: the metric is {self.clean:.3g} in the clean run and {self.corrupted:.3g} in the corrupted one"
+        )
+        legend = "of the difference that the clean run's activation restores"
+        values, over = self.restored, self.axes[-1]
+        if values.ndim > 2:
+            order = np.argsort(-np.nan_to_num(np.abs(values)), axis=None, kind="stable")[:12]
+            places = [np.unravel_index(number, values.shape) for number in order]
+            cells = [Cell(number(float(values[place])), float(values[place])) for place in places]
+            rows = [(*map(int, place), cell) for place, cell in zip(places, cells, strict=True)]
+            return boxed(table(rows, head=[*self.axes, "restored"]), title=title, note=f"The largest shares {legend}.")
+        values = np.atleast_2d(values)
+        columns = [str(one) for one in range(values.shape[1])]
+        if over == "position" and self.ids is not None:
+            columns = self.texts(self.ids)
+        layers = ["restored"] if len(self.axes) == 1 else [f"layer {layer}" for layer in range(len(values))]
+        legend = f"the share {legend}"
+        return heat(values, rows=layers, columns=columns, corner=over, title=title, legend=legend, most=1.0)
 
 
 def activation_patch(
@@ -146,7 +173,8 @@ def _averaged(
     found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in enumerate(pairs)]
     scores = np.stack([scores for scores, _, _ in found])
     before, after = (float(np.mean([one[end] for one in found])) for end in (1, 2))
-    return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0))
+    ids = pairs[0][1] if len(pairs) == 1 else None
+    return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0), ids, model.texts)
 
 
 def _pairs(model: Model, clean: Prompts, corrupted: Prompts, prepend_bos: bool) -> list[tuple[Array, Array]]:

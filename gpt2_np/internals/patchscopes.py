@@ -1,4 +1,4 @@
-"""Patchscopes: what a model says of a hidden state, once that state stands in another prompt.
+"""Patchscopes: what a model says about a hidden state that is put into another prompt.
 
 Ghandeharioun et al. 2024, "Patchscopes: A Unifying Framework for Inspecting Hidden Representations of Language
 Models": the stream of a source prompt at a layer and position takes the place of the target prompt's at a layer and
@@ -22,7 +22,7 @@ IDENTITY = "cat→cat; 135→135; hello→hello; ?"  # the paper's target prompt
 
 
 def hidden_state(model: Model, source: Ids, layer: int, position: int = -1) -> Array:
-    """The stream of a prompt (T,) before a layer, at one position: (D,)."""
+    """Return the stream of a prompt (T,) before a layer, at one position: (D,)."""
     _check_layer(model, layer)
     row = model.check_ids(source)
     if len(row) != 1:
@@ -31,13 +31,13 @@ def hidden_state(model: Model, source: Ids, layer: int, position: int = -1) -> A
     return cache["resid_pre", layer][0, _position(position, row.shape[1])]
 
 
-def placed(
+def with_state(
     model: AnyModel, state: Array, layer: int, position: int, *, mapping: Callable[[Array], Array] | None = None
 ) -> AnyModel:
-    """The same model in which a state (D,) stands before a layer at a position, counted from the text's start.
+    """Return the same model with a state (D,) put in before a layer at a position, counted from the text's start.
 
-    It stays there in whatever the model does: ``placed(…).generate(target)``. `mapping` is applied to the state first.
-    ``ValueError`` for a state of another width.
+    The state stays there in everything that the model does: ``with_state(…).generate(target)``. `mapping` is first
+    applied to the state. ``ValueError`` for a state of another width.
     """
     _check_layer(model, layer)
     if not 0 <= position < model.config.n_positions:
@@ -60,13 +60,14 @@ def patchscope(
     target_position: int = -1,
     mapping: Callable[[Array], Array] | None = None,
 ) -> AnyModel:
-    """The model with the source's state at (layer, position) in the target's place at (target_layer, target_position).
+    """Return the model with the source's state at (layer, position) put in at the target's (target_layer,
+    target_position).
 
     Layers are the same unless `target_layer` is given. Run or generate the target with what comes back.
     """
     to = layer if target_layer is None else target_layer
     at = _position(target_position, model.check_ids(target).shape[1])
-    return placed(model, hidden_state(model, source, layer, position), to, at, mapping=mapping)
+    return with_state(model, hidden_state(model, source, layer, position), to, at, mapping=mapping)
 
 
 def sweep(
@@ -79,7 +80,7 @@ def sweep(
     target_position: int = -1,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
-    """The log-probability (nats) of a token behind the target, for each layer from which and into which a state goes.
+    """Return a token's log-probability (nats) after the target, for each layer that a state is taken from and put into.
 
     (L, L): source layers by target layers. Where both are 0 a token's embedding is exchanged.
     """
@@ -91,7 +92,7 @@ def sweep(
     for one in range(L):
         state = hidden_state(model, source, one, position)
         for other in range(L):
-            logits = placed(model, state, other, at)(row)
+            logits = with_state(model, state, other, at)(row)
             found[one, other] = log_softmax(logits[:, -1:])[0, 0, token]
             if progress is not None:
                 progress(1)

@@ -1,4 +1,4 @@
-"""The same model in other coordinates: parameters rewritten so that their parts are easier to read.
+"""Equivalent parameters in other coordinates: layer norms folded, weights centred, so that they are easier to read.
 
 Each function returns new parameters and leaves the old ones alone; none changes what the model predicts. They are
 TransformerLens's weight processing, one step a function. A tied ``lm_head`` is no longer tied afterwards.
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 def fold_ln(params: Params) -> Params:
-    """Every layer norm's gain and bias moved into the matrices that read it; centred columns besides.
+    """Move every layer norm's gain and bias into the matrices that read it, and centre their columns.
 
     A norm's output has mean 0, so the mean of a reading column never matters and is taken out. Logits are the same.
     The final norm's bias has no bias to move into (GPT-2's ``lm_head`` has none): it stays, in folded coordinates,
@@ -45,7 +45,7 @@ def fold_ln(params: Params) -> Params:
 
 
 def center_writing_weights(params: Params) -> Params:
-    """Whatever writes into the residual stream, made to write vectors of mean 0.
+    """Centre all weights that write into the residual stream, so that they write vectors of mean 0.
 
     Every reader takes the mean out anyway, so logits are the same.
     """
@@ -64,7 +64,7 @@ def center_writing_weights(params: Params) -> Params:
 
 
 def center_unembed(params: Params) -> Params:
-    """Every direction's scores for the whole vocabulary made to average 0.
+    """Centre the unembedding: each direction's scores over the vocabulary get the mean 0.
 
     Each position's logits move by one number, so probabilities are the same.
     """
@@ -73,7 +73,7 @@ def center_unembed(params: Params) -> Params:
 
 
 def fold_value_biases(params: Params) -> Params:
-    """The values' biases moved behind the attention: its weights add up to 1, so they arrive unchanged.
+    """Move the values' biases behind attention: its weights add up to 1, so the biases arrive unchanged.
 
     Logits are the same.
     """
@@ -89,7 +89,7 @@ def fold_value_biases(params: Params) -> Params:
 
 
 def process_weights(params: Params) -> Params:
-    """All four steps, in TransformerLens's order: the coordinates in which most published work reads GPT-2."""
+    """Apply all four steps, in TransformerLens's order: most published work reads GPT-2 in these coordinates."""
     return fold_value_biases(center_unembed(center_writing_weights(fold_ln(params))))
 
 

@@ -1,4 +1,4 @@
-"""Steering vectors: a direction in the residual stream, added while the model writes.
+"""Steering vectors: a direction in the residual stream that is added while the model writes.
 
 Turner et al. 2023, "Activation Addition"; Rimsky et al. 2023, "Steering Llama 2 via Contrastive Activation Addition".
 """
@@ -19,7 +19,8 @@ Texts = Sequence[str] | Sequence[Sequence[int]]
 def steering_vector(
     model: Model, towards: Texts, away: Texts, layer: int, *, position: int | None = -1, prepend_bos: bool = False
 ) -> Array:
-    """The difference in the stream before `layer` between texts of two kinds, (D,): mean of one − mean of the other.
+    """Return the difference between texts of two kinds in the stream before `layer`, (D,): mean of one − mean of the
+    other.
 
     It is read at `position` of each text (the last unless given), or averaged over a text's positions if None.
     """
@@ -45,7 +46,7 @@ def _read(model: Model, text: Sequence[int], layer: int, position: int | None) -
 
 
 def addition(vector: Array, layer: int, scale: float = 1.0, positions: Positions = None) -> dict[str, AnyEdit]:
-    """The edit that adds ``scale · vector`` to the stream before `layer`, everywhere or at some positions."""
+    """Return the edit that adds ``scale · vector`` to the stream before `layer`, everywhere or at some positions."""
     with np.errstate(over="ignore", invalid="ignore"):
         shift = (np.asarray(vector) * scale).astype(np.asarray(vector).dtype)
     if not np.isfinite(shift).all():
@@ -60,7 +61,7 @@ def addition(vector: Array, layer: int, scale: float = 1.0, positions: Positions
 
 
 def steer(model: AnyModel, vector: Array, layer: int, scale: float = 1.0, positions: Positions = None) -> AnyModel:
-    """The same model, steered in whatever it does: ``steer(model, v, 3).generate("Once upon a time")``.
+    """Return the same model, steered in everything that it does: ``steer(model, v, 3).generate("Once upon a time")``.
 
     `positions` limits it: ``range(1, 5)``, or ``slice(10, None)`` for what is written from position 10 on.
     """

@@ -1,4 +1,4 @@
-"""Tasks with a known right answer, as pairs of prompts that differ in what decides it: circuits are looked for on them.
+"""Tasks with a known right answer, as pairs of prompts that differ in what decides it; circuits are searched on them.
 
 `indirect_object` is the task of Wang et al. 2022, "Interpretability in the Wild", with templates of our own: two
 people, of whom one comes again, gives something to the other. `possessives` is one of the same kind that small models
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..gradients.metrics import LogitDifference, logit_difference
 from ..model.ops import log_softmax
 from ..session.model import Model
@@ -63,7 +64,7 @@ class Example(NamedTuple):
     form: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """Pairs of one length as ids: ``clean`` and ``corrupted`` (n, T), ``answers`` and ``wrong`` (n,), ``forms``."""
 
@@ -72,6 +73,9 @@ class Batch:
     answers: Array
     wrong: Array
     forms: list[str]
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def metric(self) -> LogitDifference:
@@ -216,10 +220,10 @@ def measure(model: Model, pairs: Sequence[Batch], *, corrupted: bool = False) ->
     if not rows:
         raise ValueError("there is nothing to measure: give at least one pair")
     forms = sorted({form for form, _, _ in rows})
-    return {name: _means([row for row in rows if name in ("all", row[0])]) for name in ("all", *forms)}
+    return {name: _mean_measures([row for row in rows if name in ("all", row[0])]) for name in ("all", *forms)}
 
 
-def _means(rows: Sequence[tuple[str, float, float]]) -> Measured:
+def _mean_measures(rows: Sequence[tuple[str, float, float]]) -> Measured:
     differences, chances = np.array([row[1] for row in rows]), np.array([row[2] for row in rows])
     accuracy = float((differences > 0).mean())
     return Measured(float(differences.mean()), float(differences.std()), float(chances.mean()), accuracy, len(rows))

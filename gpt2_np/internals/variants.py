@@ -1,4 +1,4 @@
-"""Many edited runs of one prompt, side by side in batches: what ablation and patching sweeps are made of."""
+"""Many edited runs of one prompt in batches: the basis of ablation and patching sweeps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..display import Readable
 from ..gradients.metrics import log_probability as log_probability
 from ..gradients.metrics import logit_difference as logit_difference
 from ..model.edits import AnyEdit, Edits, edits
@@ -17,8 +18,8 @@ Variant = Mapping[str, AnyEdit]
 Metric = Callable[[Array], Array]
 
 
-class PerRow:
-    """A tap that gives each row of a batch its own edits; gradients pass them, as they pass a model's edits."""
+class PerRow(Readable):
+    """A tap that gives each row of a batch its own edits; gradients pass through them, as through a model's edits."""
 
     def __init__(self, rows: Sequence[Edits]) -> None:
         self.rows = rows
@@ -36,7 +37,9 @@ class PerRow:
         return x
 
     def backward(self, name: str, x: Array, gradient: Array) -> Array:
-        """The gradient of the value ``x`` that entered a point, each row's by its own edits; see `Edits.backward`."""
+        """Return the gradient of the value ``x`` that entered a point, each row's by its own edits; see
+        `Edits.backward`.
+        """
         if not self.wants(name):
             return gradient
         gradient = np.array(gradient)
@@ -46,7 +49,7 @@ class PerRow:
         return gradient
 
     def check_derivatives(self) -> None:
-        """``ValueError`` names the first edit that gradients can't pass."""
+        """Raise ``ValueError``, which names the first edit that gradients can't pass through."""
         for row in self.rows:
             row.check_derivatives()
 
@@ -60,11 +63,11 @@ def run_variants(
     batch: int = 32,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
-    """The metric of each variant of a run: N variants → (N,).
+    """Return the metric of each variant of a run: N variants → (N,).
 
     Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;
-    `progress` is told how many each time. ``ValueError``, before the first run, for an edit that can't be, and for
-    activations that overflow.
+    `progress` receives the number of variants of each batch. ``ValueError``, before the first run, for an invalid edit,
+    and for activations that overflow.
     """
     row = model.check_ids(ids)
     if len(row) != 1:
@@ -89,14 +92,14 @@ def run_variants(
 
 
 def mean_loss(ids: Sequence[int] | Array) -> Metric:
-    """The mean loss (nats a token) of predicting each id of a prompt from those before it."""
+    """Return the mean loss (nats a token) of predicting each id of a prompt from those before it."""
     targets = np.asarray(ids)[1:]
     places = np.arange(len(targets))
     return lambda logits: -log_softmax(logits[:, :-1])[:, places, targets].mean(axis=1)
 
 
 def in_ids(metric: Metric, model: Model) -> Metric:
-    """A metric whose tokens were given as texts, with their ids."""
+    """Return a metric whose tokens may be texts, with ids in their place."""
     if not hasattr(metric, "with_tokens"):
         return metric
     known: Metric = metric.with_tokens(lambda text: [model.to_single_token(text)])
@@ -104,11 +107,11 @@ def in_ids(metric: Metric, model: Model) -> Metric:
 
 
 def of_row(metric: Metric, row: int) -> Metric:
-    """What a metric is for one of several prompts, where its arguments differ from row to row."""
+    """Return a metric for one of several prompts, if its arguments differ from row to row."""
     one: Metric = metric.of_row(row) if hasattr(metric, "of_row") else metric
     return one
 
 
 def grid(*sizes: int) -> Iterator[tuple[int, ...]]:
-    """Every index of an array of these sizes, in order."""
+    """Yield every index of an array of these sizes, in order."""
     return iter(np.ndindex(*sizes))

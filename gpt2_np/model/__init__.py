@@ -1,4 +1,4 @@
-"""GPT-2 as mathematics: read `forward` with `ops` in the other hand.
+"""GPT-2 as mathematics: read `forward` beside `ops`.
 
 config, config_keys   config.json and its fields
 choices               data types and backends, by name

@@ -1,8 +1,8 @@
-"""What a run leaves behind: activations by name, and the ways to take the residual stream apart.
+"""The captured activations of a run by name, and decompositions of the residual stream.
 
-The methods have the names and the results of TransformerLens's ``ActivationCache``. Where it expects parameters whose
-layer norms were folded away, this one applies their gains itself, so that sums come out right for any parameters;
-with folded ones (`internals.processing.fold_ln`) both give the same numbers.
+The methods have the names and the results of TransformerLens's ``ActivationCache``. TransformerLens expects parameters
+with folded layer norms; this class applies the gains itself, so that sums are right for any parameters. With folded
+parameters (`internals.processing.fold_ln`) both give the same numbers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .. import display
 from . import ops
 from .config import Config
 from .forward import head_results
@@ -25,7 +26,7 @@ Labelled = tuple[Array, list[str]]
 
 
 class NotCaptured(KeyError, ValueError):
-    """An activation was asked for that the run didn't keep."""
+    """Raised when the run didn't keep the requested activation."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -34,9 +35,9 @@ class NotCaptured(KeyError, ValueError):
 class ActivationCache(Mapping[str, Array]):
     """Captured activations by name: ``cache["blocks.0.attn.hook_pattern"]``, ``cache["pattern", 0]``.
 
-    ``hook_`` is optional, a layer may be counted from the end. Arrays are the run's own, read-only. A missing name
-    raises `NotCaptured` and suggests the nearest captured one. C counts the components that a method stacks.
-    `token_of` turns a text of one token into its id.
+    ``hook_`` is optional, and a layer may be counted from the end. Arrays are the run's own and read-only. A missing
+    name raises `NotCaptured`, which suggests the nearest captured one. C counts the components that a method stacks.
+    `token_of` maps a text of one token to its id.
     """
 
     def __init__(
@@ -45,8 +46,16 @@ class ActivationCache(Mapping[str, Array]):
         self.captured, self.params, self.config = dict(values), params, config
         self.token_of = token_of
 
+    def __repr__(self) -> str:
+        size = display.in_bytes(sum(one.nbytes for one in self.captured.values()))
+        names = display.brief(list(self.captured)[:3]).strip("[]") + (", …" if len(self) > 3 else "")
+        return f"ActivationCache({len(self)} activations, {size}: {names})"
+
+    def _repr_html_(self) -> str:
+        return display.boxed(display.arrays(self.captured), title=f"{len(self)} activations")
+
     def __getstate__(self) -> dict[str, object]:
-        return self.__dict__ | {"token_of": None}  # a model's tokenizer is no part of what was captured
+        return self.__dict__ | {"token_of": None}  # a model's tokenizer is not part of the captured data
 
     def __getitem__(self, name: str | tuple[str, int]) -> Array:
         known = self._full_name(*name) if isinstance(name, tuple) else canonical(name)
@@ -114,7 +123,8 @@ class ActivationCache(Mapping[str, Array]):
         pos_slice: Positions = None,
         incl_embeds: bool = True,
     ) -> Labelled:
-        """What each part wrote into the stream that `layer` reads (None: the end): (C, B, T, D), and labels.
+        """Return what each component wrote into the stream that `layer` reads (None: the end): (C, B, T, D), and
+        labels.
 
         Embeddings, then each layer's attention and MLP (`mode` "attn" or "mlp": only these), biases included. With
         "all" and embeddings the sum is the residual stream.
@@ -144,9 +154,9 @@ class ActivationCache(Mapping[str, Array]):
         pos_slice: Positions = None,
         apply_ln: bool = False,
     ) -> Labelled:
-        """What each head below `layer` wrote, its share of the bias left out: (C, B, T, D), and labels "L0H3".
+        """Return what each head below `layer` wrote, without its share of the bias: (C, B, T, D), and labels "L0H3".
 
-        `incl_remainder` adds all that the heads didn't write, so that the sum is the residual stream.
+        `incl_remainder` adds everything that the heads didn't write, so that the sum is the residual stream.
         """
         last = self._depth(layer)
         H = self.config.n_head
@@ -159,7 +169,9 @@ class ActivationCache(Mapping[str, Array]):
         return (self.apply_ln_to_stack(result, last, pos_slice=pos_slice) if apply_ln else result), labels
 
     def head_result(self, layer: int) -> Array:
-        """What each head of a layer wrote, (B, T, H, D): captured as ``attn.result``, or worked out from ``attn.z``."""
+        """Return what each head of a layer wrote, (B, T, H, D): captured as ``attn.result``, or computed from
+        ``attn.z``.
+        """
         name = self._full_name("result", layer)
         if name in self.captured:
             return self.captured[name]
@@ -176,10 +188,10 @@ class ActivationCache(Mapping[str, Array]):
         project_output_onto: Array | None = None,
         mlp_input: bool = False,
     ) -> Labelled:
-        """What each MLP neuron below `layer` wrote: (C, B, T, D), and labels "L0N17". Large; see the next line.
+        """Return what each MLP neuron below `layer` wrote: (C, B, T, D), and labels "L0N17". This is large.
 
-        `project_output_onto`, (D,) or (D, n), gives only the products with those directions, (C, B, T) or
-        (C, B, T, n), without ever making the (C, B, T, D).
+        `project_output_onto`, (D,) or (D, n), returns only the products with these directions, (C, B, T) or (C, B, T,
+        n), without building the (C, B, T, D).
         """
         last, P = self._depth(layer), project_output_onto
         numbers = np.atleast_1d(np.arange(self.config.mlp_width)[slice(None) if neuron_slice is None else neuron_slice])
@@ -188,7 +200,7 @@ class ActivationCache(Mapping[str, Array]):
         for at in range(last):
             post = np.moveaxis(self._at(self["post", at], pos_slice)[..., numbers], -1, 0)
             writes = as_array(self.params.h[at].mlp.c_proj.weight)[numbers]
-            if apply_ln and P is not None:  # the norm is linear once its scale is frozen: norm the weights instead
+            if apply_ln and P is not None:  # the norm is linear once its scale is frozen: apply it to the weights
                 norm, scale = self._norm(last, mlp_input, pos_slice)
                 writes, post = (writes - writes.mean(-1, keepdims=True)) * norm.weight, post / scale[..., 0]
             directions = writes if P is None else writes @ P
@@ -248,11 +260,12 @@ class ActivationCache(Mapping[str, Array]):
         pos_slice: Positions = None,
         recompute_ln: bool = False,
     ) -> Array:
-        """A stack through the layer norm that reads the stream at `layer` (None: the final one), its scale frozen.
+        """Apply the layer norm that reads the stream at `layer` (None: the final one) to a stack, with its scale
+        frozen.
 
-        Each component is centred, divided by the scale *of the run* and multiplied by the gain: linear, so the
-        components still add up; to the norm's output less its bias. With `recompute_ln` each goes through the whole
-        norm on its own instead.
+        Each component is centred, divided by the scale *of the run* and multiplied by the gain. This is linear, so the
+        components still add up to the norm's output without its bias. With `recompute_ln` the norm is applied to each
+        component by itself instead.
         """
         last = self._depth(layer)
         norm, scale = self._norm(last, mlp_input, pos_slice)
@@ -292,7 +305,7 @@ class ActivationCache(Mapping[str, Array]):
         return unembedding(self.params)[ids]
 
     def token_ids(self, tokens: Tokens) -> Array:
-        """Tokens as ids. ``ValueError`` for a text that is none of one token, and for what is no whole number."""
+        """Return tokens as ids. ``ValueError`` for a text that isn't one token, and for anything but integers."""
         ids = np.asarray(tokens)
         if ids.dtype.kind == "U":
             if self.token_of is None:
@@ -303,7 +316,7 @@ class ActivationCache(Mapping[str, Array]):
         return ids
 
     def logit_bias(self, tokens: Tokens) -> Array:
-        """The part of tokens' logits that no component wrote: what the final norm's bias adds."""
+        """Return the part of tokens' logits that no component wrote: the contribution of the final norm's bias."""
         return self.directions(tokens) @ self.params.ln_f.bias
 
     # ---- pieces ------------------------------------------------------------------------------------------------------

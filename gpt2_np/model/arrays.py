@@ -1,4 +1,4 @@
-"""What stands for a matrix of the model: an array, or a stand-in that has a product of its own."""
+"""The type of a weight matrix: an array, or a stand-in that has its own product (quantized, or with an adapter)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ Array = np.ndarray
 
 
 class StandIn(Protocol):
-    """A matrix of (inputs, outputs) that is not kept as an array.
+    """A matrix of (inputs, outputs) that is not stored as an array.
 
-    `weights.quantize.Matrix` is one in reduced precision, `training.low_rank.Apart` one with an adapter beside it.
+    Examples are `weights.quantize.Matrix`, in reduced precision, and `training.low_rank.Apart`, which has an adapter
+    beside it.
     """
 
     @property
@@ -27,15 +28,15 @@ class StandIn(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that each product reads."""
+        """The number of bytes that each product reads."""
         ...
 
     def product(self, x: Array) -> Array:
-        """x times this matrix: (…, inputs) → (…, outputs)."""
+        """Return x times this matrix: (…, inputs) → (…, outputs)."""
         ...
 
     def dequantize(self) -> Array:
-        """The array that it stands for: (inputs, outputs)."""
+        """Return the array that it represents: (inputs, outputs)."""
         ...
 
 

@@ -1,7 +1,7 @@
-"""The key/value cache: what attention remembers of the positions already fed.
+"""The key/value cache: the keys and values of the positions that were already fed.
 
 Each row has its own length, so rows of different lengths share a batch without padding, and a row can be copied,
-dropped or shortened without the others noticing.
+dropped or shortened without affecting the others.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .. import display
 from ..system.memory import scattered, zeros
 from .config import Config
 
@@ -19,20 +20,26 @@ Array = np.ndarray
 class KVCache:
     """Keys and values of every layer: ``k`` and ``v`` are (L, B, H, N, K), ``lengths`` is (B,) int64.
 
-    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; what was never used
-    before, the operating system hands out only as it is written. ``shared`` is (B, B): how many first positions two
-    rows are known to have in common, so that a row that becomes another's copy takes over only what differs.
+    Row b holds ``lengths[b]`` positions out of a capacity of N. The memory is reserved at once; the operating system
+    hands out pages only as they are written. ``shared`` is (B, B): how many first positions two rows are known to have
+    in common, so that a row that becomes a copy of another one copies only what differs.
     """
 
     def __init__(self, config: Config, rows: int, capacity: int, dtype: np.dtype | type = np.float32) -> None:
         if not 1 <= capacity <= config.n_positions:
             raise ValueError(f"a cache must hold between 1 and {config.n_positions} positions, got {capacity}")
         shape = (config.n_layer, rows, config.n_head, capacity, config.head_width)
-        # Zeros, not whatever lay there: what a shorter row has not written is masked, but 0 · NaN would be NaN.
+        # Zeros, not uninitialised memory: a shorter row's unwritten positions are masked, but 0 · NaN would be NaN.
         self.k = zeros(shape, dtype)
         self.v = zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
         self.shared = np.zeros((rows, rows), np.int64)
+
+    def __repr__(self) -> str:
+        size = display.in_bytes(self.k.nbytes + self.v.nbytes)
+        return (
+            f"KVCache({len(self.k)} layers, lengths {display.brief(self.lengths.tolist())} of {self.capacity}, {size})"
+        )
 
     @property
     def rows(self) -> int:
@@ -45,13 +52,13 @@ class KVCache:
         return int(self.k.shape[3])
 
     def check_room(self, T: int) -> None:
-        """``ValueError`` when T more positions don't fit into the longest row."""
+        """Raise ``ValueError`` if T more positions don't fit into the longest row."""
         longest = max(self.lengths.tolist(), default=0)
         if longest + T > self.capacity:
             raise ValueError(f"the cache holds {self.capacity} positions, got {longest} + {T}")
 
     def extend(self, layer: int, k: Array, v: Array) -> tuple[Array, Array]:
-        """Write T new positions of one layer, (B, T, H, K) each, behind every row's last one.
+        """Append T new positions of one layer, (B, T, H, K) each, to every row.
 
         Returns the layer's whole (B, H, N, K) arrays. The lengths change only when `advance` is called, once all
         layers have written.
@@ -67,23 +74,23 @@ class KVCache:
         self.lengths += T
 
     def row(self, row: int) -> KVCache:
-        """A cache of this one row, sharing its memory: what is fed to it is remembered here."""
+        """Return a cache of this one row, which shares its memory: what is fed to it is stored here."""
         return self.some(slice(row, row + 1))
 
     def some(self, rows: slice) -> KVCache:
-        """As `row`, for several that lie one behind the other."""
+        """Return a cache of several consecutive rows, which shares their memory."""
         view = object.__new__(KVCache)
         view.k, view.v, view.lengths = self.k[:, rows], self.v[:, rows], self.lengths[rows]
         view.shared = np.zeros((len(view.lengths),) * 2, np.int64)
         return view
 
     def scatter(self) -> None:
-        """Take other memory, of which short rows take little; what the cache holds is forgotten."""
+        """Move to memory in small pages, of which short rows take little; the cache's content is lost."""
         self.k, self.v = (scattered(array.shape, array.dtype) for array in (self.k, self.v))
         self.lengths[:], self.shared[:] = 0, 0
 
     def copy(self, source: int, target: int) -> None:
-        """Row `target` becomes what row `source` is."""
+        """Make row `target` a copy of row `source`."""
         used = int(self.lengths[source])
         for array in (self.k, self.v):
             array[:, target, :, :used] = array[:, source, :, :used]
@@ -127,5 +134,5 @@ class KVCache:
 
 
 def position_bytes(config: Config) -> int:
-    """The bytes that the keys and values of one position take in float32, in all layers together."""
+    """Return the bytes that one position's keys and values take in float32, over all layers."""
     return 8 * config.n_layer * config.n_embd

@@ -1,4 +1,4 @@
-"""What a model is loaded with, by name; without NumPy, since the command line reads it before NumPy is there."""
+"""The names of dtypes and backends. This file doesn't import NumPy, because the command line reads it before NumPy."""
 
 from typing import Literal
 

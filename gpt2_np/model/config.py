@@ -1,4 +1,4 @@
-"""What a GPT-2 is made of: the fields of ``config.json``, checked, and the published sizes."""
+"""The configuration of a GPT-2: the fields of ``config.json``, checked, and the published sizes."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class Config:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, object]) -> Config:
-        """The configuration that a parsed ``config.json`` describes.
+        """Return the configuration that a parsed ``config.json`` describes.
 
-        Fields that cannot change a forward pass are passed over, as transformers does (`passed_over` lists those that
-        it doesn't know either); what asks for another one is refused by name (``ValueError``), since ignoring it would
-        give wrong text in silence.
+        Fields that cannot change a forward pass are ignored, as in transformers (`passed_over` lists those that
+        transformers doesn't know either). A field that asks for another forward pass is refused by name
+        (``ValueError``), since ignoring it would silently give wrong text.
         """
         kind = fields.get("model_type", "gpt2")
         if kind != "gpt2":
@@ -126,13 +126,13 @@ class Config:
 
     @classmethod
     def passed_over(cls, fields: Mapping[str, object]) -> list[str]:
-        """The keys of a parsed ``config.json`` that neither GPT-2 nor anything around it knows."""
+        """List the keys of a parsed ``config.json`` that neither GPT-2 nor its tools know."""
         known = {*ALIASES, *(field.name for field in dataclasses.fields(cls))}
         return unknown({name: value for name, value in fields.items() if name not in known})
 
     @classmethod
     def from_file(cls, path: Path) -> Config:
-        """Read ``config.json``; ``ValueError`` names the file when it is broken or not GPT-2's."""
+        """Read ``config.json``; ``ValueError`` names the file if it is broken or not GPT-2's."""
         fields = read_object(path)
         try:
             return cls.from_dict(fields)

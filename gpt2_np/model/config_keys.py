@@ -1,7 +1,7 @@
-"""The keys of real ``config.json`` files that are no fields of `config.Config`: which count, and which say nothing.
+"""The keys of real ``config.json`` files that are not fields of `config.Config`: which are ignored, and which refused.
 
-transformers' GPT-2 passes over every key that it doesn't know. One that asks for another architecture is refused
-instead: text by another arithmetic than the file's author meant would be wrong in silence.
+transformers' GPT-2 ignores every key that it doesn't know. Here a key that asks for another architecture is refused,
+since the model would otherwise silently compute something else than the file's author meant.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REFUSED = {
     "transformers_weights": "weights of another name are not supported; rename the file model.safetensors",
 }
 
-# Words of which one in a key's name means another forward pass than GPT-2's.
+# A key whose name contains one of these words asks for another forward pass than GPT-2's.
 CHANGES = re.compile(
     "|".join(
         r"""rope rotary alibi relative position_(embedding|encoding|bias) soft_?cap sliding window
@@ -54,7 +54,7 @@ CHANGES = re.compile(
     )
 )
 
-# What such a key may say without changing anything: what GPT-2 does anyway.
+# The values that such a key may have without an effect: what GPT-2 does anyway.
 SAME: dict[str, tuple[bool | str, ...]] = {
     "position_embedding_type": ("absolute", "learned", "learned_absolute"),
     "layer_norm_type": ("layer_norm", "layernorm"),
@@ -68,7 +68,7 @@ SAME: dict[str, tuple[bool | str, ...]] = {
     "prenorm": (True,),
     "norm_first": (True,),
 }
-# And those that must agree with a field of GPT-2's.
+# Keys that must agree with a field of GPT-2's.
 FIELDS = {
     "num_key_value_heads": "n_head",
     "num_kv_heads": "n_head",
@@ -91,7 +91,7 @@ OF_TRAINING = re.compile(r"dropout|pdrop|_loss|loss_|unsloth|initializer|init_|_
 
 
 def unknown(fields: Mapping[str, object]) -> list[str]:
-    """The keys of a parsed ``config.json`` that mean nothing to GPT-2 and are passed over."""
+    """List the keys of a parsed ``config.json`` that mean nothing to GPT-2 and are ignored."""
     return [
         name
         for name, value in fields.items()
@@ -100,7 +100,9 @@ def unknown(fields: Mapping[str, object]) -> list[str]:
 
 
 def refuse(fields: Mapping[str, object], config: object) -> None:
-    """``ValueError`` for the first key, no field of `config`, that asks for another forward pass than GPT-2's."""
+    """Raise ``ValueError`` for the first key, not a field of `config`, that asks for another forward pass than
+    GPT-2's.
+    """
     for name, value in fields.items():
         off = not value and not (value is False and SAME.get(name) == (True,))
         if off or name in WITHOUT_EFFECT or name.startswith("_") or not CHANGES.search(name.lower()):

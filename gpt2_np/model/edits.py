@@ -1,4 +1,4 @@
-"""Edits: activations replaced while the model runs, whole or in part, at once or while generating."""
+"""Edits: activations that are replaced while the model runs, wholly or in part, in one run or while generating."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from .config import Config
 from .taps import points, select, sizes
 
@@ -19,8 +21,8 @@ Positions = int | Sequence[int] | range | slice | None
 class Part:
     """A change of a part of an activation: at some positions, in some heads; the rest stays as it was.
 
-    ``change`` is a function of the whole activation, or a whole array (a clean run's, say), of which only the part is
-    taken. ``positions`` counts from the start of the text, also while generating: an int, a list of them, a range or
+    ``change`` is a function of the whole activation, or a whole array (such as a clean run's) of which only this part
+    is used. ``positions`` counts from the start of the text, also while generating: an int, a list of ints, a range or
     a slice. ``heads`` is an int or a list.
     """
 
@@ -29,7 +31,7 @@ class Part:
     heads: int | Sequence[int] | None = None
 
     def mask(self, letters: Sequence[str], positions: Array, heads: int) -> Array:
-        """Which entries are part of it, to be broadcast against an activation: True where it changes."""
+        """Return which entries belong to it, True where it changes, broadcastable against an activation."""
         B, T = positions.shape
         mask = np.ones([1] * len(letters), bool)
         if self.positions is not None:
@@ -49,8 +51,8 @@ def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> 
     return np.isin(positions, np.asarray(wanted))
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, repr=False)
+class Edit(Readable):
     """A change together with its derivative, so that gradients pass it (`gradients`).
 
     ``derivative(x, gradient)`` gets the value that entered the change and the gradient of what left it, and returns
@@ -67,7 +69,7 @@ AnyEdit = Change | Part | Edit
 
 
 def part_of(edit: AnyEdit) -> Part:
-    """Any edit as a `Part`, of everything where it names none."""
+    """Return any edit as a `Part`; it covers everything if the edit names no part."""
     change = edit.change if isinstance(edit, Edit) else edit
     return change if isinstance(change, Part) else Part(change)
 
@@ -99,18 +101,21 @@ class Edits:
             mask = part.mask(letters, positions, self.config.n_head) & covered
         return np.where(mask, changed, x).astype(x.dtype, copy=False)
 
+    def __repr__(self) -> str:
+        return f"Edits({display.brief(list(self.changes))})"
+
     def _where(self, name: str, shape: tuple[int, ...]) -> tuple[Part, list[str], Array]:
-        """The edit of a point, the letters of its shape, and the (B, T) positions of an activation of this shape."""
+        """Return a point's edit, the letters of its shape, and the (B, T) positions of an activation of this shape."""
         letters = self.shapes[name].split()
         B, T = shape[0], shape[letters.index("T")]
         positions = np.broadcast_to(np.arange(T), (B, T)) if self.positions is None else self.positions[:, -T:]
         return part_of(self.changes[name]), letters, positions
 
     def backward(self, name: str, x: Array, gradient: Array) -> Array:
-        """The gradient of the value ``x`` that entered a point, given the gradient of the value that left it.
+        """Return the gradient of the value ``x`` that entered a point, given the gradient of the value that left it.
 
-        What an array replaced gets none; what a function changed gets what the `Edit`'s derivative says; the rest
-        passes as it is. ``ValueError`` for a derivative's result of another shape.
+        A part that an array replaced gets 0; a part that a function changed gets what the `Edit`'s derivative returns;
+        the rest is passed through. ``ValueError`` if a derivative returns another shape.
         """
         if name not in self.changes:
             return gradient
@@ -129,7 +134,9 @@ class Edits:
         return passed
 
     def check_derivatives(self) -> None:
-        """``ValueError`` names the first edit that gradients can't pass: a function without its derivative."""
+        """Raise ``ValueError``, which names the first edit that gradients can't pass: a function without a
+        derivative.
+        """
         for name, edit in self.changes.items():
             if callable(part_of(edit).change) and not isinstance(edit, Edit):
                 raise ValueError(
@@ -141,7 +148,9 @@ class Edits:
 def _from_array(
     name: str, array: Array, shape: tuple[int, ...], letters: list[str], positions: Array
 ) -> tuple[Array, Array]:
-    """What an array that starts at a text's first position says about `positions`, and for which it says anything."""
+    """Return an array's entries at `positions`, given that it starts at a text's first one, and which of them it
+    covers.
+    """
     axis = letters.index("T")
     expected = (*shape[:axis], *array.shape[axis : axis + 1], *shape[axis + 1 :])
     if array.ndim != len(shape) or array.shape not in (expected, (1, *expected[1:])):
@@ -155,7 +164,7 @@ def _from_array(
 
 
 def edits(changes: Mapping[str, AnyEdit], config: Config, fed: tuple[int, int] | None = None) -> Edits:
-    """An `Edits` tap from names or patterns.
+    """Build an `Edits` tap from names or patterns.
 
     ``ValueError``, before anything runs, for an unknown name (the nearest is suggested), heads or positions that the
     model doesn't have, heads of an activation that has none, and, where the (B, T) to be fed is known, arrays of a
@@ -168,14 +177,15 @@ def edits(changes: Mapping[str, AnyEdit], config: Config, fed: tuple[int, int] |
 
 
 def check(name: str, part: Part, config: Config, fed: tuple[int, int] | None) -> None:
-    """``ValueError`` when a change can't be made at a point; see `edits`."""
+    """Raise ``ValueError`` if a change can't be made at a point; see `edits`."""
     letters = points(config)[name].split()
     if part.heads is not None:
         if "H" not in letters:
             raise ValueError(f"{name} has no heads, got heads={part.heads!r}")
         _check_range("heads", part.heads, config.n_head)
     if part.positions is not None and not isinstance(part.positions, slice):
-        ends = fed is not None and not isinstance(part.positions, range)  # a range may reach beyond what is there yet
+        # A range may reach beyond the positions fed so far.
+        ends = fed is not None and not isinstance(part.positions, range)
         _check_range("positions", part.positions, fed[1] if fed and ends else config.n_positions)
     if callable(part.change) or fed is None:
         return

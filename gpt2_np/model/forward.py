@@ -1,8 +1,8 @@
 """GPT-2, whole: embed, twelve blocks of attention and MLP, unembed.
 
-Read it beside Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners", section 2.3) and with `ops`
-in the other hand. Everything is a function of frozen parameters; what varies is an argument. The label given to `tap`
-at each step is the activation's name, as TransformerLens has it: `taps` tells who may listen there.
+Read it beside Radford et al. 2019 ("Language Models are Unsupervised Multitask Learners", section 2.3) and beside
+`ops`. Everything is a function of frozen parameters; whatever varies is an argument. The name that each step passes to
+`tap` is the activation's name in TransformerLens; `taps` describes what a tap can do.
 
 Shape letters, here and everywhere:
 
@@ -23,7 +23,7 @@ from .arrays import Array
 from .cache import KVCache
 from .config import Config
 from .operations import Operations
-from .taps import Tap, no_tap, placed, within
+from .taps import Tap, at_positions, no_tap, with_prefix
 
 
 def forward(
@@ -39,25 +39,25 @@ def forward(
 ) -> Array:
     """The logits of what comes next, after each of the T new positions: (B, T) ids → (B, T, V).
 
-    With a `cache`, the ids continue the rows it holds and are remembered in it. `ops` is the implementation of the
-    operations, `ops` or its compiled twin `kernels`. `tap` watches or edits activations. `token_type_ids`, (B, T),
-    are looked up in ``wte`` and added, as GPT-2 does. With `last_only` the result is (B, 1, V). The dtype is the
-    parameters'.
+    With a `cache`, the ids continue the rows that it holds and are added to it. `ops` is the implementation of the
+    operations, the module `ops` or its compiled twin `kernels`. `tap` observes or edits activations. `token_type_ids`,
+    (B, T), are looked up in ``wte`` and added, as GPT-2 does. With `last_only` the result is (B, 1, V). The dtype is
+    the parameters'.
     """
     B, T = ids.shape
     lengths = np.zeros(B, np.int64) if cache is None else cache.lengths
     positions = lengths[:, None] + np.arange(T)
-    tap = placed(tap, positions)
+    tap = at_positions(tap, positions)
 
     x = tap("embed", params.wte[ids]) + tap("pos_embed", params.wpe[positions])
     if token_type_ids is not None:
         x = x + params.wte[token_type_ids]
     for layer, p in enumerate(params.h):
-        ends = last_only and layer == config.n_layer - 1 and tap is no_tap  # a tap sees every position
-        x = block(x, p, config, layer, ops, cache, within(tap, f"blocks.{layer}."), ends)
+        ends = last_only and layer == config.n_layer - 1 and tap is no_tap  # a tap receives every position
+        x = block(x, p, config, layer, ops, cache, with_prefix(tap, f"blocks.{layer}."), ends)
     if cache is not None:
         cache.advance(T)
-    x = layer_norm(asked(x, last_only), params.ln_f, config, ops, within(tap, "ln_final."))
+    x = layer_norm(asked(x, last_only), params.ln_f, config, ops, with_prefix(tap, "ln_final."))
     return tap("unembed", ops.unembed(x, params.lm_head))
 
 
@@ -76,12 +76,12 @@ def block(
     With `last_only` the result is the last position's, (B, 1, D).
     """
     x = tap("resid_pre", x)
-    normalized = layer_norm(x, p.ln_1, config, ops, within(tap, "ln1."))
-    attended = attention(normalized, p.attn, config, layer, ops, cache, within(tap, "attn."), last_only)
+    normalized = layer_norm(x, p.ln_1, config, ops, with_prefix(tap, "ln1."))
+    attended = attention(normalized, p.attn, config, layer, ops, cache, with_prefix(tap, "attn."), last_only)
     x = asked(x, last_only) + tap("attn_out", attended)
     x = tap("resid_mid", x)
-    normalized = layer_norm(x, p.ln_2, config, ops, within(tap, "ln2."))
-    x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, within(tap, "mlp.")))
+    normalized = layer_norm(x, p.ln_2, config, ops, with_prefix(tap, "ln2."))
+    x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, with_prefix(tap, "mlp.")))
     return tap("resid_post", x)
 
 
@@ -95,9 +95,9 @@ def attention(
     tap: Tap,
     last_only: bool = False,
 ) -> Array:
-    """Every position gathers what earlier ones offer, in H heads side by side. (B, T, D) → (B, T, D).
+    """Each position combines values of earlier ones, in H parallel heads. (B, T, D) → (B, T, D).
 
-    With `last_only` the result is the last position's, (B, 1, D); keys and values are made of all.
+    With `last_only` the result is the last position's, (B, 1, D); keys and values are computed for all positions.
     """
     q, k, v = ops.split_heads(ops.linear(x, *p.c_attn), config.n_head)
     q, k, v = tap("q", q), tap("k", k), tap("v", v)
@@ -117,10 +117,10 @@ def attention(
 
 
 def output(z: Array, p: P.Linear, ops: Operations, tap: Tap) -> Array:
-    """What the heads gathered, mapped back to the residual stream: (B, T, H, K) → (B, T, D).
+    """Map the heads' results back to the residual stream: (B, T, H, K) → (B, T, D).
 
-    One product makes the heads' results and adds them up. Where someone listens to each head's, they are made besides;
-    and only where they come back changed are they added up here, since that rounds otherwise than the product does.
+    One matrix product computes the heads' contributions and adds them up. If a tap wants each head's contribution, they
+    are computed in addition; only if the tap changes them are they added up here, since this rounds differently.
     """
     if tap.wants("result"):
         results = head_results(z, p)
@@ -132,7 +132,7 @@ def output(z: Array, p: P.Linear, ops: Operations, tap: Tap) -> Array:
 
 
 def with_past(k: Array, v: Array, layer: int, cache: KVCache | None) -> tuple[Array, Array, Array]:
-    """New keys and values behind those of earlier positions, and how many each row has of these.
+    """Append new keys and values to those of earlier positions, and return how many each row has of these.
 
     (B, T, H, K) twice → (B, H, N, K) twice and (B,); without a cache there is no past, and N is T.
     """
@@ -142,38 +142,38 @@ def with_past(k: Array, v: Array, layer: int, cache: KVCache | None) -> tuple[Ar
 
 
 def asked(x: Array, last_only: bool) -> Array:
-    """The positions whose logits are asked for: all of (B, T, …), or the last one, (B, 1, …).
+    """Return the positions whose logits are wanted: all of (B, T, …), or the last one, (B, 1, …).
 
-    Behind the last layer's keys and values no position is read by another, so the others end there.
+    After the last layer's keys and values no position reads another one, so the other positions can be dropped there.
     """
     return x[:, -1:] if last_only else x
 
 
 def attention_scale(config: Config, layer: int) -> float:
-    """What scores are multiplied by: 1/√K, and 1/(layer + 1) besides where the configuration says so.
+    """Return the factor of the scores: 1/√K, and in addition 1/(layer + 1) where the configuration says so.
 
-    A Python float: a NumPy one would turn float32 arrays into float64.
+    It is a Python float: a NumPy scalar would turn float32 arrays into float64.
     """
     scale = config.head_width**-0.5 if config.scale_attn_weights else 1.0
     return scale / (layer + 1) if config.scale_attn_by_inverse_layer_idx else scale
 
 
 def head_results(z: Array, c_proj: P.Linear) -> Array:
-    """What each head alone writes to the residual stream, bias left out: (B, T, H, K) → (B, T, H, D)."""
+    """Return what each head writes to the residual stream, without the bias: (B, T, H, K) → (B, T, H, D)."""
     H, K = z.shape[2:]
     per_head = P.as_array(c_proj.weight).reshape(H, 1, K, -1)
     return (z.transpose(2, 0, 1, 3) @ per_head).transpose(1, 2, 0, 3)
 
 
 def mlp(x: Array, p: P.MLP, config: Config, ops: Operations, tap: Tap) -> Array:
-    """Every position thinks for itself: out to F neurons and back. (B, T, D) → (B, T, D)."""
+    """Each position is processed by itself: D → F neurons → D. (B, T, D) → (B, T, D)."""
     pre = tap("pre", ops.linear(x, *p.c_fc))
     post = tap("post", ops.activate(pre, config.activation_function, p.act))
     return ops.linear(post, *p.c_proj)
 
 
 def layer_norm(x: Array, p: P.Norm, config: Config, ops: Operations, tap: Tap) -> Array:
-    """Layer norm, opened up where someone listens: what a position is divided by, and the result without gain."""
+    """Apply layer norm, step by step where a tap wants the scale or the normalized value."""
     x = tap("in", x)
     if not (tap.wants("scale") or tap.wants("normalized")):
         return tap("out", ops.layer_norm(x, *p, config.layer_norm_epsilon))

@@ -1,4 +1,4 @@
-"""Ids of tokens: whole numbers that lie in the vocabulary."""
+"""Checks of token ids: integers that lie in the vocabulary and fit the context."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RULE = "a prompt must be a text or a list of ids"
 
 
 def check_prompt(prompt: Any, what: str = "a prompt") -> None:
-    """``ValueError``, which says what a prompt is, for anything that can be neither a text nor a list of ids."""
+    """Raise ``ValueError``, which says what a prompt is, for anything that is neither a text nor a list of ids."""
     if isinstance(prompt, str) or (hasattr(prompt, "__array__") and np.ndim(prompt) > 0):
         return
     if isinstance(prompt, Sequence) and not isinstance(prompt, (bytes, bytearray, memoryview)):
@@ -39,7 +39,7 @@ def check_prompt(prompt: Any, what: str = "a prompt") -> None:
 
 
 def whole_numbers(ids: Iterable[Any]) -> list[int]:
-    """Ids as Python's whole numbers; ``ValueError`` for what is none, such as 1.5, True or a text."""
+    """Return ids as Python integers; ``ValueError`` for anything else, such as 1.5, True or a text."""
     check_prompt(ids)
     found = []
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
@@ -56,14 +56,16 @@ def whole_numbers(ids: Iterable[Any]) -> list[int]:
 
 
 def check_vocabulary(ids: Array, config: Config) -> None:
-    """``ValueError`` names the first id that is not in the vocabulary."""
-    for one in ids.ravel().tolist():  # for the single id of a step much faster than NumPy
+    """Raise ``ValueError``, which names the first id that is not in the vocabulary."""
+    for one in ids.ravel().tolist():  # much faster than NumPy for the single id of a step
         if not 0 <= one < config.vocab_size:
             raise ValueError(f"ids must be between 0 and {config.vocab_size - 1}, got {one}")
 
 
 def check_rows(ids: Sequence[Any]) -> None:
-    """``ValueError`` for lists that NumPy would take for ids and that are none, or that are of unequal lengths."""
+    """Raise ``ValueError`` for lists that NumPy would accept as ids but that hold other things, and for unequal
+    rows.
+    """
     rows = [row for row in ids if isinstance(row, (list, tuple))]
     for one in [one for row in rows for one in row] if rows else ids:
         if isinstance(one, (bool, np.bool_)):
@@ -78,7 +80,7 @@ def check_rows(ids: Sequence[Any]) -> None:
 
 
 def check_ids(ids: Any, config: Config) -> Array:
-    """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context; else ``ValueError``."""
+    """Return ids as a (B, T) int64 array that lies in the vocabulary and fits the context; else ``ValueError``."""
     rule = "ids must be whole numbers in one or two dimensions"
     if isinstance(ids, (list, tuple)):
         check_rows(ids)

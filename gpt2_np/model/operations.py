@@ -1,6 +1,6 @@
-"""What `forward` needs of an implementation of its operations: the functions of `ops`, with the same signatures.
+"""The protocol of the operations: the functions that `forward` calls, with the same signatures as in `ops`.
 
-A module that has them all is an implementation: `ops`, `engine.threaded`, `engine.kernels`, `gradients.joined`.
+Four modules implement it: `ops`, `engine.threaded`, `engine.kernels`, `gradients.joined`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from .arrays import Array, Weight
 
 
 class Operations(Protocol):
-    """An implementation of the operations; what each computes is said in `ops`, under the same name."""
+    """An implementation of the operations. `ops` says what each one computes, under the same name."""
 
     def layer_norm(self, x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
         """(…, D) → (…, D)."""
         ...
 
     def centred(self, x: Array) -> Array:
-        """(…, D) → (…, D), fresh memory that may be written to."""
+        """(…, D) → (…, D), in new memory that may be overwritten."""
         ...
 
     def layer_norm_scale(self, centred: Array, epsilon: float) -> Array:
@@ -68,6 +68,6 @@ NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 def with_linear(ops: Operations, linear: Callable[[Array, Weight, Array], Array]) -> Operations:
-    """The same operations with another `linear`."""
+    """Return the same operations with another `linear`."""
     functions = {name: getattr(ops, name) for name in NAMES}
     return cast(Operations, SimpleNamespace(**(functions | {"linear": linear})))

@@ -1,7 +1,8 @@
-"""The mathematics of GPT-2 in plain NumPy, to be read beside the paper.
+"""The operations of GPT-2 in plain NumPy, to be read beside the paper.
 
-Bare arrays in, bare arrays out; the dtype that goes in comes out, but of `log_softmax`. `kernels` holds the compiled
-twins of these functions: same names, same signatures (`operations`). Shape letters are explained at the top of `model`.
+Functions take plain arrays and return plain arrays of the same dtype (except `log_softmax`). `kernels` holds the
+compiled twins of these functions, with the same names and signatures (`operations`). The top of `forward` explains the
+shape letters.
 """
 
 from __future__ import annotations
@@ -15,33 +16,35 @@ from .arrays import Array, Weight
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
-    """Each position to mean 0 and variance 1, then scaled and shifted: (…, D) → (…, D). Ba et al. 2016, eq. 4."""
+    """Normalise each position to mean 0 and variance 1, then scale and shift: (…, D) → (…, D). Ba et al. 2016, eq.
+    4.
+    """
     x = centred(x)
     x /= layer_norm_scale(x, epsilon)
     return scaled_and_shifted(x, weight, bias)
 
 
 def centred(x: Array) -> Array:
-    """Each position minus its mean: (…, D) → (…, D)."""
+    """Subtract each position's mean: (…, D) → (…, D)."""
     return x - x.mean(axis=-1, keepdims=True)
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
-    """What a centred position is divided by: its standard deviation, kept away from 0. (…, D) → (…, 1)."""
+    """Return the divisor of a centred position: its standard deviation, kept away from 0. (…, D) → (…, 1)."""
     return np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + epsilon)
 
 
 def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
-    """Layer norm's learned part: a gain and a bias for each of the D numbers of a position, (…, D) → (…, D)."""
+    """Apply layer norm's learned gain and bias to each of the D numbers of a position: (…, D) → (…, D)."""
     x = normalized * weight
     x += bias
     return x
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
-    """An affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,).
+    """Apply an affine map in GPT-2's orientation: (…, inputs) @ (inputs, outputs) + (outputs,).
 
-    What stands in for an array (`quantize.Matrix`, in reduced precision) brings its own product.
+    A stand-in for an array (`quantize.Matrix`, in reduced precision) has its own product.
     """
     y = x @ weight if isinstance(weight, np.ndarray) else weight.product(x)
     y += bias
@@ -49,12 +52,12 @@ def linear(x: Array, weight: Weight, bias: Array) -> Array:
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
-    """The score of every vocabulary entry: (…, D) against the rows of (V, D) → (…, V)."""
+    """Return the score of every vocabulary entry: (…, D) against the rows of (V, D) → (…, V)."""
     return x @ lm_head.T if isinstance(lm_head, np.ndarray) else lm_head.product(x)
 
 
 def softmax(scores: Array) -> Array:
-    """Scores to probabilities along the last axis; −inf becomes exactly 0."""
+    """Turn scores into probabilities along the last axis; −inf becomes exactly 0."""
     e = scores - scores.max(axis=-1, keepdims=True)
     np.exp(e, out=e)
     e /= e.sum(axis=-1, keepdims=True)
@@ -62,7 +65,9 @@ def softmax(scores: Array) -> Array:
 
 
 def log_softmax(logits: Array) -> Array:
-    """Log-probabilities (nats) along the last axis, in float64 whatever comes in: sums of many of them keep digits."""
+    """Return log-probabilities (nats) along the last axis, always in float64: sums of many of them keep their
+    digits.
+    """
     x = logits.astype(np.float64)
     x -= x.max(axis=-1, keepdims=True)
     x -= np.log(np.exp(x).sum(axis=-1, keepdims=True))
@@ -70,10 +75,10 @@ def log_softmax(logits: Array) -> Array:
 
 
 def log_normalizer(logits: Array) -> Array:
-    """log Σ e^logit along the last axis (nats), which log-probabilities are logits less: (…, V) → (…), float64.
+    """Return log Σ e^logit along the last axis (nats): a log-probability is a logit less this. (…, V) → (…), float64.
 
-    Exponentials are of the logits' own precision, their sum is of float64: both of float64, as `log_softmax` takes
-    them, cost several times as much, for digits that float32 logits don't have.
+    Exponentials have the logits' precision and their sum has float64's. Computing both in float64, as `log_softmax`
+    does, costs several times as much, for digits that float32 logits don't have.
     """
     top = logits.max(axis=-1)
     total = np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)
@@ -81,17 +86,17 @@ def log_normalizer(logits: Array) -> Array:
 
 
 def split_heads(x: Array, heads: int) -> tuple[Array, Array, Array]:
-    """The output of ``c_attn``, (B, T, 3·D), as queries, keys and values: three of (B, T, H, K)."""
+    """Split the output of ``c_attn``, (B, T, 3·D), into queries, keys and values: three of (B, T, H, K)."""
     B, T, D3 = x.shape
     q, k, v = x.reshape(B, T, 3, heads, D3 // (3 * heads)).transpose(2, 0, 1, 3, 4)
     return q, k, v
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
-    """How much each position looks at each earlier one: (B, T, H, K), (B, H, S, K) → (B, H, T, S).
+    """Return how much each position attends to each earlier one: (B, T, H, K), (B, H, S, K) → (B, H, T, S).
 
-    Row b had ``lengths[b]`` positions before the T new ones, so its query t may see keys 0 … lengths[b] + t; the
-    future, and what lies beyond a shorter row's end, is −inf. Vaswani et al. 2017, eq. 1, with the causal mask.
+    Row b had ``lengths[b]`` positions before the T new ones, so its query t may see keys 0 … lengths[b] + t; later
+    keys, and those after a shorter row's end, get −inf. Vaswani et al. 2017, eq. 1, with the causal mask.
     """
     scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 1, 3, 2)
     scale_and_hide(scores, lengths, scale)
@@ -99,7 +104,7 @@ def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
 
 
 def scale_and_hide(scores: Array, lengths: Array, scale: float) -> None:
-    """Scale (B, H, T, S) scores, and hide from each query what it may not see: −inf, in their place."""
+    """Scale (B, H, T, S) scores in place, and mask what each query may not see: −inf."""
     T, S = scores.shape[2:]
     scores *= scale
     last_visible = lengths[:, None] + np.arange(T)
@@ -108,15 +113,15 @@ def scale_and_hide(scores: Array, lengths: Array, scale: float) -> None:
 
 
 def mix_values(pattern: Array, v: Array) -> Array:
-    """Each head's average of the values, weighted by its attention: (B, H, T, S), (B, H, S, K) → (B, T, H, K)."""
+    """Average each head's values, weighted by its attention: (B, H, T, S), (B, H, S, K) → (B, T, H, K)."""
     S = pattern.shape[-1]
     return np.ascontiguousarray((pattern @ v[:, :, :S]).transpose(0, 2, 1, 3))
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """Causal attention, (B, T, H, K) against (B, H, N, K) twice → (B, T, H, K). Vaswani et al. 2017, eq. 1.
+    """Compute causal attention, (B, T, H, K) against (B, H, N, K) twice → (B, T, H, K). Vaswani et al. 2017, eq. 1.
 
-    ``k`` and ``v`` may be longer than what is attended to: only the first S = max(lengths) + T positions are read.
+    ``k`` and ``v`` may be longer than needed: only the first S = max(lengths) + T positions are read.
     """
     S = int(lengths.max()) + q.shape[1]
     return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
@@ -229,7 +234,7 @@ def prelu(x: Array, weight: Array) -> Array:
 def xielu(x: Array, alpha_p: Array, alpha_n: Array) -> Array:
     """A learned quadratic above 0, a learned exponential below. Huang & Schlag 2024, eq. 9 (β = 0.5, ε = −1e−6).
 
-    transformers keeps α, β and ε in bfloat16, and so what it computes from them alone; in float64 it does not.
+    transformers keeps α, β and ε in bfloat16, and so what it computes from these alone; in float64 it does not.
     """
     rise, fall = xielu_alphas(x.dtype, alpha_p, alpha_n)
     beta, epsilon = XIELU_BETA, x.dtype.type(XIELU_EPSILON)
@@ -241,14 +246,14 @@ XIELU_BETA, XIELU_EPSILON = 0.5, -9.98377799987793e-07  # −1e−6 rounded to b
 
 
 def xielu_alphas(dtype: np.dtype, alpha_p: Array, alpha_n: Array) -> tuple[Array, Array]:
-    """xIELU's two factors, of the quadratic and of the exponential, from what is learned: (1,) twice."""
+    """Return xIELU's two factors, of the quadratic and of the exponential, from its parameters: (1,) twice."""
     rounded = to_bfloat16 if dtype == np.float32 else np.asarray
     rise = rounded(softplus(alpha_p.astype(dtype)))
     return rise, rounded(XIELU_BETA + rounded(softplus(alpha_n.astype(dtype))))
 
 
 def to_bfloat16(x: Array) -> Array:
-    """float32 rounded to the nearest value that bfloat16 can hold, ties to even; still float32."""
+    """Round float32 to the nearest value that bfloat16 can hold, ties to even; the result is still float32."""
     bits = x.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
@@ -282,5 +287,5 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
-    """The activation that ``config.activation_function`` names: (…, F) → (…, F)."""
+    """Apply the activation function that ``config.activation_function`` names: (…, F) → (…, F)."""
     return ACTIVATIONS[name](x, *parameters)

@@ -1,4 +1,6 @@
-"""Finite weights whose activations leave float32: seen in the logits, and traced back to where they did."""
+"""Detection of activations that overflow float32 although all weights are finite: in the logits, then traced to a
+layer.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..display import Readable
 from .taps import Tap, no_tap
 
 if TYPE_CHECKING:
@@ -17,7 +20,9 @@ WATCHED = re.compile(r"(pos_)?embed|unembed|ln_final\.out|blocks\.\d+\.(attn_out
 
 
 def sound(logits: Array, tap: Tap = no_tap) -> bool:
-    """Whether logits are numbers; where a tap may have put −infinity there, to rule out tokens, that is one too."""
+    """Tell whether logits are valid numbers; −infinity is allowed where a tap may have put it there to rule out
+    tokens.
+    """
     if np.isfinite(logits).all():
         return True
     if not tap.wants("unembed"):
@@ -25,14 +30,14 @@ def sound(logits: Array, tap: Tap = no_tap) -> bool:
     return not (np.isnan(logits) | (logits == np.inf)).any()
 
 
-class Watch:
-    """A tap that remembers the first activation that is not finite, among those that every part adds up to."""
+class Watch(Readable):
+    """A tap that records the first activation that is not finite, among the ones that every component adds to."""
 
     def __init__(self) -> None:
         self.first: str | None = None
 
     def wants(self, name: str) -> bool:
-        """The embeddings, each block's streams, the final norm and the logits."""
+        """Return True for the embeddings, each block's streams, the final norm and the logits."""
         return WATCHED.fullmatch(name) is not None
 
     def __call__(self, name: str, x: Array) -> Array:
@@ -42,7 +47,7 @@ class Watch:
 
 
 def message(place: str | None, dtype: npt.DTypeLike) -> str:
-    """The one line that says so; `place` is the activation's name."""
+    """Return the one-line error; `place` is the activation's name."""
     block = re.match(r"blocks\.(\d+)\.", place or "")
     others = {None: "", "unembed": " in the logits", "ln_final.out": " in the final norm"}
     where = f" in layer {block[1]}" if block else others.get(place, " in the embeddings")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from .arrays import Array, Weight
 from .config import Config
 
@@ -21,12 +22,18 @@ class Norm(NamedTuple):
     weight: Array
     bias: Array
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Linear(NamedTuple):
     """An affine map. ``weight`` is (inputs, outputs), GPT-2's own orientation (``Conv1D``); ``bias`` is (outputs,)."""
 
     weight: Weight
     bias: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 class Attention(NamedTuple):
@@ -35,26 +42,37 @@ class Attention(NamedTuple):
     c_attn: Linear
     c_proj: Linear
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class MLP(NamedTuple):
-    """``c_fc`` maps D to F and ``c_proj`` back; ``act`` holds what the activation itself learned, mostly nothing."""
+    """``c_fc`` maps D to F and ``c_proj`` back; ``act`` holds the activation's own parameters, which are mostly
+    absent.
+    """
 
     c_fc: Linear
     c_proj: Linear
     act: tuple[Array, ...] = ()
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Block(NamedTuple):
-    """One layer: attention and MLP, each behind its layer norm."""
+    """One layer: attention and MLP, each preceded by its layer norm."""
 
     ln_1: Norm
     attn: Attention
     ln_2: Norm
     mlp: MLP
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Params(NamedTuple):
-    """A whole model. ``lm_head`` is (V, D) and the same array as ``wte`` where the two are tied."""
+    """A whole model. ``lm_head`` is (V, D), and is the same array as ``wte`` where the two are tied."""
 
     wte: Array
     wpe: Array
@@ -62,24 +80,27 @@ class Params(NamedTuple):
     ln_f: Norm
     lm_head: Weight
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 def as_array(weight: Weight) -> Array:
-    """A `Linear`'s weight as an (inputs, outputs) array, whatever precision it is kept in."""
+    """Return a `Linear`'s weight as an (inputs, outputs) array, whatever its precision."""
     return weight if isinstance(weight, np.ndarray) else weight.dequantize()
 
 
 def unembedding(params: Params) -> Array:
-    """``lm_head`` as a (V, D) array, whatever precision it is kept in."""
+    """Return ``lm_head`` as a (V, D) array, whatever its precision."""
     return params.lm_head if isinstance(params.lm_head, np.ndarray) else params.lm_head.dequantize().T
 
 
 def matrices(block: Block) -> tuple[Linear, ...]:
-    """A block's four affine maps, in the order in which they are applied."""
+    """Return a block's four affine maps, in the order in which they are applied."""
     return block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj
 
 
 def with_weights(block: Block, weights: Iterable[Weight]) -> Block:
-    """The same block with these weights in its four affine maps, in the order of `matrices`."""
+    """Return the same block with these weights in its four affine maps, in the order of `matrices`."""
     c_attn, attn_proj, c_fc, mlp_proj = (
         part._replace(weight=weight) for part, weight in zip(matrices(block), weights, strict=True)
     )
@@ -91,7 +112,7 @@ ACTIVATION_PARAMETERS = {"prelu": ("weight",), "xielu": ("alpha_p", "alpha_n")}
 
 
 def shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Every tensor that a checkpoint of this configuration holds: the official name → its shape.
+    """Return every tensor that a checkpoint of this configuration holds: official name → shape.
 
     ``lm_head.weight`` is listed where it is not tied to ``wte.weight``.
     """
@@ -122,7 +143,7 @@ def shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 def assemble(tensors: dict[str, Array], config: Config) -> Params:
-    """Nest a flat table of tensors (official names, as in `shapes`) into `Params`. Nothing is copied."""
+    """Nest a flat mapping of tensors (official names, as in `shapes`) into `Params`. Nothing is copied."""
 
     def norm(name: str) -> Norm:
         return Norm(tensors[f"{name}.weight"], tensors[f"{name}.bias"])
@@ -154,9 +175,9 @@ def assemble(tensors: dict[str, Array], config: Config) -> Params:
 
 
 def tensors(params: Params) -> dict[str, Array]:
-    """Every array by its official name, a tied ``lm_head`` left out: the inverse of `assemble`.
+    """Return every array by its official name, without a tied ``lm_head``: the inverse of `assemble`.
 
-    ``ValueError`` where something stands in for an array.
+    ``ValueError`` if a weight is not stored as an array.
     """
     found: dict[str, Array] = {}
     for name, weight in flatten(params):
@@ -167,7 +188,7 @@ def tensors(params: Params) -> dict[str, Array]:
 
 
 def flatten(params: Params) -> Iterator[tuple[str, Weight]]:
-    """Every (official name, parameter) pair, a tied ``lm_head`` left out, whatever precision each is kept in."""
+    """List every (official name, parameter) pair, without a tied ``lm_head``, whatever its precision."""
     yield "wte.weight", params.wte
     yield "wpe.weight", params.wpe
     for layer, block in enumerate(params.h):
@@ -192,7 +213,9 @@ def flatten(params: Params) -> Iterator[tuple[str, Weight]]:
 
 
 def check_shapes(params: Params, config: Config) -> None:
-    """``ValueError`` names the first tensor whose shape isn't the one of `shapes`; ``lm_head`` may be untied."""
+    """Raise ``ValueError``, which names the first tensor whose shape differs from `shapes`; ``lm_head`` may be
+    untied.
+    """
     expected, found = shapes(config), {name: np.shape(tensor) for name, tensor in flatten(params)}
     expected.setdefault("lm_head.weight", expected["wte.weight"])
     if not isinstance(params.lm_head, np.ndarray):
@@ -204,7 +227,7 @@ def check_shapes(params: Params, config: Config) -> None:
 
 
 def map_arrays(params: Params, change: Callable[[Any], Any]) -> Params:
-    """The same model with ``change(array)`` in place of every array; a tied head stays tied."""
+    """Return the same model with ``change(array)`` in place of every array; a tied head stays tied."""
 
     def walk(node: Any) -> Any:
         if isinstance(node, tuple):

@@ -1,7 +1,7 @@
-"""Named activation points: what can be captured or edited while a forward pass runs (`edits` does the editing).
+"""Named activation points: what can be captured or edited during a forward pass (`edits` makes the edits).
 
-A tap is an argument of `model.forward`, called at every point with the activation's name and value; whatever it
-returns takes the value's place. Names and shapes are TransformerLens's, its ``hook_`` prefix being optional:
+A tap is an argument of `model.forward`, which calls it at every point with the activation's name and value; the value
+that it returns replaces the original. Names and shapes are TransformerLens's, and the ``hook_`` prefix is optional:
 ``blocks.0.attn.hook_pattern`` and ``blocks.0.attn.pattern`` are the same point. Nothing is registered anywhere, so
 nothing can leak from one run into the next.
 """
@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from .config import Config
 
 Array = np.ndarray
@@ -45,7 +46,7 @@ BLOCK_POINTS = {
     "mlp_out": "B T D",
     "resid_post": "B T D",
 }
-# Large and rarely wanted, so it is there when named but not part of "everything" (as in TransformerLens).
+# Large and rarely wanted, so it is captured only if named (as in TransformerLens).
 ON_REQUEST = ("attn.result",)
 
 # The other names that TransformerLens 4 has for the same places: of a block, and of the model.
@@ -71,7 +72,7 @@ ALIASES = {"embed.out": "embed", "pos_embed.out": "pos_embed", "unembed.in": "ln
 
 
 def points(config: Config) -> dict[str, str]:
-    """Every activation point of a model, in the order of the forward pass: name → shape letters."""
+    """Return every activation point of a model, in the order of the forward pass: name → shape letters."""
     table = {"embed": "B T D", "pos_embed": "B T D"}
     for layer in range(config.n_layer):
         table |= {f"blocks.{layer}.{name}": shape for name, shape in BLOCK_POINTS.items()}
@@ -80,7 +81,7 @@ def points(config: Config) -> dict[str, str]:
 
 
 def sizes(config: Config) -> dict[str, int]:
-    """What the shape letters that a configuration settles stand for."""
+    """Return the sizes of the shape letters that a configuration determines."""
     return {
         "D": config.n_embd,
         "H": config.n_head,
@@ -92,7 +93,7 @@ def sizes(config: Config) -> dict[str, int]:
 
 
 def canonical(name: str) -> str:
-    """A point's own name, from any that TransformerLens has for it.
+    """Return a point's own name, given any of TransformerLens's names for it.
 
     ``blocks.0.hook_resid_pre`` and ``blocks.0.hook_in`` are both ``blocks.0.resid_pre``.
     """
@@ -104,11 +105,12 @@ def canonical(name: str) -> str:
 
 
 def select(names: Names, config: Config) -> list[str]:
-    """The activation points that names and patterns (``blocks.*.attn.pattern``) mean, in the order of the forward pass.
+    """Return the activation points that names and patterns (``blocks.*.attn.pattern``) match, in the order of the
+    forward pass.
 
-    A function says of each point, by its own name (without ``hook_``), whether it is meant. None means every point but
-    those in `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests the nearest one; so is a
-    function that takes none.
+    A function is asked about each point by its own name (without ``hook_``). None means every point except those in
+    `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests the nearest one; a function that accepts
+    no point is one too.
     """
     known = points(config)
     if callable(names):
@@ -138,21 +140,21 @@ def nearest(name: str, known: Iterable[str]) -> str:
 class Tap(Protocol):
     """What `model.forward` calls at every activation point.
 
-    A tap that has a method ``at(positions) -> Tap`` as well is told, before every pass, the (B, T) positions in their
-    texts of what is fed: while generating they grow. What ``at`` returns then takes part in that pass.
+    If a tap has a method ``at(positions) -> Tap``, it is called before every pass with the (B, T) positions of the fed
+    ids in their texts, which grow during generation; the tap that it returns is used for that pass.
     """
 
     def wants(self, name: str) -> bool:
-        """Whether anything happens at this point; where not, the value may never be computed."""
+        """Tell whether the tap is interested in this point; if not, the value may never be computed."""
         ...
 
     def __call__(self, name: str, x: Array) -> Array:
-        """The value itself, or what takes its place."""
+        """Return the value itself, or its replacement."""
         ...
 
 
-class NoTap:
-    """The tap that watches nothing."""
+class NoTap(Readable):
+    """The tap that observes nothing."""
 
     def __reduce__(self) -> str:
         return "no_tap"  # there is one, in every process
@@ -167,8 +169,8 @@ class NoTap:
 no_tap = NoTap()
 
 
-class Within:
-    """A tap seen from inside one part of the model: ``Within(tap, "blocks.3.")("attn.q", x)``."""
+class WithPrefix(Readable):
+    """A tap for one part of the model, whose names get a prefix: ``WithPrefix(tap, "blocks.3.")("attn.q", x)``."""
 
     def __init__(self, tap: Tap, prefix: str) -> None:
         self.tap, self.prefix = tap, prefix
@@ -180,18 +182,18 @@ class Within:
         return self.tap(self.prefix + name, x)
 
 
-def within(tap: Tap, prefix: str) -> Tap:
-    """`tap` with every name prefixed; costs nothing where nothing is tapped."""
-    return tap if tap is no_tap else Within(tap, prefix)
+def with_prefix(tap: Tap, prefix: str) -> Tap:
+    """Return `tap` with every name prefixed; this costs nothing where nothing is tapped."""
+    return tap if tap is no_tap else WithPrefix(tap, prefix)
 
 
-def placed(tap: Tap, positions: Array) -> Tap:
-    """`tap`, told the (B, T) positions of what is about to be fed."""
+def at_positions(tap: Tap, positions: Array) -> Tap:
+    """Return `tap`, informed of the (B, T) positions of the ids that are about to be fed."""
     at = getattr(tap, "at", None)
     return tap if at is None else at(positions)
 
 
-class Capture:
+class Capture(Readable):
     """A tap that keeps the named activations in ``.values``: the model's own arrays, uncopied and read-only."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -209,8 +211,8 @@ class Capture:
         return x
 
 
-class Recording:
-    """A tap that keeps the named activations of every pass: what a `Session` did, from its first id on."""
+class Recording(Readable):
+    """A tap that keeps the named activations of every pass of a `Session`, from its first id on."""
 
     def __init__(self, names: Iterable[str], config: Config) -> None:
         self.shapes = {name: points(config)[name] for name in names}
@@ -226,7 +228,9 @@ class Recording:
 
     @property
     def values(self) -> dict[str, Array]:
-        """Each activation over all passes, joined along T; what a position could not see yet is 0 (scores: −inf)."""
+        """Each activation over all passes, joined along T; entries that a position could not see are 0 (scores:
+        −inf).
+        """
         return {
             name: join_passes(parts, self.shapes[name], -np.inf if name.endswith("attn_scores") else 0.0)
             for name, parts in self.passes.items()
@@ -235,7 +239,7 @@ class Recording:
 
 
 def join_passes(parts: Sequence[Array], shape: str, unseen: float) -> Array:
-    """Arrays of successive passes as one along their T axis, S filled up to the last pass's."""
+    """Join arrays of successive passes along their T axis; S is padded to the last pass's."""
     letters = shape.split()
     if "S" in letters:
         S = parts[-1].shape[-1]
@@ -243,14 +247,14 @@ def join_passes(parts: Sequence[Array], shape: str, unseen: float) -> Array:
     return np.concatenate(parts, axis=letters.index("T"))
 
 
-class Both:
-    """Two taps at once, the first one first: edits seen by a capture, for example."""
+class Both(Readable):
+    """Two taps in sequence: a capture that records edited values, for example."""
 
     def __init__(self, first: Tap, second: Tap) -> None:
         self.first, self.second = first, second
 
     def at(self, positions: Array) -> Tap:
-        return Both(placed(self.first, positions), placed(self.second, positions))
+        return Both(at_positions(self.first, positions), at_positions(self.second, positions))
 
     def wants(self, name: str) -> bool:
         return self.first.wants(name) or self.second.wants(name)
@@ -260,7 +264,7 @@ class Both:
 
 
 def both(first: Tap, second: Tap) -> Tap:
-    """`Both`, or the one of them that isn't `no_tap`."""
+    """Return `Both`, or the one of the two that isn't `no_tap`."""
     if first is no_tap:
         return second
     return first if second is no_tap else Both(first, second)

@@ -1,4 +1,4 @@
-"""Is it the same as torch? Each check tells the largest difference, its place, and each side's distance from truth."""
+"""Parity with torch: each check reports the largest difference, its place, and each side's distance from float64."""
 
 from .checks import Check, numbers
 from .suite import PROMPTS, Case, run

@@ -1,4 +1,6 @@
-"""Numbers and answers of another implementation beside a bundle's: what differs most, where, and by how much."""
+"""The comparison of another implementation's numbers with a bundle's: the largest difference, its place and its
+size.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Golden bundles: all that is needed to judge another implementation of GPT-2, or of its decoders, without this one.
+"""Golden bundles: everything that is needed to check another implementation of GPT-2, or of its decoders, without this
+one.
 
 A bundle is a folder:
 

@@ -1,4 +1,4 @@
-"""The cases that the conformance vectors ask: which processors, with which arguments, as their methods state them."""
+"""The cases of the conformance vectors: processors and their arguments, as the methods state them."""
 
 from __future__ import annotations
 

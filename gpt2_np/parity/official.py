@@ -1,4 +1,4 @@
-"""What the published weights are known to write: outputs that others have printed, with where they stand.
+"""Published outputs of the official weights, each with its source.
 
 None was reproduced when this table was written, the weights being out of reach; `check` runs them wherever the weights
 are. ``text`` is the whole text, prompt included, and an end-of-text that was chosen.

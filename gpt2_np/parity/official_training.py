@@ -1,4 +1,4 @@
-"""What the published weights are known to lose when they are trained: figures that others have printed.
+"""Published training losses of the official weights, each with its source.
 
 llm.c's ``gpt2_124M_debug_state.bin`` holds a batch of 4 × 64 ids and labels, and its test prints the losses of ten
 steps of AdamW on it. They were not reproduced when this was written, the weights being out of reach; `check` computes

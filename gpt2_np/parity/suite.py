@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from decoders import notebook as plain
+from decoders import textbook
 from decoders.random.torch_rng import CPU, CUDA
 
 from ..text import generation_config
@@ -189,15 +189,15 @@ def notebook(
     def stream() -> Any:
         return CPU(seed) if device == "cpu" else CUDA(seed, reference(theirs).multiprocessors or 0)
 
-    strategies: dict[str, tuple[Callable[[], plain.Choice], dict[str, float]]] = {
-        "greedy": (lambda: plain.greedy, {}),
-        "temperature": (lambda: plain.temperature(0.7, stream()), {"temperature": 0.7}),
-        "top-p": (lambda: plain.top_p(0.9, 0.8, stream()), {"p": 0.9, "temperature": 0.8}),
+    strategies: dict[str, tuple[Callable[[], textbook.Choice], dict[str, float]]] = {
+        "greedy": (lambda: textbook.greedy, {}),
+        "temperature": (lambda: textbook.temperature(0.7, stream()), {"temperature": 0.7}),
+        "top-p": (lambda: textbook.top_p(0.9, 0.8, stream()), {"p": 0.9, "temperature": 0.8}),
     }
     for name, (choose, settings) in strategies.items():
 
-        def decode(model: GPT2, choose: Callable[[], plain.Choice] = choose) -> list[int]:
-            return plain.decode(model.start(), ids, length, choose(), None)
+        def decode(model: GPT2, choose: Callable[[], textbook.Choice] = choose) -> list[int]:
+            return textbook.decode(model.start(), ids, length, choose(), None)
 
         expected = reference(theirs).notebook(name, ids, length, seed, **settings)
         yield judge(f"notebook's {name}, {label}", ours, theirs, truth, ids, decode, expected)
@@ -209,6 +209,6 @@ def notebook(
         theirs,
         truth,
         ids,
-        lambda model: plain.beam_search(model.start(), ids, length, 3, None)[0],
+        lambda model: textbook.beam_search(model.start(), ids, length, 3, None)[0],
         expected,
     )

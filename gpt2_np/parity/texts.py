@@ -1,4 +1,4 @@
-"""Tokenizer vectors: texts that byte-level BPE is easily got wrong on, with their ids."""
+"""Tokenizer vectors: texts that are hard for byte-level BPE, with their ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a golden bundle says of training: one batch's loss and gradients, and ten steps of AdamW, in float64.
+"""The training part of a golden bundle: one batch's loss and gradients, and ten steps of AdamW, in float64.
 
     training.json          the batch, the order of tensors, the optimizer's settings, tolerances
     training.safetensors   the truths by name:

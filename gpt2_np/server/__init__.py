@@ -1,4 +1,4 @@
-"""A server of completions: OpenAI's protocol over HTTP, in front of continuous batching.
+"""A server of completions: OpenAI's protocol over HTTP, with continuous batching.
 
 scheduler     `Scheduler`: texts join and leave between the model's steps; slots of memory are `session.slots`
 growing       one job's texts in the batch          beside   searches, in a thread of their own

@@ -1,4 +1,4 @@
-"""What was written, as OpenAI's protocol tells it: whole, or in pieces that add up to the same."""
+"""The answer in OpenAI's format: whole, or in pieces that add up to the same."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..display import Readable
 from ..text.tokenizer import Tokenizer
 from .jobs import Read, Top
 
-LEAST = -9999.0  # a log-probability that JSON can't say, as OpenAI's API writes it
+LEAST = -9999.0  # OpenAI's value for a log-probability that JSON can't hold
 
 
 @dataclass
 class Told:
-    """A token as it is told: its id, text, place in the text, log-probability and alternatives (none of the first)."""
+    """A token in the answer: its id, text, place in the text, log-probability and alternatives (the first has none)."""
 
     id: int
     name: str
@@ -32,11 +33,11 @@ class Piece:
     finish_reason: str | None = None
 
 
-class Text:
-    """One choice as it is written: `add` says what is certain.
+class Text(Readable):
+    """One choice while it is written: `add` returns what is certain.
 
-    A text is cut before a `stop` string where that ended it; so text that may be the beginning of one is held back. Of
-    a text that was cut, the tokens that begin behind the cut aren't told either.
+    A text is cut before a `stop` string, so text that may be the beginning of one is held back. Tokens that begin after
+    the cut are not part of the answer either.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Text:
         self.finish_reason: str | None = None
 
     def echoed(self, read: Read | None) -> Piece:
-        """The prompt, with its log-probabilities where they were asked for."""
+        """Return the prompt, with its log-probabilities if they were asked for."""
         piece = Piece(self.before)
         if read is None:
             return piece
@@ -66,7 +67,7 @@ class Text:
         return piece
 
     def add(self, token: int, logprob: float, top: Top, finish_reason: str | None) -> Piece:
-        """One more token, and why the text ends with it."""
+        """Add one more token, with the reason if the text ends with it."""
         self.count += 1
         before = len(self.text)
         self.held.append(Told(token, name(self.tokenizer, token), self.start + before, logprob, top))
@@ -91,7 +92,7 @@ class Text:
         return piece
 
     def _beginning(self) -> int:
-        """How many characters at the end may be the beginning of a stop string."""
+        """Return how many characters at the end may be the beginning of a stop string."""
         end = (self.tail + self.text)[-self.longest :] if self.longest else ""
         for count in range(len(end), 0, -1):
             if any(one.startswith(end[-count:]) for one in self.stop):
@@ -99,7 +100,7 @@ class Text:
         return 0
 
     def _cut(self, before: int) -> int | None:
-        """Where the first stop string begins that ends in what came behind the first `before` characters."""
+        """Return where the first stop string begins that ends after the first `before` characters."""
         whole, found = self.tail + self.text, []
         for one in self.stop:
             place = whole.find(one, max(0, len(self.tail) + before - len(one) + 1))
@@ -109,7 +110,7 @@ class Text:
 
 
 def name(tokenizer: Tokenizer, token: int) -> str:
-    """A token's text; of one that is part of a character, its bytes, as OpenAI's API names them."""
+    """Return a token's text; for part of a character its bytes, as OpenAI's API names them."""
     spelt = tokenizer.bytes_of(token)
     try:
         return spelt.decode()
@@ -118,7 +119,7 @@ def name(tokenizer: Tokenizer, token: int) -> str:
 
 
 def number(value: float) -> float:
-    """A log-probability that JSON can say."""
+    """Return a log-probability that JSON can hold."""
     return max(value, LEAST)
 
 

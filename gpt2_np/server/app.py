@@ -1,4 +1,4 @@
-"""The server as an ASGI application: what is asked at which path."""
+"""The server as an ASGI application: the handlers of its paths."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from decoders.base.errors import require
 
+from ..display import Readable
 from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from . import completions
@@ -40,16 +41,16 @@ from .scheduler import Scheduler
 from .writing import Gone, Writing
 
 Answer = TypeVar("Answer")
-PAGES = 8  # pages of texts that were looked into are kept for whoever opens them
-GRACE = 10.0  # seconds in which what is in progress may come to its end
+PAGES = 8  # inspection pages that are kept until they are opened
+GRACE = 10.0  # seconds that running work has to finish
 PAGE_RULES = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; connect-src 'self'; "
     "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
 
 
-class Server:
-    """One model behind the protocol: what the handlers of its paths share."""
+class Server(Readable):
+    """One model behind the protocol: the state that the handlers share."""
 
     def __init__(self, model: GPT2, name: str, limits: Limits) -> None:
         require(model.has_tokenizer, "a server needs a model with a tokenizer", model.folder and model.folder.name)
@@ -60,12 +61,12 @@ class Server:
         self.scheduler = Scheduler(model, limits, self.metrics)
         self.compiling = Compiling(model.folder, limits.constraint_seconds)
         self.pages: OrderedDict[str, str] = OrderedDict()
-        # What may take seconds has a thread of its own, one thing after the other, and stops nobody else.
+        # Work that may take seconds has its own thread, one item after the other, and blocks nobody else.
         self.slow = {name: ThreadPoolExecutor(1, f"gpt2_np {name}") for name in ("constraints", "inspection")}
         self.pending = dict.fromkeys(self.slow, 0)
 
     def close(self, grace: float = 0.0) -> None:
-        """Take on nothing more; what is in progress has so many seconds."""
+        """Accept nothing more; running work has so many seconds."""
         self.scheduler.close(grace)
 
     def end(self) -> None:
@@ -77,7 +78,7 @@ class Server:
             pool.shutdown(wait=False, cancel_futures=True)
 
     async def slowly(self, name: str, work: Callable[..., Answer], *arguments: Any) -> Answer:
-        """What `work` returns, from the thread of this name; `Refused` where too many wait for it."""
+        """Return the result of `work`, run in the thread of this name; `Refused` if too many requests wait for it."""
         if self.pending[name] >= self.limits.queue:
             raise busy(self.pending[name])
         self.pending[name] += 1
@@ -98,7 +99,7 @@ class Server:
         return completions.read(given, self.scheduler.model, self.limits, self.compiling.check)
 
     def known(self, name: Any) -> None:
-        """`Refused` for a model that isn't served."""
+        """Raise `Refused` for a model that isn't served."""
         if name is not None and name != self.name:
             message = f"there is no model {str(name)[:100]!r} here, but {self.name!r}"
             raise Refused(message, 404, param="model", code="model_not_found")
@@ -186,7 +187,7 @@ class Server:
             }
         )
 
-    # ---- how it is ---------------------------------------------------------------------------------------------------
+    # ---- health and metrics ------------------------------------------------------------------------------------------
 
     async def health(self, request: Request) -> Response:
         """GET /health."""

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from ..display import Readable
 from ..text import healing
 from ..text.gpt2 import GPT2
 from ..text.requests import Prompt
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from ..text.requests import Request
 
 
-class Batched:
-    """A model for many callers at once, from any thread: texts that are asked for meanwhile are written together.
+class Batched(Readable):
+    """A model for many concurrent callers, from any thread: their texts are written in shared batches.
 
     >>> with Batched(GPT2.from_pretrained()) as batched:
     ...     futures = [batched.submit("The king", seed=seed, do_sample=True) for seed in range(8)]

@@ -1,4 +1,6 @@
-"""What can't share a batch: searches, and what runs the model by itself; one job after the other, in a thread."""
+"""Jobs that can't share a batch: searches, and methods that run the model themselves; one after the other, in a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import decoders
 from decoders import Completion, Token
 from decoders.searches.collected import put_together
 
+from ..display import Readable
 from ..session.slots import BLOCK
 from ..text import healing
 from ..text.gpt2 import GPT2
@@ -23,10 +26,10 @@ from .turns import Turns, in_turns
 
 
 class Cancelled(Exception):
-    """Nobody waits for this job any more."""
+    """Raised when nobody waits for this job any more."""
 
 
-class Beside:
+class Beside(Readable):
     """A thread that works on one job at a time, and takes turns with the batch at each pass of the model."""
 
     def __init__(self, model: GPT2, turns: Turns, observer: Observer) -> None:
@@ -39,19 +42,19 @@ class Beside:
         self.thread.start()
 
     def submit(self, job: Job) -> None:
-        """Take on one more."""
+        """Accept one more job."""
         with self.changed:
             self.waiting.append(job)
             self.changed.notify()
 
     def close(self, ends: float) -> None:
-        """What is there has until then to come to its end."""
+        """Let jobs run until then, and accept no more."""
         with self.changed:
             self.ends = ends
             self.changed.notify()
 
     def _check(self) -> None:
-        """Called before each pass of the model: ends what nobody waits for, and what is late."""
+        """Called before each pass of the model: end jobs that are cancelled or late."""
         job = self.job
         if job is None:
             return

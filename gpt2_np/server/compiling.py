@@ -1,4 +1,4 @@
-"""Constraints are tried out in another process: one that explodes is ended there, and stops nobody."""
+"""Constraints are compiled in a separate process first: one that takes too much time or memory is ended there."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+from ..display import Readable
 from ..system.errors import in_words
 
 MEMORY = 2 << 30  # bytes of addresses that the process may have beyond what it starts with
 STARTS = 60  # seconds that the process may take to load the tokenizer
-KNOWN = 256  # constraints that are remembered as sound
+KNOWN = 256  # constraints that are cached as valid
 
 
-class Compiling:
-    """Tries constraints out for the tokenizer of a model's folder, one after the other, each no longer than `seconds`.
+class Compiling(Readable):
+    """Compiles constraints on trial for the tokenizer of a model's folder, one at a time, each within `seconds`.
 
-    The process is started when it is first needed, and again after it was ended. Called from several threads.
+    The process is started on first use, and again after it was ended. It may be called from several threads.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -33,9 +34,9 @@ class Compiling:
         self.lock = Lock()
 
     def check(self, kind: str, value: Any) -> None:
-        """``ValueError``, in one line, for a constraint that can't be compiled, or not within its time or memory."""
+        """Raise ``ValueError``, in one line, for a constraint that doesn't compile within its time and memory."""
         if find_spec("llguidance") is None:
-            return  # what compiles it here says so
+            return  # the compiler in this process reports it
         line = json.dumps([kind, value])
         with self.lock:
             if line in self.known:
@@ -96,7 +97,7 @@ class Compiling:
 
 
 def answer_of(process: subprocess.Popen[str], seconds: float) -> list[str]:
-    """The next line that a process writes; none where it takes longer."""
+    """Return the next line that a process writes; None if it takes longer."""
     answer, stream = list[str](), process.stdout
     assert stream is not None
     reader = Thread(target=lambda: answer.append(stream.readline()), daemon=True)
@@ -113,7 +114,7 @@ def work(folder: Path) -> None:
 
     config = Config.from_file(folder / "config.json")
     vocabulary = Vocabulary(Tokenizer.from_folder(folder, config), config.vocab_size)
-    Automaton(vocabulary, "choice", ["a"])  # what is loaded at its first use
+    Automaton(vocabulary, "choice", ["a"])  # load what is loaded at first use
     with suppress(ImportError, OSError, ValueError):
         import resource
 

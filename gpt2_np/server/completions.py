@@ -1,4 +1,4 @@
-"""A completions request as OpenAI's protocol says it: read, checked, and made into jobs."""
+"""A completions request in OpenAI's format: read, checked, and divided into jobs."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .jobs import Event, Job
 from .limits import Limits
 
 NEW_TOKENS = 16  # where max_tokens is absent: OpenAI's default
-# What OpenAI's protocol calls otherwise than we do; either name will do, but not both.
+# OpenAI's names that differ from ours; either name is accepted, but not both.
 OURS = {"max_tokens": "max_new_tokens", "n": "num_return_sequences", "logprobs": "top_logprobs", "stop": "stop_strings"}
-# What can only be given in a program, and why a server doesn't take it.
+# Options that only a program can give, and why a server refuses them.
 NOT_HERE = {
     "suffix": "GPT-2 can't write towards a text that follows: leave suffix out",
     "messages": "these are base models, which continue a prompt and can't chat: give prompt instead of messages",
@@ -41,7 +41,7 @@ OF_THE_ANSWER = ("model", "stream", "stream_options", "echo", "user", "return_to
 
 @dataclass(frozen=True)
 class Completions:
-    """A request that has been checked: what is to be written behind each prompt, and how it is to be told.
+    """A checked request: what is to be written after each prompt, and the form of the answer.
 
     ``prompts`` are the ids of each, ``shown`` those of them that the client gave (none of an empty prompt). ``stop``
     are the strings that a text is cut before, ``alternatives`` how many log-probabilities are told of each token.
@@ -94,7 +94,7 @@ def read(
     limits: Limits,
     compiles: Callable[[str, Any], None] = lambda kind, value: None,
 ) -> Completions:
-    """The request that a JSON object says. ``ValueError`` or `Refused`, in one line, for what can't be.
+    """Return the request in a JSON object. ``ValueError`` or `Refused`, in one line, for an invalid one.
 
     ``compiles(kind, value)`` tries a constraint out, and refuses one that takes too long.
     """
@@ -143,14 +143,14 @@ def read(
 
 
 def flag(names: Mapping[str, Any], name: str) -> bool:
-    """A yes or no; no where it is absent."""
+    """Return a bool; False if it is absent."""
     value = names.get(name, False)
     require(isinstance(value, bool), f"{name} must be true or false", value)
     return bool(value)
 
 
 def prompt_ids(given: Any, model: GPT2, limits: Limits) -> tuple[list[list[int]], list[list[int]]]:
-    """The ids of each prompt as the model reads them, and as they were given."""
+    """Return the ids of each prompt as the model reads them, and as they were given."""
     several: list[Prompt] = list(given) if is_batch(given) else [given]
     require(len(several) <= limits.texts, f"prompt must hold at most {limits.texts} prompts", len(several))
     ids = [model.prompt_ids(one) for one in several]
@@ -158,7 +158,7 @@ def prompt_ids(given: Any, model: GPT2, limits: Limits) -> tuple[list[list[int]]
 
 
 def renamed(names: dict[str, Any]) -> dict[str, Any]:
-    """OpenAI's names as ours, but for ``stop``. ``ValueError`` where something is said twice."""
+    """Translate OpenAI's names to ours, except ``stop``. ``ValueError`` if something is given twice."""
     for theirs, ours in OURS.items():
         if theirs in names and ours in names:
             raise Refused(f"{theirs} and {ours} say the same; give one of them", param=theirs)
@@ -167,21 +167,21 @@ def renamed(names: dict[str, Any]) -> dict[str, Any]:
             require(isinstance(value, int) and not isinstance(value, bool), f"{theirs} must be a whole number", value)
             names[ours] = value
     if names.get("num_return_sequences") == 1 and names.get("best_of") == 1:
-        del names["best_of"]  # what clients send that want one text
+        del names["best_of"]  # clients send it that want one text
     if "num_return_sequences" not in names and names.get("best_of") == 1:
         del names["best_of"]
     return from_json(names)
 
 
 def strings(name: str, given: Any, limits: Limits) -> tuple[str, ...]:
-    """Stop strings, no more than there may be."""
+    """Return the stop strings, after checking their number."""
     found = stop_strings(given)
     require(len(found) <= limits.stops, f"{name} must hold at most {limits.stops} texts", len(found))
     return found
 
 
 def length(names: dict[str, Any], echo: bool) -> bool:
-    """Whether anything is to be written; its length is filled in where it is absent."""
+    """Return whether anything is to be written; fill in its length if that is absent."""
     if names.get("max_new_tokens") == 0:
         if not echo:
             raise Refused("max_tokens must be at least 1 without echo, got 0", param="max_tokens")
@@ -193,7 +193,7 @@ def length(names: dict[str, Any], echo: bool) -> bool:
 
 
 def how_to_choose(names: dict[str, Any]) -> None:
-    """Greedy, or sampling with a seed that can be told: OpenAI's ``temperature`` in our names.
+    """Set greedy decoding, or sampling with a seed that is returned: OpenAI's ``temperature`` in our names.
 
     Absent, it is 1, which samples, unless a search is asked for that doesn't; 0 is greedy. ``do_sample`` goes before.
     """
@@ -214,12 +214,12 @@ def how_to_choose(names: dict[str, Any]) -> None:
 
 
 def size(value: Any) -> int:
-    """How many characters a constraint has, however it is said."""
+    """Return how many characters a constraint has, in whatever form."""
     return len(value if isinstance(value, str) else json.dumps(value))
 
 
 def check(asked: Completions, model: GPT2, limits: Limits) -> None:
-    """No more than one request may ask for."""
+    """Refuse a request that asks for more than the limits."""
     o = asked.options
     jobs = asked.jobs(model, limits, lambda number: lambda event: None)
     rows = sum(job.rows for job in jobs)

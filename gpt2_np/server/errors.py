@@ -1,4 +1,4 @@
-"""What a client is told where it doesn't get what it asked for: OpenAI's shape, the right status, one line."""
+"""Errors for clients: OpenAI's format, the right HTTP status, one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INVALID, AUTHENTICATION, BUSY, SERVER = (
 
 
 class Refused(Exception):
-    """A request that isn't answered: the HTTP status, and the fields of OpenAI's error object."""
+    """A refused request: the HTTP status, and the fields of OpenAI's error object."""
 
     def __init__(
         self, message: str, status: int = 400, kind: str = INVALID, *, param: str | None = None, code: str | None = None
@@ -30,22 +30,22 @@ class Refused(Exception):
 
 
 def busy(waiting: int) -> Refused:
-    """The queue is full."""
+    """Return the error for a full queue."""
     return Refused(f"the server is busy: {waiting} requests are waiting; try again later", 429, BUSY, code="busy")
 
 
 def closing() -> Refused:
-    """The server is being shut down."""
+    """Return the error of a server that is shutting down."""
     return Refused("the server is shutting down", 503, SERVER, code="shutting_down")
 
 
 def late(seconds: float) -> Refused:
-    """The request's time is over."""
+    """Return the error of a request whose time is over."""
     return Refused(f"the request took longer than {seconds:g} seconds", 504, SERVER, code="timeout")
 
 
 def refusal(error: BaseException) -> Refused:
-    """What is told of an error: a mistake of the client's in its own words, nothing of what is the server's own."""
+    """Return the answer to an error: a client's mistake in its own words, no detail of the server's own faults."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, ValueError):

@@ -1,4 +1,4 @@
-"""The texts of one job as they grow in a batch."""
+"""The state of one job's texts while they grow in a batch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from decoders.searches.best_of import best_first
 from decoders.searches.collected import put_together
 from decoders.searches.token_by_token import Rows
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.overflow import message
 from .jobs import Job, PromptRead, Read, Wrote, unsound
 
 
-class Growing:
-    """A job in progress: how much of its prompt is read, its rows, and where in the batch each of them is."""
+class Growing(Readable):
+    """A running job: how much of its prompt was read, its rows, and the place of each in the batch."""
 
     def __init__(self, job: Job) -> None:
         self.job, self.read = job, 0
@@ -32,7 +33,7 @@ class Growing:
         return self.job.writes and bool(self.rows.growing)
 
     def begin(self, logits: Array) -> None:
-        """Choose the first token of each text from the logits after the prompt: (T, V), of which the last count."""
+        """Choose the first token of each text from the logits after the prompt: (T, V), of which the last are used."""
         if self.prompt is not None:
             self.job.deliver(Read(self.prompt.logprobs, self.prompt.top))
         if self.job.writes:
@@ -41,7 +42,7 @@ class Growing:
             self.take(last if self.job.rows == 1 else last.repeat(self.job.rows, axis=0))
 
     def take(self, logits: Array) -> None:
-        """Choose the next token of each text that grows, from its (V,) logits. ``ValueError`` where none can be."""
+        """Choose the next token of each growing text from its (V,) logits. ``ValueError`` if no token is possible."""
         self.check(logits)
         step = self.rows.step(logits)
         self.tokens += step.tokens
@@ -49,12 +50,12 @@ class Growing:
             self.job.deliver(Wrote(step.tokens))
 
     def check(self, logits: Array) -> None:
-        """``ValueError`` where logits are no numbers: the model's activations overflow for this text."""
+        """Raise ``ValueError`` if logits are not finite: the model's activations overflow for this text."""
         if unsound(logits):
             raise ValueError(message(None, logits.dtype))
 
     def completions(self) -> list[Completion]:
-        """What was written: of ``best_of`` texts the best."""
+        """Return the texts; the best ones of ``best_of``."""
         if not self.job.writes:
             return []
         written = put_together(self.tokens, self.job.rows)

@@ -1,4 +1,4 @@
-"""One text to be written, or several of one prompt: what the scheduler is given, and what it tells meanwhile."""
+"""A job (one or several texts of one prompt) for the scheduler, and the events that report its progress."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from decoders.base.ranking import highest
 from decoders.base.task import Task
 from decoders.generate import prepared
 
+from ..display import Readable
 from ..model.arrays import Array
 from .errors import Refused
 
@@ -22,20 +23,20 @@ Top = tuple[tuple[int, float], ...]
 
 
 class Read(NamedTuple):
-    """The model's log-probability of each of the prompt's ids but the first, and the likeliest alternatives."""
+    """Event: the model's log-probability of each of the prompt's ids but the first, and the likeliest alternatives."""
 
     logprobs: list[float]
     top: list[Top]
 
 
 class Wrote(NamedTuple):
-    """New ids, as they were chosen."""
+    """Event: newly chosen ids."""
 
     tokens: list[Token]
 
 
 class Done(NamedTuple):
-    """The end: what was written, or why it wasn't."""
+    """Event: the job has ended, with its texts or its error."""
 
     completions: list[Completion]
     error: Refused | None = None
@@ -44,9 +45,9 @@ class Done(NamedTuple):
 Event = Read | Wrote | Done
 
 
-@dataclass(eq=False)
-class Job:
-    """What is to be written behind one prompt's ids, and whom to tell.
+@dataclass(eq=False, repr=False)
+class Job(Readable):
+    """The texts to write after one prompt's ids, and the function that receives the events.
 
     ``deliver`` receives the events, in the scheduler's threads: `Read` where the prompt's log-probabilities with so
     many alternatives are wanted, `Wrote` where it `streams`, and `Done` once, at the end. Nothing is written where
@@ -69,25 +70,25 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """How many texts grow at once."""
+        """The number of texts that grow at once."""
         o = self.options
         return max(o.num_beams, o.best_of or o.num_return_sequences) if self.writes else 1
 
     @property
     def positions(self) -> int:
-        """How many tokens its texts may come to together."""
+        """The number of tokens that all its texts may have together."""
         room = self.options.most(len(self.ids)) if self.writes else 0
         return self.rows * min(len(self.ids) + room, self.context + 1)
 
     @property
     def shares(self) -> bool:
-        """Whether its texts grow token by token, so that they can share a batch with others."""
+        """Whether its texts grow token by token, so that they can share a batch with other jobs."""
         o = self.options
         alone = o.guidance_scale is not None or self.heals  # these run the model themselves
         return o.search.name in ("token by token", "best of n") and o.writer.name == "token by token" and not alone
 
     def task(self, stepper: Any) -> Task:
-        """What the decoders make of it; `stepper` is None where the scheduler runs the model."""
+        """Build the decoders' task; `stepper` is None if the scheduler runs the model."""
         return prepared(stepper, [self.ids], self.options, self.context, self.stopping, self.trace)
 
     @property
@@ -98,7 +99,7 @@ class Job:
 
 @dataclass
 class PromptRead:
-    """The log-probabilities of a prompt as it is read, block by block."""
+    """The log-probabilities of a prompt while it is read, block by block."""
 
     ids: Sequence[int]
     alternatives: int
@@ -106,7 +107,7 @@ class PromptRead:
     top: list[Top] = field(default_factory=list)
 
     def add(self, start: int, logits: Array) -> None:
-        """The (T, V) logits after the ids from `start` on; those after the last id are no part of it."""
+        """Add the (T, V) logits after the ids from `start` on; those after the last id aren't used."""
         following = self.ids[start + 1 : start + 1 + len(logits)]
         for row, token in zip(log_softmax(logits[: len(following)]), following, strict=True):
             best = highest(row, self.alternatives).tolist() if self.alternatives else ()
@@ -115,5 +116,5 @@ class PromptRead:
 
 
 def unsound(logits: Array) -> list[int]:
-    """The rows that hold something other than numbers."""
+    """Return the rows that hold values that aren't finite."""
     return np.flatnonzero(~np.isfinite(logits).all(axis=-1)).tolist()

@@ -1,4 +1,4 @@
-"""What a server takes on at most: one place for every limit, its default and its help."""
+"""The limits of a server, each with its default and its help."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decoders.base.errors import require
 
 
 def limit(default: Any, help: str, least: float = 1) -> Any:
-    """A field with what the command line says of it, and the least value that it may have."""
+    """Return a field with its help text and its least value."""
     return field(default=default, metadata={"help": help, "least": least})
 
 

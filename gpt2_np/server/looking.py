@@ -1,4 +1,4 @@
-"""What the server's page asks for besides texts: what may come next, and what is inside."""
+"""What the server's page shows besides texts: the next token's distribution, and the inspection page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWN = 500  # of the likeliest tokens the model's own probability is told
 
 
 async def distribution(asked: Completions, scheduler: Scheduler, limits: Limits) -> dict[str, Any]:
-    """The likeliest next tokens, each with the model's probability and with its share after the processors.
+    """Return the likeliest next tokens, each with the model's probability and its share after the processors.
 
     Beside them: what each processor did, and how many tokens are left. `Refused` for what has no such steps.
     """
@@ -59,13 +59,13 @@ async def distribution(asked: Completions, scheduler: Scheduler, limits: Limits)
 
 
 def with_scores(options: Options) -> Options:
-    """One text's options, with the sampler's scores and the model's likeliest tokens told too."""
+    """Return one text's options with the sampler's scores and the model's likeliest tokens added."""
     given = {name: getattr(options, name) for name in options.given}
     return Options.from_names(given | {"output_scores": True, "num_return_sequences": 1, "top_logprobs": KNOWN})
 
 
 def told(model: GPT2, top: Top, scores: Array, step: TokenStep, count: int) -> dict[str, Any]:
-    """What the page draws: the `count` likeliest tokens before and after."""
+    """Return what the page draws: the `count` likeliest tokens before and after."""
     after, logprobs = shares(scores), dict(top)
     chosen = [token for token in highest(after, count).tolist() if after[token] > 0]
     tokens = dict.fromkeys([*[token for token, _ in top[:count]], *chosen])
@@ -88,7 +88,7 @@ def told(model: GPT2, top: Top, scores: Array, step: TokenStep, count: int) -> d
 
 
 def inspected(model: GPT2, prompt: Any, most: int) -> str:
-    """The inspection page of a text, or of its last `most` tokens."""
+    """Return the inspection page of a text, or of its last `most` tokens."""
     if not isinstance(prompt, str):
         raise Refused("prompt must be a text", param="prompt")
     ids = model.prompt_ids(prompt)

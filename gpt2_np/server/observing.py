@@ -1,10 +1,12 @@
-"""What a server's work is watched by; nobody watches unless asked."""
+"""The observer of a server's work; by default there is none."""
 
 from __future__ import annotations
 
+from ..display import Readable
 
-class Observer:
-    """Is told what happens, in the thread in which it does; `metrics` counts it."""
+
+class Observer(Readable):
+    """Receives each event in the thread where it happens; `metrics` counts them."""
 
     def submitted(self) -> None:
         """A text was asked for."""

@@ -1,4 +1,4 @@
-"""HTTP in and out: bodies within their limit, errors in OpenAI's shape, who may ask at all."""
+"""HTTP requests and responses: size limits, OpenAI's error format, authorisation."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .errors import AUTHENTICATION, INVALID, Refused, refusal
 
-PATIENCE = 60  # seconds in which a body must come
+PATIENCE = 60  # seconds in which a body must arrive
 OPEN = ("/", "/health")  # what needs no key: the page, which asks for one, and whether the server is well
 
 
 def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A response that any reader of JSON takes: ASCII, since a prompt may hold what UTF-8 can't carry."""
+    """Return a response that any JSON reader accepts: ASCII, since a prompt may hold characters that UTF-8 can't
+    encode.
+    """
     return Response(json.dumps(value, allow_nan=False), status, headers, "application/json")
 
 
 def as_error(error: BaseException) -> Response:
-    """An error as a response. Clients that try again by themselves are told where that helps nobody."""
+    """Return an error as a response. Clients that retry by themselves are told if that is useless."""
     told = refusal(error)
     headers = {}
     if told.status == 401:
@@ -40,7 +42,7 @@ def as_error(error: BaseException) -> Response:
 
 
 def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """A handler whose refusals are responses; what is a fault of ours passes on, to be logged."""
+    """Wrap a handler so that refusals become responses; faults of the server propagate, to be logged."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -52,7 +54,7 @@ def answering(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
 
 
 async def unknown(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals: a path or a method that there isn't."""
+    """Handle Starlette's own errors: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     where = f"{request.method} {request.url.path}"
     messages = {404: f"there is no {where}; texts are written by POST /v1/completions", 405: f"{where} can't be asked"}
@@ -65,7 +67,7 @@ async def unknown(request: Request, error: Exception) -> Response:
 
 
 async def failed(request: Request, error: Exception) -> Response:
-    """A fault of ours: the log says which, the answer doesn't."""
+    """Handle a fault of the server: the log has the details, the answer doesn't."""
     return as_error(error)
 
 
@@ -106,7 +108,7 @@ def _no_number(name: str) -> Any:
 
 
 class Guard:
-    """Turns away, before anything is read, who has no key where there is one, or asks for another host.
+    """Rejects, before anything is read, requests without a valid key, or to another host name.
 
     A page of another site can make a browser ask this machine by a name that the site points here; the browser then
     still says that name, which is none of `hosts`.
@@ -114,6 +116,10 @@ class Guard:
 
     def __init__(self, app: ASGIApp, api_key: str | None, hosts: Sequence[str] | None) -> None:
         self.app, self.api_key, self.hosts = app, api_key, hosts
+
+    def __repr__(self) -> str:
+        """Tell whether there is a key, never the key."""
+        return f"Guard({'with a' if self.api_key else 'without a'} key, hosts={self.hosts})"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""

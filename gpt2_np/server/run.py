@@ -1,4 +1,4 @@
-"""The server as a process: listening, and ending well."""
+"""The server as a process: listening and shutting down."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ AFTER = 5  # seconds after the time for ending in which answers may still be sen
 
 
 class Process(uvicorn.Server):
-    """Uvicorn's server, which at a signal gives what is in progress its time, and at a second one doesn't."""
+    """Uvicorn's server: the first signal lets running work finish, the second one doesn't."""
 
     def __init__(self, config: uvicorn.Config, grace: float) -> None:
         super().__init__(config)
         self.grace, self.asked = grace, False
+
+    def __repr__(self) -> str:
+        return f"Process({self.config.host}, {self.config.port}, grace={self.grace})"
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At Ctrl-C or SIGTERM: take on nothing more."""
@@ -35,7 +38,7 @@ class Process(uvicorn.Server):
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there; ``OSError`` where it can't."""
+    """Return a socket that listens there; ``OSError`` if that is impossible."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -1,4 +1,6 @@
-"""Continuous batching: texts join and leave between the model's steps, and prompts are read in between."""
+"""The scheduler of continuous batching: texts join and leave between the model's steps, and prompts are read in
+between.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from threading import Condition, Thread
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..session.slots import BLOCK, Slots
 from ..text.gpt2 import GPT2
@@ -23,13 +26,13 @@ from .turns import Turns, in_turns
 READ = 2 * BLOCK  # positions of prompts that are read between two steps, where several are waiting to be
 
 
-class Scheduler:
-    """Writes what jobs ask for. One thread runs the model for all texts that grow token by token.
+class Scheduler(Readable):
+    """Writes the texts of jobs. One thread runs the model for all texts that grow token by token.
 
-    Between two steps it lets go of jobs that are cancelled or late, takes on those that there is room for, in the order
-    in which they came, and reads prompts, a block at a time. A row's bits don't depend on the rows beside it, so
-    whoever else is served changes nothing but the time that it takes. Searches run in a thread of their own
-    (`Beside`), and take turns with this one at each pass of the model.
+    Between two steps it drops jobs that are cancelled or late, admits those that there is room for, in the order of
+    arrival, and reads prompts, a block at a time. Batches are batch-invariant: other jobs change only the time that a
+    text takes. Searches run in a thread of their own (`Beside`), and take turns with this one at each pass of the
+    model.
     """
 
     def __init__(self, model: GPT2, limits: Limits | None = None, observer: Observer | None = None) -> None:
@@ -51,7 +54,7 @@ class Scheduler:
     # ---- from any thread -------------------------------------------------------------------------------------------
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Take on all of these jobs, or none: `Refused` where too many are waiting, or the server is being closed."""
+        """Accept all of these jobs, or none: `Refused` if too many are waiting, or the server is shutting down."""
         with self.changed:
             if self.ends is not None:
                 raise closing()
@@ -67,7 +70,7 @@ class Scheduler:
             self.changed.notify()
 
     def cancel(self, jobs: Sequence[Job]) -> None:
-        """Nobody waits for these any more: their room is free within a step."""
+        """Cancel these jobs: their room is free within a step."""
         for job in jobs:
             job.cancelled = True
         with self.changed:
@@ -81,13 +84,13 @@ class Scheduler:
         self.beside.close(self.ends)
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for the threads to end, which they do once it is closed."""
+        """Wait for the threads to end, which they do once the scheduler is closed."""
         self.thread.join(timeout)
         self.beside.thread.join(timeout)
 
     @property
     def alive(self) -> bool:
-        """Whether it takes on jobs."""
+        """Whether it accepts jobs."""
         return self.ends is None and self.thread.is_alive() and self.beside.thread.is_alive()
 
     # ---- the thread that runs the model ----------------------------------------------------------------------------
@@ -109,7 +112,7 @@ class Scheduler:
             self._tell()
 
     def _start_again(self, error: Exception) -> None:
-        """Everybody in progress is told, and the rows are new."""
+        """Report an error to every running job, and start with new rows."""
         lost = [*self.running, *([] if self.reading is None else [self.reading])]
         self.running, self.reading, self.owners = [], None, []
         self.slots = Slots(self.model, self.limits.rows, self.model.config.n_positions)
@@ -117,7 +120,7 @@ class Scheduler:
             self._end(one.job, error)
 
     def _sweep(self) -> None:
-        """Let go of whoever is cancelled or late, or of everybody where the time for closing is over."""
+        """Drop jobs that are cancelled or late, or all of them if the time for closing is over."""
         over = self.ends is not None and time.monotonic() > self.ends
         for job in [job for job in self.waiting if over or job.cancelled or job.late]:
             self.waiting.remove(job)
@@ -131,7 +134,7 @@ class Scheduler:
         return closing() if over else late(job.seconds)
 
     def _step(self) -> None:
-        """One pass of the model for all texts in progress, and what each makes of it."""
+        """Run one pass of the model for all running texts, and let each choose its token."""
         if not self.owners:
             self.stepped = None
             return
@@ -219,7 +222,7 @@ class Scheduler:
     # ---- who leaves ------------------------------------------------------------------------------------------------
 
     def _free(self, one: Growing, row: int) -> None:
-        """A text has ended: the last row of the slots takes its place."""
+        """Remove a text that has ended: the last row of the slots takes its place."""
         place = one.places.pop(row)
         self.slots.leave(place)
         owner, moved = last = self.owners.pop()
@@ -243,7 +246,7 @@ class Scheduler:
             self._end(one.job, error)
 
     def _end(self, job: Job, error: Exception | None, one: Growing | None = None) -> None:
-        """Tell of a job's end."""
+        """Report a job's end."""
         told = None if error is None else refusal(error)
         self.observer.ended("cancelled" if job.cancelled else "done" if told is None else told.code or told.kind)
         job.deliver(Done([] if one is None or told else one.completions(), told))

@@ -1,4 +1,4 @@
-"""One model, several threads: each pass of the model is one thread's turn."""
+"""A fair lock around one model that several threads use: each pass of the model is one turn."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, cast
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..session.implementation import AnyCache, Implementation
 from ..session.model import AnyModel
 
 
-class Turns:
-    """A lock that whoever waits for it gets before whoever has just had it."""
+class Turns(Readable):
+    """A fair lock: a waiting thread gets it before the thread that has just released it."""
 
     def __init__(self) -> None:
         self._next, self._now = Lock(), Lock()
@@ -28,8 +29,8 @@ class Turns:
         self._now.release()
 
 
-class InTurns:
-    """An implementation each of whose passes takes its turn; `check` is called first, and may raise to end the work."""
+class InTurns(Readable):
+    """An implementation whose passes each take the lock; `check` is called first, and may raise to end the work."""
 
     def __init__(self, inner: Implementation, turns: Turns, check: Callable[[], None]) -> None:
         self.inner, self.turns, self.check = inner, turns, check
@@ -70,7 +71,7 @@ class InTurns:
 
 
 def in_turns(model: AnyModel, turns: Turns, check: Callable[[], None] = lambda: None) -> AnyModel:
-    """The same model, whose passes take turns with those of others that were made with the same `turns`."""
+    """Return the same model, whose passes take turns with those of others made with the same `turns`."""
     shared = copy.copy(model)
     shared.implementation = cast(Implementation, InTurns(model.implementation, turns, check))
     return shared

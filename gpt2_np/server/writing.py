@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from ..display import Readable
 from ..text.gpt2 import GPT2
 from . import answers
 from .answers import Piece, Text
@@ -23,11 +24,11 @@ from .scheduler import Scheduler
 
 
 class Gone(Exception):
-    """The client has gone."""
+    """Raised when the client has disconnected."""
 
 
-class Writing:
-    """One request in progress: its jobs, and the choices that come of them.
+class Writing(Readable):
+    """One running request: its jobs, and the choices of its answer.
 
     Events come from the scheduler's threads into a queue of the loop that made this object.
     """
@@ -50,15 +51,15 @@ class Writing:
         return deliver
 
     def start(self) -> None:
-        """Hand the jobs to the scheduler; `Refused` where it is busy."""
+        """Submit the jobs to the scheduler; `Refused` if it is busy."""
         self.scheduler.submit(self.jobs)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancel the jobs."""
         self.scheduler.cancel([self.jobs[number] for number in self.open])
 
     async def whole(self, request: Request) -> dict[str, Any]:
-        """The answer, once everything is written. `Gone` where the client leaves, `Refused` where it can't be."""
+        """Return the answer once everything is written. `Gone` if the client disconnects, `Refused` on an error."""
         pieces: dict[int, list[Piece]] = {}
         leaving = asyncio.ensure_future(left(request))
         try:
@@ -77,7 +78,7 @@ class Writing:
         return self._object(choices) | {"usage": self._usage()}
 
     async def first(self, request: Request) -> tuple[int, Event]:
-        """The first event, before which an answer may still have another status."""
+        """Return the first event; before it an answer may still have another status."""
         leaving = asyncio.ensure_future(left(request))
         waiting = asyncio.ensure_future(self.events.get())
         try:
@@ -96,7 +97,7 @@ class Writing:
             waiting.cancel()
 
     async def stream(self, first: tuple[int, Event]) -> AsyncIterator[str]:
-        """The answer in pieces, as JSON, the first event being known; at its end "[DONE]", or an error."""
+        """Yield the answer in pieces, as JSON, given the first event; it ends with "[DONE]" or an error."""
         more = {"usage": None} if self.asked.usage else {}
         try:
             event = first
@@ -182,7 +183,7 @@ class Writing:
 
 
 async def left(request: Request) -> None:
-    """Returns when the client has gone; its body has been read."""
+    """Return when the client has disconnected, after its body was read."""
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":

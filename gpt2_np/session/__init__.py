@@ -1,7 +1,8 @@
-"""A model to call, and rows of text that grow.
+"""A model to call, and sessions: rows of text that grow step by step.
 
 model            `Model`: parameters, configuration, every kind of run
 rows             `Session`: what decoding sees of a model
 slots            `Slots`: rows that join and leave between steps
 implementation   the one place where an implementation is chosen
+about            a model in a line and in a table
 """

@@ -1,12 +1,14 @@
-"""The one place where an implementation is chosen: compiled kernels, the readable path, or what a caller passes."""
+"""The one place where an implementation is chosen: compiled kernels, the readable path, or one that a caller passes."""
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import available
 from ..model import ops
 from ..model.arrays import Array
@@ -20,19 +22,21 @@ from ..model.taps import Tap, no_tap
 if TYPE_CHECKING:
     from ..engine.decode_step import Prepared
 
-AnyCache = Any  # what `Implementation.new_cache` made, which that implementation alone looks into
+AnyCache = Any  # made by `Implementation.new_cache`; only that implementation looks inside
 
 
 class Computes(Protocol):
-    """What computes logits, step by step: what a `Session` feeds, and what a `Model` passes on to."""
+    """The interface of whatever computes logits, step by step, for a `Session` and a `Model`."""
 
     @property
     def dtype(self) -> np.dtype:
-        """What activations and logits are computed in."""
+        """The dtype of activations and logits."""
         ...
 
     def new_cache(self, rows: int, capacity: int) -> AnyCache:
-        """Memory for so many rows of so many positions: what `KVCache` offers, as far as `Session` uses it."""
+        """Return a cache for so many rows of so many positions, with the part of `KVCache`'s interface that `Session`
+        uses.
+        """
         ...
 
     def forward(
@@ -45,20 +49,20 @@ class Computes(Protocol):
         last_only: bool = False,
         prepared: Prepared | None = None,
     ) -> Array:
-        """As `model.forward.forward`: the logits after (B, T) ids, which continue what the cache holds."""
+        """Run `model.forward.forward`: the logits after (B, T) ids, which continue the rows in the cache."""
         ...
 
     def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
-        """What `forward` takes as `prepared` for ids of this shape: what there was `before`, where it still serves."""
+        """Return the `prepared` argument of `forward` for ids of this shape: `before` if it still fits."""
         ...
 
     def unembed(self, x: Array) -> Array:
-        """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
+        """Return the logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
         ...
 
 
 class Implementation(Computes, Protocol):
-    """What a `Model` asks of whatever computes its numbers."""
+    """What a `Model` needs of the implementation that computes its numbers."""
 
     observable: bool  # whether every named activation can be watched and edited
 
@@ -68,11 +72,12 @@ class Implementation(Computes, Protocol):
         ...
 
 
-class NumPy:
-    """Our own: `model.forward` with `engine.kernels`, or with `engine.threaded`, and one step in one compiled call.
+class NumPy(Readable):
+    """This package's own implementation: `model.forward` with `engine.kernels` or `engine.threaded`, or one compiled
+    call per step.
 
-    `backend` is "numba", "numpy", or None for the first where Numba is installed. A run with taps takes
-    the readable path either way.
+    `backend` is "numba", "numpy", or None for "numba" where Numba is installed. A run with taps takes the readable path
+    in any case.
     """
 
     observable = True
@@ -111,7 +116,7 @@ class NumPy:
                 prepared=prepared,
             )
         operations, params = self.operations(tap)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `Model.check_logits`
+        with np.errstate(over="ignore", invalid="ignore"):  # `Model.check_logits` reports an overflow
             return forward(
                 params,
                 self.config,
@@ -134,7 +139,7 @@ class NumPy:
         return ops.unembed(x, self.params.lm_head)
 
     def operations(self, tap: Tap) -> tuple[Operations, Params]:
-        """The operations that a run takes, and the parameters as they read them."""
+        """Return the operations that a run uses, and the parameters as these read them."""
         if tap is not no_tap or not self.compiled:
             from ..engine import threaded
 
@@ -145,21 +150,24 @@ class NumPy:
 
     @cached_property
     def compiled(self) -> bool:
-        """Whether the kernels are used; Numba is loaded here."""
+        """Tell whether the kernels are used; Numba is loaded here."""
         return self.backend == "numba" and available.loads()
 
     @cached_property
     def step(self) -> Any:
-        """`engine.decode_step`, where this model goes through in one compiled call; else None."""
-        if not self.compiled:
+        """Return `engine.decode_step` if it supports this model, else None."""
+        if self.backend != "numba":
             return None
-        from ..engine import decode_step
-
-        return decode_step if decode_step.suits(self.packed, self.config) else None
+        with ThreadPoolExecutor(1) as aside:
+            packing = aside.submit(lambda: self.packed)  # while Numba and the kernels are loaded
+            if self.compiled:
+                from ..engine import decode_step
+            packing.result()
+        return decode_step if self.compiled and decode_step.supported(self.packed, self.config) else None
 
     @cached_property
     def packed(self) -> Params:
-        """The parameters as the kernels read them; copied when first needed, and never where all runs have taps."""
+        """The parameters as the kernels read them; they are copied on first use, and never if all runs have taps."""
         from ..engine import layout
 
         return layout.packed(self.params)

@@ -1,4 +1,4 @@
-"""A model to call: frozen parameters, their configuration, and every kind of run."""
+"""`Model`: frozen parameters, their configuration, and every kind of run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..display import Texts
 from ..model import overflow
 from ..model.activations import ActivationCache
 from ..model.arrays import Array
@@ -21,6 +22,7 @@ from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
 from ..weights import hub
 from ..weights.load import load
+from . import about
 from .implementation import AnyCache, Implementation, NumPy
 from .rows import Session
 
@@ -78,10 +80,16 @@ class Model:
         loaded.origin = Origin(named, dtype, params)
         return loaded
 
-    def __reduce__(self) -> Any:
-        """A model is pickled by its name or folder, dtype and backend, and loaded again by whoever unpickles it.
+    def __repr__(self) -> str:
+        return about.line(self)
 
-        ``TypeError`` says why one can't be.
+    def _repr_html_(self) -> str:
+        return about.card(self)
+
+    def __reduce__(self) -> Any:
+        """Pickle a model as its name or folder, dtype and backend; unpickling loads it again.
+
+        ``TypeError`` says why a model can't be pickled.
         """
         why = None
         if self.origin is None or self.params is not self.origin.params:
@@ -94,11 +102,11 @@ class Model:
 
     @property
     def backend(self) -> str:
-        """What computes: "numba", "numpy", or "torch" where the reference does."""
+        """The name of the implementation: "numba", "numpy", or "torch" for the reference."""
         return self.implementation.backend
 
     def __copy__(self: AnyModel) -> AnyModel:
-        """The same model as another object; parameters are frozen, so nothing needs to be copied."""
+        """Return another object for the same model; parameters are frozen, so nothing is copied."""
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
         return copied
@@ -108,11 +116,11 @@ class Model:
 
     @property
     def dtype(self) -> np.dtype:
-        """What activations and logits are computed in: float32, or float64 for the oracle."""
+        """The dtype of activations and logits: float32, or float64 for the oracle."""
         return self.implementation.dtype
 
     def __call__(self, ids: Any, *, token_type_ids: Any = None, prepend_bos: bool = False) -> Array:
-        """The logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
+        """Return the logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
 
         Where there is a tokenizer, `ids` may be texts (`to_ids`). ``ValueError`` for ids outside the vocabulary, or
         more of them than the model has positions.
@@ -135,10 +143,9 @@ class Model:
         last_only: bool = False,
         prepared: Prepared | None = None,
     ) -> Array:
-        """`model.forward.forward` by this model's implementation; see there. ``ValueError`` for ids outside the
-        vocabulary.
+        """Run `model.forward.forward` by this model's implementation. ``ValueError`` for ids outside the vocabulary.
 
-        `cache` is one of `new_cache`, and `prepared` what `prepare` gave for it.
+        `cache` comes from `new_cache`, and `prepared` from `prepare`.
         """
         check_vocabulary(ids, self.config)
         return self.implementation.forward(
@@ -151,17 +158,17 @@ class Model:
         )
 
     def new_cache(self, rows: int, capacity: int) -> AnyCache:
-        """An empty cache for so many rows of so many positions, such as `KVCache`."""
+        """Return an empty cache, such as `KVCache`, for so many rows of so many positions."""
         return self.implementation.new_cache(rows, capacity)
 
     def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:
-        """What `forward` needs anew only when a cache or the shape of the ids changes; None where it needs nothing."""
+        """Return what `forward` must prepare only when a cache or the ids' shape changes; None if there is nothing."""
         return self.implementation.prepare(cache, shape, before) if self.tap is no_tap else None
 
     def check_logits(self, logits: Array, ids: Array, *, cache: AnyCache = None, tap: Tap = no_tap) -> None:
-        """``ValueError`` where logits are not finite: it names the layer whose activations overflow.
+        """Raise ``ValueError`` if logits are not finite; it names the layer whose activations overflow.
 
-        Only then is the forward pass of `ids` run again, with a tap; a `cache` that holds them is left as it was.
+        Only then is the forward pass of `ids` repeated, with a tap; a `cache` that holds them is left unchanged.
         """
         if overflow.sound(logits, both(self.tap, tap)):
             return
@@ -173,7 +180,7 @@ class Model:
         raise ValueError(overflow.message(watch.first, self.dtype))
 
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
-        """A `Session`: rows of text that grow by feeding ids, up to `capacity` positions (all that the model has)."""
+        """Start a `Session` of up to `capacity` positions per row (default: all that the model has)."""
         return Session(self, self.config.n_positions if capacity is None else capacity, tap)
 
     def run_with_cache(
@@ -251,13 +258,15 @@ class Model:
         )
 
     def with_edits(self: AnyModel, changes: Mapping[str, AnyEdit]) -> AnyModel:
-        """The same model with these edits in whatever it does: runs, scores, generates. This one stays as it is."""
+        """Return the same model with these edits in everything that it does: runs, scores, generation. This one is
+        unchanged.
+        """
         edited = copy.copy(self)
         edited.tap = both(self.tap, edits(changes, self.config))
         return edited
 
     def with_params(self: AnyModel, params: Params) -> AnyModel:
-        """The same model with other parameters of the same shapes (`internals.processing` makes some).
+        """Return the same model with other parameters of the same shapes (`internals.processing` makes some).
 
         ``ValueError`` names the first tensor of another shape. ``lm_head`` may be untied.
         """
@@ -286,15 +295,15 @@ class Model:
         return found
 
     def unembed(self, x: Array) -> Array:
-        """The logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
+        """Return the logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""
         return self.implementation.unembed(x)
 
     def check_ids(self, ids: Any) -> Array:
-        """Ids as a (B, T) int64 array, known to lie in the vocabulary and to fit the context."""
+        """Return ids as a (B, T) int64 array that lies in the vocabulary and fits the context."""
         return check_ids(self.to_ids(ids), self.config)
 
     def to_ids(self, prompt: Any, *, prepend_bos: bool = False) -> Any:
-        """What is to be studied, as ids: they are taken as they are. A `GPT2` takes texts too; here, ``ValueError``."""
+        """Return the ids to study, unchanged. A `GPT2` takes texts too; here they are a ``ValueError``."""
         texts = [prompt] if isinstance(prompt, str) else prompt if isinstance(prompt, (list, tuple)) else []
         for one in texts:
             if isinstance(one, str):
@@ -302,12 +311,26 @@ class Model:
         return prompt
 
     def to_single_token(self, text: str) -> int:
-        """The id of a text that is one token: what a `GPT2` knows; here, ``ValueError``."""
+        """Return the id of a one-token text, which only a `GPT2` knows; here this is a ``ValueError``."""
         raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
+
+    def to_str_tokens(self, prompt: Any, *, prepend_bos: bool = False) -> list[str]:
+        """Each token of one prompt as a text, as TransformerLens names it; without a tokenizer the ids' numbers."""
+        row = check_ids(self.to_ids(prompt, prepend_bos=prepend_bos), self.config)
+        if len(row) != 1:
+            raise ValueError(f"to_str_tokens takes one prompt, got {len(row)} rows")
+        return self.texts(row[0].tolist())
+
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures: here their numbers; a `GPT2` has a tokenizer."""
+        return Texts()
 
 
 class Origin(NamedTuple):
-    """Where a model's parameters came from: what `Model.from_pretrained` was given, a folder's path made absolute."""
+    """Where a model's parameters came from: the arguments of `Model.from_pretrained`, with a folder's path made
+    absolute.
+    """
 
     name: str | Path | None
     dtype: str

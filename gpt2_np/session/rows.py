@@ -1,4 +1,4 @@
-"""Rows of text that grow: what decoding sees of a model."""
+"""`Session`: rows of text that grow, which is all that decoding sees of a model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..model import overflow
 from ..model.arrays import Array
 from ..model.config import Config
@@ -21,19 +22,19 @@ INT64 = np.dtype(np.int64)
 
 
 class Runs(Computes, Protocol):
-    """What a session needs of a model: what it computes by, and the check of what comes out."""
+    """What a session needs of a model: its implementation, and a check of the logits."""
 
     config: Config
 
     def check_logits(self, logits: Array, ids: Array, *, cache: AnyCache = None, tap: Tap = no_tap) -> None:
-        """``ValueError`` where logits are not finite."""
+        """Raise ``ValueError`` if logits are not finite."""
         ...
 
 
-class Session:
-    """Rows of text in progress: all that `decoders` need of a model (each of their ``…Stepper`` protocols).
+class Session(Readable):
+    """Rows of text in progress. It implements each of the ``…Stepper`` protocols of `decoders`.
 
-    The first `feed` brings the prompts, one a row, of any lengths; every later one continues the rows.
+    The first `feed` brings the prompts, one per row, of any lengths; every later one continues the rows.
     """
 
     def __init__(self, model: Runs, capacity: int, tap: Tap = no_tap) -> None:
@@ -42,25 +43,25 @@ class Session:
         self.prepared: Prepared | None = None
 
     def __getstate__(self) -> dict[str, object]:
-        """What a copy or another process gets: all but what is prepared, which knows where this one's arrays lie."""
+        """Leave out `prepared` in copies and in other processes: it holds addresses of this session's arrays."""
         return self.__dict__ | {"prepared": None}
 
     def feed(self, ids: Sequence[Sequence[int]] | Array) -> Array:
-        """Continue each row by its new ids; the logits after each row's last: (rows, V)."""
+        """Continue each row by its new ids, and return the logits after each row's last id: (rows, V)."""
         logits = self._advance(ids, last_only=True)
         return logits[0][:, -1] if len(logits) == 1 else np.concatenate([part[:, -1] for part in logits])
 
     def feed_all(self, ids: Sequence[Sequence[int]] | Array) -> list[Array]:
-        """Continue each row by its new ids; the logits after every one of them: for each row (its new ids, V)."""
+        """Continue each row by its new ids, and return the logits after every one: for each row (its new ids, V)."""
         return [row for logits in self._advance(ids, last_only=False) for row in logits]
 
     def feed_hidden(self, ids: Sequence[Sequence[int]] | Array) -> tuple[Array, list[Array]]:
-        """`feed`'s logits, and the final norm's output after every new id: for each row (its new ids, D)."""
+        """Return `feed`'s logits, and the final norm's output after every new id: for each row (its new ids, D)."""
         logits, (hidden,) = self._observe(ids, ["ln_final.out"], last_only=False)
         return logits, hidden
 
     def feed_layers(self, ids: Sequence[Sequence[int]] | Array, layers: Sequence[int]) -> tuple[Array, Array]:
-        """`feed`'s logits, and those of the residual stream as it enters each of `layers`: (layers, rows, V).
+        """Return `feed`'s logits, and those of the residual stream as it enters each of `layers`: (layers, rows, V).
 
         The stream is unembedded as it is, without the final norm.
         """
@@ -74,18 +75,20 @@ class Session:
 
     @property
     def n_layer(self) -> int:
-        """How many layers `feed_layers` can look at."""
+        """The number of layers that `feed_layers` can read."""
         return self.model.config.n_layer
 
     @property
     def tied(self) -> bool:
-        """Whether embedding and unembedding are one matrix, so that early layers mostly repeat the last id."""
+        """Whether embedding and unembedding are one matrix, in which case early layers mostly repeat the last id."""
         return self.model.config.tie_word_embeddings
 
     def _observe(
         self, ids: Sequence[Sequence[int]] | Array, names: Sequence[str], last_only: bool
     ) -> tuple[Array, list[list[Array]]]:
-        """(rows, V) logits after each row's last id, and for each name each row's (its new ids, D) activations."""
+        """Return (rows, V) logits after each row's last id, and for each name each row's (its new ids, D)
+        activations.
+        """
         seen = Recording(names, self.model.config)
         logits = self._advance(ids, last_only, seen)
         return (
@@ -104,7 +107,8 @@ class Session:
         return found
 
     def _parts(self, ids: Sequence[Sequence[int]] | Array) -> list[tuple[Array, AnyCache]]:
-        """The ids as int64 arrays, and the rows of the cache they go to: all in one, or, of unequal lengths, each.
+        """Return the ids as int64 arrays, and the cache rows that they go to: all at once, or each alone if lengths
+        differ.
 
         ``ValueError``, before any of them is run, for ids that are not in the vocabulary or find no room.
         """

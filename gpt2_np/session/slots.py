@@ -1,4 +1,4 @@
-"""Rows that join and leave between steps: what continuous batching decodes with."""
+"""`Slots`: rows that join and leave a batch between steps, for continuous batching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.config import Config
 from .implementation import AnyCache, Computes
@@ -14,21 +15,21 @@ from .implementation import AnyCache, Computes
 if TYPE_CHECKING:
     from ..engine.decode_step import Prepared
 
-BLOCK = 64  # positions that a prompt is read by, counted from its first; so long others wait for their next step
+BLOCK = 64  # positions of a prompt that are read at a time; the other rows' next step waits as long
 
 
 class Reads(Computes, Protocol):
-    """What `Slots` need of a model: what it computes by."""
+    """What `Slots` need of a model: its implementation."""
 
     config: Config
 
 
-class Slots:
-    """Rows of one cache, of which the first `count` are decoded together, and one more that prompts are read in.
+class Slots(Readable):
+    """Rows of one cache: the first `count` are decoded together, and one spare row reads prompts.
 
-    A prompt is read in the row apart, block by block, between the steps of the others; `join` then makes it a row of
-    the batch, more than once where several texts are to follow it. Where a row leaves, the last one takes its place.
-    The memory of all rows is reserved at once, and the operating system hands it out, in small pages, as it is written.
+    A prompt is read into the spare row, block by block, between the other rows' steps; `join` then makes it a row of
+    the batch, several times if several texts continue it. When a row leaves, the last one takes its place. The memory
+    of all rows is reserved at once, and the operating system hands it out in small pages as it is written.
     """
 
     def __init__(self, model: Reads, rows: int, capacity: int) -> None:
@@ -40,22 +41,22 @@ class Slots:
         self._prepared: dict[int, Prepared | None] = {}
 
     def begin(self) -> None:
-        """Forget what the row apart has read."""
+        """Discard what the spare row has read."""
         self.reading.rewind(self.reading.lengths.copy())
         self._prepared[0] = None
 
     def read(self, ids: Sequence[int], *, last_only: bool) -> Array:
-        """Continue the row apart: the logits after each of the ids, (T, V), or after the last of them, (1, V)."""
+        """Continue the spare row: the logits after each of the ids, (T, V), or after the last of them, (1, V)."""
         return self._forward(0, self.reading, np.array([ids], np.int64), last_only)[0]
 
     def join(self) -> int:
-        """What was read becomes the last row of the batch, and stays in the row apart too; the row's number."""
+        """Copy the spare row to a new last row of the batch, and return that row's number."""
         row, self.count = self.count, self.count + 1
         self.cache.copy(self.rows, row)
         return row
 
     def leave(self, row: int) -> int:
-        """Take a row out; the last one moves into its place. Returns the number that the one that moved had."""
+        """Remove a row; the last one moves into its place. Return the number that the moved row had."""
         self.count -= 1
         if row < self.count:
             self.cache.copy(self.count, row)
@@ -63,14 +64,15 @@ class Slots:
         return self.count
 
     def wipe(self, row: int | None = None) -> None:
-        """Zeros in place of what a row (None: the row apart) holds: what isn't finite would reach whoever comes next,
-        since what attention leaves out it multiplies by zero."""
+        """Fill a row (None: the spare row) with zeros: a value that isn't finite would reach the row's next text,
+        because attention multiplies masked values by zero.
+        """
         row = self.rows if row is None else row
         used = int(self.cache.lengths[row])
         self.cache.k[:, row, :, :used], self.cache.v[:, row, :, :used] = 0, 0
 
     def step(self, ids: Sequence[int]) -> Array:
-        """Continue each row of the batch by one id: (count, V) logits. They may be other than finite."""
+        """Continue each row of the batch by one id: (count, V) logits, which may not be finite."""
         cache = self._decoding.get(self.count)
         if cache is None:
             cache = self._decoding[self.count] = self.cache.some(slice(self.count))

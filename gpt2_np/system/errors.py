@@ -1,4 +1,4 @@
-"""Errors in one line, for a person at a terminal or a reader of JSON."""
+"""Errors as one line, for a terminal or a JSON reader."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ MOST = 1000  # characters of a line
 
 
 def in_words(error: BaseException) -> str:
-    """An error's text, the operating system's as "NAME: reason"."""
+    """Return an error's text; an operating system error becomes "NAME: reason"."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
     if str(error) == "embedded null byte":
@@ -15,9 +15,10 @@ def in_words(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """A text in one line that a terminal can be shown: control characters escaped, the middle of a long one left out.
+    """Return a text as one line that is safe to print: control characters are escaped, the middle of a long text is
+    cut.
 
-    What comes from files and from the command line may hold anything; a terminal obeys what is not printable.
+    Text from files and from the command line may hold anything, and a terminal executes control characters.
     """
     words = " ".join(text.split())
     if len(words) > MOST:

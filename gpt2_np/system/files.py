@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and JSON from files that nobody vouches for."""
+"""Atomic file writes, JSON from untrusted files, and mapped files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSONObject = dict[str, Any]  # a parsed JSON object, or one to be written: only 
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; ``ValueError`` names the file when it is broken, however it is."""
+    """Return the content of a JSON file; ``ValueError`` names the file if it is broken in any way."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> JSONObject:
-    """The object that a JSON file holds; ``ValueError`` names the file when it is broken or holds anything else."""
+    """Return the object in a JSON file; ``ValueError`` names the file if it is broken or holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
@@ -35,7 +35,7 @@ def read_object(path: Path) -> JSONObject:
 
 
 def read_text(path: Path) -> str:
-    """A text file's content; ``ValueError`` names the file and the first byte that is not UTF-8."""
+    """Return a text file's content; ``ValueError`` names the file and the first byte that is not UTF-8."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -43,9 +43,9 @@ def read_text(path: Path) -> str:
 
 
 def pretender(path: Path) -> str | None:
-    """What a file that can't be read is in truth: a Git LFS pointer, a web page; None where its beginning is neither.
+    """Return what an unreadable file really is: a Git LFS pointer, a web page; None if its beginning is neither.
 
-    ``OSError`` when it can't be opened.
+    ``OSError`` if it can't be opened.
     """
     with path.open("rb") as file:
         start = file.read(100).lstrip().lower()
@@ -57,7 +57,7 @@ def pretender(path: Path) -> str | None:
 
 
 def shards(index: Path) -> list[str]:
-    """The files that a ``model.safetensors.index.json`` names; ``ValueError`` for one that isn't beside it."""
+    """Return the files that a ``model.safetensors.index.json`` names; ``ValueError`` for one that isn't beside it."""
     try:
         names = set(read_json(index)["weight_map"].values())
     except (KeyError, TypeError, AttributeError):
@@ -69,11 +69,11 @@ def shards(index: Path) -> list[str]:
 
 
 def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
-    """Write a file so that a crash, a kill or a full disk leaves either the old one or the new one.
+    """Write a file atomically: a crash, a kill or a full disk leaves either the old file or the new one.
 
-    `content` is its bytes, or pieces of them (bytes, contiguous arrays) that are written one after the other.
-    ``OSError`` names the file when it can't be written; what was begun, under a name of its own, is removed. A
-    device or a pipe (``/dev/stdout``) is written to as it is.
+    `content` is the file's bytes, or pieces of them (bytes, contiguous arrays) that are written in sequence.
+    ``OSError`` names the file if it can't be written; the partial file, which has its own name, is removed. A device or
+    a pipe (``/dev/stdout``) is written directly.
     """
     path = path.resolve()
     part = unused(path)
@@ -83,7 +83,7 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
             with open(path, "wb") as file:
                 file.writelines(pieces)
             return
-        with open(part, "xb") as file:  # never a file that is there already, nor where a link leads
+        with open(part, "xb") as file:  # never an existing file or a link's target
             file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
@@ -94,16 +94,16 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
 
 
 def unused(path: Path) -> Path:
-    """A name beside a file, ending in ``.part``, that nothing has: for what is renamed when it is whole."""
+    """Return an unused name beside a file, ending in ``.part``, for a file that is renamed once it is complete."""
     return path.with_name(f".{path.name[:40]}.{os.urandom(8).hex()}.part")
 
 
 @contextmanager
 def panics_as_errors() -> Iterator[None]:
-    """``ValueError`` in place of a panic of a library that is written in Rust, with the panic's message.
+    """Turn a panic of a library written in Rust into a ``ValueError`` with the panic's message.
 
-    A panic reaches Python as a BaseException, past every ``except Exception``, and its text is written to stderr
-    besides: that is left out where no other thread could miss its own words.
+    A panic reaches Python as a BaseException, which no ``except Exception`` catches, and its text is also written to
+    stderr; that is suppressed where no other thread could lose its own output.
     """
     alone, kept = threading.active_count() == 1, None
     if alone:
@@ -124,14 +124,14 @@ def panics_as_errors() -> Iterator[None]:
             os.close(kept)
 
 
-SMALL = 1 << 20  # bytes of a file that is read whole: a mapped one that is cut short later ends the process
+SMALL = 1 << 20  # bytes up to which a file is read, not mapped: truncating a mapped file kills the process
 
 
 def mapped(path: Path, *, large_pages: bool) -> np.ndarray:
-    """A file's bytes, read-only: mapped into memory, or read where they are few.
+    """Return a file's bytes, read-only: mapped into memory, or read if the file is small.
 
-    Linux keeps a file in large pages where it reads it from the disk for a mapping that asks for them, and the
-    processor finds its way through those faster. Without `large_pages` only what is touched counts as the process's.
+    Linux can back a mapping with large pages when it reads the file from disk, which makes access faster. Without
+    `large_pages` only the touched parts count as the process's memory.
     """
     if path.stat().st_size <= SMALL:
         return np.frombuffer(path.read_bytes(), np.uint8)
@@ -143,16 +143,16 @@ def mapped(path: Path, *, large_pages: bool) -> np.ndarray:
 
 
 def release_pages(tensor: np.ndarray) -> None:
-    """Give back the memory of a tensor that is mapped from a file, until it is read again; others stay as they are.
+    """Unmap the pages of a tensor that is mapped from a file, until it is read again; other tensors are unaffected.
 
-    The file's pages remain in the system's own cache: only this process no longer counts them as its own.
+    The pages stay in the system's page cache and are only no longer counted as this process's.
     """
     whole: object = tensor
     while isinstance(whole, np.ndarray):
         mapped, whole = whole, whole.base
     if isinstance(whole, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         start = tensor.ctypes.data - mapped.ctypes.data
-        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page that another tensor shares is kept
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # a page that another tensor shares stays mapped
         length = (start + tensor.nbytes - first) // mmap.PAGESIZE * mmap.PAGESIZE
         if length > 0:
             whole.madvise(mmap.MADV_DONTNEED, first, length)

@@ -1,4 +1,4 @@
-"""How what is large is loaded: without a pause for garbage."""
+"""Loading large modules without garbage collection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """No garbage collection meanwhile: Numba makes objects by the hundred thousand as it loads, and they all stay."""
+    """Disable garbage collection inside the block: Numba creates hundreds of thousands of permanent objects as it
+    loads.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Arrays that begin where a large page of memory does, or a line of the processor's cache; memory is used again."""
+"""Arrays that are aligned to a large page or to a cache line, and whose memory is reused."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 Array = np.ndarray
-LARGE = 1 << 21  # bytes, where processors are x86
-LINE = 64  # bytes
-KEPT = 1 << 27  # bytes of memory at most that wait for the next array
+LARGE_PAGE = 1 << 21  # bytes, where processors are x86
+CACHE_LINE = 64  # bytes
+REUSABLE_BYTES = 1 << 27  # bytes of freed memory that are kept at most
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """As ``numpy.empty``; what is larger than half a large page begins with one, and may fill its last one.
+    """Return an array like ``numpy.empty``, aligned to a large page if it is larger than half of one, else to a cache
+    line.
 
-    What is smaller begins with a line of the cache: a vector that lies in two lines is loaded twice.
-    NumPy asks the system for large pages from 4 MB on, but an array that begins anywhere begins and ends with hundreds
-    of small ones, each of which costs microseconds when it is first written to. And a layer needs the arrays that the
-    one before has just dropped: memory in which no array lies any more is given out again, its pages being there.
+    A vector that straddles two cache lines is loaded twice. NumPy asks the system for large pages from 4 MB on, but an
+    unaligned array has hundreds of small pages at its two ends, each of which costs microseconds at the first write. A
+    layer also needs the arrays that the layer before has just freed: such memory is reused, since its pages exist
+    already.
     """
     return _array(shape, dtype, zeros=False)
 
 
 def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> list[Array]:
-    """As `empty`, for several arrays that lie one behind the other, each beginning with a line of the cache."""
-    line = LINE // np.dtype(dtype).itemsize
+    """Return several arrays in one allocation, each aligned to a cache line."""
+    line = CACHE_LINE // np.dtype(dtype).itemsize
     starts = [0, *accumulate(-(-math.prod(shape) // line) * line for shape in shapes)]
     whole = empty((starts[-1],), dtype)
     return [
@@ -43,14 +44,14 @@ def in_one_piece(shapes: Sequence[tuple[int, ...]], dtype: npt.DTypeLike) -> lis
 
 
 def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """As ``numpy.zeros``, in the same way."""
+    """Return an array like ``numpy.zeros``, aligned as `empty` aligns."""
     return _array(shape, dtype, zeros=True)
 
 
 def scattered(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-    """As ``numpy.zeros``, in small pages: of an array that is written to here and there, only those places take memory.
+    """Return an array like ``numpy.zeros`` in small pages: only the written parts of it take memory.
 
-    ``MemoryError`` where the system has no such addresses.
+    ``MemoryError`` if the system has no room for its addresses.
     """
     if not hasattr(mmap, "MAP_ANONYMOUS"):
         return np.zeros(shape, dtype)
@@ -68,12 +69,12 @@ def scattered(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Array:
     dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
     size = math.prod(shape) * dtype.itemsize
-    if size < LARGE // 2:
-        beginning, again, memory = LINE, None, fresh(size + LINE, np.uint8)
+    if size < LARGE_PAGE // 2:
+        beginning, again, memory = CACHE_LINE, None, fresh(size + CACHE_LINE, np.uint8)
     else:
-        ample = -(-size // LARGE) * LARGE
-        total = (ample if ample - size <= LARGE // 4 else size) + LARGE
-        beginning, again = LARGE, _take(total)
+        ample = -(-size // LARGE_PAGE) * LARGE_PAGE
+        total = (ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE
+        beginning, again = LARGE_PAGE, _take(total)
         memory = np.asarray(_Lent(fresh(total, np.uint8) if again is None else again))
     first = -memory.ctypes.data % beginning
     array = memory[first : first + size].view(dtype).reshape(shape)
@@ -83,19 +84,21 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Arra
 
 
 _waiting: list[Array] = []
-_sizes = [0, 0]  # what `reusing` asks for
+_sizes = [0, 0]  # the sizes that `reusing` asks for
 _changing = Lock()
 
 
 class _Lent:
-    """Memory while arrays lie in it: they refer to this, and when the last of them goes, so does this."""
+    """A block of memory that arrays lie in. The arrays refer to it, and it is released together with the last of
+    them.
+    """
 
     def __init__(self, memory: Array) -> None:
         self.memory, self.__array_interface__ = memory, memory.__array_interface__
 
     def __del__(self) -> None:
-        # Python may come here at any moment, in the midst of `_take` too: then the memory is simply dropped.
-        limit = max(KEPT, *_sizes)
+        # Python may call this at any moment, even inside `_take`; the memory is then simply dropped.
+        limit = max(REUSABLE_BYTES, *_sizes)
         if self.memory.nbytes <= limit // 2 and _changing.acquire(blocking=False):
             _waiting.append(self.memory)
             while sum(memory.nbytes for memory in _waiting) > limit:
@@ -105,9 +108,10 @@ class _Lent:
 
 @contextmanager
 def reusing(size: int) -> Iterator[None]:
-    """Within, up to `size` bytes of memory in which no array lies any more wait for the next array, if that is more.
+    """Inside the block, keep up to `size` bytes of freed memory for later arrays, if that is more than usual.
 
-    A training step needs the arrays that the one before has dropped; the system would clear all their pages again.
+    A training step needs the arrays that the step before has freed; the system would have to clear all their pages
+    again.
     """
     _sizes.append(size)
     try:
@@ -115,12 +119,18 @@ def reusing(size: int) -> Iterator[None]:
     finally:
         with _changing:
             _sizes.remove(size)
-            while sum(memory.nbytes for memory in _waiting) > max(KEPT, *_sizes):
+            while sum(memory.nbytes for memory in _waiting) > max(REUSABLE_BYTES, *_sizes):
                 del _waiting[0]
 
 
+def give_back() -> None:
+    """Give back the memory that waits for the next array: for who has just dropped what it won't make again."""
+    with _changing:
+        _waiting.clear()
+
+
 def _take(total: int) -> Array | None:
-    """Memory of so many bytes that waits, or None."""
+    """Return free memory of this size, or None."""
     with _changing:
         for number in reversed(range(len(_waiting))):
             if _waiting[number].nbytes == total:

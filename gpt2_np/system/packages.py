@@ -1,4 +1,4 @@
-"""Whether the `decoders` that Python finds are this project's: PyPI has another package of that name."""
+"""Whether the installed `decoders` package is this project's: PyPI has another package of that name."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ MARK = 'PROJECT = "gpt2-np"'
 
 
 def foreign_decoders() -> str | None:
-    """In a sentence what `decoders` is instead of ours, and what to do; None where it is ours.
+    """Return a sentence that says which other `decoders` was found, and what to do; None if it is this project's.
 
-    It is looked at and not imported. To be asked where an import has failed: so it costs nothing where none does.
+    The package is looked at and not imported. Call this after an import has failed, so that it costs nothing otherwise.
     """
     from importlib.util import find_spec
 
     try:
         found = find_spec("decoders")
-    except ValueError:  # a module that was made by hand
+    except ValueError:  # a module without a spec
         return None
     if found is None:
         return "the package 'decoders', which is a part of gpt2-np, is missing: install gpt2-np again"
     try:
         if found.origin is not None and MARK in Path(found.origin).read_text(encoding="utf-8", errors="replace"):
             return None
-    except OSError:  # from an archive
+    except OSError:  # a module in an archive
         return None
     where = found.origin or next(iter(found.submodule_search_locations or ()), "somewhere")
     return (

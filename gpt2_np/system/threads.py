@@ -1,4 +1,4 @@
-"""The threads that NumPy's work is divided over; and BLAS, the library of matrix products, which has its own."""
+"""The thread pool for NumPy's work, and BLAS, which has threads of its own."""
 
 from __future__ import annotations
 
@@ -19,20 +19,32 @@ Piece = TypeVar("Piece")
 
 
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
-    """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels let go of Python's lock."""
-    here = copy_context()  # NumPy's errstate among it
+    """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels release the GIL.
+
+    One thread is the caller's own, so that work which is itself divided may be given to threads in turn.
+    """
+    if threads == 1:
+        for piece in pieces:
+            work(piece)
+        return
+    here = copy_context()  # carries NumPy's errstate
     for _ in _pool(threads, os.getpid()).map(lambda piece: here.copy().run(work, piece), pieces):
         pass
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def evenly(count: int, pieces: int) -> list[slice]:
-    """`count` things in so many pieces of about equal size."""
+    """Divide `count` items into so many slices of about equal size."""
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
     return [slice(start, end) for start, end in pairwise(bounds)]
 
 
 def blas_threads() -> int:
-    """How many threads BLAS may use; where threadpoolctl is missing, what the environment says of it, or all cores."""
+    """Return how many threads BLAS may use; without threadpoolctl, what the environment says, or all cores."""
     found = _blas()
     if found is not None:
         return max((library.num_threads for library in found.lib_controllers), default=os.cpu_count() or 1)
@@ -41,7 +53,7 @@ def blas_threads() -> int:
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """BLAS works in the thread that calls it. Where threadpoolctl is missing, BLAS stays as it is."""
+    """Make BLAS work in the calling thread, inside the block. Without threadpoolctl nothing changes."""
     found = _blas()
     return nullcontext() if found is None else found.limit(limits=1)
 
@@ -60,7 +72,7 @@ def _blas() -> ThreadpoolController | None:
 
 @lru_cache(maxsize=4)
 def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """The threads of this process: a forked one has none of its parent's."""
+    """Return this process's threads: a forked process doesn't inherit its parent's."""
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(threads, thread_name_prefix="gpt2_np")

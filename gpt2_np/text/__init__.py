@@ -5,6 +5,7 @@ requests             what callers ask for, as decoders take it: prompts to ids, 
 stopping, results    what ends a text; what comes out
 continuations        what is scored behind a prompt
 scoring              how well a model predicts a text
+lines, many          lines of text or JSON; many of them read, put into batches and answered
 tokenizer…           text to ids and back; its files, its special tokens
 byte_level_bpe       the algorithm in plain Python; `added_tokens` are marks in a text, `own_tokenizer` is both together
 tokenizers_library   the library of that name, whose twin `own_tokenizer` takes over where it isn't installed

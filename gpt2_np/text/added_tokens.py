@@ -1,6 +1,7 @@
-"""Marks in a text, each of which is an id whatever is around it: the ``tokenizers`` library's added tokens.
+"""Added tokens: strings that are always one id each, whatever is around them, as in the ``tokenizers`` library.
 
-The source is ``AddedVocabulary`` of that library (``tokenizer/added_vocabulary.rs``), whose every habit is followed.
+The source is ``AddedVocabulary`` of that library (``tokenizer/added_vocabulary.rs``), whose behaviour is reproduced
+exactly.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..display import Readable
 from .byte_level_bpe import WHITE_SPACE, category
 
 
 @dataclass(eq=False)
 class AddedToken:
-    """A mark, and how it matches: `lstrip` and `rstrip` swallow white space, `single_word` needs word boundaries.
+    """An added token and how it matches: `lstrip` and `rstrip` absorb white space, `single_word` needs word boundaries.
 
-    `normalized` marks are looked for after all others, in what a normalizer made of the text; None means those that
-    aren't `special`. What is `special` is no text.
+    `normalized` tokens are searched for after all others, in the normalizer's output; None means those that aren't
+    `special`. A `special` token is not part of the text.
     """
 
     content: str
@@ -37,7 +39,7 @@ class AddedToken:
         return hash(self.content)
 
     def flags(self) -> dict[str, bool]:
-        """How it matches, nothing left open: the fields that ``tokenizer.json`` has beside ``content``."""
+        """The options of its matching, fully determined: the fields that ``tokenizer.json`` has beside ``content``."""
         return {
             "single_word": self.single_word,
             "lstrip": self.lstrip,
@@ -47,8 +49,8 @@ class AddedToken:
         }
 
 
-class AddedTokens:
-    """The marks on top of a vocabulary, with their ids."""
+class AddedTokens(Readable):
+    """Added tokens on top of a vocabulary, with their ids."""
 
     def __init__(self, vocabulary: dict[str, int]) -> None:
         self.vocabulary = vocabulary
@@ -59,7 +61,7 @@ class AddedTokens:
         self._patterns: list[re.Pattern[str] | None] = [None, None]
 
     def add(self, tokens: Sequence[AddedToken]) -> None:
-        """Add marks: one that is a token already keeps its id, any other has the next free one."""
+        """Add tokens: one that exists already keeps its id, any other gets the next free one."""
         for token in tokens:
             if token.special and token.content:
                 self._special.setdefault(token.content, token)
@@ -79,12 +81,14 @@ class AddedTokens:
             self._patterns[after] = re.compile("|".join(map(re.escape, longest_first))) if texts else None
 
     def id_of(self, token: str) -> int | None:
-        """The id of a mark or of a token of the vocabulary."""
+        """Return the id of an added token or of a token of the vocabulary."""
         found = self.ids.get(token)
         return self.vocabulary.get(token) if found is None else found
 
     def split(self, text: str, *, split_special: bool) -> Iterator[int | str]:
-        """A text as ids of marks and the text between them; with `split_special` marks that are special are text."""
+        """Split a text into ids of added tokens and the text between them; with `split_special` special tokens are
+        text.
+        """
         for piece in self._split(text, self._patterns[False], split_special):
             if isinstance(piece, str):
                 yield from self._split(piece, self._patterns[True], split_special)
@@ -92,7 +96,7 @@ class AddedTokens:
                 yield piece
 
     def _split(self, text: str, pattern: re.Pattern[str] | None, split_special: bool) -> Iterator[int | str]:
-        done = 0  # a mark may begin before it, where the one before has swallowed white space that is a mark too
+        done = 0  # a token may begin before it, where the previous one has absorbed white space that is also a token
         for found in pattern.finditer(text) if pattern is not None else ():
             start, stop = found.span()
             number = self.ids[found[0]]
@@ -117,12 +121,12 @@ class AddedTokens:
             yield text[done:]
 
 
-# Letters in circles and squares are alphabetic in Unicode, though signs by their category.
+# Circled and squared letters are alphabetic in Unicode, although their category is symbol.
 _ALPHABETIC_SIGNS = ((0x24B6, 0x24E9), (0x1F130, 0x1F149), (0x1F150, 0x1F169), (0x1F170, 0x1F189))
 
 
 def _is_word(character: str) -> bool:
-    r"""Whether a character, or none, is of a word: ``\w`` of Rust's regular expressions (UTS 18, annex C)."""
+    r"""Tell whether a character, if any, is part of a word: ``\w`` of Rust's regular expressions (UTS 18, annex C)."""
     if not character:
         return False
     kind = category(character)

@@ -1,8 +1,8 @@
-"""GPT-2's byte-level BPE in plain Python: the ids that the ``tokenizers`` library gives, which isn't needed for it.
+"""GPT-2's byte-level BPE in plain Python, which gives the same ids as the ``tokenizers`` library.
 
-To be read beside section 2.2 of Radford et al. 2019 and OpenAI's ``encoder.py``: a text is cut into pieces (a word with
-the space before it, a number, signs, white space), a piece's UTF-8 bytes are spelt in letters that can be printed, and
-neighbours are merged, the pair of the lowest rank first, until no pair has a rank.
+Read it beside section 2.2 of Radford et al. 2019 and OpenAI's ``encoder.py``: a text is split into pieces (a word with
+the space before it, a number, punctuation, white space), the UTF-8 bytes of a piece are written as printable letters,
+and neighbours are merged, the pair of the lowest rank first, until no pair has a rank.
 """
 
 from __future__ import annotations
@@ -13,11 +13,15 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
+from ..display import Readable
+
 # ---- bytes as letters -----------------------------------------------------------------------------------------------
 
 
 def _letters() -> dict[str, int]:
-    """The letter that stands for each byte in a BPE file → the byte (``bytes_to_unicode`` of OpenAI's encoder.py)."""
+    """Return the letter that stands for each byte in a BPE file → the byte (``bytes_to_unicode`` of OpenAI's
+    encoder.py).
+    """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
@@ -28,14 +32,16 @@ _LETTER_OF_BYTE = {byte: letter for letter, byte in BYTE_OF_LETTER.items()}
 
 
 def spelt(piece: str) -> str:
-    """A text's UTF-8 bytes, a letter each. ``UnicodeEncodeError`` for a lone surrogate, which UTF-8 can't carry."""
+    """Return a text's UTF-8 bytes, one letter each. ``UnicodeEncodeError`` for a lone surrogate, which UTF-8 can't
+    encode.
+    """
     return piece.encode().decode("latin-1").translate(_LETTER_OF_BYTE)
 
 
 # ---- pieces of a text -----------------------------------------------------------------------------------------------
 
-# OpenAI's pattern, in which \p{L} is A-Za-z, \p{N} is 0-9, and \s is ASCII's white space: Python's `re` has no
-# categories of Unicode, so every other character is replaced by a stand-in of its kind before the pattern is used.
+# OpenAI's pattern, with A-Za-z for \p{L}, 0-9 for \p{N}, and ASCII white space for \s. Python's `re` has no Unicode
+# categories, so every other character is replaced by a stand-in of its category before the pattern is applied.
 PIECE = re.compile(r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII)
 
 # White_Space in Unicode's PropList.txt. Python's own \s has U+001C to U+001F besides.
@@ -43,7 +49,7 @@ WHITE_SPACE = frozenset(map(chr, [*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *rang
     "\u2028\u2029\u202f\u205f\u3000"
 )
 
-# Letters and numbers that came with Unicode 14 to 16, which older Pythons (3.10 has Unicode 13) take for unassigned.
+# Letters and numbers added in Unicode 14 to 16, which older Pythons (3.10 has Unicode 13) regard as unassigned.
 NEWER_LETTERS = """
 870-887 889-88E 8B5 8C8-8C9 C5D CDD 170D 171F 1B4C 1C89-1C8A 2C2F 2C5F 9FFD-9FFF A7C0-A7C1 A7CB-A7CD A7D0-A7D1 A7D3
 A7D5-A7DC A7F2-A7F4 10570-1057A 1057C-1058A 1058C-10592 10594-10595 10597-105A1 105A3-105B1 105B3-105B9 105BB-105BC
@@ -68,7 +74,9 @@ _NEWER = {"L": _ranges(NEWER_LETTERS), "N": _ranges(NEWER_NUMBERS)}
 
 
 def category(character: str) -> str:
-    """Unicode's general category of a character (``"Lu"``, ``"Nd"``, …); a newer letter or number is "L" or "N"."""
+    """Return Unicode's general category of a character (``"Lu"``, ``"Nd"``, …); a newer letter or number is "L" or
+    "N".
+    """
     found, code = unicodedata.category(character), ord(character)
     if found == "Cn":
         return next((kind for kind, known in _NEWER.items() if any(a <= code <= b for a, b in known)), found)
@@ -76,7 +84,7 @@ def category(character: str) -> str:
 
 
 class _StandIns(dict[int, str]):
-    """For ``str.translate``: each character → one of its kind in ASCII, those of ASCII as they are."""
+    """A table for ``str.translate`` that maps each character to an ASCII character of its kind, and ASCII to itself."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -91,7 +99,7 @@ _STAND_INS = _StandIns()
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A text cut where no merge may cross; together they are the text."""
+    """Split a text at the boundaries that no merge may cross; the pieces add up to the text."""
     if text.isascii():
         return iter(PIECE.findall(text))
     return (text[found.start() : found.end()] for found in PIECE.finditer(text.translate(_STAND_INS)))
@@ -99,16 +107,17 @@ def pieces(text: str) -> Iterator[str]:
 
 # ---- merges ---------------------------------------------------------------------------------------------------------
 
-KNOWN = 1 << 15  # pieces whose ids are remembered
-LONGEST = 256  # letters of a piece that is remembered
+KNOWN = 1 << 15  # pieces whose ids are cached
+LONGEST = 256  # letters of a piece that is cached
 
 
-class BytePairs:
-    """Tokens, and pairs of them in the order in which they are merged.
+class BytePairs(Readable):
+    """Tokens, and pairs of tokens in the order in which they are merged.
 
-    `vocabulary` maps tokens, spelt in letters, to ids. With `ignore_merges` a piece that is a token is that token,
-    however its merges go. A letter that is no token becomes the token `unknown`, several in a row one with
-    `fuse_unknown`; where there is no such token, it is left out. ``ValueError`` for a merge of, or into, no token.
+    `vocabulary` maps tokens, written in letters, to ids. With `ignore_merges` a piece that is a token is that token,
+    whatever its merges would give. A letter that is no token becomes the token `unknown`, and several in a row one
+    token with `fuse_unknown`; without such a token, it is left out. ``ValueError`` for a merge of, or into, something
+    that is no token.
     """
 
     def __init__(
@@ -132,7 +141,7 @@ class BytePairs:
         self._known: dict[str, list[int]] = {}
 
     def encode(self, piece: str) -> list[int]:
-        """The ids of one piece of text. ``ValueError`` where `unknown` is needed and is no token itself."""
+        """Return the ids of one piece of text. ``ValueError`` if `unknown` is needed and is no token itself."""
         known = self._known.get(piece)
         if known is None:
             word = spelt(piece)
@@ -143,7 +152,7 @@ class BytePairs:
         return known
 
     def _tokens(self, word: str) -> list[int]:
-        """A token a letter, before any merge."""
+        """Return one token per letter, before any merge."""
         ids: list[int] = []
         fusing = False
         for letter in word:
@@ -158,10 +167,10 @@ class BytePairs:
         return ids
 
     def _merged(self, ids: list[int]) -> list[int]:
-        """Merge neighbours, the pair of the lowest rank first and the leftmost of equal ones; `ids` is written to.
+        """Merge neighbours, the pair of the lowest rank first and the leftmost of equal ones; `ids` is overwritten.
 
-        The pairs wait in a heap, so that a piece of n letters takes n log n steps. What waits there may be out of date:
-        a merge is made where the neighbours of the moment still make its token.
+        The pairs are in a heap, so that a piece of n letters takes n log n steps. Entries of the heap may be out of
+        date: a merge is done only if its two tokens are still neighbours.
         """
         end, merges = len(ids), self.merges
         following, before = list(range(1, end + 1)), list(range(-1, end - 1))

@@ -1,7 +1,7 @@
 """Constraints as automata over ids: a regular expression, a JSON schema, a list of choices or a grammar.
 
 The automaton is the llguidance library's, of the ``constraints`` extra: an Earley parser over a lexer of derivatives of
-regular expressions, which walks the trie of all tokens' bytes. Every way to spell an allowed text in tokens is allowed.
+regular expressions, which walks the trie of all tokens' bytes. Every tokenization of an allowed text is allowed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..display import Readable
 from . import gbnf
 from .tokenizer import Tokenizer
 
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
 KINDS = ("regex", "json_schema", "choice", "grammar")
-KNOWN = 1024  # states of texts that are remembered
-# Without it, where only one text can follow, only its usual spelling in tokens would be allowed.
+KNOWN = 1024  # states of texts that are cached
+# Without it, where only one text can follow, only its usual tokenization would be allowed.
 EVERY_SPELLING = '\n%llguidance {"no_forcing": true}\n'
-# At most one space wherever JSON allows white space: what can't stop writing spaces would never close its object.
+# At most one space where JSON allows white space: a model that keeps writing spaces would never close its object.
 JSON_STYLE = {"whitespace_pattern": " "}
-# Every escape but \uXXXX, by which a property's name could be written in a way that its own schema isn't asked about.
+# Every escape but \uXXXX: with it a property's name could be spelt so that the property's own schema isn't applied.
 ESCAPES = {"json_allowed_escapes": 'nrbtf"\\'}
 # What only \uXXXX can write: control characters that have no letter of their own, as they or a pattern's escapes stand
 # in a schema's JSON.
@@ -34,15 +35,17 @@ CONTROL = re.compile(r"\\[ux](?:00)?(?:[01][0-9a-fA-F]|7[fF])|\x7f")
 
 
 class State(NamedTuple):
-    """After some new ids: the library's parser, the ids that may follow (a bit each), whether the text is complete."""
+    """The state after some new ids: the library's parser, the ids that may follow (one bit each), whether the text is
+    complete.
+    """
 
     matcher: LLMatcher | None
     allowed: bytes
     complete: bool
 
 
-class Vocabulary:
-    """A tokenizer's ids as the library takes them; ids beyond the tokenizer's, up to `size`, never come.
+class Vocabulary(Readable):
+    """A tokenizer's ids as the library takes them; ids beyond the tokenizer's, up to `size`, never occur.
 
     ``ValueError`` where the library isn't installed.
     """
@@ -57,8 +60,9 @@ class Vocabulary:
 
 
 class _Words:
-    """What the library asks of a tokenizer. The end of a text is an id of its own, behind all others: which of the
-    model's ids end a text is the decoders' affair."""
+    """The interface that the library needs of a tokenizer. The end of a text is an extra id after all others, because
+    the decoders decide which of the model's ids end a text.
+    """
 
     bos_token_id = None
 
@@ -73,9 +77,9 @@ class _Words:
 
 
 class Automaton:
-    """What may follow some new ids (`decoders.processors.constraint.Automaton`).
+    """The automaton that says what may follow some new ids (`decoders.processors.constraint.Automaton`).
 
-    A pure function of the ids; the states of recent texts are remembered, so that the next id costs one step.
+    It is a pure function of the ids; the states of recent texts are cached, so that the next id costs one step.
     ``ValueError``, in one line, for a constraint that the library can't read or that no text satisfies.
     """
 
@@ -94,7 +98,7 @@ class Automaton:
             raise ValueError(f"{kind} must allow some text, got {shortened(value)}")
 
     def following(self, new: Sequence[int]) -> tuple[np.ndarray, bool]:
-        """Which ids may come after these new ones, (V,) bool, and whether the text may end here."""
+        """Return which ids may follow these new ones, (V,) bool, and whether the text may end here."""
         state = self._state(tuple(map(int, new)))
         bits = np.unpackbits(np.frombuffer(state.allowed, np.uint8), count=self.size, bitorder="little")
         return bits.view(bool), state.complete
@@ -112,7 +116,7 @@ class Automaton:
         return self._known[new]
 
     def _step(self, state: State, ids: Sequence[int]) -> State:
-        """The state some ids later; without a parser where they can't follow."""
+        """Return the state after some more ids, without a parser if they can't follow."""
         if state.matcher is not None:
             matcher = state.matcher.deep_copy()
             if matcher.try_consume_tokens(list(ids)) == len(ids):
@@ -133,7 +137,7 @@ class Automaton:
 
 
 def grammar(kind: str, value: Any) -> str:
-    """A constraint in the library's language, a variant of Lark's. ``ValueError`` for what is none of its kind."""
+    """Return a constraint in the library's language, a variant of Lark's. ``ValueError`` for an invalid one."""
     if kind == "regex":
         from llguidance import regex_to_lark
 
@@ -162,10 +166,10 @@ def grammar(kind: str, value: Any) -> str:
 
 
 def json_schema(value: Any) -> str:
-    """A schema (a mapping, a bool, or either as text) as text, with our settings of the library as its last key.
+    """Return a schema (a mapping, a bool, or either as text) as text, with our settings of the library as its last key.
 
-    A space at most stands between things, unless a top-level ``"x-guidance"`` says otherwise, and no ``\\uXXXX`` in
-    strings, unless that names ``json_allowed_escapes`` or the schema has a control character that needs one.
+    At most one space separates elements, unless a top-level ``"x-guidance"`` says otherwise. Strings contain no
+    ``\\uXXXX``, unless that key names ``json_allowed_escapes`` or the schema has a control character that needs one.
     """
     try:
         schema = json.loads(value) if isinstance(value, str) else value
@@ -194,7 +198,7 @@ GBNF_RULE = "must be a grammar in GBNF that can be read as one in Lark's syntax"
 
 
 def refusal(kind: str, value: Any, error: str) -> str:
-    """The rule, the value, and what the library has against it, in one line."""
+    """Return the rule, the value, and the library's objection, in one line."""
     why = reason(error)
     if kind != "grammar":  # whose lines the caller wrote
         why = re.sub(r"^line \d+, column \d+: ", "", why)
@@ -203,20 +207,22 @@ def refusal(kind: str, value: Any, error: str) -> str:
 
 
 def reason(error: str) -> str:
-    """The library's error in one line: its first, or what a regular expression's parser says further down."""
+    """Return the library's error in one line: its first line, or the message of a regular expression's parser below
+    it.
+    """
     lines = error.strip().splitlines() or ["unknown error"]
     first = re.sub(r"^(at )?(\d+)\((\d+)\): ", r"line \2, column \3: ", lines[0])
     return next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), first)
 
 
 def shortened(value: Any, limit: int = 100) -> str:
-    """A value as Python writes it, in one line and not longer than an error should be."""
+    """Return a value as Python writes it, in one line and short enough for an error."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def from_options(names: dict[str, Any], vocabulary: Callable[[], Vocabulary]) -> Automaton | None:
-    """Take a constraint out of options by name, and build its automaton. ``ValueError`` where there are two."""
+    """Remove a constraint from options by name, and build its automaton. ``ValueError`` if there are two."""
     given = [kind for kind in KINDS if names.get(kind) is not None]
     found = {kind: names.pop(kind) for kind in KINDS if kind in names}
     if not given:

@@ -1,4 +1,4 @@
-"""What is scored behind a prompt: where two texts part in ids, and how many bytes a continuation has."""
+"""Continuations of a prompt: where several texts diverge in ids, and how many bytes a continuation has."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .requests import Prompt, Reader
 
 
 def continuations(reader: Reader, prompt: Prompt, texts: Sequence[Prompt]) -> tuple[list[int], list[list[int]]]:
-    """The ids that some texts have in common with the prompt before them, and what follows in each.
+    """Return the ids that some texts share with the prompt before them, and the rest of each.
 
-    Texts are tokenized together with the prompt, as one text; ids are taken as they are.
+    Each text is tokenized together with the prompt, as one text; ids are used as they are.
     """
     check_prompt(prompt)
     for text in texts:
@@ -34,16 +34,16 @@ def continuations(reader: Reader, prompt: Prompt, texts: Sequence[Prompt]) -> tu
 
 
 def ids_of(reader: Reader, text: Prompt, *, add_special_tokens: bool = True) -> list[int]:
-    """A text's ids, or ids as Python's whole numbers."""
+    """Return a text's ids, or ids as Python integers."""
     if isinstance(text, str):
         return reader.tokenizer().encode(text, add_special_tokens=add_special_tokens)
     return whole_numbers(text)
 
 
 def common(rows: Sequence[Sequence[int]]) -> int:
-    """How many ids all rows begin with alike."""
+    """Return how many leading ids all rows share."""
     lists = [list(row) for row in rows]
-    first, last = min(lists), max(lists)  # in the order of a dictionary, all others lie between
+    first, last = min(lists), max(lists)  # all others lie between these two in lexicographic order
     low, high = 0, min(len(first), len(last))
     while low < high:
         middle = (low + high + 1) // 2
@@ -52,7 +52,7 @@ def common(rows: Sequence[Sequence[int]]) -> int:
 
 
 def bytes_of(text: Prompt, ids: Sequence[int], tokenizer: Any) -> int:
-    """How many bytes of text a continuation stands for; 0 for ids where there is no tokenizer."""
+    """Return how many bytes of text a continuation stands for; 0 for ids if there is no tokenizer."""
     if isinstance(text, str):
         return len(text.encode())
     return 0 if tokenizer is None else sum(len(tokenizer.bytes_of(token)) for token in ids)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from .tokenizer import Tokenizer
 
 DEFAULT = ("\n", ":", '"', "*")  # llama.cpp's
-LONGEST = 40  # bytes of a breaker that count
+LONGEST = 40  # bytes of a breaker that are used
 LONGEST_TAIL = 20  # ids that may follow the first
 
 
-def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Every sequence of ids that spells one of the texts: llama.cpp's ``get_overlapping_token_sequences``.
+def breaker_sequences(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return every sequence of ids that spells one of the texts: llama.cpp's ``get_overlapping_token_sequences``.
 
-    An id whose bytes hold a whole text is one by itself; an id that ends with a text's beginning is one together with
-    the ids of the rest. ``ValueError`` for an empty text.
+    An id whose bytes contain a whole text is a sequence by itself; an id that ends with the beginning of a text is one
+    together with the ids of the rest. ``ValueError`` for an empty text.
     """
     last = tokenizer.ids_of_model
     words = {token: tokenizer.bytes_of(token) for token in tokenizer.ids if last is None or token < last}
@@ -37,7 +37,7 @@ def breakers(tokenizer: Tokenizer, texts: Sequence[str]) -> list[tuple[int, ...]
 
 
 def tail(tokenizer: Tokenizer, breaker: bytes, split: int) -> list[int]:
-    """The ids of what follows the first `split` bytes; none where that would cut a character in two."""
+    """Return the ids of the bytes after the first `split`; none if that would divide a character."""
     try:
         return tokenizer.encode(breaker[split:].decode(), add_special_tokens=False)[:LONGEST_TAIL]
     except UnicodeDecodeError:

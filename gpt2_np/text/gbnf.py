@@ -1,7 +1,8 @@
-"""GBNF, llama.cpp's notation of grammars, as the constraints' library reads it: in its variant of Lark's.
+"""GBNF, llama.cpp's notation for grammars, translated to the constraint library's variant of Lark.
 
-The library's own converter does the work. What it would misread is rewritten before: code points as ``\\uXXXX``, from
-which it strips leading zeros; ``.``, which is any character in GBNF and none at the end of a line in Lark; comments.
+The library's own converter does the work. Three things that it would misread are rewritten first: code points as
+``\\uXXXX``, whose leading zeros it strips; ``.``, which is any character in GBNF but excludes line ends in Lark; and
+comments.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})
 
 
 def is_gbnf(text: str) -> bool:
-    """Whether a grammar has a rule as GBNF writes it, ``name ::= …``, which Lark's syntax has nowhere."""
+    """Tell whether a grammar has a rule in GBNF's form, ``name ::= …``, which doesn't occur in Lark's syntax."""
     return RULE.search(text) is not None
 
 
 def to_lark(text: str) -> str:
-    """A grammar in GBNF, from the rule ``root``, in the library's variant of Lark's syntax, from ``start``.
+    """Translate a GBNF grammar, whose start is the rule ``root``, to the library's variant of Lark, whose start is
+    ``start``.
 
-    Rules that name no rule but such ones become terminals, each of which takes as much text as it can.
-    ``ValueError`` for what the converter doesn't read.
+    Rules that refer only to rules of the same kind become terminals, which match as much text as they can.
+    ``ValueError`` for anything that the converter can't read.
     """
     from llguidance.gbnf_to_lark import gbnf_to_lark
 
@@ -31,9 +33,9 @@ def to_lark(text: str) -> str:
         return str(gbnf_to_lark(PIECE.sub(_rewritten, text)))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except IndexError:  # the converter's, behind a last backslash
+    except IndexError:  # raised by the converter after a trailing backslash
         raise ValueError("unexpected end of input") from None
-    except Exception as error:  # it raises Exception itself
+    except Exception as error:  # the converter raises plain Exception
         raise ValueError(" ".join(str(error).split())) from None
 
 
@@ -45,7 +47,9 @@ def _rewritten(found: re.Match[str]) -> str:
 
 
 def _spelled(found: re.Match[str]) -> str:
-    """An escaped code point as the character itself, or as ``\\xXX`` where that might mean something in a regex."""
+    """Return an escaped code point as the character itself, or as ``\\xXX`` where the character is special in a
+    regex.
+    """
     digits = next((one for one in found.groups() if one), None)
     if digits is None:
         return found.group()

@@ -1,7 +1,7 @@
-"""``generation_config.json``: which ids end a text, and settings that are used only where they are asked for.
+"""``generation_config.json``: which ids end a text, and settings that are used only on request.
 
-As in transformers, the file decides alone where it is there: ``config.json`` says how texts begin and end only where it
-isn't. Its other settings are options of `decoders.Options` by the same names, for ``generation_config=True``.
+As in transformers, this file alone says how texts begin and end if it exists; ``config.json`` counts only without it.
+Its other settings are options of `decoders.Options` by the same names, for ``generation_config=True``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..system.files import read_object
 FILE = "generation_config.json"
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OPTIONS = {*methods.OPTIONS, "stop_strings"}
-# How many texts come back is for the caller alone to say, and so is what no file can hold.
-NEVER = {
+# Only the caller says how many texts are returned, and gives what no file can hold.
+NOT_FROM_FILE = {
     "num_return_sequences",
     "assistant_model",
     "unconditional",
@@ -29,16 +29,16 @@ NEVER = {
     "uniforms",
     *MARKS,
 }
-# What transformers has that changes a text and isn't here, with the value that turns it off.
+# Settings of transformers that change a text and aren't supported here, with the value that switches them off.
 UNSUPPORTED: dict[str, Any] = {"constraints": None}
-# What transformers has off at a value that is none here.
+# Values that switch a setting off in transformers and are no valid value here.
 OFF: dict[str, Any] = {"prompt_lookup_num_tokens": 0}
-# What acts only among beams without saying so in `Option.only`: its method refuses it elsewhere in words of its own.
+# These act only in beam search without `Option.only` saying so: their methods refuse them in their own words.
 AMONG_BEAMS = ("num_beam_groups", "diversity_penalty")
 
 
 def read(folder: Path | None, config: Config) -> dict[str, Any]:
-    """The settings of a model's folder, the ids of `MARKS` checked.
+    """Read the settings of a model's folder and check the ids of `MARKS`.
 
     Where there is no ``generation_config.json``, `config` has the ids and ``config.json`` may hold the settings, as
     old checkpoints do. ``ValueError`` names the file when it is broken.
@@ -59,36 +59,42 @@ def read(folder: Path | None, config: Config) -> dict[str, Any]:
 
 
 def ends(fields: Mapping[str, Any], vocab_size: int) -> tuple[int, ...]:
-    """Every id that ends a text, of those that the model has."""
+    """Return every id that ends a text, of those that the model has."""
     eos = fields.get("eos_token_id")
     several = eos if isinstance(eos, (list, tuple)) else [] if eos is None else [eos]
     return tuple(token for token in several if 0 <= token < vocab_size)
 
 
 def start(fields: Mapping[str, Any], config: Config) -> int | None:
-    """The id that an empty prompt starts from: the first of these that is named; None where none is."""
+    """Return the id that an empty prompt starts from: the first of these that is set, or None."""
     eos = fields.get("eos_token_id")
     several = [fields.get("bos_token_id"), config.bos_token_id, *(eos if isinstance(eos, (list, tuple)) else [eos])]
     return next((token for token in [*several, *config.eos_token_ids] if token is not None), None)
 
 
 def settings(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a file's fields that are options here and switched on. All others that change no text are left out."""
-    return {name: value for name, value in fields.items() if name in OPTIONS - NEVER and not is_off(name, value)}
+    """Return those of a file's fields that are options here and are switched on. Fields that change no text are left
+    out.
+    """
+    return {
+        name: value for name, value in fields.items() if name in OPTIONS - NOT_FROM_FILE and not is_off(name, value)
+    }
 
 
 def is_off(name: str, value: Any) -> bool:
-    """Whether a setting says that nothing is asked for."""
+    """Tell whether a setting's value means that it is switched off."""
     if value in (None, [], {}) or value == OFF.get(name):
         return True
     return name in methods.OPTIONS and methods.option(name).means_off(value)
 
 
 def asked(fields: Mapping[str, Any], names: Mapping[str, Any], longest: int = 0) -> dict[str, Any]:
-    """Options by name, the file's settings below them where ``generation_config`` among them asks for it.
+    """Merge the file's settings into options by name, with lower priority, if ``generation_config`` among them asks for
+    it.
 
-    `longest` is the length of the longest prompt, which ``max_length`` counts. What the file says of sampling or beams
-    stays out where the text is not drawn, or there are no beams. ``ValueError`` for a setting that is not supported.
+    `longest` is the length of the longest prompt, which ``max_length`` counts. The file's settings for sampling or
+    beams are left out if the text isn't sampled or there are no beams. ``ValueError`` for a setting that is not
+    supported.
     """
     names = dict(names)
     wanted = names.pop("generation_config", False)
@@ -112,16 +118,18 @@ def asked(fields: Mapping[str, Any], names: Mapping[str, Any], longest: int = 0)
 
 
 def acting(names: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of some options that act beside each other: those of sampling only where the text is drawn, and so on.
+    """Return those of some options that take effect together: those of sampling only if the text is sampled, and so on.
 
-    For requests in transformers' manner, where what does not act is passed over.
+    This is for requests in transformers' manner, where options without an effect are ignored.
     """
     given = frozenset(name for name, value in names.items() if name in methods.OPTIONS and value is not None)
     return {name: value for name, value in names.items() if acts(name, names, given)}
 
 
 def acts(name: str, both: Mapping[str, Any], given: frozenset[str]) -> bool:
-    """Whether a setting of the file acts beside all others, `given` being those that are options of decoding."""
+    """Tell whether a setting of the file takes effect beside all others; `given` are those that are decoding
+    options.
+    """
     if name not in methods.OPTIONS:
         return True
     needed = methods.option(name).needs

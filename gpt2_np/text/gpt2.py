@@ -1,4 +1,4 @@
-"""Text in, text out: a model, its tokenizer and the decoders, put together."""
+"""`GPT2`: a model, its tokenizer and the decoders, with text in and text out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import decoders
 from decoders import Options
 
+from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.model import Model
@@ -35,7 +36,7 @@ class GPT2(Model):
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer of the model's folder, loaded on first use: ids work without one."""
+        """The tokenizer of the model's folder, loaded on first use: with ids alone the model works without one."""
         if self.folder is None:
             raise ValueError("this model has no folder, so no tokenizer; give ids instead of text")
         return Tokenizer.from_folder(self.folder, self.config)
@@ -194,7 +195,7 @@ class GPT2(Model):
         ]
 
     def _parted(self, prompt: Prompt | None, text: Prompt) -> tuple[list[int], list[int]]:
-        """The ids before a text that is scored, and its own."""
+        """Return the ids before a scored text, and the text's own ids."""
         check_prompt(text, "a text")
         if not len(text):
             raise ValueError("there is nothing to score: the text is empty")
@@ -237,7 +238,7 @@ class GPT2(Model):
     # ---- text wherever ids go --------------------------------------------------------------------------------------
 
     def to_ids(self, prompt: Any, *, prepend_bos: bool = False) -> Any:
-        """What is to be studied, as ids: those of a text, a list for each of several texts; ids as they are.
+        """Return the ids to study: those of a text, or a list for each of several texts; ids are returned as they are.
 
         With `prepend_bos` texts begin with the model's begin-of-text (TransformerLens's default, not ours), as an empty
         text does in any case. ``ValueError`` for a text that is longer than the context.
@@ -245,28 +246,37 @@ class GPT2(Model):
         return self._reader.studied(prompt, prepend_bos)
 
     def to_single_token(self, text: str) -> int:
-        """The id of a text that is one token. ``ValueError`` says which tokens any other text is."""
+        """Return the id of a one-token text. ``ValueError`` lists the tokens of any other text."""
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if len(ids) != 1:
             pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
             raise ValueError(f"an answer must be one token, got {text!r:.60}, which is {len(ids)}: {pieces}")
         return ids[0]
 
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures; the tokenizer is loaded when it is first asked."""
+        return Texts(lambda ids: self.tokenizer.tokens(ids) if self.has_tokenizer else Texts()(ids))
+
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
+        """Return a prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be
+        fed.
+        """
         return self._reader.prompt(prompt)
 
     def _prompts(self, prompts: Sequence[Prompt], names: dict[str, Any]) -> list[list[int]]:
-        """The prompts' ids, regrown at their ends where ``token_healing``, which leaves `names`, asks for it."""
+        """Return the prompts' ids, with their ends regrown if ``token_healing``, which is removed from `names`, asks
+        for it.
+        """
         ids = [self.prompt_ids(one) for one in prompts]
         if not healing.wanted(names, self.generation_config):
             return ids
         return [healing.healed(one, self.tokenizer, self.start, self.config.vocab_size) for one in ids]
 
     def options(self, names: dict[str, Any], longest: int = 0) -> tuple[tuple[str, ...], Options]:
-        """(stop strings, checked options), the model's own end-of-text filled in where none was named.
+        """Return (stop strings, checked options), with the model's own end-of-text filled in if none was named.
 
         `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
         """
@@ -274,7 +284,7 @@ class GPT2(Model):
 
     @cached_property
     def has_tokenizer(self) -> bool:
-        """Whether ids can be turned into text here."""
+        """Tell whether ids can be turned into text."""
         try:
             return bool(self.tokenizer.size)
         except (OSError, ValueError):
@@ -320,7 +330,7 @@ class GPT2(Model):
 
 
 def on_torch(name: str | Path | None = None, *, dtype: str = "float32", device: str = "cpu") -> GPT2:
-    """The same model with torch's numbers, as the reference: transformers' forward pass under our decoders.
+    """Return the same model with torch's numbers, as the reference: transformers' forward pass under our decoders.
 
     Its ``implementation`` is a `torch_reference.TorchReference`. ``ValueError`` when torch and transformers aren't
     installed, or the device isn't there.

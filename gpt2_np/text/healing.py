@@ -1,8 +1,8 @@
-"""Token healing: a prompt's last token is taken back and regrown, since a text may have been cut where no token ends.
+"""Token healing: the last token of a prompt is removed and regrown, since a prompt may end inside a token.
 
-As transformers' ``heal_tokens`` (Lundberg 2023, "The Art of Prompt Design"). Of a prompt that ends in "http:", the last
-token ":" may become "://", which the model has seen far more often. It finds the longer tokens by their spelling in the
-vocabulary, where a space isn't written as one: so a last token that begins with a space, or isn't ASCII, stays.
+It follows transformers' ``heal_tokens`` (Lundberg 2023, "The Art of Prompt Design"). In a prompt that ends in "http:",
+the last token ":" may become "://", which the model has seen far more often. Longer tokens are found by their spelling
+in the vocabulary, where a space isn't written as one: so a last token that begins with a space, or isn't ASCII, stays.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from decoders import Options
 from .generation_config import FILE
 from .tokenizer import Tokenizer
 
-LONGER, SAME = 10.0, 11.0  # what is added to the score of a longer token, and of the token itself
+LONGER, SAME = 10.0, 11.0  # added to the score of a longer token, and of the token itself
 
 
 def wanted(names: dict[str, Any], settings: Mapping[str, Any]) -> bool:
-    """The option ``token_healing``, taken out of `names`; what generation_config.json says of it where that is asked.
+    """Remove the option ``token_healing`` from `names` and return it, or what generation_config.json says of it.
 
-    ``ValueError`` for what is neither yes nor no.
+    ``ValueError`` for anything but a bool.
     """
     asked, where = names.pop("token_healing", None), ""
     if asked is None and names.get("generation_config") is True:
@@ -33,10 +33,10 @@ def wanted(names: dict[str, Any], settings: Mapping[str, Any]) -> bool:
 
 
 def healed(ids: Sequence[int], tokenizer: Tokenizer, start: Callable[[], Any], vocabulary: int) -> list[int]:
-    """A prompt's ids with the last one regrown; `start` makes a stepper of the model, which has so many ids.
+    """Return a prompt's ids with the last one regrown; `start` makes a stepper of the model for a given number of ids.
 
-    As in transformers, the prompt is read anew, without marks and without white space at its ends. Where it is one
-    token, or none of the model's begins as its last does, nothing more happens.
+    As in transformers, the prompt is tokenized again, without special tokens and without white space at its ends.
+    Nothing more happens if it is a single token, or if no token of the model begins like its last one.
     """
     marks = set(tokenizer.special_ids)
     text = tokenizer.decode([token for token in ids if token not in marks]).strip()

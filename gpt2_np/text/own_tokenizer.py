@@ -1,7 +1,7 @@
-"""A tokenizer of our own, in plain Python: what ``tokenizers.Tokenizer`` is to `tokenizer`, where it isn't installed.
+"""A tokenizer in plain Python, which replaces ``tokenizers.Tokenizer`` if that library isn't installed.
 
-It is a byte-level BPE, with marks and with what is put around a text. The functions below are those of
-`tokenizers_library`, with the same names and signatures.
+It is a byte-level BPE with added tokens and a post-processor. The functions below are those of `tokenizers_library`,
+with the same names and signatures.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..display import Readable
 from .added_tokens import AddedToken, AddedTokens
 from .byte_level_bpe import BytePairs, pieces
 from .tokenizer_marks import added_token
@@ -20,7 +21,7 @@ Around = tuple[tuple[int, ...] | None, ...]
 
 
 class NeedsLibraryError(ValueError):
-    """What only the tokenizers library can read."""
+    """Raised for a tokenizer that only the tokenizers library can read."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} needs the tokenizers library, which is not installed: pip install tokenizers")
@@ -32,11 +33,11 @@ class Encoding(NamedTuple):
     ids: list[int]
 
 
-class OwnTokenizer:
-    """What `tokenizer.Tokenizer` asks of ``tokenizers.Tokenizer``, under the same names; see there.
+class OwnTokenizer(Readable):
+    """The part of ``tokenizers.Tokenizer`` that `tokenizer.Tokenizer` uses, under the same names.
 
-    `fields` are the parts of ``tokenizer.json``, for `to_str`. `space` puts a space in front of each text between
-    marks that has none; without `cut` such a text is one piece.
+    `fields` are the parts of ``tokenizer.json``, for `to_str`. `space` puts a space in front of each text between added
+    tokens that has none; without `cut` such a text is one piece.
     """
 
     def __init__(self, pairs: BytePairs, fields: dict[str, Any], *, space: bool = False, cut: bool = True) -> None:
@@ -47,7 +48,7 @@ class OwnTokenizer:
         self.encode_special_tokens = False
 
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
-        """A text's ids, and those that the post-processor puts around it. ``UnicodeEncodeError`` for a surrogate."""
+        """Return a text's ids, with those that the post-processor adds. ``UnicodeEncodeError`` for a lone surrogate."""
         text.encode()
         ids: list[int] = []
         for part in self.added.split(text, split_special=self.encode_special_tokens):
@@ -66,31 +67,31 @@ class OwnTokenizer:
         self.added.add(tokens)
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token, spelt in letters, or of a mark."""
+        """Return the id of a token, written in letters, or of an added token."""
         return self.added.id_of(token)
 
     def id_to_token(self, number: int) -> str | None:
-        """The token, or the mark, of an id."""
+        """Return the token, or the added token, of an id."""
         mark = self.added.by_id.get(number)
         return self.pairs.token_of.get(number) if mark is None else mark.content
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
-        """Every token, and every mark, with its id."""
+        """Return every token and added token with its id."""
         return self.pairs.vocabulary | (self.added.ids if with_added_tokens else {})
 
     def get_added_tokens_decoder(self) -> dict[int, AddedToken]:
-        """The marks by their ids."""
+        """Return the added tokens by their ids."""
         return dict(sorted(self.added.by_id.items()))
 
     def no_padding(self) -> None:
-        """Forget what ``tokenizer.json`` says of padding."""
+        """Ignore the padding in ``tokenizer.json``."""
         self.padding = None
 
     def no_truncation(self) -> None:
-        """Nothing is ever cut off."""
+        """Do nothing: texts are never truncated."""
 
     def to_str(self) -> str:
-        """The content of a ``tokenizer.json``."""
+        """Return the content of a ``tokenizer.json``."""
         marks = [
             {"id": number, "content": token.content} | token.flags()
             for number, token in self.get_added_tokens_decoder().items()
@@ -118,14 +119,14 @@ class OwnTokenizer:
 
 
 def byte_level_bpe(table: dict[str, int], pairs: Sequence[tuple[str, str]], space: bool) -> OwnTokenizer:
-    """A byte-level BPE as ``GPT2Tokenizer`` builds it. ``ValueError`` for a merge of what is no token."""
+    """Build a byte-level BPE as ``GPT2Tokenizer`` does. ``ValueError`` for a merge of something that is no token."""
     return OwnTokenizer(BytePairs(table, pairs), _fields(table, pairs, space), space=space)
 
 
 def from_file(path: Path, content: dict[str, Any]) -> OwnTokenizer:
-    """The tokenizer of a ``tokenizer.json``, read already, as it is.
+    """Build the tokenizer of a parsed ``tokenizer.json``, as it is.
 
-    `NeedsLibraryError` for what is no byte-level BPE without a normalizer; ``ValueError`` for what can't be.
+    `NeedsLibraryError` for anything but a byte-level BPE without a normalizer; ``ValueError`` for invalid content.
     """
     if _unwrapped(content.get("normalizer"), "normalizers") is not None:
         raise NeedsLibraryError(f"{path}: normalizer {_kind(content['normalizer'])}")
@@ -162,7 +163,7 @@ def from_file(path: Path, content: dict[str, Any]) -> OwnTokenizer:
 
 
 def post_processor(content: Any) -> Around | None:
-    """What a ``post_processor`` of ``tokenizer.json`` puts around a text; None where that is nothing.
+    """Return what a ``post_processor`` of ``tokenizer.json`` puts around a text; None for nothing.
 
     `NeedsLibraryError` for kinds other than ``ByteLevel`` and one ``TemplateProcessing``, or a ``Sequence`` of them.
     """
@@ -188,7 +189,7 @@ def add(inner: OwnTokenizer, tokens: Sequence[AddedToken]) -> None:
 
 
 def template(first: tuple[str, int | None] | None, last: tuple[str, int | None] | None) -> Around:
-    """A mark with its id in front of every text, and one behind it. ``ValueError`` for one without an id."""
+    """Put a special token with its id before every text, and one after it. ``ValueError`` for one without an id."""
 
     def ids(mark: tuple[str, int | None] | None) -> Around:
         if mark is None:
@@ -213,7 +214,9 @@ def _kind(part: Any) -> str | None:
 
 
 def _unwrapped(part: Any, name: str) -> Any:
-    """A part of ``tokenizer.json``; the only one of a ``Sequence`` in place of that, None in place of an empty one."""
+    """Return a part of ``tokenizer.json``; the only element of a ``Sequence`` instead of that, None for an empty
+    one.
+    """
     while _kind(part) == "Sequence" and isinstance(part.get(name), list) and len(part[name]) < 2:
         part = part[name][0] if part[name] else None
     return part

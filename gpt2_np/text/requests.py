@@ -1,4 +1,4 @@
-"""From what callers say to what decoders take: prompts become ids, texts among options too, settings are filled in."""
+"""From callers' requests to decoders' options: prompts and texts in options become ids, and settings are filled in."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 
 from decoders import Options
 from decoders.base.errors import suggestion
-from decoders.base.kinds import is_whole
+from decoders.base.value_types import is_whole
 from decoders.methods import option
 from decoders.options import DEFAULTS
 
+from ..display import Readable
 from ..model.config import Config
 from ..model.ids import check_ids, check_prompt, whole_numbers
 from . import constraints, dry_breakers, generation_config
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from decoders.methods import Names
 
     class Request(Names, total=False):
-        """The options of `GPT2.generate` by name: those of `decoders.Options`, and what is said in text."""
+        """The options of `GPT2.generate` by name: those of `decoders.Options`, and those that take text."""
 
         stop_strings: str | Sequence[str] | None
         stopping_criteria: Criterion | Sequence[Criterion] | None
@@ -43,13 +44,13 @@ Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
 
-@dataclass(frozen=True)
-class Reader:
-    """What it takes to read a request for one model: its configuration and settings, and how to get the rest.
+@dataclass(frozen=True, repr=False)
+class Reader(Readable):
+    """Reads requests for one model, given its configuration, its settings, and functions that provide the rest.
 
-    `tokenizer` and `vocabulary` are called only where a request holds text, or a constraint on it. `start` makes a
-    stepper of the model, for guidance, and `first_layers` one of its first layers. `assistant` makes one of the model
-    that ``assistant_model`` names or is.
+    `tokenizer` and `vocabulary` are called only if a request holds text, or a constraint on it. `start` makes a stepper
+    of the model, for guidance, and `first_layers` one of its first layers. `assistant` makes one of the model that
+    ``assistant_model`` names or is.
     """
 
     config: Config
@@ -66,7 +67,9 @@ class Reader:
         return generation_config.ends(self.settings, self.config.vocab_size)
 
     def prompt(self, prompt: Prompt) -> list[int]:
-        """A prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be fed."""
+        """Return a prompt's ids; an empty one starts from ``<|endoftext|>``. ``ValueError`` for ids that can't be
+        fed.
+        """
         ids = self.tokenizer().encode(prompt) if isinstance(prompt, str) else whole_numbers(prompt)
         if not ids:
             return [self.first()]
@@ -78,7 +81,7 @@ class Reader:
         return ids
 
     def studied(self, prompt: Any, prepend_bos: bool) -> Any:
-        """A text's ids, behind begin-of-text where that is asked for or the text is empty; see `GPT2.to_ids`."""
+        """Return a text's ids, after begin-of-text if that is asked for or the text is empty; see `GPT2.to_ids`."""
         if isinstance(prompt, (list, tuple)) and any(isinstance(one, str) for one in prompt):
             return [self.studied(one, prepend_bos) for one in prompt]
         if not isinstance(prompt, str):
@@ -87,7 +90,7 @@ class Reader:
         return self.prompt([self.first(), *ids] if prepend_bos or not ids else ids)
 
     def first(self) -> int:
-        """The id that an empty prompt starts from. ``ValueError`` where the model has none."""
+        """Return the id that an empty prompt starts from. ``ValueError`` if the model has none."""
         start = generation_config.start(self.settings, self.config)
         if start is None:
             raise ValueError("an empty prompt needs a model with a bos_token_id or eos_token_id to start from")
@@ -97,7 +100,7 @@ class Reader:
         return start
 
     def options(self, names: Mapping[str, Any], longest: int = 0) -> tuple[tuple[str, ...], Options]:
-        """(stop strings, checked options), the model's own end-of-text filled in where none was named.
+        """Return (stop strings, checked options), with the model's own end-of-text filled in if none was named.
 
         `longest` is the length of the longest prompt, for a ``max_length`` in generation_config.json.
         """
@@ -121,7 +124,7 @@ class Reader:
         return strings, options
 
     def encode_texts(self, names: dict[str, Any]) -> None:
-        """What may be given as text, as ids, in place; and what guidance, assistance and DRY need and weren't given."""
+        """Encode texts in options in place, and add what guidance, assistance and DRY need if it wasn't given."""
         words = names.get("force_words_ids")
         if isinstance(words, (list, tuple)):
             names["force_words_ids"] = [self.phrase(one) for one in words]
@@ -144,16 +147,18 @@ class Reader:
         multiplier, given = names.get("dry_multiplier"), names.get("dry_sequence_breakers")
         dry = multiplier is not None and not option("dry_multiplier").means_off(multiplier)
         if dry and (given is None or isinstance(given, (list, tuple))):
-            names["dry_sequence_breakers"] = self.breakers(dry_breakers.DEFAULT if given is None else given) or None
+            names["dry_sequence_breakers"] = (
+                self.breaker_sequences(dry_breakers.DEFAULT if given is None else given) or None
+            )
 
-    def breakers(self, given: Sequence[Any]) -> list[Any]:
-        """DRY's sequence breakers, those given as text as the sequences of ids that spell them."""
+    def breaker_sequences(self, given: Sequence[Any]) -> list[Any]:
+        """Return DRY's sequence breakers; those given as text become the id sequences that spell them."""
         texts = [one for one in given if isinstance(one, str)]
         others = [one for one in given if not isinstance(one, str)]
-        return [*others, *(dry_breakers.breakers(self.tokenizer(), texts) if texts else ())]
+        return [*others, *(dry_breakers.breaker_sequences(self.tokenizer(), texts) if texts else ())]
 
     def phrase(self, words: Any) -> Any:
-        """A phrase given as text as its ids, and a choice of phrases phrase by phrase."""
+        """Encode a phrase given as text; a choice of phrases is encoded phrase by phrase."""
         if isinstance(words, str):
             return self.tokenizer().encode(words, add_special_tokens=False)
         if isinstance(words, (list, tuple)):
@@ -162,7 +167,7 @@ class Reader:
 
 
 def from_json(names: dict[str, Any]) -> dict[str, Any]:
-    """Options as a JSON object says them, in place: ids are no texts, though its keys are."""
+    """Convert options in a JSON object in place: its keys are texts where ids are meant."""
     bias = names.get("logit_bias")
     if isinstance(bias, dict) and all(key.isascii() and key.isdigit() for key in bias):
         names["logit_bias"] = {int(key): value for key, value in bias.items()}
@@ -170,7 +175,7 @@ def from_json(names: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_batch(prompt: Any) -> bool:
-    """Whether a prompt is several: a list that holds texts or lists rather than ids.
+    """Tell whether a prompt is several: a list that holds texts or lists rather than ids.
 
     ``ValueError``, which says what a prompt is, for anything else.
     """
@@ -183,12 +188,12 @@ def is_batch(prompt: Any) -> bool:
 
 
 def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -> int:
-    """How many positions the longest of these texts may come to have."""
+    """Return the length, in positions, that the longest of these texts may reach."""
     return min(context, max((len(prompt) + options.most(len(prompt)) for prompt in prompts), default=1))
 
 
 def check_assistant(theirs: int, ours: int) -> None:
-    """``ValueError`` where a draft model's vocabulary has another size, and no tokenizers tell what its ids spell."""
+    """Raise ``ValueError`` if a draft model's vocabulary has another size: without tokenizers, ids say nothing."""
     if ours != theirs:
         raise ValueError(
             f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}, "

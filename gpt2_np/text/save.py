@@ -1,4 +1,4 @@
-"""A model → a folder as transformers saves it: configuration, weights, and the tokenizer's files beside them."""
+"""Saving a model's folder as transformers does: configuration, weights, and the tokenizer's files."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from ..weights.save import save_model
 from .tokenizer import Tokenizer
 from .tokenizer_files import PAIRS
 
-# What a model's folder may hold besides, and what goes along as it is: the tokenizer's files, generation's defaults.
+# Further files that are copied as they are: the tokenizer's files and generation's defaults.
 BESIDES = ("tokenizer.json", *PAIRS[0], *EXTRAS)
 
 
 def save_pretrained(folder: Path, params: Params, config: Config, source: Path | None = None) -> None:
-    """See `GPT2.save_pretrained`; `source` is the folder that the model came from, None where it came from none."""
+    """Implement `GPT2.save_pretrained`; `source` is the folder that the model came from, or None."""
     save_model(folder, params, config, source)
     if source is not None and source.resolve() != folder.resolve():
         copy_besides(source, folder, config)
 
 
 def copy_besides(source: Path, folder: Path, config: Config) -> None:
-    """The tokenizer's files, if there are any; ``tokenizer.json`` made of those that transformers doesn't read."""
+    """Copy the tokenizer's files, if there are any; a ``tokenizer.json`` is made of those that transformers doesn't
+    read.
+    """
     for name in BESIDES:
         if (source / name).is_file():
             write_whole(folder / name, (source / name).read_bytes())

@@ -1,4 +1,4 @@
-"""How well a model predicts a text: alone, after a prompt, and one choice beside others."""
+"""Likelihoods: how well a model predicts a text alone, after a prompt, and compared with other choices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from ..model.ops import log_normalizer
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -16,10 +18,10 @@ from ..system.threads import blas_threads, evenly, on_threads
 
 By = Literal["sum", "token", "byte"]
 BLOCK = 256  # positions whose logits are held at a time
-LARGEST = 709  # what e can be raised to in a float
+LARGEST = 709  # the largest x for which a float holds e^x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
     """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
 
@@ -29,21 +31,35 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        """Bits that it takes to write one byte of the text: comparable between tokenizers; NaN without a text."""
+        """The bits that it takes to encode one byte of the text: comparable between tokenizers; NaN without a text."""
         return self.nll / math.log(2) / self.bytes if self.bytes else math.nan
 
     @property
     def perplexity(self) -> float:
-        """e to the power of the mean loss per token; infinite where a float can't hold it."""
+        """e to the power of the mean loss per token; infinite if a float can't hold it."""
         mean = self.nll / self.tokens
         return math.exp(mean) if mean < LARGEST else math.inf
 
+    def __repr__(self) -> str:
+        return display.described(self, perplexity=self.perplexity, bits_per_byte=self.bits_per_byte)
 
-@dataclass(frozen=True)
-class Choice:
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("nats in all", self.nll),
+            ("tokens", self.tokens),
+            ("bytes", self.bytes),
+            ("nats a token", self.nll / self.tokens),
+            ("perplexity", self.perplexity),
+            ("bits a byte", self.bits_per_byte),
+        ]
+        return display.boxed(display.table(rows), title="Score")
+
+
+@dataclass(frozen=True, repr=False)
+class Choice(Readable):
     """One of several continuations: its place among those given, and the log-probability (nats) of its ids.
 
-    ``share`` is its probability among the choices: those of all add up to 1, by the measure that they were ranked by.
+    ``share`` is its probability among the choices: all shares add up to 1, by the measure that ranked them.
     """
 
     choice: Any
@@ -60,11 +76,11 @@ class Choice:
 
     @property
     def per_byte(self) -> float:
-        """The log-probability over the choice's bytes (nats): doesn't favour what the tokenizer knows well."""
+        """The log-probability over the choice's bytes (nats): it doesn't favour texts of few tokens."""
         return self.logprob / self.bytes if self.bytes else math.nan
 
     def by(self, measure: By) -> float:
-        """The value that choices are ranked by."""
+        """Return the value that choices are ranked by."""
         return {"sum": self.logprob, "token": self.per_token, "byte": self.per_byte}[measure]
 
 
@@ -75,7 +91,7 @@ def nll(
     stride: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> float:
-    """The summed loss (nats) of (n,) ids from place `first` on, which is at least 1; see `GPT2.score`.
+    """Return the summed loss (nats) of (n,) ids from place `first` on, which is at least 1; see `GPT2.score`.
 
     ``ValueError`` for a stride that can't be.
     """
@@ -91,15 +107,15 @@ def nll(
 
 
 def window_loss(model: Model, ids: np.ndarray, known: int) -> float:
-    """The summed loss (nats) of one window's ids, (n + 1,), behind the first `known` + 1 of them.
+    """Return the summed loss (nats) of one window's ids, (n + 1,), after the first `known` + 1 of them.
 
-    It is read in blocks of BLOCK positions, so that logits of one block are there at a time; what edits a model may
-    look at the whole window, so an edited one reads it whole.
+    The window is read in blocks of BLOCK positions, so that only one block's logits are in memory. Edits may need the
+    whole window, so an edited model reads it at once.
     """
     session, count, total = model.start(capacity=len(ids) - 1), len(ids) - 1, 0.0
     if model.tap is not no_tap:
         return float(losses(session.feed_all(ids[None, :-1])[0][known:], ids[known + 1 :]).sum())
-    if known:  # no loss of these counts, so no logits are needed
+    if known:  # these losses don't count, so no logits are needed
         session.feed(ids[None, :known])
     for start in range(known, count, BLOCK):
         some = slice(start, min(start + BLOCK, count))
@@ -108,9 +124,10 @@ def window_loss(model: Model, ids: np.ndarray, known: int) -> float:
 
 
 def nlls(model: Model, rows: Sequence[tuple[Sequence[int], int]]) -> list[float]:
-    """The summed loss (nats) of rows of ids, each from its own place on, in one run: `nll` of many short texts.
+    """Return the summed loss (nats) of rows of ids, each from its own place on, in one run: `nll` for many short texts.
 
-    Each must fit the context, its last id aside. Rows are padded on the right, where no position before them looks.
+    Each row must fit in the context, without its last id. Rows are padded on the right, where no earlier position
+    looks.
     """
     longest = max(len(ids) for ids, _ in rows) - 1
     batch = np.zeros((len(rows), longest), np.int64)
@@ -125,7 +142,7 @@ def nlls(model: Model, rows: Sequence[tuple[Sequence[int], int]]) -> list[float]
 
 
 def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int = 2048) -> Iterator[list[int]]:
-    """Some rows' numbers, those of like lengths together, as many as have about so many tokens with their padding."""
+    """Group rows' numbers into batches of similar lengths, with about so many tokens each, padding included."""
     some: list[int] = []
     for row in sorted(rows, key=lambda row: -lengths[row]):
         if some and lengths[some[0]] * (len(some) + 1) > tokens:
@@ -144,7 +161,7 @@ def rank(
     lengths: Sequence[int],
     by: By,
 ) -> list[Choice]:
-    """The choices, best first, whose ids `rests` continue one prefix; the prefix is read once, `lengths` are bytes."""
+    """Rank the choices, best first, whose ids `rests` continue one prefix; it is read once, and `lengths` are bytes."""
     context, longest = model.config.n_positions, max(map(len, rests))
     if len(prefix) + longest > context:
         raise ValueError(
@@ -172,11 +189,11 @@ def rank(
 
 
 def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """What each id cost: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
+    """Return each id's loss: minus its log-probability (nats, float64), (n, V) logits and (n,) ids → (n,)."""
     found = np.empty(len(ids))
 
     def work(some: slice) -> None:
-        # A row at a time, which stays in a core's cache.
+        # One row at a time, since a row fits in a core's cache.
         for place, row, token in zip(range(some.start, some.stop), logits[some], ids[some], strict=True):
             found[place] = log_normalizer(row) - row[token]
 
@@ -185,7 +202,9 @@ def losses(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def stride_of(stride: int | None, context: int) -> int:
-    """How many tokens windows are apart: half the context unless given. ``ValueError`` for what can't be."""
+    """Return the distance between windows in tokens: half the context unless given. ``ValueError`` for an invalid
+    one.
+    """
     stride = context // 2 if stride is None else stride
     if isinstance(stride, bool) or not isinstance(stride, (int, np.integer)) or not 1 <= stride <= context:
         raise ValueError(f"stride must be a whole number between 1 and {context}, got {stride!r}")
@@ -193,9 +212,9 @@ def stride_of(stride: int | None, context: int) -> int:
 
 
 def windows(tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, known): feed ids[start:end], count what is predicted from position `known` on.
+    """Yield (start, end, known): feed ids[start:end], and count the predictions from position `known` on.
 
-    Over `tokens` ids behind a first one: between them the windows count each exactly once.
+    For `tokens` ids after a first one, the windows together count each exactly once.
     """
     known = 0
     for start in range(0, tokens, stride):

@@ -1,4 +1,4 @@
-"""What ends a text besides its length: strings, and callables of the user's own."""
+"""Stopping conditions besides length: strings, and callables of the user."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class StopString:
-    """Stops once the string ends within the newest token (as transformers' ``StopStringCriteria``)."""
+    """A condition that holds once the string ends within the newest token (as transformers' ``StopStringCriteria``)."""
 
     tokenizer: Tokenizer
     string: bytes
@@ -27,7 +27,7 @@ class StopString:
 
 
 def stop_strings(given: Any) -> tuple[str, ...]:
-    """The option ``stop_strings`` as texts; ``ValueError`` for what is none."""
+    """Return the option ``stop_strings`` as texts; ``ValueError`` for anything else."""
     if given is not None and not isinstance(given, (str, list, tuple)):
         raise ValueError(f"stop_strings must be a text or a list of texts, got {given!r:.60}")
     texts = (given,) if isinstance(given, str) else tuple(given or ())
@@ -37,9 +37,9 @@ def stop_strings(given: Any) -> tuple[str, ...]:
 
 
 def banned_strings(given: Any, tokenizer: Callable[[], Tokenizer]) -> Any:
-    """The option ``banned_strings`` as what finds them in new ids; None where there are none.
+    """Return the option ``banned_strings`` as an object that finds them in new ids; None if there are none.
 
-    ``ValueError`` for what is neither a text nor a list of texts, nor finds itself.
+    ``ValueError`` for anything but a text, a list of texts, or an object that finds phrases itself.
     """
     if hasattr(given, "begins"):
         return given
@@ -54,9 +54,9 @@ def banned_strings(given: Any, tokenizer: Callable[[], Tokenizer]) -> Any:
 
 
 def criteria(given: Any, strings: Sequence[str], tokenizer: Callable[[], Tokenizer]) -> list[decoders.Stopping]:
-    """The option ``stopping_criteria`` as a list, and one for each stop string behind them.
+    """Return the option ``stopping_criteria`` as a list, followed by a condition for each stop string.
 
-    ``ValueError`` for what can't be called. `tokenizer` loads it, where there are strings.
+    ``ValueError`` for anything that can't be called. `tokenizer` loads the tokenizer, if there are strings.
     """
     several = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
     for one in several:

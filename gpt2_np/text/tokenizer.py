@@ -1,4 +1,6 @@
-"""Text ↔ ids: GPT-2's byte-level BPE (Radford et al. 2019, section 2.2), by the ``tokenizers`` library or our own."""
+"""Text ↔ ids: GPT-2's byte-level BPE (Radford et al. 2019, section 2.2), by the ``tokenizers`` library or in plain
+Python.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from ..display import Readable
 from ..model.config import Config
 from . import tokenizer_files
 from .byte_level_bpe import BYTE_OF_LETTER
@@ -20,10 +23,10 @@ Special = Literal["all"] | Collection[str]
 SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which UTF-8 can't carry
 
 
-class Tokenizer:
-    """Encodes any text without loss, and decodes any ids; marks in a text, like ``<|endoftext|>``, are an id each.
+class Tokenizer(Readable):
+    """Encodes any text without loss, and decodes any ids. Special tokens such as ``<|endoftext|>`` are one id each.
 
-    `ids_of_model` is how many ids the model has: a text that holds a mark above them is refused.
+    `ids_of_model` is how many ids the model has: a text that holds a special token above them is refused.
     """
 
     def __init__(self, inner: Inner, ids_of_model: int | None = None) -> None:
@@ -46,7 +49,7 @@ class Tokenizer:
         tokenizer = cls(tokenizer_files.build(folder), None if config is None else config.vocab_size)
         vocabulary = tokenizer.inner.get_vocab(with_added_tokens=False)
         largest = max((vocabulary.get(letter, 0) for letter in BYTE_OF_LETTER), default=0)
-        if config is not None and largest >= config.vocab_size:  # any text may need a byte
+        if config is not None and largest >= config.vocab_size:  # any text may need any byte
             raise ValueError(f"{folder}: the tokenizer has {tokenizer.size} ids, the model {config.vocab_size}")
         return tokenizer
 
@@ -57,12 +60,12 @@ class Tokenizer:
 
     @property
     def end_of_text(self) -> int | None:
-        """The id of ``<|endoftext|>``; None where the vocabulary has none."""
+        """The id of ``<|endoftext|>``; None if the vocabulary has none."""
         return self.inner.token_to_id(END_OF_TEXT)
 
     @property
     def special_ids(self) -> list[int]:
-        """The ids of marks, which are no text: ``<|endoftext|>`` and what a tokenizer has added of its kind."""
+        """The ids of special tokens, which are not text: ``<|endoftext|>`` and others that a tokenizer has added."""
         return [token for token, added in self.inner.get_added_tokens_decoder().items() if added.special]
 
     @property
@@ -78,7 +81,7 @@ class Tokenizer:
         allowed_special: Special | None = None,
         disallowed_special: Special | None = None,
     ) -> list[int]:
-        """The ids of a text, as transformers' ``tokenizer(text)["input_ids"]``.
+        """Return the ids of a text, as transformers' ``tokenizer(text)["input_ids"]`` does.
 
         What ``add_bos_token`` and its like in the tokenizer's files put around a text is there too, unless
         `add_special_tokens` is off: a part of a text gets nothing at its ends. Two surrogates that make one character
@@ -139,22 +142,25 @@ class Tokenizer:
         return copied
 
     def _carries(self, text: str, ids: Sequence[int]) -> bool:
-        """Whether ids stand for all of a text but white space, which marks may swallow and prefixes add."""
+        """Tell whether ids represent all of a text except white space, which special tokens may absorb and prefixes
+        add.
+        """
         return b"".join(b"".join(map(self.bytes_of, ids)).split()) == b"".join(text.encode().split())
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, ``<|endoftext|>`` included; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text of ids, ``<|endoftext|>`` included; invalid UTF-8 becomes U+FFFD."""
         return b"".join(self.bytes_of(token) for token in ids).decode("utf-8", errors="replace")
 
     def tokens(self, ids: Iterable[int]) -> list[str]:
-        """Each id's own text: for tables and pictures."""
+        """Return each id's own text, for tables and pictures."""
         return [self.bytes_of(token).decode("utf-8", errors="replace") for token in ids]
 
     def bytes_of(self, token: int) -> bytes:
-        """The bytes that one id stands for; none for an id that the vocabulary leaves free.
+        """Return the bytes that one id stands for; none for an unused id.
 
-        A token whose letters all stand for bytes is those bytes, and any other its own text, marks included: as the
-        tokenizers library's byte-level decoder has it. ``ValueError`` for what can be no id at all.
+        If all letters of a token stand for bytes, the result is those bytes; otherwise it is the token's own text, as
+        for added tokens: the tokenizers library's byte-level decoder does the same. ``ValueError`` for an id that can't
+        exist.
         """
         if token not in self._bytes_of:
             if not 0 <= token <= tokenizer_files.LARGEST_ID:
@@ -165,7 +171,7 @@ class Tokenizer:
         return self._bytes_of[token]
 
     def streamer(self) -> TextStreamer:
-        """Turns ids into text piece by piece, as they come."""
+        """Return an object that turns ids into text as they come."""
         return TextStreamer(self)
 
 
@@ -182,17 +188,17 @@ def joined(text: str) -> str:
         raise ValueError("text must be valid Unicode, got a lone surrogate") from None
 
 
-class TextStreamer:
-    """Text from ids as they come: half a character waits for its other half."""
+class TextStreamer(Readable):
+    """Turns ids into text as they come, and holds incomplete characters back."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token: int) -> str:
-        """The text that is certain once this id is known; may be empty."""
+        """Return the text that is certain once this id is known; it may be empty."""
         return self._decoder.decode(self.tokenizer.bytes_of(token))
 
     def finish(self) -> str:
-        """What is left at the end: U+FFFD for a character that never became whole."""
+        """Return what is left at the end: U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)

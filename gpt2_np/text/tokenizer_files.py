@@ -1,11 +1,12 @@
-"""A model's folder → the tokenizer that transformers 5 makes of it, file by file and mark by mark.
+"""From a model's folder to the tokenizer that transformers 5 builds from it.
 
 transformers reads a GPT-2 folder with one of two classes. ``GPT2Tokenizer`` takes the vocabulary and the merges, from
-``tokenizer.json`` where it is there and else from ``vocab.json`` and ``merges.txt``, and builds the rest itself, so
-that ``tokenizer_config.json`` says whether a space is put in front. ``TokenizersBackend`` (once
-``PreTrainedTokenizerFast``) takes ``tokenizer.json`` as it is. Both then add marks on top (see `tokenizer_marks`).
+``tokenizer.json`` if it exists and else from ``vocab.json`` and ``merges.txt``, and builds the rest itself, so that
+``tokenizer_config.json`` says whether a space is put in front. ``TokenizersBackend`` (formerly
+``PreTrainedTokenizerFast``) takes ``tokenizer.json`` as it is. Both then add special tokens on top (see
+`tokenizer_marks`).
 
-The ``tokenizers`` library makes it, and where that is not installed `own_tokenizer`.
+The ``tokenizers`` library builds the tokenizer, or `own_tokenizer` if it is not installed.
 """
 
 from __future__ import annotations
@@ -21,57 +22,59 @@ from .tokenizer_marks import Marks, marks
 
 PAIRS = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 CORRUPTING = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
-LONGEST = 300  # letters of the library's words that an error quotes
+LONGEST = 300  # characters of the library's message that an error quotes
 LARGEST_ID = 2**32 - 1  # the tokenizers library's ids are unsigned 32-bit numbers
 Result = TypeVar("Result")
 
 
 class Inner(Protocol):
-    """What is asked of a tokenizer that is made: ``tokenizers.Tokenizer``, or our own."""
+    """The interface of a built tokenizer: ``tokenizers.Tokenizer``, or our own."""
 
     post_processor: Any
     encode_special_tokens: bool
 
     @property
     def padding(self) -> dict[str, Any] | None:
-        """What ``tokenizer.json`` says of padding."""
+        """The padding settings of ``tokenizer.json``."""
         ...
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Any:
-        """A text's ids, as ``.ids``."""
+        """Return a text's ids, as ``.ids``."""
         ...
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token."""
+        """Return the id of a token."""
         ...
 
     def id_to_token(self, number: int) -> str | None:
-        """The token of an id."""
+        """Return the token of an id."""
         ...
 
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
-        """Every token with its id."""
+        """Return every token with its id."""
         ...
 
     def get_added_tokens_decoder(self) -> Mapping[int, Any]:
-        """The marks by their ids."""
+        """Return the added tokens by their ids."""
         ...
 
     def no_padding(self) -> None:
-        """Texts are not padded."""
+        """Switch padding off."""
         ...
 
     def no_truncation(self) -> None:
-        """Texts are not cut off."""
+        """Switch truncation off."""
         ...
 
     def to_str(self) -> str:
-        """The content of a ``tokenizer.json``."""
+        """Return the content of a ``tokenizer.json``."""
         ...
 
 
 def library() -> Any:
-    """What makes tokenizers: `tokenizers_library`, or where the library can't be loaded its twin `own_tokenizer`."""
+    """Return the module that builds tokenizers: `tokenizers_library`, or its twin `own_tokenizer` if the library can't
+    be loaded.
+    """
     try:
         from . import tokenizers_library as found
     except ImportError:
@@ -82,7 +85,7 @@ def library() -> Any:
 
 
 def build(folder: Path) -> Inner:
-    """The tokenizer of a folder, its marks added and what it puts around a text set.
+    """Build the tokenizer of a folder, with its special tokens and its post-processor.
 
     The files are, in this order: ``tokenizer.json``; ``vocab.json`` with ``merges.txt``; OpenAI's ``encoder.json`` with
     ``vocab.bpe``. ``FileNotFoundError`` when none is there; ``ValueError``, in one line that names the file, when one
@@ -103,14 +106,15 @@ def build(folder: Path) -> Inner:
     if content is not None and not rebuilt and inner.padding is not None:
         found.named.setdefault("pad_token", inner.padding["pad_token"])
     _add(inner, found, settings, settings_file, has_file=content is not None)
-    # What a file gets wrong may show no earlier than at the first text.
+    # Some errors in a file only appear at the first text.
     where = folder if content is None else whole
     guarded(f"{where} is not a sound tokenizer file", lambda: inner.encode("a b", add_special_tokens=False))
     return inner
 
 
 def guarded(fault: str, make: Callable[[], Result]) -> Result:
-    """What `make` gives; whatever the tokenizers library raises becomes a ``ValueError`` that begins with `fault`.
+    """Return the result of `make`; any error of the tokenizers library becomes a ``ValueError`` that begins with
+    `fault`.
 
     The library raises plain ``Exception``, and its Rust code may panic.
     """
@@ -124,13 +128,15 @@ def guarded(fault: str, make: Callable[[], Result]) -> Result:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, or its beginning: the library lists every alternative that it tried, and quotes tokens."""
+    """Return an error's first line, or its beginning: the library lists every alternative that it tried, and quotes
+    tokens.
+    """
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}…"
 
 
 def _is_gpt2s(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether transformers' ``AutoTokenizer`` takes ``GPT2Tokenizer``, which builds all but the vocabulary anew."""
+    """Tell whether transformers' ``AutoTokenizer`` uses ``GPT2Tokenizer``, which builds all but the vocabulary anew."""
     name = settings.get("tokenizer_class")
     if name is None and (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
@@ -146,14 +152,16 @@ def _as_it_is(path: Path, content: dict[str, Any]) -> Inner:
 
 
 def _from_parts(path: Path, content: dict[str, Any], settings: dict[str, Any]) -> Inner:
-    """``tokenizer.json`` by ``GPT2Tokenizer``: its vocabulary, merges and post-processor; all else is GPT-2's own."""
+    """Read ``tokenizer.json`` as ``GPT2Tokenizer`` does: its vocabulary, merges and post-processor; the rest is
+    GPT-2's.
+    """
     fault = f"{path} is not a sound tokenizer file"
     model = content.get("model")
     kind = model.get("type", "BPE") if isinstance(model, dict) else None
     if not isinstance(model, dict) or kind != "BPE":
         raise ValueError(f"{fault}: GPT-2's model must be a BPE, got {kind!r}")
     table, merges = model.get("vocab"), model.get("merges")
-    if isinstance(table, list):  # transformers takes a list's places for ids
+    if isinstance(table, list):  # transformers uses a list's indices as ids
         table = {str(word[0] if isinstance(word, list) and word else word): place for place, word in enumerate(table)}
     if not isinstance(merges, list):
         raise ValueError(f"{fault}: merges must be a list, got {type(merges).__name__}")
@@ -188,7 +196,7 @@ def _space(path: Path, settings: dict[str, Any]) -> bool:
 
 
 def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> Inner:
-    """A byte-level BPE as ``GPT2Tokenizer`` builds it; ``ValueError`` names the first entry or merge that can't be."""
+    """Build a byte-level BPE as ``GPT2Tokenizer`` does; ``ValueError`` names the first invalid entry or merge."""
     if not isinstance(table, dict):
         raise ValueError(f"{fault}: the vocabulary must map tokens to ids, got {type(table).__name__}")
     for word, number in table.items():
@@ -203,7 +211,7 @@ def _gpt2s(fault: str, table: Any, pairs: list[Any], space: bool) -> Inner:
 
 
 def _add(inner: Inner, found: Marks, settings: dict[str, Any], path: Path, *, has_file: bool) -> None:
-    """Add the marks, and what ``add_bos_token`` and ``add_eos_token`` put around a text."""
+    """Add the special tokens, and what ``add_bos_token`` and ``add_eos_token`` put around a text."""
     here = [token.content for _, token in sorted(inner.get_added_tokens_decoder().items())]
     guarded(f"{path}: marks can't be added", lambda: library().add(inner, found.to_add(here)))
     inner.encode_special_tokens = bool(settings.get("split_special_tokens"))

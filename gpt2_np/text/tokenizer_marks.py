@@ -1,11 +1,11 @@
-"""A tokenizer's marks, ``<|endoftext|>`` and whatever a folder adds of its kind, gathered as transformers 5 does.
+"""A tokenizer's special and added tokens, such as ``<|endoftext|>``, collected as transformers 5 does.
 
-They stand in up to five places: ``added_tokens_decoder``, ``bos_token`` and the like, and ``extra_special_tokens``
-(once ``additional_special_tokens``) in ``tokenizer_config.json``; ``special_tokens_map.json`` and
-``added_tokens.json``, which count where there is no ``added_tokens_decoder``; and ``tokenizer.json`` itself. In which
-order they are added decides their ids, and which place says last how a mark matches decides what of the text around it
-is swallowed. The source is ``PreTrainedTokenizerBase._from_pretrained`` and ``TokenizersBackend.__init__`` of
-transformers 5.24.
+They are defined in up to five places: ``added_tokens_decoder``, ``bos_token`` and the like, and
+``extra_special_tokens`` (formerly ``additional_special_tokens``) in ``tokenizer_config.json``;
+``special_tokens_map.json`` and ``added_tokens.json``, which count if there is no ``added_tokens_decoder``; and
+``tokenizer.json`` itself. The order in which they are added determines their ids, and the last definition of a token
+determines how it matches and which white space it absorbs. The source is ``PreTrainedTokenizerBase._from_pretrained``
+and ``TokenizersBackend.__init__`` of transformers 5.24.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Mark = str | AddedToken
 
 @dataclass
 class Marks:
-    """Marks by where they come from: added before the others by their old ids, named ones, and the rest."""
+    """Added tokens by their origin: those with ids of their own, named ones, and the rest."""
 
     by_id: dict[int, AddedToken] = field(default_factory=dict)
     named: dict[str, Mark] = field(default_factory=dict)
     extra: list[Mark] = field(default_factory=list)
 
     def to_add(self, here: list[str]) -> list[AddedToken]:
-        """What is to be added, in order, to a tokenizer that has the marks `here`."""
+        """Return what is to be added, in order, to a tokenizer that has the tokens `here`."""
         adding: list[Mark] = [token for _, token in sorted(self.by_id.items())]
         known = {*here, *map(str, adding)}
         for mark in [*self.named.values(), *self.extra]:
@@ -46,10 +46,11 @@ class Marks:
 
 
 def marks(folder: Path, settings: dict[str, Any], whole: dict[str, Any] | None, gpt2s: bool) -> Marks:
-    """The marks of a folder whose ``tokenizer_config.json`` holds `settings` and ``tokenizer.json`` holds `whole`.
+    """Return the added tokens of a folder whose ``tokenizer_config.json`` holds `settings` and ``tokenizer.json`` holds
+    `whole`.
 
-    `gpt2s` is whether transformers takes its GPT-2 class, for which bos, eos and unk are ``<|endoftext|>`` unless
-    said otherwise. ``ValueError`` names the file and the key of a mark that can't be.
+    `gpt2s` says whether transformers uses its GPT-2 class, for which bos, eos and unk are ``<|endoftext|>`` by default.
+    ``ValueError`` names the file and the key of an invalid token.
     """
     settings, source = dict(settings), folder / "tokenizer_config.json"
     if "additional_special_tokens" in settings and not settings.get("extra_special_tokens"):
@@ -95,14 +96,14 @@ def _is_other_mark(name: str, value: Any) -> bool:
 
 
 def _decoder(source: Path, table: Any) -> dict[int, AddedToken]:
-    """``added_tokens_decoder``: ids, as text, to marks."""
+    """Read ``added_tokens_decoder``: ids, as text, to tokens."""
     if not isinstance(table, dict):
         raise ValueError(f"{source}: added_tokens_decoder must map ids to marks, got {table!r:.60}")
     return {_id(source, number): added_token(source, "added_tokens_decoder", value) for number, value in table.items()}
 
 
 def _merge_map(path: Path, settings: dict[str, Any], own: dict[str, Any]) -> Path | None:
-    """``special_tokens_map.json`` into `settings`, over what is there; the file where there is one."""
+    """Merge ``special_tokens_map.json`` into `settings`, over what is there; return the file if there is one."""
     if not path.is_file():
         return None
     for name, value in read_object(path).items():
@@ -118,7 +119,7 @@ def _merge_map(path: Path, settings: dict[str, Any], own: dict[str, Any]) -> Pat
 
 
 def _added(path: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
-    """``added_tokens.json``: texts to ids; a mark is special where a special mark has its text."""
+    """Read ``added_tokens.json``: texts to ids; a token is special if a special token has its text."""
     if not path.is_file():
         return {}
     special = {str(settings[name]) for name in NAMED if settings.get(name)}
@@ -132,7 +133,7 @@ def _added(path: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
 
 
 def _in_tokenizer(folder: Path, whole: dict[str, Any] | None) -> dict[int, AddedToken]:
-    """The marks in ``tokenizer.json``."""
+    """Return the added tokens in ``tokenizer.json``."""
     source = folder / "tokenizer.json"
     listed = [] if whole is None else whole.get("added_tokens", [])
     if not isinstance(listed, list):
@@ -157,7 +158,7 @@ def _special(source: Path, name: str, value: Any) -> Any:
 
 
 def _mark(source: Path, name: str, value: Any) -> Mark:
-    """A mark that is a text, or written out as an object; ``ValueError`` for anything else."""
+    """Return a token that is given as a text, or as an object; ``ValueError`` for anything else."""
     if isinstance(value, AddedToken):
         return value
     return _text(source, name, value) if isinstance(value, str) else added_token(source, name, value)
@@ -172,7 +173,7 @@ def _text(source: Path, name: str, text: str) -> str:
 
 
 def added_token(source: Path, name: str, value: Any) -> AddedToken:
-    """A mark written out as an object. Fields that the library doesn't know are passed over, as it does."""
+    """Return a token that is given as an object. Fields that the library doesn't know are ignored, as there."""
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError(f"{source}: {name} must hold marks: texts, or objects with a content, got {value!r:.60}")
     known = {key: value[key] for key in FIELDS if key in value}

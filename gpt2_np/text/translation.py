@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import Readable
 from .tokenizer import Tokenizer
 
 Array = np.ndarray
@@ -27,6 +28,9 @@ class Between(NamedTuple):
     our_ids: Array
     their_ids: Array
     vocabulary: int
+
+    def __repr__(self) -> str:
+        return f"Between({len(self.our_ids)} tokens of {self.vocabulary} are shared)"
 
 
 @lru_cache(maxsize=8)
@@ -52,7 +56,7 @@ def spelt(tokenizer: Tokenizer, vocabulary: int) -> dict[tuple[bool, bytes], int
     return found
 
 
-class Translated:
+class Translated(Readable):
     """A stepper of one row in the model's ids, which asks a stepper of another vocabulary: `start` makes that.
 
     The text is encoded anew at each step, and only what changed of it is fed. A text that the other model has no room

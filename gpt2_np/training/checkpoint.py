@@ -1,4 +1,4 @@
-"""Checkpoints: folders that are there as a whole or not at all, and a run's folder that shows the newest.
+"""Checkpoints: folders that are written atomically, and a run's folder that shows the newest one.
 
 OUT/training.json          the run's settings, and a fingerprint of its text
 OUT/checkpoint-STEP/       the newest model as transformers loads it, ``optimizer.safetensors``, ``progress.json``
@@ -29,15 +29,16 @@ OPTIMIZER, PROGRESS, SETTINGS = "optimizer.safetensors", "progress.json", "train
 
 
 def named(tree: Params | Mapping[str, Array]) -> dict[str, Array]:
-    """A nest's arrays by name: `Params` by the official names, adapters by their own."""
+    """Return the arrays of a tree by name: `Params` by the official names, adapters by their own."""
     return tensors(tree) if isinstance(tree, Params) else dict(tree)
 
 
 def write(out: Path, step: int, state: State, write_model: Callable[[Path], None]) -> Path:
-    """A checkpoint's folder, renamed into place when all of it is on the disk; older ones go, and OUT shows it.
+    """Write a checkpoint's folder, which is renamed into place once it is complete; then remove older ones and update
+    OUT.
 
     `write_model` writes the model's files into a folder. ``OSError`` names what can't be written (a full disk): then
-    nothing is left of it, and the checkpoint before stays.
+    nothing is left of the new checkpoint, and the one before stays.
     """
     folder = out / f"checkpoint-{step}"
     part = folder.with_name(f"{folder.name}.part")
@@ -62,13 +63,13 @@ def write(out: Path, step: int, state: State, write_model: Callable[[Path], None
 
 
 def folders(out: Path) -> list[Path]:
-    """The checkpoints of a run, the newest last."""
+    """List the checkpoints of a run, the newest last."""
     found = [path for path in out.glob("checkpoint-*") if path.suffix != ".part" and (path / PROGRESS).is_file()]
     return sorted(found, key=step_of)
 
 
 def step_of(folder: Path) -> int:
-    """How many steps a checkpoint has behind it. ``ValueError`` where it doesn't say so."""
+    """Return a checkpoint's step. ``ValueError`` if it doesn't say."""
     progress = read_json(folder / PROGRESS)
     step = progress.get("step") if isinstance(progress, dict) else None
     if isinstance(step, bool) or not isinstance(step, int) or step < 0:
@@ -77,7 +78,7 @@ def step_of(folder: Path) -> int:
 
 
 def read_state(folder: Path, like: Any, config: Config) -> State:
-    """The optimizer's state of a checkpoint, nested as `like`. ``ValueError`` for tensors that aren't its."""
+    """Read a checkpoint's optimizer state, nested as `like`. ``ValueError`` for tensors that don't belong to it."""
     tensors = {name: x for name, (_, x) in open_safetensors(folder / OPTIMIZER).items()}
     trees = []
     for kind in ("mean", "square"):
@@ -92,7 +93,9 @@ def read_state(folder: Path, like: Any, config: Config) -> State:
 
 
 def publish(out: Path, folder: Path) -> None:
-    """Show a checkpoint's model in OUT itself: the same files under a second name, or copies where that can't be."""
+    """Show a checkpoint's model in OUT itself: the same files as hard links, or as copies where links aren't
+    possible.
+    """
     for path in folder.iterdir():
         if path.name in (OPTIMIZER, PROGRESS):
             continue
@@ -105,12 +108,12 @@ def publish(out: Path, folder: Path) -> None:
 
 
 def in_use(out: Path) -> bool:
-    """Whether a folder holds anything but what a kill left of a file."""
+    """Tell whether a folder holds anything but what a kill left of a file."""
     return out.is_dir() and any(path.suffix != ".part" for path in out.iterdir())
 
 
 def append(path: Path, columns: Sequence[str], row: Sequence[object]) -> None:
-    """One more line of a table; the first brings its columns."""
+    """Append one line to a table; the first line also writes the column names."""
     new = not path.is_file()
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -120,7 +123,7 @@ def append(path: Path, columns: Sequence[str], row: Sequence[object]) -> None:
 
 
 def cut(out: Path, step: int) -> None:
-    """The loss curve and the samples without what came after a step, which is to be done again."""
+    """Remove the lines of the loss curve and the samples after a step that is to be repeated."""
     table, samples = out / "loss.csv", out / "samples.txt"
     if table.is_file():
         head, *lines = table.read_text(encoding="utf-8").splitlines() or [""]

@@ -1,4 +1,4 @@
-"""The loss curve as a picture, where matplotlib is installed."""
+"""The loss curve as a picture, if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from ..system.files import write_whole
 
 
 def draw(table: Path, picture: Path) -> bool:
-    """Draw ``loss.csv``: the loss of each step and of the held-out text, in nats a token. False without matplotlib."""
+    """Draw ``loss.csv``: the loss of each step and of the held-out text, in nats a token. Return False without
+    matplotlib.
+    """
     if find_spec("matplotlib") is None:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..model.ids import check_vocabulary
 from ..system.files import read_text
 from ..text.gpt2 import GPT2
@@ -29,14 +30,17 @@ class Corpus(NamedTuple):
     bytes: int
     documents: int
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 def documents_of(text: str) -> list[str]:
-    """The documents of a text; a line ``<|endoftext|>`` stands between two. What is only white space is none."""
+    """Split a text into documents at the lines ``<|endoftext|>``. Documents of white space alone are dropped."""
     return [part.strip() for part in f"\n{text}\n".split(f"\n{END_OF_TEXT}\n") if part.strip()]
 
 
 def read(sources: Iterable[Any]) -> list[Document]:
-    """The documents of text files, of JSONL files ({"text": …} or {"ids": […]} a line), or ids themselves.
+    """Read the documents of text files, of JSONL files ({"text": …} or {"ids": […]} a line), or of ids themselves.
 
     ``ValueError`` names the file, and the line, that can't be read so.
     """
@@ -53,7 +57,7 @@ def read(sources: Iterable[Any]) -> list[Document]:
 
 
 def of_line(line: str, where: str) -> Document:
-    """The document in one line of JSONL."""
+    """Return the document in one line of JSONL."""
     try:
         content = json.loads(line)
     except (ValueError, RecursionError):
@@ -66,7 +70,7 @@ def of_line(line: str, where: str) -> Document:
 
 
 def as_ids(ids: object, where: str) -> Array:
-    """Ids as an int64 array. ``ValueError`` for anything else."""
+    """Return ids as an int64 array. ``ValueError`` for anything else."""
     try:
         array = np.asarray(ids)
     except (ValueError, OverflowError):
@@ -77,7 +81,7 @@ def as_ids(ids: object, where: str) -> Array:
 
 
 def is_held_out(document: Document, share: float) -> bool:
-    """Whether a document is kept from training: decided by its own hash, so that the split never moves."""
+    """Tell whether a document is held out: its own hash decides, so that the split never changes."""
     return _place(document) < share * 2**32
 
 
@@ -87,10 +91,9 @@ def _place(document: Document) -> int:
 
 
 def split(documents: Sequence[Document], share: float) -> tuple[list[Document], list[Document]]:
-    """(documents to train on, documents held out), by their hashes.
+    """Divide documents into (to train on, held out), by their hashes.
 
-    Where these hold out none, or all, the one of the lowest hash alone is held out; where there is one document, its
-    end.
+    If none or all would be held out, the one of the lowest hash alone is; of a single document, its end is.
     """
     if share == 0:
         return list(documents), []
@@ -105,7 +108,7 @@ def split(documents: Sequence[Document], share: float) -> tuple[list[Document], 
 
 
 def encode(documents: Sequence[Document], model: GPT2) -> Corpus:
-    """Their ids, ended each by the tokenizer's ``<|endoftext|>`` or the model's own.
+    """Return the documents' ids, each ended by the tokenizer's ``<|endoftext|>`` or the model's own.
 
     ``ValueError`` for ids that the model doesn't have, and for text where it has no tokenizer.
     """
@@ -127,19 +130,21 @@ def encode(documents: Sequence[Document], model: GPT2) -> Corpus:
 
 
 def window(ids: Array, length: int, random: np.random.Generator) -> Array:
-    """`length` + 1 ids in a row from anywhere: what is read, and one further on what is to be predicted."""
+    """Return `length` + 1 consecutive ids from a random place: the inputs, and the targets one place later."""
     start = random.integers(0, max(1, len(ids) - length - 1))
     return ids[start : start + length + 1]
 
 
 def rows(corpus: Corpus, step: int, count: int, length: int, seed: int) -> Array:
-    """The (count, length + 1) ids of a step: a function of the seed and the step alone, so a run can stop anywhere."""
+    """Return the (count, length + 1) ids of a step: a function of the seed and the step alone, so a run can resume
+    anywhere.
+    """
     random = np.random.default_rng([seed, step])
     return np.stack([window(corpus.ids, length, random) for _ in range(count)])
 
 
 def evenly_spaced(corpus: Corpus, count: int, length: int) -> Array:
-    """(count, length + 1) ids, windows spread evenly over a corpus: the same ones whenever they are asked for."""
+    """Return (count, length + 1) ids: windows spread evenly over a corpus, the same ones at every call."""
     length = min(length, len(corpus.ids) - 1)
     starts = np.unique(np.linspace(0, len(corpus.ids) - length - 1, count).astype(np.int64))
     return np.stack([corpus.ids[start : start + length + 1] for start in starts])

@@ -1,4 +1,4 @@
-"""The gradient of one step: the loss over all its tokens, its micro-batches added up, and clipping."""
+"""The gradient of one step: the loss over all its tokens, gradient accumulation over micro-batches, and clipping."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Array = np.ndarray
 
 
 class NextIds(CrossEntropy):
-    """The cross-entropy of a micro-batch's share of a step: a row's sum of −log p, in nats, over the step's tokens.
+    """The cross-entropy of one micro-batch of a step: a row's sum of −log p, in nats, divided by the step's tokens.
 
     ``labels``, (B, T), are what each position is to predict, −100 where nothing is counted; ``tokens`` is how many are
     counted in all micro-batches of the step. The sum over the rows of all of them is the mean over the tokens.
     """
 
     def targets(self, ids: Array | None, shape: tuple[int, int], V: int) -> Array:
-        """The labels as they are: each stands at the position that is to predict it."""
+        """Return the labels as they are: each stands at the position that predicts it."""
         return np.asarray(self.labels)
 
 
 def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, keep: str = "all") -> tuple[float, Any]:
-    """The mean cross-entropy (nats) of a step, and its gradients as `Params`.
+    """Return the mean cross-entropy (nats) of a step, and its gradients as `Params`.
 
     Each micro-batch is ids, (B, T), and labels, (B, T): what each position is to predict, −100 being ignored. Each
     adds its gradients of the sum over its tokens, divided by the tokens of *all* micro-batches: so the result is that
@@ -40,7 +40,7 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
     tokens = sum(int((np.asarray(labels) != IGNORED).sum()) for _, labels in batches)
     loss, total = 0.0, None
     for ids, labels in batches:
-        # Unchecked: what a loss that isn't finite means for a run is for the run to say.
+        # Unchecked: the run itself decides what a loss that isn't finite means.
         run = run_with_gradients(model, ids, NextIds(labels, tokens), (), parameters=True, keep=keep)
         loss += float(run.value.sum())
         if total is None:
@@ -52,13 +52,13 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
 
 
 def add(total: Array, more: Array) -> None:
-    """total += more, on every core."""
+    """Compute total += more, on every core."""
     flat, others = total.reshape(-1), more.reshape(-1)
     in_pieces(lambda some: np.add(flat[some], others[some], out=flat[some]), flat.size, flat.size)
 
 
 def norm(grads: object) -> float:
-    """The L2 norm of all gradients together, its squares added up in float64: NaN or infinite if any of them is."""
+    """Return the L2 norm of all gradients together, with squares summed in float64: NaN or infinite if any entry is."""
     size = 1 << 16
     flat = [one.reshape(-1) for one in leaves(grads)]
     pieces = [one[start : start + size] for one in flat for start in range(0, one.size, size)]
@@ -73,7 +73,7 @@ def norm(grads: object) -> float:
 
 
 def clipping(length: float, max_norm: float | None) -> float:
-    """What gradients of this norm are multiplied by so that it is at most `max_norm`; 1 where that is None.
+    """Return the factor that limits gradients of this norm to `max_norm`; 1 if that is None.
 
     ``torch.nn.utils.clip_grad_norm_``'s factor: max_norm / (norm + 1e-6), at most 1.
     """

@@ -1,4 +1,4 @@
-"""Parameters to begin with, where a model is trained from scratch."""
+"""Random initial parameters, for training from scratch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray
 
 
 def initial(config: Config, seed: int) -> Params:
-    """Random float32 parameters, as transformers begins a GPT-2 (Radford et al. 2019, section 2.3).
+    """Return random float32 parameters, initialised as transformers does (Radford et al. 2019, section 2.3).
 
     Matrices and embeddings are normal with a deviation of 0.02, those that write into the residual stream with
     0.02 ÷ √(2·layers); norms are 1 and biases 0. What an activation itself learns starts as transformers has it.

@@ -1,4 +1,4 @@
-"""What learns: all of a model's parameters, or adapters beside them."""
+"""The trained arrays: all of a model's parameters, or adapters beside them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display import Readable
 from ..model.params import Params, assemble, check_shapes
 from ..system.memory import empty
 from ..text.gpt2 import GPT2
@@ -20,9 +21,9 @@ from .tree import map_tree
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Learner:
-    """`trained` is the nest of arrays that AdamW changes: `Params`, or the tensors of adapters to ``base.params``."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Learner(Readable):
+    """`trained` is the tree of arrays that AdamW changes: `Params`, or the tensors of adapters to ``base.params``."""
 
     base: GPT2
     trained: Any
@@ -30,20 +31,20 @@ class Learner:
     name: str | None = None
 
     def model(self) -> GPT2:
-        """The model as it is now."""
+        """Return the model in its current state."""
         params = self.trained
         if self.adapters is not None:
             params = low_rank.adapted(self.base.params, low_rank.replaced(self.adapters, self.trained))
         return GPT2(params, self.base.config, folder=self.base.folder, backend=self.base.backend)
 
     def gradients(self, of_params: Params) -> Any:
-        """Gradients of what learns, from those of the parameters."""
+        """Return the gradients of the trained arrays, given those of the parameters."""
         if self.adapters is None:
             return of_params
         return low_rank.gradients(of_params, low_rank.replaced(self.adapters, self.trained))
 
     def write(self, folder: Path) -> None:
-        """The model's files, or the adapters', into a folder."""
+        """Write the model's files, or the adapters', into a folder."""
         if self.adapters is None:
             save_pretrained(folder, self.trained, self.base.config, self.base.folder)
             return
@@ -53,9 +54,9 @@ class Learner:
 
 
 def learner(model: GPT2, settings: Settings, saved: Path | None, name: str | None = None) -> Learner:
-    """What learns at the beginning of a run, or as a checkpoint has it.
+    """Return the `Learner` for the start of a run, or from a checkpoint.
 
-    ``ValueError`` for weights of a reduced precision.
+    ``ValueError`` for weights of reduced precision.
     """
     if not isinstance(model.params.h[0].attn.c_attn.weight, np.ndarray):
         raise ValueError("training needs weights in float32 or float64, got a reduced precision")
@@ -70,7 +71,7 @@ def learner(model: GPT2, settings: Settings, saved: Path | None, name: str | Non
 
 
 def read_params(saved: Path, model: GPT2) -> Params:
-    """The parameters of a checkpoint, in the dtype that they are kept in. ``ValueError`` if they aren't the model's."""
+    """Read a checkpoint's parameters, in their stored dtype. ``ValueError`` if they aren't the model's."""
     tensors = open_safetensors(saved / "model.safetensors")
     params = assemble({name.removeprefix("transformer."): x for name, (_, x) in tensors.items()}, model.config)
     check_shapes(params, model.config)
@@ -78,7 +79,7 @@ def read_params(saved: Path, model: GPT2) -> Params:
 
 
 def own(array: Array) -> Array:
-    """A copy to be written to, row behind row, whatever the array's own order: so that every run adds up alike."""
+    """Return a writable copy in row-major order, whatever the array's own: so every run sums in the same order."""
     copy = empty(array.shape, array.dtype)
     np.copyto(copy, array)
     return copy

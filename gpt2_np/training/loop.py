@@ -1,4 +1,4 @@
-"""The run itself: steps, looks at the held-out text, samples, checkpoints; and going on exactly where it was left."""
+"""The training run: steps, evaluations on the held-out text, samples, checkpoints; and exact resumption."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ from .tree import leaves
 
 Array = np.ndarray
 COLUMNS = ("step", "tokens", "loss_nats", "learning_rate", "gradient_norm", "held_out_nats", "held_out_bits_per_byte")
-KEPT_FOR_STEPS = 4  # times the parameters' size: memory that a step may leave to the next one
-WINDOWS = 24  # of the held-out text, at each look
+KEPT_FOR_STEPS = 4  # times the parameters' size: memory that one step may keep for the next one
+WINDOWS = 24  # windows of the held-out text per evaluation
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run is: after `step` of `steps`; the step's loss, nats a token; what a look found, if there was one."""
+    """The state of a run after `step` of `steps`: the step's loss, in nats a token, and an evaluation if there was
+    one.
+    """
 
     step: int
     steps: int
@@ -50,7 +52,7 @@ class Report:
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C came: what was learned is in the checkpoint of ``step``."""
+    """Raised after Ctrl-C: everything learned so far is in the checkpoint of ``step``."""
 
     def __init__(self, step: int) -> None:
         super().__init__(f"stopped after step {step}, which is saved")
@@ -73,12 +75,12 @@ def train(
     a line), or lists of ids, a document each. `settings` are those of `Settings`. `report` receives a `Report` after
     every step. `name` is what adapters call the model that they belong to.
 
-    With `resume` a run in `out` goes on from its last checkpoint, to the very bits that it would have had without a
-    stop, on the same machine with the same number of threads; where there is none yet it begins, and where it is at its
-    end nothing is done. Ctrl-C ends the step, saves, and raises `Stopped`, a ``KeyboardInterrupt``.
+    With `resume` a run in `out` continues from its last checkpoint, to the same bits as without the interruption, on
+    the same machine with the same number of threads; if there is no checkpoint yet it begins, and if it is complete
+    nothing is done. Ctrl-C ends the step, saves, and raises `Stopped`, a ``KeyboardInterrupt``.
 
-    ``ValueError`` or ``OSError``, in one line: settings and texts that can't be, a folder in use, a loss that isn't
-    finite, a full disk. The last checkpoint stays.
+    ``ValueError`` or ``OSError``, in one line: invalid settings or texts, a folder in use, a loss that isn't finite, a
+    full disk. The last checkpoint stays.
     """
     chosen, folder = from_names(settings), Path(out)
     if chosen.context > model.config.n_positions:
@@ -123,7 +125,7 @@ def run(
     report: Callable[[Report], object] | None,
     asked: threading.Event,
 ) -> None:
-    """Every step that is left."""
+    """Run all remaining steps."""
     adamw, began, first = settings.adamw(), time.monotonic(), 0 if state is None else state.step
     if state is None and held.ids.size:
         found = look(student.model(), held, settings)
@@ -148,7 +150,7 @@ def run(
             student.trained, grads, state, True, learning_rate=rate, scale=clipping(length, limit)
         )
         student = replace(student, trained=trained)
-        del of_params, grads  # as large as the model, and not to be held beside the next step's
+        del of_params, grads  # as large as the model: freed before the next step allocates its own
         done, last, stop = step + 1, step + 1 == settings.steps, asked.is_set()
         found, text = ("", ""), None
         if done % settings.eval_steps == 0 or last:
@@ -171,7 +173,7 @@ def run(
 
 
 def corpora(documents: Sequence[data.Document], model: GPT2, settings: Settings) -> tuple[data.Corpus, data.Corpus]:
-    """What is trained on, and what is held out. ``ValueError`` where there is less than one row of text."""
+    """Return the training and the held-out corpus. ``ValueError`` if there is less than one row of text."""
     if not documents:
         raise ValueError("there is no text to train on: the files are empty")
     training, held = (data.encode(part, model) for part in data.split(documents, settings.held_out))
@@ -184,7 +186,7 @@ def corpora(documents: Sequence[data.Document], model: GPT2, settings: Settings)
 
 
 def look(model: GPT2, held: data.Corpus, settings: Settings) -> tuple[str, str]:
-    """The mean loss of some windows of the held-out text: nats a token, and bits a byte, "" where there is no text."""
+    """Return the mean loss on windows of the held-out text, in nats a token, and bits a byte ("" without a text)."""
     rows = data.evenly_spaced(held, WINDOWS, settings.context)
     parts = [rows[first : first + settings.batch_size] for first in range(0, len(rows), settings.batch_size)]
     nats = [losses(logits, row[1:]) for part in parts for logits, row in zip(model(part[:, :-1]), part, strict=True)]
@@ -193,7 +195,7 @@ def look(model: GPT2, held: data.Corpus, settings: Settings) -> tuple[str, str]:
 
 
 def sample(model: GPT2, settings: Settings) -> str | None:
-    """A text as the model would write it now, always from the same seed; None where there is no tokenizer for it."""
+    """Return a text that the model writes now, always from the same seed; None without a tokenizer."""
     room = model.config.n_positions - len(model.prompt_ids(settings.sample_prompt)) if model.has_tokenizer else 0
     if not min(settings.sample_tokens, room):
         return None
@@ -203,7 +205,7 @@ def sample(model: GPT2, settings: Settings) -> str | None:
 
 
 def read_began(out: Path) -> JSONObject:
-    """What a run's folder says of the run. ``ValueError`` for a folder that holds something else."""
+    """Read a run's description in its folder. ``ValueError`` for a folder that holds something else."""
     path = out / checkpoint.SETTINGS
     if not path.is_file():
         raise ValueError(f"{out} holds no run that could go on: it has no {checkpoint.SETTINGS}")
@@ -215,7 +217,9 @@ def read_began(out: Path) -> JSONObject:
 
 @contextlib.contextmanager
 def ctrl_c() -> Iterator[threading.Event]:
-    """An event that is set by the first Ctrl-C; the second one interrupts at once. Left as it was afterwards."""
+    """Yield an event that the first Ctrl-C sets; the second one interrupts at once. The handler is restored
+    afterwards.
+    """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked

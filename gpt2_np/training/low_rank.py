@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array, Weight
 from ..model.config import Config
 from ..model.params import Params, as_array, matrices, shapes, with_weights
@@ -27,12 +28,12 @@ from ..weights.save import as_json, safetensors
 
 CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model.transformer."
 PARTS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # in the order of `params.matrices`
-# What adapters of PEFT may have switched on that is not understood here.
+# Settings of PEFT that are not supported here.
 REFUSED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "trainable_token_indices")
 
 
-@dataclass(frozen=True, eq=False)
-class Adapters:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapters(Readable):
     """Adapters of some matrices: ``tensors["h.0.attn.c_attn.lora_A.weight"]`` is (rank, inputs), B (outputs, rank)."""
 
     tensors: Mapping[str, Array]
@@ -46,7 +47,7 @@ class Adapters:
         return self.alpha / (math.sqrt(self.rank) if self.use_rslora else self.rank)
 
     def of(self, layer: int, part: str) -> tuple[Array, Array] | None:
-        """A and B of one matrix; None where it isn't adapted."""
+        """Return A and B of one matrix; None if it isn't adapted."""
         name = f"h.{layer}.{part}.lora_"
         return (
             (self.tensors[f"{name}A.weight"], self.tensors[f"{name}B.weight"])
@@ -55,9 +56,9 @@ class Adapters:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Apart:
-    """A matrix and its adapter, kept apart: stands in ``Linear.weight`` in place of an array."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Apart(Readable):
+    """A matrix and its adapter, kept apart: it replaces the array in ``Linear.weight``."""
 
     weight: Weight
     A: Array
@@ -71,21 +72,21 @@ class Apart:
 
     @property
     def size(self) -> int:
-        """The number of weights, the adapter's included."""
+        """The number of weights, including the adapter's."""
         return self.weight.size + self.A.size + self.B.size
 
     @property
     def nbytes(self) -> int:
-        """Bytes that each product reads."""
+        """The number of bytes that each product reads."""
         return self.weight.nbytes + self.A.nbytes + self.B.nbytes
 
     def product(self, x: Array) -> Array:
-        """x·W + s·(x·Aᵀ)·Bᵀ."""
+        """Return x·W + s·(x·Aᵀ)·Bᵀ."""
         y = x @ self.weight if isinstance(self.weight, np.ndarray) else self.weight.product(x)
         return y + ((x @ self.A.T) @ self.B.T) * self.scale
 
     def dequantize(self) -> Array:
-        """The matrix that both make together: (inputs, outputs)."""
+        """Return the matrix that both together represent: (inputs, outputs)."""
         return as_array(self.weight) + (self.A.T @ self.B.T) * self.scale
 
 
@@ -108,7 +109,7 @@ def initial(config: Config, rank: int, alpha: float, seed: int, parts: Sequence[
 
 
 def adapted(params: Params, adapters: Adapters, *, merge: bool = True) -> Params:
-    """The parameters with adapters in them: added to the matrices, or beside them (`Apart`). The others are shared."""
+    """Return the parameters with adapters: merged into the matrices, or beside them (`Apart`). The rest is shared."""
 
     def with_adapter(weight: Weight, layer: int, part: str) -> Weight:
         pair = adapters.of(layer, part)
@@ -143,7 +144,7 @@ def with_adapters(model: GPT2, adapters: Adapters | str | Path, *, merge: bool =
 
 
 def gradients(grads: Params, adapters: Adapters) -> dict[str, Array]:
-    """The gradients of A and B from those of the merged matrices: ∂A = s·(∂W·B)ᵀ, ∂B = s·(A·∂W)ᵀ."""
+    """Return the gradients of A and B, given those of the merged matrices: ∂A = s·(∂W·B)ᵀ, ∂B = s·(A·∂W)ᵀ."""
     found: dict[str, Array] = {}
     for layer, block in enumerate(grads.h):
         for one, part in zip(matrices(block), PARTS, strict=True):
@@ -158,12 +159,12 @@ def gradients(grads: Params, adapters: Adapters) -> dict[str, Array]:
 
 
 def replaced(adapters: Adapters, tensors: Mapping[str, Array]) -> Adapters:
-    """The same adapters with other numbers."""
+    """Return the same adapters with other numbers."""
     return replace(adapters, tensors=tensors)
 
 
 def check(adapters: Adapters, config: Config) -> None:
-    """``ValueError`` names the first tensor that no matrix of the model can have beside it."""
+    """Raise ``ValueError``, which names the first tensor that fits no matrix of the model."""
     table = shapes(config)
     for name, array in adapters.tensors.items():
         module, _, kind = name.rpartition(".lora_")
@@ -177,7 +178,9 @@ def check(adapters: Adapters, config: Config) -> None:
 
 
 def load(folder: str | Path, config: Config) -> Adapters:
-    """Adapters from PEFT's files. ``ValueError`` or ``OSError``, in one line, for what can't be read or understood."""
+    """Load adapters from PEFT's files. ``ValueError`` or ``OSError``, in one line, for unreadable or unsupported
+    ones.
+    """
     folder = Path(folder)
     path = folder / CONFIG
     fields = read_json(path)

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..engine import available
 from ..engine.threaded import each
 from ..system.memory import empty, zeros
@@ -19,7 +20,7 @@ PIECE = {"numba": 1 << 18, "numpy": 1 << 14}  # numbers that a thread updates at
 
 
 class State(NamedTuple):
-    """What AdamW remembers: the number of steps done, and the running means of gradients and of their squares.
+    """AdamW's state: the number of steps done, and the running means of gradients and of their squares.
 
     ``mean`` and ``square`` are nested as the parameters are.
     """
@@ -27,6 +28,9 @@ class State(NamedTuple):
     step: int
     mean: Any
     square: Any
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,14 @@ class AdamW:
         means = [zeros(one.shape, one.dtype) for one in old] if state is None else leaves(state.mean)
         squares = [zeros(one.shape, one.dtype) for one in old] if state is None else leaves(state.square)
         number = 1 if state is None else state.step + 1
-        keep = donate or state is None  # fresh zeros are nobody else's
+        keep = donate or state is None  # new zeros belong to nobody else
         new = [owned(one, donate) for one in old]
         means, squares = [owned(one, keep) for one in means], [owned(one, keep) for one in squares]
         rate = self.learning_rate if learning_rate is None else learning_rate
         both = [
             update.constants(number, rate, self.betas, self.epsilon, decay, scale) for decay in (0.0, self.weight_decay)
         ]
-        function, size = self._means(old[0].dtype)
+        function, size = self._update(old[0].dtype)
 
         def work(piece: tuple[tuple[Array, ...], slice, update.Constants]) -> None:
             arrays, some, numbers = piece
@@ -102,8 +106,8 @@ class AdamW:
         each(work, pieces, sum(one.size for one in old))
         return rebuilt(params, new), State(number, rebuilt(params, means), rebuilt(params, squares))
 
-    def _means(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
-        """The implementation of the update, and how many numbers it takes at a time."""
+    def _update(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
+        """Return the implementation of the update, and how many numbers it takes at a time."""
         if self.backend == "numba" and dtype == np.float32 and available.loads():
             from ..engine.kernels.adamw import adamw
 
@@ -112,7 +116,7 @@ class AdamW:
 
 
 def owned(array: Array, donated: bool) -> Array:
-    """An array that may be written to, in one piece: the given one where it was donated and is such, else a copy."""
+    """Return a writable contiguous array: the given one if it was donated and is one, else a copy."""
     if donated and array.flags.writeable and array.flags.c_contiguous:
         return array
     copy = empty(array.shape, array.dtype)
@@ -121,7 +125,7 @@ def owned(array: Array, donated: bool) -> Array:
 
 
 def check(params: list[Array], grads: list[Array]) -> None:
-    """``ValueError`` for parameters that can't be learned, or gradients that aren't theirs."""
+    """Raise ``ValueError`` for parameters that can't be trained, or gradients that don't belong to them."""
     for one in params:
         if not isinstance(one, np.ndarray) or one.dtype not in (np.float32, np.float64):
             kind = getattr(one, "dtype", type(one).__name__)

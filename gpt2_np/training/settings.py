@@ -1,4 +1,4 @@
-"""What a training run is: every number that its result depends on, checked."""
+"""The settings of a training run: every number that its result depends on, checked."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Settings:
         self.adamw()
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step that counts from 0; as in transformers, a warm-up's first is 0."""
+        """Return the learning rate of a step counted from 0; as in transformers, a warm-up's first is 0."""
         return self.learning_rate * share(self.lr_scheduler_type, step, self.warmup_steps, self.steps)
 
     def adamw(self) -> AdamW:
@@ -68,19 +68,19 @@ class Settings:
 
     @property
     def tokens_a_step(self) -> int:
-        """How many ids are predicted in a step."""
+        """The number of ids that are predicted in a step."""
         return self.batch_size * self.gradient_accumulation_steps * self.context
 
 
 def check_same(settings: DataclassInstance, before: JSONObject) -> None:
-    """``ValueError`` names the first of a run's settings that isn't the one that it began with."""
+    """Raise ``ValueError``, which names the first setting that differs from the run's original one."""
     for name, value in asdict(settings).items():
         if before.get(name) != value:
             raise ValueError(f"--resume goes on with {name} {before.get(name)!r}, as the run began; got {value!r}")
 
 
 def settings_of(kind: type[Kind], names: dict[str, Any]) -> Kind:
-    """Settings of a kind, a dataclass, from keywords. ``ValueError`` for one that isn't known."""
+    """Build settings of a kind, a dataclass, from keywords. ``ValueError`` for an unknown one."""
     known = [one.name for one in fields(kind)]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -89,5 +89,5 @@ def settings_of(kind: type[Kind], names: dict[str, Any]) -> Kind:
 
 
 def from_names(names: dict[str, Any]) -> Settings:
-    """`Settings` from keywords: see `settings_of`."""
+    """Build `Settings` from keywords: see `settings_of`."""
     return settings_of(Settings, names)

@@ -1,4 +1,4 @@
-"""Nested arrays seen as a list: `Params`, or dicts and tuples of arrays, as adapters have them."""
+"""Trees of arrays: `Params`, or nested dicts and tuples of arrays, as adapters have them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ Tree = TypeVar("Tree")  # a kind of nest
 
 
 def map_tree(tree: Any, change: Callable[[Array], Any]) -> Any:
-    """The same nest with ``change(array)`` in place of every array, each visited once; a tied head stays tied."""
+    """Return the same tree with ``change(array)`` in place of every array, each visited once; a tied head stays
+    tied.
+    """
     if isinstance(tree, Params):
         return map_arrays(tree, change)
     if isinstance(tree, dict):
@@ -26,14 +28,14 @@ def map_tree(tree: Any, change: Callable[[Array], Any]) -> Any:
 
 
 def leaves(tree: object) -> list[Array]:
-    """The arrays of a nest, in an order that the same nest always has."""
+    """List the arrays of a tree, in an order that depends only on its structure."""
     found: list[Array] = []
     map_tree(tree, found.append)
     return found
 
 
 def rebuilt(tree: Tree, arrays: list[Array]) -> Tree:
-    """A nest like this one of other arrays, in the order of `leaves`."""
+    """Return a tree of the same structure with other arrays, in the order of `leaves`."""
     following = iter(arrays)
     same: Tree = map_tree(tree, lambda _: next(following))
     return same

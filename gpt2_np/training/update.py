@@ -1,4 +1,4 @@
-"""The formula of AdamW on one piece of one tensor, in NumPy: read it beside `kernels.adamw`, its compiled twin."""
+"""The formula of AdamW on one piece of one tensor, in NumPy. `kernels.adamw` is its compiled twin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Array = np.ndarray
 
 
 class Constants(NamedTuple):
-    """What a step's update is made of beside the arrays: plain numbers, so that the arrays' dtype stays."""
+    """The numbers of a step's update besides the arrays. They are Python floats, so that the arrays' dtype is kept."""
 
     kept: float  # 1 − ηλ: what decoupled decay leaves of a parameter
     rate: float  # η / (1 − β₁ᵗ)
@@ -25,14 +25,14 @@ class Constants(NamedTuple):
 def constants(
     step: int, learning_rate: float, betas: tuple[float, float], epsilon: float, weight_decay: float, scale: float
 ) -> Constants:
-    """The constants of step number `step`, which counts from 1."""
+    """Return the constants of step number `step`, which counts from 1."""
     beta1, beta2 = betas
     kept, root = 1 - learning_rate * weight_decay, math.sqrt(1 - beta2**step)
     return Constants(kept, learning_rate / (1 - beta1**step), beta1, beta2, root, epsilon, scale)
 
 
 def adamw(parameter: Array, gradient: Array, mean: Array, square: Array, c: Constants) -> None:
-    """One step, in place: all are (n,) arrays of one dtype, of which only `gradient` stays as it is.
+    """Do one step in place: all arguments are (n,) arrays of one dtype, of which only `gradient` is left unchanged.
 
     θ ← (1 − ηλ)θ;  m ← m + (1 − β₁)(g − m);  v ← β₂v + (1 − β₂)g²;  θ ← θ − η/(1 − β₁ᵗ) · m / (√v/√(1 − β₂ᵗ) + ε)
 

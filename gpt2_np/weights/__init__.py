@@ -1,4 +1,4 @@
-"""Checkpoints: found, read, written, and kept in reduced precision.
+"""Checkpoints: finding, reading, writing, and reducing their precision.
 
 hub             a name becomes a folder: the bundled model, the official ones, a hub id, a path
 load            safetensors become parameters

@@ -1,4 +1,4 @@
-"""A model's name → a local folder: the bundled model, a folder, the hub's cache, or a download."""
+"""From a model's name to a local folder: the bundled model, a folder, the hub's cache, or a download."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ OFFICIAL = {
     "gpt2-xl": "openai-community/gpt2-xl",
     "distilgpt2": "distilbert/distilgpt2",
 }
-# What a model's folder may have besides: marks of the tokenizer, and how texts end. Each may be missing.
+# Further files of a model's folder: special tokens and generation settings. Each may be missing.
 EXTRAS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json")
 
 
 def bundled() -> list[str]:
-    """The names of the models that ship with the package."""
+    """List the names of the models that ship with the package."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
 def locate(name: str | Path | None = None) -> Path:
     """The local folder of the model called `name`; None means the bundled one.
 
-    An existing folder wins over a hub id of the same spelling. What the hub's cache already holds is used without
-    asking the network; anything else is downloaded by huggingface_hub, with its progress bars, into its cache.
+    An existing folder takes precedence over a hub id of the same spelling. Files in the hub's cache are used without
+    asking the network; everything else is downloaded by huggingface_hub, with its progress bars, into its cache.
     ``FileNotFoundError`` or ``ConnectionError``, in one line, says what is missing and what can be done.
     """
     if name is None:
@@ -42,7 +42,7 @@ def locate(name: str | Path | None = None) -> Path:
         raise ValueError("a model's name must not be empty")
     try:
         folder = Path(name).expanduser()
-    except RuntimeError:  # ~somebody who isn't there
+    except RuntimeError:  # ~somebody who doesn't exist
         raise FileNotFoundError(f"there is no folder {str(name)!r}") from None
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -58,11 +58,12 @@ def locate(name: str | Path | None = None) -> Path:
 
 
 def from_hub(repository: str) -> Path:
-    """The folder of a hub repository's files, from the cache when all are there, else downloaded.
+    """Return the folder of a hub repository's files, from the cache if they are all there, else downloaded.
 
-    Only what is needed is fetched: ``config.json``, the safetensors (whole, or the index and its shards), the
-    tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``), and those of `EXTRAS` that there are. A cache
-    that doesn't know whether one of those exists is asked for the rest, and used as it is where nobody answers.
+    Only the needed files are fetched: ``config.json``, the safetensors (one file, or the index and its shards), the
+    tokenizer (``tokenizer.json``, or ``vocab.json`` and ``merges.txt``), and those of `EXTRAS` that exist. If the cache
+    doesn't know whether one of these exists, the hub is asked, and the cache is used as it is if the hub doesn't
+    answer.
     """
     try:
         import huggingface_hub  # noqa: F401
@@ -139,7 +140,7 @@ def from_hub(repository: str) -> Path:
 
 
 def unreachable(repository: str) -> ConnectionError:
-    """The error for a model that is neither cached nor to be had."""
+    """Return the error for a model that is neither cached nor reachable."""
     from huggingface_hub import constants
 
     return ConnectionError(
@@ -149,7 +150,7 @@ def unreachable(repository: str) -> ConnectionError:
 
 
 def collect(fetch: Callable[[str], Path | None]) -> tuple[Path | None, str]:
-    """Bring together a model's files with `fetch`, which answers None for a file that isn't there.
+    """Collect a model's files with `fetch`, which returns None for a file that doesn't exist.
 
     Returns (their folder, "") or (None, what is missing).
     """

@@ -1,6 +1,6 @@
-"""safetensors → `Params`: checked against the configuration, mapped into memory rather than copied.
+"""Loading safetensors into `Params`: checked against the configuration, and mapped into memory rather than copied.
 
-Nothing but safetensors is ever opened. Pickle files can run code, so they are refused with the way to convert one.
+Only safetensors are ever opened. Pickle files can run code, so they are refused, with the way to convert one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
 from ..system.files import mapped, pretender, release_pages, shards
+from ..system.threads import cores, on_threads
 from .other_weights import instead
 
 Array = np.ndarray
@@ -27,38 +28,42 @@ KINDS = "F32, F16, BF16 or F64"
 # Causal-mask buffers of old checkpoints and the constants of xIELU: no parameters.
 BUFFERS = re.compile(r"h\.\d+\.(attn\.(bias|masked_bias)|mlp\.act\.(beta|eps))")
 GPT2S = re.compile(r"(transformer\.)?(wte|wpe|ln_f|h\.\d+\.(attn|mlp|ln_1|ln_2))\b.*")
-MOST = 40  # faults that one message lists
+MOST = 40  # errors that one message lists
 
 
 def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
-    """The parameters in a model's folder, as float32; F32 files are memory-mapped, read-only, and not copied.
+    """Load the parameters in a model's folder, as float32; F32 files are memory-mapped, read-only, and not copied.
 
-    Accepts the official layout, ``save_pretrained``'s (names prefixed ``transformer.``), shards with an index, and
-    all else that transformers' ``GPT2LMHeadModel`` makes the same model of (see `read` and `untie`). ``ValueError``
-    lists every missing, mis-shaped or not finite tensor at once, and then those that are no GPT-2's, which are passed
-    over otherwise; ``FileNotFoundError`` when the folder has no safetensors. With `to_convert` the process doesn't
-    hold on to the mapped memory, tensor by tensor: what is converted piece by piece then needs no more than the pieces.
+    It accepts the official layout, ``save_pretrained``'s (names prefixed ``transformer.``), shards with an index, and
+    everything else that transformers' ``GPT2LMHeadModel`` loads as the same model (see `read` and `untie`).
+    ``ValueError`` lists every missing, mis-shaped or non-finite tensor at once, followed by tensors that aren't
+    GPT-2's, which are otherwise ignored; ``FileNotFoundError`` if the folder has no safetensors. With `to_convert` the
+    mapped memory is released tensor by tensor, so that a conversion needs no more memory than its pieces.
     """
     found, strays = read(folder, config, large_pages=not to_convert)
     untied = untie(found, config)
     check(found, strays, config, untied, folder)
     tensors = {name: as_float32(found[name]) for name in found}
-    bad = []
-    for name, array in tensors.items():
-        if not all_finite(array):
-            bad.append(name)
+    finite: dict[str, bool] = {}
+
+    def look_at(name: str) -> None:
+        finite[name] = all_finite(tensors[name])
         if to_convert:
-            release_pages(array)
+            release_pages(tensors[name])
+
+    on_threads(look_at, sorted(tensors, key=lambda name: -tensors[name].size), cores())
+    bad = [name for name in tensors if not finite[name]]
     if bad:
         raise ValueError(f"{folder}: weights must be finite, got NaN or infinity in {', '.join(bad)}")
     return assemble(tensors, config)
 
 
 def read(folder: Path, config: Config, *, large_pages: bool = True) -> tuple[dict[str, tuple[str, Array]], list[str]]:
-    """The stored tensors of a folder by their official names, and the names of those that are no GPT-2's.
+    """Return a folder's stored tensors by their official names, and the names of those that aren't GPT-2's.
 
-    A name may have the prefix ``transformer.`` once, twice or not at all, as transformers has it: other heads, and
-    what other savers add, are no part of the language model. ``ValueError`` for a tensor that is there twice, unlike.
+    A name may have the prefix ``transformer.`` once, twice or not at all, as in transformers; other heads, and what
+    other savers add, are not part of the language model. ``ValueError`` for a tensor that is stored twice with
+    different values.
     """
     opened = [(file, open_safetensors(file, large_pages=large_pages)) for file in files(folder)]
     layers = min(config.n_layer, 1 + sum(len(tensors) for _, tensors in opened))  # n_layer may be any number
@@ -79,7 +84,7 @@ def read(folder: Path, config: Config, *, large_pages: bool = True) -> tuple[dic
 
 
 def official_name(name: str, ours: Collection[str]) -> str | None:
-    """Which of `ours` transformers takes a stored tensor for; None where it takes it for none."""
+    """Return which of `ours` transformers loads a stored tensor as; None if it ignores the tensor."""
     once = name.removeprefix("transformer.")
     twice = once.removeprefix("transformer.")
     if once in ours:
@@ -88,12 +93,12 @@ def official_name(name: str, ours: Collection[str]) -> str | None:
 
 
 def alike(one: tuple[str, Array], other: tuple[str, Array]) -> bool:
-    """Whether two stored tensors are the same, to the bit."""
+    """Tell whether two stored tensors are bitwise equal."""
     return one[0] == other[0] and np.array_equal(one[1], other[1])
 
 
 def files(folder: Path) -> list[Path]:
-    """The safetensors files that hold a model: one, or the shards that the index names."""
+    """Return the safetensors files of a model: one, or the shards that the index names."""
     whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if whole.is_file():
         return [whole]
@@ -107,10 +112,10 @@ def files(folder: Path) -> list[Path]:
 
 
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
-    """Every tensor of a file as (stored dtype, read-only view of the mapped file). Reads the header only.
+    """Return every tensor of a file as (stored dtype, read-only view of the mapped file). Only the header is read.
 
-    The safetensors library judges the header first (sizes, overlaps, offsets); ``ValueError`` names the file when
-    it is truncated or damaged.
+    The safetensors library checks the header first (sizes, overlaps, offsets); ``ValueError`` names the file if it is
+    truncated or damaged.
     """
     with path.open("rb") as file:  # OSError tells why when it can't be read
         try:
@@ -135,9 +140,9 @@ def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple
 
 
 def floats(path: Path) -> dict[str, Array]:
-    """Every tensor of a file of floating-point numbers, in memory of its own; BF16 as float32.
+    """Return every tensor of a file of floating-point numbers, in new memory; BF16 becomes float32.
 
-    ``ValueError`` names the file when it is damaged, and a tensor of any other kind.
+    ``ValueError`` names the file if it is damaged, and a tensor of any other dtype.
     """
     found = {}
     for name, (stored, tensor) in open_safetensors(path, large_pages=False).items():
@@ -148,7 +153,7 @@ def floats(path: Path) -> dict[str, Array]:
 
 
 def untie(found: dict[str, tuple[str, Array]], config: Config) -> bool:
-    """Whether the head is a matrix of its own; a stored copy of a tied ``wte.weight`` is dropped from `found`.
+    """Tell whether the head is a matrix of its own; a stored copy of a tied ``wte.weight`` is removed from `found`.
 
     A configuration that ties, with a head in the file that differs, means an untied head (as in transformers); one
     with the head alone, as ``save_model`` of safetensors may leave it, means that the embedding is the same matrix.
@@ -169,7 +174,7 @@ def untie(found: dict[str, tuple[str, Array]], config: Config) -> bool:
 def check(
     found: dict[str, tuple[str, Array]], strays: Sequence[str], config: Config, untied: bool, folder: Path
 ) -> None:
-    """``ValueError`` with everything that is wrong, in one line. Strays alone are no fault."""
+    """Raise ``ValueError`` with everything that is wrong, in one line. Unknown tensors alone are no error."""
     fault = f"{folder}: the weights don't fit config.json"
     if not found and strays:
         raise ValueError(f"{fault}: no tensor has a name of GPT-2's, such as wte.weight; {foreign(strays)}")
@@ -193,7 +198,7 @@ def check(
 
 
 def foreign(strays: Sequence[str]) -> str:
-    """What a file of strays holds, in words: a prefix that some saver put before every name, or other names."""
+    """Describe a file of unknown tensors: a prefix that some saver put before every name, or other names."""
     for name in strays:
         if known := GPT2S.search(name):
             prefix = name[: known.start()]
@@ -202,7 +207,7 @@ def foreign(strays: Sequence[str]) -> str:
 
 
 def as_float32(stored: tuple[str, Array]) -> Array:
-    """A tensor as float32: the mapped file itself where it is aligned F32, otherwise a converted copy."""
+    """Return a tensor as float32: the mapped file itself if it is aligned F32, otherwise a converted copy."""
     kind, tensor = stored
     if kind == "BF16":
         return (tensor.astype(np.uint32, order="C") << 16).view(np.float32)
@@ -211,7 +216,7 @@ def as_float32(stored: tuple[str, Array]) -> Array:
 
 
 def all_finite(tensor: Array) -> bool:
-    """Whether no element is NaN or infinite. One pass at the speed of memory: a sum keeps what it meets."""
+    """Tell whether no element is NaN or infinite. One pass at memory bandwidth: a sum propagates both."""
     with np.errstate(over="ignore", invalid="ignore"):
         total = tensor.sum()
     return bool(np.isfinite(total) or np.isfinite(tensor).all())

@@ -1,4 +1,4 @@
-"""What a folder holds in place of a ``model.safetensors``, in words, and what would be right."""
+"""What a folder contains instead of a ``model.safetensors``, in words, with a suggestion."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KINDS = (
 
 
 def instead(folder: Path) -> str:
-    """Which weights a folder without a ``model.safetensors`` does hold, and what would be right: one line."""
+    """Describe, in one line, the weights in a folder without a ``model.safetensors``, and what to do about them."""
     try:
         names = sorted(path.name for path in folder.iterdir())
     except OSError as error:

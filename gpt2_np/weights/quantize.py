@@ -1,9 +1,9 @@
-"""Reduced-precision matrices: fewer bytes to read for each token.
+"""Quantization: matrices of reduced precision, so that each token reads fewer bytes from memory.
 
-bfloat16 keeps the upper half of each float32. int8 keeps whole numbers and one scale an output. int4 keeps four bits a
-weight; every 32 inputs of an output share a scale and a middle. What int8 and int4 multiply is rounded to whole numbers
-too, finely enough to lose less than the weights do. A `Matrix` stands in ``Linear.weight`` and ``Params.lm_head`` in
-place of an array: `ops.linear` and `kernels.linear` ask it for its product.
+bfloat16 keeps the upper half of each float32. int8 keeps 8-bit integers and one scale per output. int4 keeps four bits
+per weight; every 32 inputs of an output share a scale and a midpoint. int8 and int4 products also round their inputs to
+integers, finely enough to lose less than the weights do. A `Matrix` replaces the array in ``Linear.weight`` and
+``Params.lm_head``: `ops.linear` and `kernels.linear` call its own product.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ..system.files import release_pages
 from ..system.memory import empty, in_one_piece
 from .panels import GROUP, LONGEST, NO_SCALES, TILE, Matrix, packed_bfloat16, packed_int4, packed_int8, to_bits
 
-WIDTHS = (1.0, 0.9, 0.8)  # of a grid, as shares of the distance from the smallest weight to the largest
+WIDTHS = (1.0, 0.9, 0.8)  # widths of a grid, relative to the distance from the smallest weight to the largest
 
 
 def quantize_matrix(weight: Array, dtype: str) -> Matrix:
-    """An (inputs, outputs) float32 matrix in reduced precision: "bfloat16", "int8" or "int4"."""
+    """Quantize an (inputs, outputs) float32 matrix: "bfloat16", "int8" or "int4"."""
     shape = inputs, outputs = weight.shape[0], weight.shape[1]
     tiles = -(-outputs // TILE)
     if dtype == "bfloat16":
-        halves = empty((tiles, inputs, TILE // 2), np.uint32)
+        halves = empty((tiles, -(-inputs // GROUP) * GROUP // 2, TILE), np.uint32)
         for some in pieces(outputs):
             halves[some.start // TILE : -(-some.stop // TILE)] = packed_bfloat16(to_bits(weight[:, some]))
         return Matrix(halves, NO_SCALES, shape)
@@ -53,15 +53,15 @@ def quantize_matrix(weight: Array, dtype: str) -> Matrix:
 
 
 def pieces(outputs: int, size: int = 32 * TILE) -> list[slice]:
-    """Some whole panels' outputs at a time, so that what is computed on the way stays small."""
+    """Yield slices of whole panels' outputs, so that intermediate arrays stay small."""
     return [slice(start, min(outputs, start + size)) for start in range(0, outputs, size)]
 
 
 def best_grid(groups: Array) -> tuple[Array, Array]:
-    """Scale and middle of each group, (…, 32, TILE) → two of (…, 1, TILE), already rounded to bfloat16.
+    """Return scale and midpoint of each group, (…, 32, TILE) → two of (…, 1, TILE), already rounded to bfloat16.
 
-    Sixteen steps from the smallest weight to the largest would be the obvious grid; a slightly narrower one, which
-    cuts off the outermost weights, often has the smaller squared error. The best of a few is taken.
+    The obvious grid has sixteen steps from the smallest weight to the largest; a slightly narrower one, which clips the
+    outermost weights, often has the smaller squared error. The best of a few is taken.
     """
     low, high = groups.min(axis=-2, keepdims=True), groups.max(axis=-2, keepdims=True)
     best_scale, best_middle, least = np.zeros_like(low), np.zeros_like(low), np.full_like(low, np.inf)
@@ -77,11 +77,11 @@ def best_grid(groups: Array) -> tuple[Array, Array]:
 
 
 def quantize(params: Params, dtype: str) -> Params:
-    """The same model with its matrices in reduced precision; norms, biases and positions stay float32.
+    """Return the same model with quantized matrices; norms, biases and positions stay float32.
 
-    ``wte`` stays float32 for look-up where it is mapped from a file (a token reads one row of it); the vocabulary
-    projection ``lm_head`` gets a reduced copy of its own, in int8 where the rest is int4: it decides every token, and
-    in a small model it is a third of all weights.
+    ``wte`` stays float32 for look-up where it is mapped from a file (a token reads one row of it). The unembedding
+    ``lm_head`` gets a reduced copy of its own, in int8 where the rest is int4: it decides every token, and in a small
+    model it is a third of all weights.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the logits tell (`overflow`)
         head = quantize_matrix(unembedding(params).T, "int8" if dtype == "int4" else dtype)
@@ -90,7 +90,7 @@ def quantize(params: Params, dtype: str) -> Params:
 
 
 def quantize_block(block: Block, dtype: str) -> Block:
-    """A block with its four matrices in reduced precision, in one piece of memory."""
+    """Return a block with its four matrices quantized, in one allocation."""
     parts = matrices(block)
     reduced = with_weights(block, side_by_side([quantize_matrix(as_array(part.weight), dtype) for part in parts]))
     for part in parts:
@@ -99,9 +99,9 @@ def quantize_block(block: Block, dtype: str) -> Block:
 
 
 def side_by_side(several: list[Matrix]) -> list[Matrix]:
-    """The same matrices with their codes in one piece of memory.
+    """Return the same matrices with their codes in one allocation.
 
-    It lies in large pages where the system grants them, and the processor finds its way faster.
+    It is in large pages where the system grants them, which makes access faster.
     """
     places = in_one_piece([matrix.codes.shape for matrix in several], several[0].codes.dtype)
     for place, matrix in zip(places, several, strict=True):

@@ -1,4 +1,4 @@
-"""A model → ``config.json`` and ``model.safetensors``, as transformers saves them."""
+"""Saving a model as ``config.json`` and ``model.safetensors``, as transformers saves it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ STORED = {"float16": "F16", "float32": "F32", "float64": "F64", "int64": "I64"}
 
 
 def save_model(folder: Path, params: Params, config: Config, source: Path | None = None) -> None:
-    """Write both files; `source` is the folder that the model came from, None where it came from none.
+    """Write both files; `source` is the folder that the model came from, or None.
 
-    What changes nothing in a forward pass (dropout rates, task settings) is taken over from its ``config.json``.
+    Fields that don't change a forward pass (dropout rates, task settings) are copied from the source's ``config.json``.
     """
     dtype = stored_dtype(params)
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,13 +32,13 @@ def save_model(folder: Path, params: Params, config: Config, source: Path | None
 
 
 def tensors_of(params: Params) -> dict[str, Array]:
-    """Every tensor by transformers' name: ``transformer.h.0.…``, and ``lm_head.weight`` where it is untied."""
+    """Return every tensor by transformers' name: ``transformer.h.0.…``, and ``lm_head.weight`` if it is untied."""
     named = tensors(params).items()
     return {name if name == "lm_head.weight" else f"transformer.{name}": array for name, array in named}
 
 
 def stored_dtype(params: Params) -> str:
-    """What the weights are: "float32" or "float64". ``ValueError`` for a reduced precision."""
+    """Return the weights' dtype: "float32" or "float64". ``ValueError`` for a reduced precision."""
     for name, array in flatten(params):
         if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
             raise ValueError(f"only float32 and float64 weights can be saved, and {name} is in a reduced precision")
@@ -46,7 +46,7 @@ def stored_dtype(params: Params) -> str:
 
 
 def config_fields(params: Params, config: Config, dtype: str, source: Path | None) -> JSONObject:
-    """The fields of ``config.json``."""
+    """Return the fields of ``config.json``."""
     path = None if source is None else source / "config.json"
     fields = dict(read_json(path)) if path is not None and path.is_file() else {}
     for name in (*ALIASES, "torch_dtype"):
@@ -56,12 +56,12 @@ def config_fields(params: Params, config: Config, dtype: str, source: Path | Non
 
 
 def as_json(content: object) -> bytes:
-    """JSON as a file has it: indented, sorted by nothing, ended by a new line."""
+    """Return JSON as a file has it: indented, unsorted, ended by a newline."""
     return (json.dumps(content, indent=2) + "\n").encode()
 
 
 def safetensors(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> Iterator[Any]:
-    """A safetensors file piece by piece, so that no copy of the tensors is made: its header, then each tensor.
+    """Yield a safetensors file piece by piece, so that tensors aren't copied: its header, then each tensor.
 
     The header is the length of its JSON (8 bytes, little-endian), the JSON with every tensor's dtype, shape and place,
     and spaces up to a multiple of 8, so that tensors are aligned.

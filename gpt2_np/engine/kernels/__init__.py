@@ -1,7 +1,6 @@
-"""The compiled twins of `ops`: same names, same signatures, Numba loops and machine instructions where they pay.
+"""The compiled twins of `ops`: same names, same signatures, Numba loops and SIMD instructions where they pay.
 
-Each is compiled when it is first asked for, once on a machine: the compiled code is kept in the user's cache
-(`code_cache`).
+Each kernel is compiled on first use, once per machine: the compiled code is kept in the user's cache (`code_cache`).
 """
 
 from __future__ import annotations
@@ -10,20 +9,20 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# How long the OpenMP threads under Numba spin before they sleep, where the user doesn't say. Its own default of some
-# milliseconds is spent at every barrier when another program holds a core and one of the threads isn't running.
+# How long Numba's OpenMP threads spin at a barrier before they sleep, unless the user sets it. The default of some
+# milliseconds is lost at every barrier when another program holds a core and one of the threads isn't running.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 from ...model.ops import attention_scores, centred, layer_norm_scale, mix_values, scaled_and_shifted, split_heads
 from ...system.garbage import without_garbage_collection
 
 if TYPE_CHECKING:
-    from .causal import attention
+    from .causal_attention import attention
     from .matrices import linear, unembed
     from .pointwise import GELU_NEW, activate, gelu_new, layer_norm, softmax
 
 COMPILED = {
-    "causal": ("attention",),
+    "causal_attention": ("attention",),
     "matrices": ("linear", "unembed"),
     "pointwise": ("GELU_NEW", "activate", "gelu_new", "layer_norm", "softmax"),
 }

@@ -1,4 +1,4 @@
-"""AdamW's update in one pass over memory: each number is read once, and written once where it changes."""
+"""AdamW's update in one pass over memory: each number is read once, and written once if it changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numba import types, void
 
-from .arithmetic import SERIAL, out1, vector
 from .compiled import compiled
+from .kernel_types import SERIAL, out1, vector
 
 Array = np.ndarray
 number = types.float32
@@ -41,7 +41,7 @@ def adamw_row(
 
 
 def adamw(parameter: Array, gradient: Array, mean: Array, square: Array, c: Any) -> None:
-    """As `training.update.adamw`, float32."""
+    """Compute `training.update.adamw` in float32."""
     adamw_row(
         parameter, gradient, mean, square, c.kept, c.rate, 1 - c.beta1, c.beta2, 1 - c.beta2, c.root, c.epsilon, c.scale
     )

@@ -1,14 +1,14 @@
-"""Kernels of derivatives that visit each position once: layer norm's, and that of GPT-2's own GELU."""
+"""Kernels of derivatives that treat positions independently: those of layer norm and of GPT-2's own GELU."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import void
 
-from .arithmetic import SERIAL, matrix, out2, vector
 from .compiled import compiled
-from .dots import dot
-from .exponentials import exp
+from .dot_products import dot
+from .exponential import exp
+from .kernel_types import SERIAL, matrix, out2, vector
 
 Array = np.ndarray
 

@@ -1,8 +1,8 @@
-"""Where compiled code is kept between processes, and who is trusted to have written it.
+"""The folder that keeps compiled code between processes, and the check of who may have written to it.
 
-The code is in Numba's own form, a pickle: whoever may write to the folder can have code run by whoever reads it. So
-nothing is read that belongs to another user or that others may write to, and all that is made here is for its owner
-alone. A file that is damaged is not there.
+Compiled code has Numba's own format, a pickle: whoever can write to the folder can run code as the user who reads it.
+So files that belong to another user, or that others may write to, are never read, and everything written here is
+accessible to its owner only. A damaged file counts as missing.
 """
 
 from __future__ import annotations
@@ -11,58 +11,21 @@ import hashlib
 import os
 import secrets
 import shutil
-import stat
 import sys
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-KEPT = 6  # versions of a module's code, newest first: several checkouts and targets may take turns
+from ...system.cache import check as check
+from ...system.cache import place as place
+from ...system.cache import trusted
+
+KEPT = 6  # versions of a module's code that are kept: several checkouts and targets may take turns
 CHECKSUM = hashlib.sha256().digest_size
 
 
-def place(chosen: str | None) -> Path:
-    """The folder for compiled code: under the `chosen` one, Numba's, where there is one, else in the user's cache.
-
-    ``OSError`` where the user has no home.
-    """
-    if chosen:
-        return Path(chosen).absolute() / "gpt2_np"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA")
-        return (Path(local) if local else _home() / "AppData" / "Local") / "gpt2_np" / "Cache"
-    if sys.platform == "darwin":
-        return _home() / "Library" / "Caches" / "gpt2_np"
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(given) if os.path.isabs(given) else _home() / ".cache") / "gpt2_np"
-
-
-def _home() -> Path:
-    home = os.path.expanduser("~")
-    if not os.path.isdir(home):
-        raise OSError("there is no home folder")
-    return Path(home)
-
-
-def trusted(status: os.stat_result) -> bool:
-    """Whether a file or folder belongs to this user, and nobody else may write to it."""
-    if not hasattr(os, "geteuid"):  # Windows, where a user's own folders are closed to others
-        return True
-    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def check(folder: Path) -> None:
-    """``PermissionError`` says why a folder that is there is not trusted."""
-    try:
-        status = folder.stat()
-    except FileNotFoundError:
-        return
-    if not trusted(status):
-        raise PermissionError("it belongs to another user, or others may write to it")
-
-
 def read(path: Path) -> bytes | None:
-    """What `write` put there; None where there is nothing, or something damaged, or something of somebody else's."""
+    """Return what `write` stored; None if it is missing, damaged, or another user's."""
     try:
         with open(path, "rb") as file:
             if not trusted(os.fstat(file.fileno())):
@@ -75,7 +38,7 @@ def read(path: Path) -> bytes | None:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put a file there, whole, for this user alone; its folder is made. ``OSError`` where that can't be."""
+    """Write a file atomically, readable by this user only, and make its folder. ``OSError`` if that fails."""
     folder, root = path.parent, path.parent.parent
     root.parent.mkdir(parents=True, exist_ok=True)
     fresh = not folder.is_dir()
@@ -96,8 +59,8 @@ def write(path: Path, content: bytes) -> None:
 
 
 def prune(root: Path, newest: str) -> None:
-    """Remove a module's oldest versions, but for the KEPT last used; `newest` is called ``MODULE-…``."""
-    with suppress(OSError):  # another process may be at it too
+    """Remove a module's oldest versions, except the KEPT most recently used; `newest` is called ``MODULE-…``."""
+    with suppress(OSError):  # another process may be pruning too
         module = newest.rpartition("-")[0]
         versions = [folder for folder in root.iterdir() if folder.name.rpartition("-")[0] == module]
         versions.sort(key=lambda folder: folder.stat().st_mtime_ns, reverse=True)
@@ -108,13 +71,13 @@ def prune(root: Path, newest: str) -> None:
 
 @cache
 def used(folder: Path) -> None:
-    """Note, once a process, that a version is in use: `prune` counts from then."""
+    """Record, once per process, that a version is in use: `prune` goes by that time."""
     with suppress(OSError):
         os.utime(folder)
 
 
 def say_uncached(place: str, reason: str) -> None:
-    """One line on stderr; only the first of a process, since what stops one file mostly stops all."""
+    """Print one line on stderr, only the first time in a process: what prevents one file usually prevents all."""
     if not _said:
         _said.append(place)
         print(

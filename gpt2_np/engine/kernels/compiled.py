@@ -1,7 +1,7 @@
-"""The decorator of every kernel: compiled for its types at once, and kept for the next process.
+"""The decorator of every kernel: it compiles the kernel for its types at once, and caches the code for later processes.
 
-Numba's own cache knows a kernel by its file alone. Here it is known by all that its code is made from: the sources of
-its module and of those that it imports (`sources`), the versions of the compilers, and the target (`target`).
+Numba's own cache identifies a kernel by its file alone. Here the key covers everything that the code depends on: the
+sources of its module and of all imported ones (`sources`), the compilers' versions, and the target (`target`).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from numba.core.serialize import dumps
 
 from . import code_cache, sources, target
 
-# Kernels run as plain Python when Numba is told to: then nothing may be built for the compiler.
+# With NUMBA_DISABLE_JIT kernels run as plain Python, and nothing may be built for the compiler.
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
-# Settings of Numba's that change the code it makes.
+# Numba's settings that change the generated code.
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML")
 
 
 def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
-    """As ``numba.njit(signature, **settings)``, the compiled code being kept between processes."""
+    """Decorate as ``numba.njit(signature, **settings)`` does, and cache the compiled code between processes."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         kernel = numba.njit(**settings)(function)
@@ -47,19 +47,19 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
 
 
 class KernelCache(NullCache):
-    """What Numba asks for the code of one function before it compiles it, and tells it after."""
+    """The cache of one function's code, which Numba consults before it compiles and informs afterwards."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """The function compiled for these types; None where it must be compiled."""
-        # All of Numba's context that finished code needs; its tables, for who compiles, take a fifth of a second.
+        """Return the function compiled for these types; None if it must be compiled."""
+        # Finished code needs only this of Numba's context; the compiler's tables would take a fifth of a second.
         rtsys.initialize(target_context)
         try:
             path = self._path(signature)
             code_cache.check(path.parent.parent)
-        except OSError:  # told when the code could not be saved
+        except OSError:  # `save_overload` reports it
             return None
         content = code_cache.read(path)
         if content is None:
@@ -67,11 +67,11 @@ class KernelCache(NullCache):
         code_cache.used(path.parent)
         try:
             return CompileResult._rebuild(target_context, *loads(content))
-        except Exception:  # whole, yet not what this Numba understands
+        except Exception:  # intact, but not readable by this version of Numba
             return None
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        """Keep what was compiled; where that can't be, one line on stderr says so."""
+        """Store compiled code; if that fails, one line on stderr says so."""
         if result.library.has_dynamic_globals:
             return
         place = "the user's cache"
@@ -83,7 +83,7 @@ class KernelCache(NullCache):
             code_cache.say_uncached(place, error.strerror or str(error))
 
     def _path(self, signature: Any) -> Path:
-        """FOLDER/MODULE-KEY/FUNCTION-TYPES, the key being that of all that the code is made from."""
+        """Return FOLDER/MODULE-KEY/FUNCTION-TYPES, where the key covers everything that the code depends on."""
         function = self.function
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
         types = repr((signature, cells, function.__code__.co_code)).encode()
@@ -93,7 +93,7 @@ class KernelCache(NullCache):
 
 @cache
 def folder(file: str) -> Path:
-    """Where the code of a source file's functions is kept. ``OSError`` where it can't be known."""
+    """Return the folder that keeps the code of a source file's functions. ``OSError`` if it can't be determined."""
     made_from = (sources.digest(Path(file)), made_by())
     key = hashlib.sha256(repr(made_from).encode()).hexdigest()[:16]
     return code_cache.place(getattr(config, "CACHE_DIR", "")) / f"{Path(file).stem}-{key}"
@@ -101,6 +101,6 @@ def folder(file: str) -> Path:
 
 @lru_cache(maxsize=1)
 def made_by() -> tuple[Any, ...]:
-    """The compilers' versions, what they compile for, and how."""
+    """Return the compilers' versions, their target and their settings."""
     versions = (numba.__version__, llvmlite.__version__, sys.version)
-    return (*versions, *target.described(), *(str(getattr(config, name, None)) for name in SETTINGS))
+    return (*versions, *target.described(), target.tiles(), *(str(getattr(config, name, None)) for name in SETTINGS))

@@ -1,7 +1,7 @@
 """The whole forward pass in one compiled call.
 
-The twin of `model.forward`, for GPT-2's own activation. Nothing in it is new: it strings together the kernels of the
-single operations, so it gives the same bits as they do, without the way back to Python between them.
+This is the twin of `model.forward`, for GPT-2's own activation function. It calls the kernels of the single operations
+in sequence, and so gives the same bits, without returning to Python in between.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from numba import types, void
 from numba.extending import register_jitable
 
 from ...system.memory import in_one_piece
-from .arithmetic import SERIAL, out3
-from .blocks import alone
-from .causal import attend, remember
+from .address_tables import layer, others
+from .causal_attention import append_to_cache, attend
 from .compiled import compiled
+from .kernel_types import SERIAL, out3
+from .panel_passes import one_thread
 from .pointwise import add_on_threads, gelu_on_threads, gelu_rows, layer_norm_on_threads, layer_norm_rows
 from .product import product
-from .tables import layer, others
 
 Array = np.ndarray
 ids2 = types.Array(types.int64, 2, "C", readonly=True)
@@ -28,8 +28,8 @@ ids2 = types.Array(types.int64, 2, "C", readonly=True)
 
 @register_jitable
 def add(x: Array, more: Array) -> None:
-    """x += more."""
-    if alone(len(x)):
+    """Compute x += more."""
+    if one_thread(len(x)):
         for r in range(len(x)):
             for d in range(x.shape[1]):
                 x[r, d] += more[r, d]
@@ -47,9 +47,10 @@ def block(
     room: tuple[Array, ...],
     ends: int,
 ) -> None:
-    """`model.block` of R positions, in place, with a layer's keys, values and parameters, and a `room`.
+    """Run `model.forward.block` on R positions, in place, with a layer's keys, values and parameters, in working memory
+    `room`.
 
-    Where `ends` is not 0, only the last position of each of so many rows goes on: x's first rows are those in the end.
+    Where `ends` is not 0, only the last position of each of so many rows goes on, and these become x's first rows.
     """
     (
         k,
@@ -75,7 +76,7 @@ def block(
     normalize(x, ln_1_weight, ln_1_bias, epsilon, normalized)
     product(normalized, attn, attn_scales, attn_bias, qkv)
     if ends > 0:
-        remember(qkv, k, v, positions)
+        append_to_cache(qkv, k, v, positions)
         T = len(x) // ends
         for b in range(ends):
             last = b * T + T - 1
@@ -99,8 +100,8 @@ def block(
 
 @register_jitable
 def normalize(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
-    """Layer norm, by all threads where it is worth waking them."""
-    if alone(len(x)):
+    """Apply layer norm, on all threads where there are enough rows."""
+    if one_thread(len(x)):
         layer_norm_rows(x, weight, bias, epsilon, out)
     else:
         layer_norm_on_threads(x, weight, bias, epsilon, out)
@@ -108,26 +109,26 @@ def normalize(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) 
 
 @register_jitable
 def activate(x: Array) -> None:
-    """GPT-2's GELU, in place."""
-    if alone(len(x)):
+    """Apply GPT-2's GELU in place."""
+    if one_thread(len(x)):
         gelu_rows(x, x)
     else:
         gelu_on_threads(x)
 
 
 def room(B: int, R: int, D: int, F: int, H: int) -> tuple[Array, ...]:
-    """What a block needs to work in, for R positions of B rows."""
+    """Return a block's working memory for R positions of B rows."""
     return tuple(in_one_piece(((R, D), (R, 3 * D), (B, D), (R, H, D // H), (R, F)), np.float32))
 
 
 @cache
 def forward(code: str, head: str) -> Any:
-    """The compiled forward pass for blocks' and vocabulary's weights kept in these dtypes (``dtype.char``).
+    """Return the compiled forward pass for blocks' and unembedding's weights of these dtypes (``dtype.char``).
 
-    Compiled when first asked for. Called with ``ids`` (B, T), token types of the same shape, or (0, 0), the rows'
-    ``lengths`` (B,), and the ``logits``, (B, 1, V) for each row's last position or (B, T, V) for all, that it fills;
-    then the layer norms' epsilon, and a `table` each of the layers' arrays and, in one row, of the others. It writes
-    the new keys and values into the cache, and adds T to the lengths.
+    It is compiled on first request. It takes ``ids`` (B, T), token types of the same shape or (0, 0), the rows'
+    ``lengths`` (B,), and the ``logits`` that it fills, (B, 1, V) for each row's last position or (B, T, V) for all;
+    then the layer norms' epsilon, an `address_table` of the layers' arrays, and a one-row `address_table` of the
+    others. It writes the new keys and values into the cache and adds T to the lengths.
     """
 
     def run(
@@ -148,7 +149,7 @@ def forward(code: str, head: str) -> Any:
                 for d in range(x.shape[1]):
                     x[r, d] += kind[d]
         for n in range(len(layers)):
-            # Behind the last layer's keys and values no position is read by another.
+            # After the last layer's keys and values no position reads another one.
             ends = B if n == len(layers) - 1 and logits.shape[1] < T else 0
             block(x, positions, epsilon, scales[n], layer(code, layers, n), working, ends)
         flat = logits.reshape(-1, logits.shape[2])
@@ -159,5 +160,5 @@ def forward(code: str, head: str) -> Any:
             lengths[b] += T
 
     signature = void(ids2, ids2, types.int64[::1], out3, types.float32, ids2, ids2)
-    # Python's lock stays held: not every pool of threads that Numba may have can serve two steps at once.
+    # The GIL stays held: not every threading layer of Numba can serve two steps at once.
     return compiled(signature, **SERIAL | {"nogil": False})(run)

@@ -1,7 +1,7 @@
-"""int4 matrices times any number of vectors: whole numbers of 8 bits, a scale and a middle for every 32 inputs.
+"""int4 matrices times any number of vectors: 8-bit integer products, with a scale and a midpoint for every 32 inputs.
 
-A byte of a panel holds two codes, which a mask and a shift take apart; products of codes and of the inputs' whole
-numbers are added up in 32 bits, exactly, and each group's sum is widened once.
+A byte of a panel holds two codes, which are unpacked by a mask and a shift. Products of codes and quantized inputs are
+summed exactly in 32 bits, and each group's sum is converted to float32 once.
 """
 
 from __future__ import annotations
@@ -14,42 +14,42 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ...weights.panels import GROUP, INT4_STEP, TILE, from_bits, unpacked
-from .arithmetic import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
-from .blocks import ALONE, SHARE, alone, lines_to_prefetch, prefetch_step, put_columns
+from .byte_products import add_products_of_bytes
 from .compiled import compiled
-from .digits import add_products_of_bytes
-from .dots import FLOATS, INDEX, WORDS
-from .int8 import round_group
+from .dot_products import FLOATS, INDEX, WORDS
+from .int8_vectors import round_group
+from .kernel_types import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import (
+from .panel_passes import AHEAD_ONE_ROW, ROWS_PER_TASK, lines_to_prefetch, one_thread, prefetch_step, put_columns
+from .simd import (
+    AVX512,
     LANES,
     LINE_BYTES,
-    WIDE,
+    accumulate,
     address,
+    broadcast,
     emits,
-    further,
+    index_after,
     load,
-    load_upper_halves,
+    load_bfloat16,
     multiply_add,
     prefetch,
-    repeat,
     store,
-    summing,
 )
 
 Array = np.ndarray
-EIGHTS = GROUP // 8  # steps that a group takes: eight inputs each
-VECTORS = 4 if WIDE else 2  # vectors of outputs at a time
-MOST = 3 if WIDE else 2  # rows at a time
+EIGHTS = GROUP // 8  # loop steps of a group: eight inputs each
+VECTORS = 4 if AVX512 else 2  # vectors of outputs at a time
+ROWS_PER_PASS = 3 if AVX512 else 2  # rows at a time
 levels2 = types.Array(types.int8, 2, "C")
 starts2 = types.Array(types.int32, 2, "C")
 
 
 @compiled(void(matrix, levels2, starts2, out2, out2), **SERIAL)
 def round_groups(x: Array, levels: Array, starts: Array, steps: Array, sums: Array) -> None:
-    """Every group of x as whole numbers, and what `int4_panels` needs of each: where its sums start, its step, its sum.
+    """Quantize every group of x, and compute what `int4_panels` needs of each: its initial sum, its step and its total.
 
-    A function of its own: inside a parallel one, Numba would make each group's sum a parallel region.
+    This is a separate function because Numba would make each group's sum a parallel region inside a parallel one.
     """
     R, D = x.shape
     group = np.empty(GROUP, np.int16)
@@ -68,11 +68,11 @@ def round_groups(x: Array, levels: Array, starts: Array, steps: Array, sums: Arr
 
 
 def _step(rows: int) -> Callable[..., None]:
-    """The product of so many rows, from the r-th on, with the n-th panel: into ``out``, from its f-th column on.
+    """Return the product of so many rows, from the r-th on, with the n-th panel: it writes to ``out`` from column f on.
 
-    ``starts``, ``steps`` and ``sums`` are of `round_groups`. A code stands for its distance from 8, so a group's sum of
-    products starts from −8 times the sum of its inputs. ``line``, ``last`` and ``pace`` are as
-    `blocks.lines_to_prefetch` gives them.
+    ``starts``, ``steps`` and ``sums`` come from `round_groups`. A code stands for its distance from 8, so a group's sum
+    of products starts at −8 times the sum of its inputs. ``line``, ``last`` and ``pace`` come from
+    `panel_passes.lines_to_prefetch`.
     """
 
     def step(
@@ -101,27 +101,27 @@ def _step(rows: int) -> Callable[..., None]:
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f = arguments
         of_levels, of_starts, of_steps, of_sums, _, of_codes, of_scales, *_, of_out, _ = signature.args
-        zero, row_numbers = INDEX(0), [further(builder, r, row) for row in range(rows)]
+        zero, row_numbers = INDEX(0), [index_after(builder, r, row) for row in range(rows)]
         inputs = [address(context, builder, of_levels, levels, row, zero) for row in row_numbers]
         block = address(context, builder, of_codes, codes, n, zero, zero, zero)
         groups = builder.extract_value(context.make_array(of_scales)(context, builder, scales).shape, 1)
 
         def one(kind: types.Array, array: Value, row: Value, g: Value, vector: ir.VectorType) -> Value:
-            return repeat(builder, builder.load(address(context, builder, kind, array, row, g)), vector)
+            return broadcast(builder, builder.load(address(context, builder, kind, array, row, g)), vector)
 
         def four(place: Value, first: Value) -> Value:
             word = builder.bitcast(builder.gep(place, [first]), ir.IntType(32).as_pointer())
-            return repeat(builder, builder.load(word, align=1), WORDS)
+            return broadcast(builder, builder.load(word, align=1), WORDS)
 
         for column in range(0, TILE, VECTORS * LANES):
 
             def add_group(g: Value, totals: list[Value], column: int = column) -> list[Value]:
                 whole = [one(of_starts, starts, row, g, WORDS) for row in row_numbers for _ in range(VECTORS)]
                 for eight in range(EIGHTS):
-                    j = further(builder, builder.mul(g, INDEX(EIGHTS)), eight)
-                    here = builder.gep(block, [further(builder, builder.mul(j, INDEX(4 * TILE)), 4 * column)])
+                    j = index_after(builder, builder.mul(g, INDEX(EIGHTS)), eight)
+                    here = builder.gep(block, [index_after(builder, builder.mul(j, INDEX(4 * TILE)), 4 * column)])
                     if rows == 1:
-                        prefetch(builder, here, VECTORS * LANES * 4, ALONE)
+                        prefetch(builder, here, VECTORS * LANES * 4, AHEAD_ONE_ROW)
                     elif column == 0:
                         prefetch_step(builder, block, j, line, last, pace)
                     both = [load(builder, here, WORDS, v * LANES * 4) for v in range(VECTORS)]
@@ -130,7 +130,7 @@ def _step(rows: int) -> Callable[..., None]:
                         shifted = [builder.lshr(one, WORDS([4] * LANES)) if half else one for one in both]
                         weights = [builder.and_(one, WORDS([0x0F0F0F0F] * LANES)) for one in shifted]
                         for row, place in enumerate(inputs):
-                            each = four(place, further(builder, first, 4 * half))
+                            each = four(place, index_after(builder, first, 4 * half))
                             for v, weight in enumerate(weights):
                                 k = row * VECTORS + v
                                 whole[k] = add_products_of_bytes(builder, whole[k], weight, each)
@@ -138,7 +138,7 @@ def _step(rows: int) -> Callable[..., None]:
                 for v in range(VECTORS):
                     outputs = INDEX(column + v * LANES)
                     scale, middle = (
-                        load_upper_halves(
+                        load_bfloat16(
                             builder, address(context, builder, of_scales, scales, n, g, INDEX(which), outputs)
                         )
                         for which in (0, 1)
@@ -152,11 +152,11 @@ def _step(rows: int) -> Callable[..., None]:
                 return totals
 
             zeros = [ir.Constant(FLOATS, None)] * (rows * VECTORS)
-            totals = summing(builder, zeros, zero, groups, INDEX(1), add_group)
+            totals = accumulate(builder, zeros, zero, groups, INDEX(1), add_group)
             for k, total in enumerate(totals):
                 row, v = divmod(k, VECTORS)
                 place = address(
-                    context, builder, of_out, out, row_numbers[row], further(builder, f, column + v * LANES)
+                    context, builder, of_out, out, row_numbers[row], index_after(builder, f, column + v * LANES)
                 )
                 store(builder, total, place)
         return context.get_dummy_value()
@@ -164,7 +164,7 @@ def _step(rows: int) -> Callable[..., None]:
     return step
 
 
-STEPS = {rows: _step(rows) for rows in range(1, MOST + 1)}
+STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
 one_row, two_rows, three_rows = (STEPS.get(rows, STEPS[1]) for rows in (1, 2, 3))
 
 
@@ -172,13 +172,13 @@ one_row, two_rows, three_rows = (STEPS.get(rows, STEPS[1]) for rows in (1, 2, 3)
 def int4_rows(
     n: int, levels: Array, starts: Array, steps: Array, sums: Array, codes: Array, scales: Array, out: Array, f: int
 ) -> None:
-    """All rows times the n-th panel, without the bias, into TILE columns of ``out``, from the f-th on."""
+    """Write the products of all rows with the n-th panel, without the bias, into TILE columns of ``out`` from f on."""
     R = len(levels)
     each = TILE * 4 // LINE_BYTES
     r = 0
     while r < R:
-        rows = min(R - r, MOST)
-        line, last, pace = lines_to_prefetch(r, rows, R, MOST, codes.shape[1] * each, each)
+        rows = min(R - r, ROWS_PER_PASS)
+        line, last, pace = lines_to_prefetch(r, rows, R, ROWS_PER_PASS, codes.shape[1] * each, each)
         if rows == 1:
             one_row(levels, starts, steps, sums, r, codes, scales, n, line, last, pace, out, f)
         elif rows == 2:
@@ -200,7 +200,7 @@ def int4_panel(
     bias: Array,
     out: Array,
 ) -> None:
-    """`int4_panels` for the n-th panel, with what `round_groups` made of the inputs."""
+    """Run `int4_panels` for the n-th panel, given what `round_groups` made of the inputs."""
     R, f, F = len(levels), n * TILE, out.shape[1]
     outputs = min(TILE, F - f)
     if outputs < TILE:
@@ -216,15 +216,17 @@ def int4_panel(
 
 @compiled(void(matrix, codes4, grids, vector, out2), **PARALLEL)
 def int4_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `weights.panels` → (R, F)."""
+    """Write x times int4 weights, plus the bias, into ``out``: (R, D), codes and scales as in `weights.panels` → (R,
+    F).
+    """
     R, groups = len(x), scales.shape[1]
     levels, starts = np.empty((R, groups * GROUP), np.int8), np.empty((R, groups), np.int32)
     steps, sums = np.empty((R, groups), np.float32), np.empty((R, groups), np.float32)
-    if alone(R):
+    if one_thread(R):
         round_groups(x, levels, starts, steps, sums)
     else:
-        for part in prange((R + SHARE - 1) // SHARE):
-            a, b = part * SHARE, min(R, part * SHARE + SHARE)
+        for part in prange((R + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+            a, b = part * ROWS_PER_TASK, min(R, part * ROWS_PER_TASK + ROWS_PER_TASK)
             round_groups(x[a:b], levels[a:b], starts[a:b], steps[a:b], sums[a:b])
     if threads_here() == 1:
         for n in range(len(codes)):

@@ -1,215 +1,36 @@
-"""int8 matrices times any number of vectors: sums of whole numbers, which are the same in any order.
+"""int8 matrices times any number of vectors, in exact integer arithmetic.
 
-The vectors' entries are rounded to whole numbers first (`weights.panels.Matrix.rounded` says how finely). Any number of
-threads, and any company in the batch, gives the same bits.
+The vectors' entries are first rounded to integers (`weights.panels.Matrix.rounded` says how finely). Integer sums are
+the same in any order, so the product is batch-invariant: it has the same bits with any number of threads, in any batch,
+and by vectors or by tiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
-from llvmlite import ir
-from numba import prange, types, void
-from numba.extending import register_jitable
+from numba import void
 
-from ...weights.panels import INT8_STEP, TILE, unpacked
-from .arithmetic import PARALLEL, SERIAL, bits_of_float, codes8, float_of_bits, matrix, out2, threads_here, vector
-from .blocks import ALONE, SHARE, alone, lines_to_prefetch, prefetch_step, put_columns
+from .amx import BYTES_OF_ROW, TILES
 from .compiled import compiled
-from .digits import OFFSET, add_products_of_bytes, split
-from .dots import FLOATS, INDEX, WORDS
-from .llvm import Builder, Context, Signature, Value, Values
-from .registers import (
-    LANES,
-    LINE_BYTES,
-    WIDE,
-    address,
-    emits,
-    further,
-    load,
-    multiply_add,
-    prefetch,
-    repeat,
-    store,
-    summing,
-)
+from .int8_vectors import by_vectors
+from .kernel_types import SERIAL, codes8, matrix, out2, vector
 
 Array = np.ndarray
-DOUBLES = ir.VectorType(ir.DoubleType(), LANES)
-VECTORS = 4  # vectors of outputs at a time
-MOST = 3 if WIDE else 1  # rows at a time
-digits3 = types.Array(types.uint8, 3, "C")
+FOR_TILES = 4  # AMX is faster from so many rows on
+
+if TILES:
+    from .int8_tiles import by_tiles
+else:
+    by_tiles = by_vectors
 
 
-@register_jitable
-def round_group(x: Array, share: float, levels: Array) -> float:
-    """x as whole numbers of steps into ``levels``, and the size of a step: a share of the largest entry's.
-
-    By their bits, magnitudes are ordered as whole numbers are, with infinity and NaN last: a step is not finite where
-    an entry isn't.
-    """
-    largest = np.int32(0)
-    for d in range(len(x)):
-        largest = max(largest, bits_of_float(x[d]) & np.int32(0x7FFFFFFF))
-    step = float_of_bits(largest) * share
-    per_step = np.float32(1) / step if step > 0 else np.float32(0)
-    for d in range(len(x)):
-        levels[d] = np.int16(np.rint(x[d] * per_step))
-    return step
-
-
-@compiled(void(matrix, digits3, types.float32[::1]), **SERIAL)
-def digits_of_rows(x: Array, digits: Array, steps: Array) -> None:
-    """Every row of x as whole numbers in two digits.
-
-    A function of its own: a parallel one would take its loops apart.
-    """
-    D = x.shape[1]
-    levels = np.empty(D, np.int16)
-    for r in range(len(x)):
-        steps[r] = round_group(x[r], INT8_STEP, levels)
-        split(levels, digits[r])
-        for d in range(D, digits.shape[2]):
-            digits[r, 0, d] = digits[r, 1, d] = 0
-
-
-def _step(rows: int) -> Callable[..., None]:
-    """The product of so many rows, from the r-th on, with the n-th panel: into ``out``, from its f-th column on.
-
-    ``steps`` are the rows' steps; ``scale``, ``moved`` and ``bias``, (TILE,), are the panel's scales, what moving the
-    rows' whole numbers up has added, and biases. ``line``, ``last`` and ``pace`` are as `blocks.lines_to_prefetch`
-    gives them.
-    """
-
-    def step(
-        digits: Array,
-        r: int,
-        codes: Array,
-        n: int,
-        line: int,
-        last: int,
-        pace: int,
-        steps: Array,
-        scale: Array,
-        moved: Array,
-        bias: Array,
-        out: Array,
-        f: int,
-    ) -> None:
-        sums = digits[r : r + rows].astype(np.int64) @ unpacked(codes[n : n + 1])[0].astype(np.int64)
-        totals = (sums[:, 0] * 256 + sums[:, 1] - moved.astype(np.int64)).astype(np.float32)
-        out[r : r + rows, f : f + TILE] = totals * (scale * steps[r : r + rows, None]) + bias
-
-    @emits(step, lambda digits, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f: types.void)
-    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-        digits, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f = arguments
-        of_digits, of_codes, of_out = signature.args[0], signature.args[2], signature.args[11]
-        zero = INDEX(0)
-        inputs = [
-            address(context, builder, of_digits, digits, further(builder, r, row), INDEX(digit), zero)
-            for row in range(rows)
-            for digit in (0, 1)
-        ]
-        block = address(context, builder, of_codes, codes, n, zero, zero, zero)
-        fours = builder.extract_value(context.make_array(of_codes)(context, builder, codes).shape, 1)
-        for column in range(0, TILE, VECTORS * LANES):
-
-            def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                here = builder.gep(block, [further(builder, builder.mul(d, INDEX(4 * TILE)), 4 * column)])
-                if rows == 1:
-                    prefetch(builder, here, VECTORS * LANES * 4, ALONE)
-                elif column == 0:
-                    prefetch_step(builder, block, d, line, last, pace)
-                weights, sums = [load(builder, here, WORDS, v * LANES * 4) for v in range(VECTORS)], list(sums)
-                for k, place in enumerate(inputs):
-                    four = builder.gep(place, [builder.mul(d, INDEX(4))])
-                    four = builder.load(builder.bitcast(four, ir.IntType(32).as_pointer()), align=1)
-                    each = repeat(builder, four, WORDS)
-                    for v, weight in enumerate(weights):
-                        number = k * VECTORS + v
-                        sums[number] = add_products_of_bytes(builder, sums[number], each, weight)
-                return sums
-
-            zeros = [ir.Constant(WORDS, None)] * (len(inputs) * VECTORS)
-            sums = summing(builder, zeros, zero, fours, INDEX(1), add)
-            for v in range(VECTORS):
-                outputs = INDEX(column + v * LANES)
-                scales, offsets, biases = (
-                    load(builder, address(context, builder, kind, array, outputs), FLOATS)
-                    for kind, array in zip(signature.args[8:11], (scale, moved, bias), strict=True)
-                )
-                offsets = builder.fpext(offsets, DOUBLES)
-                for row in range(rows):
-                    # Whole numbers of up to 53 bits, which float64 holds exactly.
-                    higher, lower = (builder.sitofp(sums[(2 * row + k) * VECTORS + v], DOUBLES) for k in (0, 1))
-                    total = builder.fadd(builder.fmul(higher, DOUBLES([256.0] * LANES)), lower)
-                    total = builder.fptrunc(builder.fsub(total, offsets), FLOATS)
-                    mine = builder.load(address(context, builder, signature.args[7], steps, further(builder, r, row)))
-                    each = builder.fmul(scales, repeat(builder, mine, FLOATS))
-                    place = address(context, builder, of_out, out, further(builder, r, row), builder.add(f, outputs))
-                    store(builder, multiply_add(builder, total, each, biases), place)
-        return context.get_dummy_value()
-
-    return step
-
-
-STEPS = {rows: _step(rows) for rows in range(1, MOST + 1)}
-one_row, two_rows, three_rows = (STEPS.get(rows, STEPS[1]) for rows in (1, 2, 3))
-
-
-@register_jitable
-def int8_rows(
-    n: int, digits: Array, steps: Array, codes: Array, scale: Array, moved: Array, bias: Array, out: Array, f: int
-) -> None:
-    """All rows times the n-th panel, into TILE columns of ``out``, from the f-th on."""
-    R = len(digits)
-    each = TILE * 4 // LINE_BYTES
-    r = 0
-    while r < R:
-        rows = min(R - r, MOST)
-        line, last, pace = lines_to_prefetch(r, rows, R, MOST, codes.shape[1] * each, each)
-        if rows == 1:
-            one_row(digits, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f)
-        elif rows == 2:
-            two_rows(digits, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f)
-        else:
-            three_rows(digits, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f)
-        r += rows
-
-
-@compiled(void(types.int64, digits3, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
-def int8_panel(n: int, digits: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """`int8_panels` for the n-th panel, by the digits and the step of each row."""
-    R, f, F = len(digits), n * TILE, out.shape[1]
-    scale, moved, biases = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
-    for k in range(min(TILE, F - f)):
-        scale[k], moved[k], biases[k] = scales[0, f + k], scales[1, f + k] * np.float32(OFFSET), bias[f + k]
-    if f + TILE <= F:
-        int8_rows(n, digits, steps, codes, scale, moved, biases, out, f)
-    else:
-        whole = np.empty((R, TILE), np.float32)
-        int8_rows(n, digits, steps, codes, scale, moved, biases, whole, 0)
-        put_columns(whole, out, f)
-
-
-@compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
+@compiled(void(matrix, codes8, matrix, vector, out2), **SERIAL | {"nogil": False})
 def int8_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x @ (codes · scales) + bias into ``out``: (R, D), codes and scales as in `weights.panels`, (F,) → (R, F).
+    """Write x @ (codes · scales) + bias into ``out``: (R, D), codes and scales as in `weights.panels`, (F,) → (R, F).
 
-    Sums are exact.
+    The sums are exact. Several rows whose inputs fill tiles are multiplied by AMX where the processor has it.
     """
-    R = len(x)
-    digits, steps = np.empty((R, 2, codes.shape[1] * 4), np.uint8), np.empty(R, np.float32)
-    if alone(R):
-        digits_of_rows(x, digits, steps)
+    if len(x) >= FOR_TILES and codes.shape[1] % (BYTES_OF_ROW // 4) == 0:
+        by_tiles(x, codes, scales, bias, out)
     else:
-        for part in prange((R + SHARE - 1) // SHARE):
-            first, last = part * SHARE, min(R, part * SHARE + SHARE)
-            digits_of_rows(x[first:last], digits[first:last], steps[first:last])
-    if threads_here() == 1:
-        for n in range(len(codes)):
-            int8_panel(n, digits, steps, codes, scales, bias, out)
-    else:
-        for n in prange(len(codes)):
-            int8_panel(np.int64(n), digits, steps, codes, scales, bias, out)
+        by_vectors(x, codes, scales, bias, out)

@@ -1,4 +1,4 @@
-"""The types of what Numba hands to code that emits instructions: its context, LLVM's builder, and values."""
+"""Types of the objects that Numba passes to code that emits instructions: context, LLVM's builder, values."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ from numba.core.typing.templates import Signature
 __all__ = ["Builder", "Context", "Kinds", "Signature", "Value", "Values"]
 
 Values = Sequence[Value]
-Kinds = Sequence[types.Array]  # Numba's types of the arrays that values stand for
+Kinds = Sequence[types.Array]  # Numba's types of the arrays

@@ -1,4 +1,4 @@
-"""The two products of the model: by the kernels for panels, whatever they are kept in and however many positions."""
+"""The model's two matrix products, `linear` and `unembed`, computed by the panel kernels of any precision."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .product import product
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
-    """As `ops.linear`, for a matrix in panels (`weights.panels`). A float32 array is packed first, at every call."""
+    """Compute `ops.linear` for a matrix in panels (`weights.panels`). A float32 array is packed at every call."""
     matrix = in_panels(weight)
     return ops.linear(x, weight, bias) if matrix is None or x.dtype != np.float32 else _product(x, matrix, bias)
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
-    """As `ops.unembed`, for a vocabulary in panels. A float32 array is packed first, at every call."""
+    """Compute `ops.unembed` for an unembedding in panels. A float32 array is packed at every call."""
     matrix = in_panels(lm_head.T if isinstance(lm_head, np.ndarray) else lm_head)
     if matrix is None or x.dtype != np.float32:
         return ops.unembed(x, lm_head)
@@ -28,7 +28,9 @@ def unembed(x: Array, lm_head: Weight) -> Array:
 
 
 def in_panels(weight: Weight) -> Matrix | None:
-    """The matrix as the kernels take it; None for what they don't: float64, and weights with a product of their own."""
+    """Return the matrix in panels; None where the kernels can't take it: float64, and weights with their own
+    product.
+    """
     if isinstance(weight, Matrix):
         return weight
     return packed(weight) if isinstance(weight, np.ndarray) and weight.dtype == np.float32 else None
@@ -36,7 +38,7 @@ def in_panels(weight: Weight) -> Matrix | None:
 
 @lru_cache(maxsize=4)
 def zeros(outputs: int) -> Array:
-    """The bias of a vocabulary."""
+    """Return the bias of the unembedding, which has none: zeros."""
     return np.zeros(outputs, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Kernels that visit each position once: layer norm, softmax, GELU."""
+"""Kernels that treat positions independently: layer norm, softmax, GELU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numba import prange, types, void
 
 from ...model import ops
 from ...system.memory import empty
-from .arithmetic import PARALLEL, SERIAL, matrix, out2, vector
-from .blocks import SHARE
 from .compiled import compiled
-from .dots import dot
-from .exponentials import exp_and_sum, gelu_row, largest
+from .dot_products import dot
+from .exponential import exp_and_sum, gelu_row, largest
+from .kernel_types import PARALLEL, SERIAL, matrix, out2, vector
+from .panel_passes import ROWS_PER_TASK
 from .threads import in_threads, slices
 
 Array = np.ndarray
@@ -35,14 +35,14 @@ def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: A
 
 @compiled(void(matrix, vector, vector, types.float32, out2), **PARALLEL)
 def layer_norm_on_threads(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
-    """`layer_norm_rows`, SHARE rows at a time."""
-    for part in prange((len(x) + SHARE - 1) // SHARE):
-        some = slice(part * SHARE, min(len(x), part * SHARE + SHARE))
+    """Run `layer_norm_rows` on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        some = slice(part * ROWS_PER_TASK, min(len(x), part * ROWS_PER_TASK + ROWS_PER_TASK))
         layer_norm_rows(x[some], weight, bias, epsilon, out[some])
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
-    """As `ops.layer_norm`, in one visit to each position."""
+    """Compute `ops.layer_norm` in one pass over each position."""
     if x.dtype != np.float32:
         return ops.layer_norm(x, weight, bias, epsilon)
     out, D = empty(x.shape, np.float32), x.shape[-1]
@@ -53,30 +53,30 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
 
 @compiled(void(matrix, out2), **SERIAL)
 def gelu_rows(x: Array, out: Array) -> None:
-    """GPT-2's GELU of every row."""
+    """Apply GPT-2's GELU to every row."""
     for row in range(x.shape[0]):
         gelu_row(x, row, out)
 
 
 @compiled(void(out2), **PARALLEL)
 def gelu_on_threads(x: Array) -> None:
-    """`gelu_rows` in place, SHARE rows at a time."""
-    for part in prange((len(x) + SHARE - 1) // SHARE):
-        some = slice(part * SHARE, min(len(x), part * SHARE + SHARE))
+    """Run `gelu_rows` in place on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        some = slice(part * ROWS_PER_TASK, min(len(x), part * ROWS_PER_TASK + ROWS_PER_TASK))
         gelu_rows(x[some], x[some])
 
 
 @compiled(void(out2, matrix), **PARALLEL)
 def add_on_threads(x: Array, more: Array) -> None:
-    """x += more, SHARE rows at a time."""
-    for part in prange((len(x) + SHARE - 1) // SHARE):
-        for r in range(part * SHARE, min(len(x), part * SHARE + SHARE)):
+    """Compute x += more on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        for r in range(part * ROWS_PER_TASK, min(len(x), part * ROWS_PER_TASK + ROWS_PER_TASK)):
             for d in range(x.shape[1]):
                 x[r, d] += more[r, d]
 
 
 def gelu_new(x: Array) -> Array:
-    """As `ops.gelu_new`."""
+    """Compute `ops.gelu_new`."""
     if x.dtype != np.float32:
         return ops.gelu_new(x)
     out, F = empty(x.shape, np.float32), x.shape[-1]
@@ -85,18 +85,18 @@ def gelu_new(x: Array) -> Array:
     return out
 
 
-# The names of GPT-2's own GELU; `gelu_fast` is the same to float32's precision.
+# The names of GPT-2's own GELU; `gelu_fast` is equal to it in float32's precision.
 GELU_NEW = tuple(name for name, one in ops.ACTIVATIONS.items() if one in (ops.gelu_new, ops.gelu_fast))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
-    """As `ops.activate`; compiled for GPT-2's own GELU, readable for the others."""
+    """Compute `ops.activate`: compiled for GPT-2's own GELU, by `ops` for the others."""
     return gelu_new(x) if name in GELU_NEW and x.dtype == np.float32 else ops.activate(x, name, parameters)
 
 
 @compiled(void(matrix, out2), **SERIAL)
 def softmax_rows(scores: Array, out: Array) -> None:
-    """`ops.softmax`, a row at a time; what is hidden, −∞, is exactly 0."""
+    """Compute `ops.softmax` a row at a time; masked scores, −∞, become exactly 0."""
     S = scores.shape[1]
     for row in range(scores.shape[0]):
         best = largest(scores, row, S)
@@ -108,7 +108,7 @@ def softmax_rows(scores: Array, out: Array) -> None:
 
 
 def softmax(scores: Array) -> Array:
-    """As `ops.softmax`, in one visit to each query."""
+    """Compute `ops.softmax` in one pass over each query."""
     if scores.dtype != np.float32:
         return ops.softmax(scores)
     out, S = empty(scores.shape, np.float32), scores.shape[-1]

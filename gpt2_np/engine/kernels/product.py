@@ -1,4 +1,4 @@
-"""A matrix of any precision times any number of vectors: which kernel that is."""
+"""The choice of the kernel that multiplies a matrix of any precision with vectors."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numba.extending import overload
 
-from .panels import float32_panels
+from .float32 import float32_panels
 from .threads import launch
 
 Array = np.ndarray
 
 
 def kernel(code: str) -> Callable[..., None]:
-    """The kernel for weights kept in this dtype (``dtype.char``); the reduced ones are loaded when first asked for."""
+    """Return the kernel for weights of this dtype (``dtype.char``); those of reduced precision are loaded on first
+    request.
+    """
     if code == "f":
         return float32_panels
     if code == "I":
@@ -32,7 +34,7 @@ def kernel(code: str) -> Callable[..., None]:
 
 
 def product(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x times a matrix of any precision, plus the bias, into ``out``: (R, D) float32 → (R, F).
+    """Write x times a matrix of any precision, plus the bias, into ``out``: (R, D) float32 → (R, F).
 
     ``codes`` and ``scales`` are those of a `weights.panels.Matrix`.
     """

@@ -1,4 +1,4 @@
-"""What compiled code is made from: a module's source and that of every module which it imports, as one digest."""
+"""The sources that compiled code depends on: a module's file and all files that it imports, as one digest."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ IMPORT = re.compile(r"^[ \t]*from[ \t]+(\.+)([\w.]*)[ \t]+import[ \t]+(\([^)]*\)
 
 @cache
 def digest(path: Path) -> str:
-    """A digest (16 hexadecimal digits) of a file of this package and of those that it imports, directly or not.
+    """Return a digest (16 hexadecimal digits) of a file of this package and of all files that it imports, however
+    indirectly.
 
-    Compiled code depends on all of them: Numba inlines what a kernel calls and freezes the constants that it reads.
-    ``OSError`` where a source can't be read.
+    Compiled code depends on all of them, because Numba inlines called kernels and freezes the constants that they read.
+    ``OSError`` if a source can't be read.
     """
     whole = hashlib.sha256()
     for file in sorted(reached(path)):
@@ -26,7 +27,7 @@ def digest(path: Path) -> str:
 
 
 def reached(path: Path) -> set[Path]:
-    """The file itself and every file of this package that it imports, directly or through others."""
+    """Return the file and every file of this package that it imports, directly or indirectly."""
     found, waiting = {path}, [path]
     while waiting:
         for file in _read(waiting.pop())[1]:
@@ -38,7 +39,7 @@ def reached(path: Path) -> set[Path]:
 
 @cache
 def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
-    """The digest of a file's content, and the files of this package that it imports by itself."""
+    """Return the digest of a file's content, and the files of this package that it imports directly."""
     content = path.read_bytes()
     imported: list[Path] = []
     for dots, module, names in IMPORT.findall(content.decode("utf-8")):
@@ -51,7 +52,7 @@ def _read(path: Path) -> tuple[str, tuple[Path, ...]]:
 
 
 def _module(path: Path) -> Path | None:
-    """The file of the module or package of this path; None where there is none."""
+    """Return the file of the module or package at this path; None if there is none."""
     for file in (path.with_suffix(".py"), path / "__init__.py"):
         if _exists(file):
             return file

@@ -1,10 +1,10 @@
-"""Many positions at once: pieces of work on a pool of Python threads, with BLAS kept to one thread inside each.
+"""Work on many positions at once, on a pool of Python threads, each of which uses one BLAS thread.
 
-Decoding runs on Numba's pool, which waits by spinning; OpenBLAS's own pool spins too, and the two would steal the
-cores from each other. So where BLAS works, it works in these threads, which sleep when idle.
+Decoding runs on Numba's thread pool, whose threads spin at a barrier; OpenBLAS's own pool spins too, and the two would
+take the cores from each other. So BLAS is called from these Python threads, which sleep when idle.
 
-Numba's pool has limits of its own, which `launch` keeps to: GNU OpenMP ends a forked process that uses it, and the
-"workqueue" layer, what Numba takes where there is neither OpenMP nor TBB, ends one where two threads use it at once.
+`launch` respects two limits of Numba's pool: GNU OpenMP ends a forked process that uses it, and the "workqueue" layer
+(Numba's choice where there is neither OpenMP nor TBB) ends a process in which two threads use it at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from ...system.threads import Piece, evenly, on_threads, one_blas_thread
 
 
 def launch(kernel: Callable[..., object], *arguments: Any) -> None:
-    """Call a kernel that uses Numba's threads: by this thread alone in a forked process, in turn on "workqueue"."""
+    """Call a kernel that uses Numba's threads: with one thread in a forked process, one call at a time on
+    "workqueue".
+    """
     if _forked:
         numba.set_num_threads(1)
     with _turn():
         kernel(*arguments)
 
 
-_forked: list[int] = []  # the process, where it was forked after this module was loaded
+_forked: list[int] = []  # the process id, if the process was forked after this module was loaded
 
 
 def _after_fork() -> None:
@@ -49,12 +51,12 @@ def _turn() -> AbstractContextManager[object]:
 
 
 def threads() -> int:
-    """How many threads Numba would use."""
+    """Return how many threads Numba would use."""
     return 1 if _forked else numba.get_num_threads()
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
-    """Run ``work(piece)`` for every piece, on as many threads as Numba would use; BLAS has one in each."""
+    """Run ``work(piece)`` for every piece, on as many threads as Numba would use, with one BLAS thread in each."""
     if len(pieces) == 1:
         work(pieces[0])
         return
@@ -63,6 +65,6 @@ def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None
 
 
 def slices(rows: int, least: int = 32) -> list[slice]:
-    """`rows` rows in equal pieces, one a thread, of at least `least` rows each."""
+    """Divide `rows` rows into equal slices, one per thread, of at least `least` rows each."""
     pieces = max(1, min(threads(), rows // least))
     return evenly(rows, pieces)

@@ -1,6 +1,6 @@
-"""A circuit: some edges of the residual stream, and the model that runs with only these.
+"""A circuit: some edges of the residual stream, and the model run with only these edges.
 
-Whatever a receiver reads along an edge of the circuit is what this run's sender wrote; along any other it is what the
+Along an edge of the circuit a receiver reads what this run's sender wrote; along any other edge it reads what the
 sender wrote in the corrupted run (or on average, or nothing): Wang et al. 2022, "Interpretability in the Wild"; Conmy
 et al. 2023, "Towards Automated Circuit Discovery"; Hanna et al. 2024, section 3.
 """
@@ -20,13 +20,14 @@ from ...system.files import write_whole
 from . import graph
 from .circuit_run import Only, written
 from .pairs import Pairs, Prompts, ids_of, is_several, of_rows, pairs_of, values
+from .tables import circuit_picture
 
 Array = np.ndarray
 ABLATIONS = ("corrupted", "mean", "zero")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """Some `edges` of a model, (senders, receivers) True or False, with the pairs and the metric they were found by.
 
@@ -43,14 +44,20 @@ class Circuit:
     def __len__(self) -> int:
         return int(self.edges.sum())
 
+    def __repr__(self) -> str:
+        return f"Circuit({len(self)} of {int(graph.there(self.model.config).sum()):,} edges, {len(self.nodes)} senders)"
+
+    def _repr_html_(self) -> str:
+        return circuit_picture(self)
+
     @property
     def names(self) -> list[str]:
-        """The edges by name: ``input->a0.h1<q>``, ``m11->logits``."""
+        """Return the edges by name: ``input->a0.h1<q>``, ``m11->logits``."""
         return graph.names_of(self.edges, self.model.config)
 
     @property
     def nodes(self) -> list[str]:
-        """The senders that are part of it."""
+        """Return the senders that belong to it."""
         names = graph.senders(self.model.config)
         return [name for name, one in zip(names, graph.alive(self.edges), strict=True) if one]
 
@@ -78,9 +85,9 @@ class Circuit:
         return logits[0] if one else logits
 
     def value(self, ablation: str = "corrupted") -> Array:
-        """The metric of the circuit's run of each pair that it was found by: (n,)."""
+        """Return the metric of the circuit's run of each pair that it was found by: (n,)."""
         found = np.zeros(len(self.pairs))
-        for rows, clean, corrupted in self.pairs.batches(AT_ONCE):
+        for rows, clean, corrupted in self.pairs.batches(TOKENS_PER_RUN):
             logits = self._run(clean, corrupted, ablation)
             found[rows] = values(of_rows(self.metric, rows, len(self.pairs)), logits, clean)
         return found
@@ -98,7 +105,7 @@ class Circuit:
         return float("nan") if clean == nothing else float((found - nothing) / (clean - nothing))
 
     def with_edges(self, edges: Array) -> Circuit:
-        """The circuit of other edges of the same model, pairs and metric: (senders, receivers)."""
+        """Return the circuit of other edges of the same model, pairs and metric: (senders, receivers)."""
         edges = np.asarray(edges, bool)
         if edges.shape != self.edges.shape or (edges & ~graph.there(self.model.config)).any():
             raise ValueError(f"edges must be {self.edges.shape} and lead from a sender to a later receiver")
@@ -137,7 +144,7 @@ class Circuit:
         return Pairs(clean, given, False)
 
     def _run(self, ids: Array, corrupted: Sequence[Array] | Array, ablation: str) -> Array:
-        """Logits of the (b, T) ids, beside their (b, T) corrupted ones."""
+        """Return the logits of the (b, T) ids, given their (b, T) corrupted ones."""
         if self.model.tap is not no_tap:
             raise ValueError("a circuit is run on a model without edits, and this one has some")
         other = written(self.model, self.pairs.corrupted if ablation == "mean" else corrupted, ablation)

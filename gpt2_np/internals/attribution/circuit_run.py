@@ -1,4 +1,4 @@
-"""The tap of a run in which every receiver reads some senders as they are, and others as another run wrote them."""
+"""The tap of a circuit's run: every receiver reads some senders from this run, and the others from another run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...display import Readable
 from ...model import ops
 from ...model.config import Config
 from ...model.forward import head_results
@@ -17,12 +18,12 @@ Array = np.ndarray
 SENT = ["embed", "blocks.*.attn.z", "blocks.*.mlp_out"]
 
 
-class Only:
-    """A tap that lets the model run with only some edges: `edges` (S, R), `other` what is read along all others.
+class Only(Readable):
+    """A tap that lets the model run with only some edges: `edges` (S, R); along all others `other` is read.
 
-    `other` is (S, b, T, D), or broadcasts to it. Every receiver's input is the stream plus, for each sender that it
-    has no edge from, what the other run's sender wrote less what this run's wrote: where none is missing, the bits
-    are those of the model. Heads and MLPs from which no edge leads are left as they are: nothing reads them.
+    `other` is (S, b, T, D), or broadcasts to it. A receiver's input is the stream plus, for each sender that it has no
+    edge from, the difference between what the other run's sender wrote and what this run's wrote: if no edge is
+    missing, the bits are the model's. Heads and MLPs that no edge leaves are left as they are: nothing reads them.
     """
 
     def __init__(self, edges: Array, params: Params, config: Config, other: Array) -> None:
@@ -64,7 +65,7 @@ class Only:
         self.change += list(self.other[start : start + len(results)] - results)
 
     def _missed(self, columns: Array | list[int], until: int) -> Array:
-        """What some receivers read otherwise than the stream has it: (receivers, b, T, D)."""
+        """Return the difference between what some receivers read and the stream: (receivers, b, T, D)."""
         weights = self.missing[:until, columns]
         some = np.flatnonzero(weights.any(axis=1))
         change = np.stack([self.change[s] for s in some])
@@ -74,7 +75,7 @@ class Only:
         return x + self._missed([receiver], until)[0] if self.missing[:until, receiver].any() else x
 
     def _heads(self, x: Array, layer: int, part: int) -> Array:
-        """The queries, keys or values of a layer, (b, T, H, K), of which each head reads its own stream."""
+        """Return the queries, keys or values of a layer, (b, T, H, K), for heads that each read their own stream."""
         config, p = self.config, self.params.h[layer]
         H, K, until = config.n_head, config.head_width, graph.before_attention(config, layer)
         columns = graph.of_attention(config, layer).start + part * H + np.arange(H)
@@ -92,9 +93,9 @@ class Only:
 
 
 def written(model: Model, rows: Sequence[Array] | Array, ablation: str) -> Array:
-    """What every sender writes in the runs of some rows of ids, as (S, b, T, D).
+    """Return what every sender writes in the runs of some rows of ids, as (S, b, T, D).
 
-    With "mean" it is the mean over all their positions, (S, 1, 1, D); with "zero" as much of nothing.
+    With "mean" it is the mean over all their positions, (S, 1, 1, D); with "zero" it is zeros.
     """
     config = model.config
     count = graph.before_attention(config, config.n_layer)

@@ -1,4 +1,4 @@
-"""Attribution by edge: what a sender's change would do through one receiver alone, all edges from a few gradients.
+"""Attribution by edge: the effect of a sender's change through one receiver alone, for all edges from a few gradients.
 
 EAP: Syed et al. 2023, "Attribution Patching Outperforms Automated Circuit Discovery"; EAP-IG: Hanna et al. 2024, "Have
 Faith in Faithfulness: Going Beyond Circuit Overlap When Finding Model Mechanisms"; RelP: Jafari et al. 2025.
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import Readable, described
 from ...model.activations import ActivationCache
 from ...model.forward import head_results
 from ...model.params import as_array
@@ -21,6 +22,7 @@ from .circuit import Circuit
 from .circuit_run import SENT
 from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
 from .rules import relevance
+from .tables import edge_table
 
 Array = np.ndarray
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "relp")
@@ -31,13 +33,13 @@ READ = [
     "blocks.*.ln2.in",
     "ln_final.in",
 ]
-AT_ONCE = 512  # tokens in one run
-SUMMED_AT_ONCE = 64  # positions whose senders' differences are in memory together
+TOKENS_PER_RUN = 512  # tokens in one run
+POSITIONS_PER_SUM = 64  # positions whose senders' differences are in memory at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edges:
-    """The score of every edge: an estimate of what patching the clean run's message along it does to the metric.
+    """The score of every edge: an estimate of the metric's change when the clean run's value is patched along it.
 
     ``scores`` is (senders, receivers), 0 where there is no edge, positive where the metric moves towards the clean
     run's; of several pairs the mean, with the standard deviation as `spread`. `clean` and `corrupted` are the metric
@@ -63,6 +65,12 @@ class Edges:
         """The names of the columns: ``a0.h0<q>``, …, ``m0``, …, ``logits``."""
         return graph.receivers(self.model.config)
 
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return edge_table(self)
+
     def top(self, n: int = 10) -> list[tuple[str, str, float]]:
         """The n edges of the largest scores: sender, receiver, score."""
         _at_least(n, 0)
@@ -75,9 +83,10 @@ class Edges:
     def circuit(
         self, n: int | None = None, *, threshold: float | None = None, absolute: bool = True, prune: bool = True
     ) -> Circuit:
-        """The circuit of the n best edges, or of those of at least `threshold`, without what leads nowhere.
+        """Return the circuit of the n best edges, or of those of at least `threshold`, without dead ends.
 
-        `absolute` goes by the size of a score, else only what raises the metric counts. Pruning may leave fewer than n.
+        With `absolute` edges are ranked by the size of their scores, otherwise only positive scores count. Pruning may
+        leave fewer than n.
         """
         config = self.model.config
         if (n is None) is (threshold is None):
@@ -128,7 +137,7 @@ def edges(
     rule = relevance(model) if method == "relp" else None
     each = np.zeros((len(pairs), *graph.there(model.config).shape))
     before, after = np.zeros((2, len(pairs)))
-    for rows, from_clean, from_corrupted in pairs.batches(AT_ONCE):
+    for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
         logits, sent = model.run_with_cache(from_clean, SENT)
         before[rows] = values(alone, logits, from_clean)
@@ -155,26 +164,28 @@ def edges(
 def inputs_on_the_way(
     model: Model, clean: ActivationCache, corrupted: ActivationCache, steps: int
 ) -> Iterator[dict[str, Array]]:
-    """The edits of EAP-IG's runs: embeddings between corrupted and clean, each row `steps` times, (b·steps, T, D)."""
+    """Return the edits of EAP-IG's runs: embeddings between corrupted and clean, `steps` for each row, (b·steps, T,
+    D).
+    """
     yield {"embed": on_the_way(clean["embed"], corrupted["embed"], steps)}
 
 
 def activations_on_the_way(
     model: Model, clean: ActivationCache, corrupted: ActivationCache, steps: int
 ) -> Iterator[dict[str, Array]]:
-    """The same of one layer's heads, one MLP, or the embedding at a time, the rest as the corrupted run has it."""
+    """Interpolate one layer's heads, one MLP, or the embedding, with everything else as in the corrupted run."""
     for name in clean:
         yield {name: on_the_way(clean[name], corrupted[name], steps)}
 
 
 def on_the_way(clean: Array, corrupted: Array, steps: int) -> Array:
-    """corrupted + k/steps · (clean − corrupted), k = 0 … steps − 1, row by row: (b, …) → (b·steps, …)."""
+    """Interpolate: corrupted + k/steps · (clean − corrupted), k = 0 … steps − 1, row by row: (b, …) → (b·steps, …)."""
     shares = (np.arange(steps) / steps).astype(clean.dtype).reshape(1, steps, *[1] * (clean.ndim - 1))
     between = corrupted[:, None] + shares * (clean - corrupted)[:, None]
     return between.reshape(-1, *clean.shape[1:])
 
 
-class Received:
+class Received(Readable):
     """The gradients at the receivers' inputs, each layer's (b, T, R, D): the mean over several runs of the same rows.
 
     With `held`, layer norm's scale counts as a constant.
@@ -189,7 +200,7 @@ class Received:
         self.runs.append((run, steps))
 
     def attention(self, layer: int, some: slice) -> Array:
-        """Those at a layer's queries, keys and values, at some positions: (b, 3·H, t, D).
+        """Return those at a layer's queries, keys and values, at some positions: (b, 3·H, t, D).
 
         Each is a head's gradient through its matrix, and through the layer norm that the head reads with:
         (g − mean(g) − n · mean(g·n)) / s.
@@ -217,7 +228,7 @@ class Received:
         return self._mean(of)
 
     def stream(self, name: str, some: slice) -> Array:
-        """Those at an MLP's norm, or the last norm, at some positions: (b, 1, t, D)."""
+        """Return those at an MLP's norm, or the last norm, at some positions: (b, 1, t, D)."""
         return self._mean(lambda run: run.grads[name][:, None, some])
 
     def _mean(self, of: Callable[[Any], Array]) -> Array:
@@ -229,12 +240,12 @@ class Received:
 
 
 def summed(model: Model, clean: ActivationCache, corrupted: ActivationCache, received: Received) -> Array:
-    """Σ over positions and D of the senders' differences times the gradients at the receivers: (b, S, R)."""
+    """Return Σ over positions and D of the senders' differences times the gradients at the receivers: (b, S, R)."""
     config = model.config
     B, T, _ = clean["embed"].shape
     scores = np.zeros((B, *graph.there(config).shape))
-    for start in range(0, T, SUMMED_AT_ONCE):
-        some = slice(start, start + SUMMED_AT_ONCE)
+    for start in range(0, T, POSITIONS_PER_SUM):
+        some = slice(start, start + POSITIONS_PER_SUM)
         flat = differences(model, clean, corrupted, some).reshape(B, len(scores[0]), -1)
 
         def add(until: int, columns: slice, gradient: Array, flat: Array = flat) -> None:
@@ -250,7 +261,7 @@ def summed(model: Model, clean: ActivationCache, corrupted: ActivationCache, rec
 
 
 def differences(model: Model, clean: ActivationCache, corrupted: ActivationCache, some: slice) -> Array:
-    """What every sender wrote in the clean run less what it wrote in the corrupted one: (b, S, t, D)."""
+    """Return each sender's output in the clean run minus that in the corrupted one: (b, S, t, D)."""
     config = model.config
     parts = [(clean["embed"][:, some] - corrupted["embed"][:, some])[:, None]]
     for layer in range(config.n_layer):

@@ -1,4 +1,4 @@
-"""How true an attribution is: circuits of every size, and exact patching of every node and every edge.
+"""The faithfulness of an attribution: circuits of every size, and exact patching of every node and every edge.
 
 Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark" (faithfulness, CPR, CMD); the correlations with
 exact patching are what Kramár et al. 2024 and Jafari et al. 2025 print.
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import described
 from ...model import ops
 from ...model.edits import Part
 from ...model.params import as_array
@@ -23,14 +24,15 @@ from .circuit_run import written
 from .edges import Edges
 from .nodes import Nodes, gathered
 from .pairs import Prompts, measure, of_rows, pairs_of, values
+from .tables import curve_table
 
 Array = np.ndarray
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges: the benchmark's sizes
 PATCHED = ("blocks.*.resid_pre", "blocks.*.attn_out", "blocks.*.mlp_out")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """Faithfulness over circuit size: `shares` of all edges were asked for, `edges` were left after pruning."""
 
@@ -47,6 +49,12 @@ class Curve:
     def cmd(self) -> float:
         """Circuit-model distance: the area between the curve and 1. 0 is best."""
         return _area(self.shares, np.abs(1 - self.faithfulness))
+
+    def __repr__(self) -> str:
+        return described(self, cpr=self.cpr, cmd=self.cmd)
+
+    def _repr_html_(self) -> str:
+        return curve_table(self)
 
 
 def _area(x: Array, y: Array) -> float:
@@ -89,10 +97,12 @@ def exact_nodes(
     batch: int = 32,
     progress: Callable[[int], Any] | None = None,
 ) -> Nodes:
-    """What `nodes` estimates, by patching: each node of the clean run put into the corrupted run, one run each.
+    """Compute what `nodes` estimates, by patching: each node of the clean run is put into the corrupted run, one run
+    each.
 
-    A score is the metric then, less the corrupted run's. `names` are activations that are vectors by position, or by
-    position and head; `progress` is told of the runs. ``ValueError`` for others, which have too many nodes.
+    A score is the metric of that run minus the corrupted run's. `names` are activations that are vectors by position,
+    or by position and head; `progress` receives the number of runs. ``ValueError`` for other activations, which have
+    too many nodes.
     """
     metric = measure(metric, model)
     pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
@@ -125,7 +135,7 @@ def exact_nodes(
             count = int(np.prod(sizes[name]))
             found[name].append(effects[start : start + count].reshape(sizes[name]))
             start += count
-    return gathered({name: np.stack(parts) for name, parts in found.items()}, "exact", measured)
+    return gathered({name: np.stack(parts) for name, parts in found.items()}, "exact", measured, pairs, model)
 
 
 def exact_edges(
@@ -137,9 +147,10 @@ def exact_edges(
     prepend_bos: bool = False,
     progress: Callable[[int], Any] | None = None,
 ) -> Edges:
-    """What `edges` estimates, by patching: the clean run's message along each edge in the corrupted run, one run each.
+    """Compute what `edges` estimates, by patching the clean run's value along each edge into the corrupted run, one run
+    each.
 
-    For small models: GPT-2 small has 32,491 edges. `progress` is told of the edges.
+    This is for small models: GPT-2 small has 32,491 edges. `progress` receives the number of edges.
     """
     metric = measure(metric, model)
     pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
@@ -154,7 +165,7 @@ def exact_edges(
             other[None], ["*.resid_pre", "*.attn.q", "*.attn.k", "*.attn.v", "*.resid_mid", "ln_final.in"]
         )
         for receiver, until in enumerate(graph.there(model.config).sum(axis=0)):
-            size = max(1, AT_ONCE // len(other))
+            size = max(1, TOKENS_PER_RUN // len(other))
             for start in range(0, until, size):
                 some = slice(start, min(start + size, until))
                 changes = _patched(model, cache, receiver, change[some])
@@ -168,7 +179,7 @@ def exact_edges(
 
 
 def _patched(model: Model, cache: Any, receiver: int, change: Array) -> dict[str, Any]:
-    """The edit that makes a receiver read the stream with each of some changes, (n, T, D), a row each."""
+    """Return the edit that makes a receiver read the stream with one of some changes, (n, T, D), in each row."""
     config = model.config
     layer, place = divmod(receiver, 3 * config.n_head + 1)
     if layer == config.n_layer:
@@ -185,7 +196,8 @@ def _patched(model: Model, cache: Any, receiver: int, change: Array) -> dict[str
 
 
 def agreement(estimate: Nodes | Edges, exact: Nodes | Edges) -> dict[str, float]:
-    """Pearson's correlation of an estimate with exact patching: of nodes by point, over layers and places; of edges.
+    """Return Pearson's correlation of an estimate with exact patching: for nodes by point, over layers and places; for
+    edges.
 
     ``{"resid_pre": 0.98, …}`` or ``{"edges": 0.9}``. NaN where one of them is the same everywhere.
     """

@@ -1,4 +1,4 @@
-"""The residual stream as a graph: who writes into it, who reads it, and which edges are between them.
+"""The residual stream as a graph: its senders, its receivers, and the edges between them.
 
 Senders are what is written: ``input`` (the token's embedding; positions are not part of it), every head, every MLP.
 Receivers are what reads: every head's query, key and value apart, every MLP, and the logits. Names and order are those
@@ -19,13 +19,13 @@ Array = np.ndarray
 
 
 def senders(config: Config) -> list[str]:
-    """Everything that writes, in the order of the forward pass: S = 1 + L·(H + 1) names."""
+    """Return everything that writes, in the order of the forward pass: S = 1 + L·(H + 1) names."""
     layers = ([*(f"a{layer}.h{head}" for head in range(config.n_head)), f"m{layer}"] for layer in range(config.n_layer))
     return ["input", *(name for layer in layers for name in layer)]
 
 
 def receivers(config: Config) -> list[str]:
-    """Everything that reads, in the order of the forward pass: R = L·(3·H + 1) + 1 names."""
+    """Return everything that reads, in the order of the forward pass: R = L·(3·H + 1) + 1 names."""
     names: list[str] = []
     for layer in range(config.n_layer):
         names += [f"a{layer}.h{head}<{part}>" for part in "qkv" for head in range(config.n_head)]
@@ -34,28 +34,28 @@ def receivers(config: Config) -> list[str]:
 
 
 def before_attention(config: Config, layer: int) -> int:
-    """How many senders wrote before a layer's attention reads."""
+    """Return how many senders wrote before a layer's attention reads."""
     return 1 + layer * (config.n_head + 1)
 
 
 def before_mlp(config: Config, layer: int) -> int:
-    """How many senders wrote before a layer's MLP reads."""
+    """Return how many senders wrote before a layer's MLP reads."""
     return before_attention(config, layer) + config.n_head
 
 
 def of_attention(config: Config, layer: int) -> slice:
-    """A layer's queries, keys and values among the receivers."""
+    """Return the places of a layer's queries, keys and values among the receivers."""
     start = layer * (3 * config.n_head + 1)
     return slice(start, start + 3 * config.n_head)
 
 
 def of_mlp(config: Config, layer: int) -> int:
-    """A layer's MLP among the receivers."""
+    """Return the place of a layer's MLP among the receivers."""
     return layer * (3 * config.n_head + 1) + 3 * config.n_head
 
 
 def there(config: Config) -> Array:
-    """Which edges there are: (S, R), True where the sender wrote before the receiver reads."""
+    """Return which edges exist: (S, R), True where the sender wrote before the receiver reads."""
     mask = np.zeros((before_attention(config, config.n_layer), of_mlp(config, config.n_layer - 1) + 2), bool)
     for layer in range(config.n_layer):
         mask[: before_attention(config, layer), of_attention(config, layer)] = True
@@ -65,7 +65,9 @@ def there(config: Config) -> Array:
 
 
 def reads(config: Config) -> Array:
-    """Which receivers are the inputs of which sender: (S, R), none for ``input``, three for a head, one for an MLP."""
+    """Return which receivers are the inputs of which sender: (S, R), none for ``input``, three for a head, one for an
+    MLP.
+    """
     mask = np.zeros(there(config).shape, bool)
     for layer in range(config.n_layer):
         for head in range(config.n_head):
@@ -76,9 +78,9 @@ def reads(config: Config) -> Array:
 
 
 def pruned(edges: Array, config: Config) -> Array:
-    """The edges, (S, R), without those that lead nowhere: all that is left lies on a way from the input to the logits.
+    """Remove the edges, (S, R), that lie on no path from the input to the logits.
 
-    As in the reference: a sender that nothing reaches, or that reaches nothing, is taken out with its edges.
+    As in the reference, a sender that nothing reaches, or that reaches nothing, is removed with its edges.
     """
     left: Array = edges & there(config)
     inputs = reads(config)
@@ -95,13 +97,13 @@ def pruned(edges: Array, config: Config) -> Array:
 
 
 def alive(edges: Array) -> Array:
-    """The senders that are part of a pruned circuit: (S,)."""
+    """Return the senders that belong to a pruned circuit: (S,)."""
     found: Array = np.asarray(edges.any(axis=1))
     return found
 
 
 def best(scores: Array, config: Config, n: int, *, absolute: bool = True) -> Array:
-    """The n edges of the highest scores, or of the largest, (S, R) → (S, R); of equal ones the first."""
+    """Return the n edges of the highest scores, or of the largest in size, (S, R) → (S, R); ties in order."""
     mask = there(config)
     values = np.where(mask, np.abs(scores) if absolute else scores, -np.inf).reshape(-1)
     chosen = np.zeros(mask.size, bool)
@@ -110,7 +112,7 @@ def best(scores: Array, config: Config, n: int, *, absolute: bool = True) -> Arr
 
 
 def above(scores: Array, config: Config, threshold: float, *, absolute: bool = True) -> Array:
-    """The edges whose score, or its size, is at least `threshold`: (S, R)."""
+    """Return the edges whose score, or its size, is at least `threshold`: (S, R)."""
     mask: Array = there(config) & ((np.abs(scores) if absolute else scores) >= threshold)
     return mask
 

@@ -1,4 +1,4 @@
-"""Attribution by input: what each token of a prompt did for a metric.
+"""Attribution by input: the effect of each token of a prompt on a metric.
 
 Saliency: Simonyan et al. 2014, "Deep Inside Convolutional Networks"; input × gradient: Denil et al. 2015, "Extraction
 of Salient Sentences"; integrated gradients: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks";
@@ -10,22 +10,24 @@ Attention Flow in Transformers".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...display import NUMBERS, Texts, described
 from ...session.model import Model
 from .pairs import Prompt, ids_of, is_several, measure, of_rows, values
+from .tables import input_words
 
 Array = np.ndarray
 METHODS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
-AT_ONCE = 512  # tokens in one run
+TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inputs:
-    """What each token did: `scores`, (T,), of the prompt's `ids`, (T,).
+    """The effect of each token: `scores`, (T,), of the prompt's `ids`, (T,).
 
     `value` is the metric of the prompt, `baseline` that without any token's embedding where the method looks at it
     (integrated gradients), else NaN.
@@ -36,11 +38,20 @@ class Inputs:
     method: str
     value: float
     baseline: float = float("nan")
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
 
     @property
     def error(self) -> float:
-        """What integrated gradients' sum lacks of the metric's difference to the baseline; more steps make it less."""
+        """The gap between the sum of integrated gradients and the metric's difference to the baseline; more steps
+        shrink it.
+        """
         return float(self.value - self.baseline - self.scores.sum())
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return input_words(self)
 
 
 def inputs(
@@ -81,14 +92,14 @@ def inputs(
         gradient = run.grads["embed"][0].astype(np.float64)
         tell(1)
         scores = np.sqrt((gradient**2).sum(axis=-1)) if method == "saliency" else (embedding * gradient).sum(axis=-1)
-        return Inputs(scores, row, method, float(run.value[0]))
+        return Inputs(scores, row, method, float(run.value[0]), texts=model.texts)
     (value,) = _measured(model, row, metric, embedding[None])
     if method == "occlusion":
         there = 1 - np.eye(len(row), dtype=embedding.dtype)
         without = [
             _measured(model, row, metric, some[:, :, None] * embedding) for some in _split(there, len(row), tell)
         ]
-        return Inputs(value - np.concatenate(without), row, method, value)
+        return Inputs(value - np.concatenate(without), row, method, value, texts=model.texts)
     shares, weights = np.polynomial.legendre.leggauss(steps)
     total = np.zeros(embedding.shape)
     for some, weight in zip(_split((shares + 1) / 2, len(row), tell), _split(weights / 2, len(row)), strict=True):
@@ -98,19 +109,19 @@ def inputs(
         )
         total += np.tensordot(weight, run.grads["embed"].astype(np.float64), axes=1)
     (nothing,) = _measured(model, row, metric, np.zeros_like(embedding)[None])
-    return Inputs((embedding * total).sum(axis=-1), row, method, value, float(nothing))
+    return Inputs((embedding * total).sum(axis=-1), row, method, value, float(nothing), model.texts)
 
 
 def _measured(model: Model, row: Array, metric: Any, embeddings: Array) -> Array:
-    """The metric of the prompt with other embeddings: (n, T, D) → (n,)."""
+    """Return the metric of the prompt with other embeddings: (n, T, D) → (n,)."""
     ids = np.repeat(row[None], len(embeddings), 0)
     logits, _ = model.run_with_edits(ids, {"embed": embeddings})
     return values(of_rows(metric, np.zeros(len(ids), int), 1), logits, ids)
 
 
 def _split(x: Array, T: int, tell: Callable[[int], Any] = lambda runs: None) -> list[Array]:
-    """As many rows at a time as a run may have tokens."""
-    size = max(1, AT_ONCE // T)
+    """Divide rows into batches that have as many tokens as a run may have."""
+    size = max(1, TOKENS_PER_RUN // T)
     tell(len(x))
     return [x[start : start + size] for start in range(0, len(x), size)]
 
@@ -126,4 +137,5 @@ def rollout(model: Model, ids: Array, metric: Any) -> Inputs:
         pattern = cache["pattern", layer][0].mean(axis=0, dtype=np.float64)
         flow = (0.5 * pattern + 0.5 * np.eye(len(ids))) @ flow
     position = int(np.ravel(getattr(metric, "position", -1))[0])
-    return Inputs(flow[position], ids, "attention_rollout", float(values(metric, logits, ids[None])[0]))
+    value = float(values(metric, logits, ids[None])[0])
+    return Inputs(flow[position], ids, "attention_rollout", value, texts=model.texts)

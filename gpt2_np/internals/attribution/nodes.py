@@ -1,4 +1,4 @@
-"""Attribution by node: what each activation of the clean run would do in the corrupted one, from a gradient.
+"""Attribution by node: the effect of each activation of the clean run in the corrupted one, estimated by a gradient.
 
 AtP: Nanda 2023, "Attribution Patching"; AtP*: Kramár et al. 2024, "AtP*: An efficient and scalable method for
 localizing LLM behaviour to components"; RelP: Jafari et al. 2025, "RelP: Faithful and Efficient Circuit Discovery via
@@ -8,35 +8,37 @@ Relevance Patching".
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...display import NUMBERS, Texts, described
 from ...model import ops
 from ...model.activations import ActivationCache
 from ...model.forward import attention_scale
 from ...model.taps import BLOCK_POINTS, canonical, nearest, points, select
 from ...session.model import Model
-from .pairs import Prompts, measure, of_rows, pairs_of, values
+from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
 from .rules import Dropped, key_effect, query_effect, relevance
+from .tables import node_table
 
 Array = np.ndarray
 METHODS = ("atp", "atp*", "relp")
 SUMMED = ("D", "K", "V", "1")  # the letters of one vector, which is one node
-AT_ONCE = 512  # tokens in one run
-STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # within no layer: no dropped layer silences them
+TOKENS_PER_RUN = 512  # tokens in one run
+STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # part of no layer: no dropped layer removes them
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Nodes:
-    """The score of every node of the activations in `scores`, by their names: an estimate of what patching it does.
+    """The score of every node of the activations in `scores`, by their names: an estimate of the effect of patching it.
 
     A score is positive where the clean run's value moves the metric towards the clean run's. What is a vector over D or
     K is one node, everything else has one for each entry: ``"blocks.0.resid_pre"`` is (T,), ``"blocks.0.attn.z"``
     (T, H), ``"blocks.0.mlp.post"`` (T, F), ``"blocks.0.attn.pattern"`` (H, T, S). Of several pairs scores are the mean
     and `spread` the standard deviation (of the population; 0 for one pair). `clean` and `corrupted` are the metric of
-    each pair's runs, (n,).
+    each pair's runs, (n,); `ids` are the corrupted prompt's where there is one pair, for the names of positions.
     """
 
     scores: Mapping[str, Array]
@@ -44,9 +46,17 @@ class Nodes:
     method: str
     clean: Array
     corrupted: Array
+    ids: Array | None = field(default=None, repr=False, compare=False)
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return node_table(self)
 
     def stack(self, point: str) -> Array:
-        """The scores of one point of every block: (L, …). ``ValueError`` where a layer's are not there."""
+        """Return the scores of one point of every block: (L, …). ``ValueError`` if a layer's are missing."""
         name = canonical(f"blocks.0.{point}").removeprefix("blocks.0.")
         name = next((one for one in BLOCK_POINTS if one == name or one.endswith(f".{name}")), name)
         layers = sorted(int(one.split(".")[1]) for one in self.scores if one.split(".", 2)[2:] == [name])
@@ -94,7 +104,7 @@ def nodes(
     rule = relevance(model) if method == "relp" else None
     table: dict[str, list[Array]] = {name: [] for name in chosen}
     measured: list[tuple[Array, Array]] = []
-    for rows, from_clean, from_corrupted in pairs.batches(AT_ONCE):
+    for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
         logits, cache = model.run_with_cache(from_clean, needed(chosen, method))
         found, after = score(model, cache, from_corrupted, alone, chosen, rule)
@@ -103,20 +113,24 @@ def nodes(
         measured.append((values(alone, logits, from_clean), after))
         if progress is not None:
             progress(len(rows))
-    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured)
+    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured, pairs, model)
 
 
-def gathered(each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]]) -> Nodes:
-    """The mean and the standard deviation over pairs of what was found for each of them, (n, …)."""
+def gathered(
+    each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]], pairs: Pairs, model: Model
+) -> Nodes:
+    """Return the mean and the standard deviation over pairs of each pair's result, (n, …)."""
     before, after = (np.concatenate(side) for side in zip(*measured, strict=True))
     scores = {name: x.mean(axis=0) for name, x in each.items()}
-    return Nodes(scores, {name: x.std(axis=0) for name, x in each.items()}, method, before, after)
+    ids = pairs.corrupted[0] if len(pairs) == 1 else None
+    spread = {name: x.std(axis=0) for name, x in each.items()}
+    return Nodes(scores, spread, method, before, after, ids, model.texts)
 
 
 def plain(
     model: Model, clean: ActivationCache, ids: Array, metric: Any, names: list[str], rule: Any
 ) -> tuple[dict[str, Array], Array]:
-    """Difference times gradient, or with a `rule` times relevance: scores (b, …) and the corrupted run's metric."""
+    """Multiply difference by gradient, or with a `rule` by relevance: scores (b, …) and the corrupted run's metric."""
     run = model.run_with_gradients(ids, metric, names, gradient_edits=rule)
     shapes = points(model.config)
     scores = {name: product(clean[name], run.cache[name], run.grads[name], shapes[name]) for name in names}
@@ -124,7 +138,7 @@ def plain(
 
 
 def product(clean: Array, corrupted: Array, gradient: Array, shape: str) -> Array:
-    """(clean − corrupted) · gradient, summed over what is one node's vector: (B, T, D) → (B, T), for example.
+    """Return (clean − corrupted) · gradient, summed over each node's vector: (B, T, D) → (B, T), for example.
 
     Rows of the gradient may be a multiple of those of the activations: another gradient of the same ones each.
     """
@@ -145,7 +159,7 @@ def product(clean: Array, corrupted: Array, gradient: Array, shape: str) -> Arra
 
 
 def needed(names: list[str], method: str) -> list[str]:
-    """The activations of both runs that a method reads: AtP* those that a pattern is made of as well."""
+    """Return the activations of both runs that a method reads: for AtP* also those that a pattern is computed from."""
     if method != "atp*":
         return names
     blocks = {name.rsplit(".", 1)[0] for name in names if name.endswith(("attn.q", "attn.k"))}
@@ -157,12 +171,12 @@ def star(
 ) -> tuple[dict[str, Array], Array]:
     """AtP*: see `nodes`. Scores (b, …) and the corrupted run's metric.
 
-    What each layer writes is dropped in a row of its own, as many side by side as a run may have tokens. A model of
-    one layer has nothing left to see where that is dropped, so there nothing is.
+    Each layer's output is dropped in a row of its own, as many side by side as a run may have tokens. A model of one
+    layer has nothing left if that is dropped, so nothing is dropped there.
     """
     L, (B, T) = model.config.n_layer, ids.shape
     drops = np.arange(L) if L > 1 else np.array([-1])
-    side = max(1, AT_ONCE // T)
+    side = max(1, TOKENS_PER_RUN // T)
     found: dict[str, list[Array]] = {name: [] for name in names}
     after = np.zeros(B)
     for pair in range(B):
@@ -192,7 +206,9 @@ def _within_a_layer(name: str) -> bool:
 
 
 def _again(model: Model, name: str, clean: Mapping[str, Array], run: Any) -> Array:
-    """AtP of one activation with the gradients of several runs, (rows, …); the softmax of queries and keys again."""
+    """Compute AtP of one activation with the gradients of several runs, (rows, …); the softmax of queries and keys is
+    recomputed.
+    """
     corrupted = run.cache[name][:1]
     if not name.endswith(("attn.q", "attn.k")):
         return product(clean[name], corrupted, run.grads[name], points(model.config)[name])

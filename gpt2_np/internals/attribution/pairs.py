@@ -1,4 +1,4 @@
-"""Pairs of prompts: a clean and a corrupted one of equal length, as texts or as ids, one pair or a data set of them."""
+"""Pairs of a clean and a corrupted prompt of equal length, as texts or ids: one pair or a data set of pairs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import Readable
 from ...gradients.run import prepared
 from ...session.model import Model
 
@@ -16,8 +17,8 @@ Prompt = str | Sequence[int] | Array
 Prompts = Prompt | Sequence[Prompt]  # one, or one for each pair
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs(Readable):
     """Pairs of rows of ids: ``clean[i]`` and ``corrupted[i]`` are (T,), T may differ from pair to pair.
 
     ``one`` says that a single pair was given, not a data set of one.
@@ -31,7 +32,7 @@ class Pairs:
         return len(self.clean)
 
     def batches(self, tokens: int) -> Iterator[tuple[Array, Array, Array]]:
-        """Pairs of one length at a time, about as many as have `tokens` tokens: which, (b,), and their ids, (b, T)."""
+        """Group pairs of one length into batches of about `tokens` tokens: which, (b,), and their ids, (b, T)."""
         lengths = np.array([len(row) for row in self.clean])
         for length in np.unique(lengths):
             which = np.flatnonzero(lengths == length)
@@ -42,7 +43,7 @@ class Pairs:
 
 
 def pairs_of(model: Model, clean: Prompts, corrupted: Prompts, *, prepend_bos: bool = False) -> Pairs:
-    """The pairs that two prompts, or two equally long lists of prompts, are.
+    """Return the pairs that two prompts, or two equally long lists of prompts, form.
 
     A prompt is a text or its ids; with `prepend_bos` texts begin with the model's begin-of-text. ``ValueError`` names
     both prompts of a pair whose numbers of tokens differ.
@@ -64,7 +65,7 @@ def pairs_of(model: Model, clean: Prompts, corrupted: Prompts, *, prepend_bos: b
 
 
 def is_several(prompts: Prompts) -> bool:
-    """Whether this is a list of prompts, and not one prompt."""
+    """Tell whether this is a list of prompts, and not one prompt."""
     if isinstance(prompts, str):
         return False
     if isinstance(prompts, np.ndarray):
@@ -88,12 +89,12 @@ def _shown(prompt: Any) -> str:
 
 
 def measure(metric: Any, model: Model) -> Any:
-    """The metric, its tokens as ids. ``ValueError`` says what it lacks, a derivative for instance."""
+    """Return the metric with its tokens as ids. ``ValueError`` names what it lacks, such as a derivative."""
     return prepared(metric, model)
 
 
 def of_rows(metric: Any, rows: Array, count: int) -> Any:
-    """What a metric of `count` rows is for some of them, in their order; a row may stand more than once."""
+    """Return a metric of `count` rows for some of them, in this order; a row may occur more than once."""
     if not hasattr(metric, "of_row") or (len(rows) == count and (rows == np.arange(count)).all()):
         return metric
     return OfRows(tuple(metric.of_row(int(row)) for row in rows))
@@ -101,23 +102,23 @@ def of_rows(metric: Any, rows: Array, count: int) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class OfRows:
-    """A metric of which each row has its own, measured one by one."""
+    """A metric made of one metric per row."""
 
     each: tuple[Any, ...]
 
     def value(self, logits: Array, ids: Array) -> Array:
-        """(B,) values."""
+        """Return (B,) values."""
         return np.concatenate([one.value(logits[i : i + 1], ids[i : i + 1]) for i, one in enumerate(self.each)])
 
     def gradient(self, logits: Array, ids: Array) -> Array:
-        """(B, T, V), the gradient of their sum."""
+        """Return the gradient of their sum: (B, T, V)."""
         return np.concatenate([one.gradient(logits[i : i + 1], ids[i : i + 1]) for i, one in enumerate(self.each)])
 
     def of_row(self, row: int) -> Any:
-        """That of one row."""
+        """Return the metric of one row."""
         return self.each[row]
 
 
 def values(metric: Any, logits: Array, ids: Array) -> Array:
-    """A metric's values in float64: (b,)."""
+    """Return a metric's values in float64: (b,)."""
     return np.asarray(metric.value(logits, ids), np.float64)

@@ -1,4 +1,4 @@
-"""What the methods put in place of a plain gradient: relevance rules, dropped layers, and the softmax done again."""
+"""The replacements of plain gradients: relevance rules, dropped layers, and a recomputed softmax."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...display import Readable
 from ...gradients.activations import DERIVATIVES
 from ...model import ops
 from ...model.config import Config
@@ -32,8 +33,8 @@ def relevance(model: Model) -> Relevance:
     return Relevance(model.params, model.config)
 
 
-class Relevance:
-    """Relevance patching (Jafari et al. 2025, "RelP", table 1): gradients in which what is not linear is held.
+class Relevance(Readable):
+    """Relevance patching (Jafari et al. 2025, "RelP", table 1): gradients with the nonlinear parts held constant.
 
     Layer norm's scale is held (the LN-rule of Ali et al. 2022), so is the attention pattern (their AH-rule), and the
     activation f counts as its ratio: where the derivative has f′(x), this has f(x)/x (the identity rule). GPT-2's
@@ -46,7 +47,7 @@ class Relevance:
         self.of_post: Array | None = None
 
     def given(self, values: Mapping[str, Array]) -> Relevance:
-        """The tap of one backward pass, whose forward pass left these activations."""
+        """Return the tap of one backward pass whose forward pass left these activations."""
         pre = {name: x for name, x in values.items() if name.endswith("mlp.pre")}
         return Relevance(self.params, self.config, pre)
 
@@ -65,7 +66,7 @@ class Relevance:
 
 
 def ratio(x: Array, config: Config, parameters: tuple[Array, ...] = ()) -> Array:
-    """f(x) / x, and at 0 its limit f′(0), f being the configuration's activation function: (…, F)."""
+    """Return f(x) / x, and at 0 its limit f′(0), where f is the configuration's activation function: (…, F)."""
     name = config.activation_function
     zero = x == 0
     slope = ops.activate(x, name, parameters) / np.where(zero, 1, x)
@@ -74,8 +75,8 @@ def ratio(x: Array, config: Config, parameters: tuple[Array, ...] = ()) -> Array
     return slope.astype(x.dtype, copy=False)
 
 
-class Dropped:
-    """A tap of the backward pass that lets no gradient into what one layer wrote, another layer in each row.
+class Dropped(Readable):
+    """A tap of the backward pass that blocks the gradient into one layer's output, a different layer in each row.
 
     Kramár et al. 2024, "AtP*", section 3.1.2 (GradDrop): where a direct and an indirect effect cancel, one of them
     goes through some layer, and without that layer the other is seen. ``layers`` says which, (B,).
@@ -94,7 +95,7 @@ class Dropped:
         return np.where(dropped[:, None, None], 0, x).astype(x.dtype, copy=False) if dropped.any() else x
 
 
-# ---- the softmax done again: what a pattern becomes when a query or a key is exchanged ------------------------------
+# ---- a recomputed softmax: the pattern after a query or a key is exchanged ------------------------------------------
 # Kramár et al. 2024, section 3.1.1. A saturated softmax has next to no derivative, however much an exchange moves it.
 
 

@@ -10,6 +10,7 @@ load           from a folder, the hub, or a release of SAELens's
 releases       SAELens's releases for GPT-2 as data; files from the hub
 save           SAELens's files
 evaluation     how good it is: SAELens's and SAEBench's figures, over a corpus
+sums           what its figures are made of, in a file: parts of a corpus judged apart, and merged
 places         where a dictionary belongs in a model
 resumed        runs that go on from the middle
 firing         which features a prompt makes fire, token by token

@@ -1,6 +1,7 @@
-"""What turns pre-activations into features: ReLU, top-k, JumpReLU, gated. Each writes over the (n, F) it is given.
+"""The activation functions of dictionaries: ReLU, top-k, JumpReLU, gated. Each overwrites its (n, F) argument.
 
-They are bound by memory, so they go over it as few times as they can, and are called for some rows at a time.
+They are bound by memory bandwidth, so they pass over memory as few times as possible, and are called for some rows at a
+time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Activations of a model as a few of many features, and back: what a dictionary computes.
+"""Encoding and decoding: activations of a model as a few of many features, and back.
 
 Shape letters: D what it reads (``d_in``), F the number of features (``d_sae``), O what it writes (``d_out``).
 """
@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ...display import arrays, boxed, table
 from ...engine.threaded import in_pieces
 from ...system.memory import empty
 from . import activations
@@ -20,7 +21,7 @@ from .normalisation import Scale, gradient, normalise
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coder:
     """Features and their directions, frozen: `config`, and `tensors` by SAELens's names, in its layout.
 
@@ -42,6 +43,26 @@ class Coder:
                 problems.append(f"{name} must be {expected[name]}, got {tensor.shape}")
         if problems:
             raise ValueError(f"the weights don't fit the configuration: {'; '.join(problems[:20])}")
+
+    def __repr__(self) -> str:
+        config = self.config
+        names = ", ".join(f"{name} {tensor.shape}" for name, tensor in self.tensors.items())
+        return (
+            f"{type(self).__name__}({config.architecture}, {config.d_sae:,} features of "
+            f"{config.hook_name or 'no activation'}, {config.d_in} → {config.d_out}: {names})"
+        )
+
+    def _repr_html_(self) -> str:
+        config = self.config
+        rows = [
+            ("architecture", config.architecture),
+            ("reads", config.hook_name or "its file names no activation"),
+            ("writes", config.hook_name_out or config.hook_name or "its file names no activation"),
+            ("features", f"{config.d_sae:,}"),
+            ("width", f"{config.d_in} → {config.d_out}"),
+            ("features with a name", f"{len(self.names):,}"),
+        ]
+        return boxed(table(rows), arrays(self.tensors), title=type(self).__name__)
 
     @property
     def hook_name(self) -> str:

@@ -7,13 +7,15 @@ stays in memory is as large as the dashboards are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ...display import NUMBERS, Readable, Texts, boxed, described
 from ...session.model import Model
 from ..capture import Captured
-from ..neurons import Example
+from ..neurons import Example, said
+from ..neurons import places as places_of
 from ..partial_runs import activations
 from . import places
 from .coding import Coder
@@ -25,7 +27,7 @@ from .splicing import check_feature
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dashboard:
     """One feature. `examples` come strongest first, one a text; it fired at `density` of the corpus's `tokens`.
 
@@ -44,6 +46,14 @@ class Dashboard:
     raises: list[int]
     lowers: list[int]
     effects: list[float]
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        title = f"Feature {self.feature}: fires at {self.density:.2%} of {self.tokens:,} tokens"
+        return boxed(*said(self.raises, self.lowers, self.texts), *places_of(self.examples, self.texts), title=title)
 
 
 def dashboards(
@@ -85,7 +95,8 @@ def dashboards(
             progress(ids.size)
     if not kept.tokens:
         raise ValueError("dashboards need at least one token that counts, got none")
-    return [kept.dashboard(at, *moved) for at, moved in enumerate(moved_words(model, dictionary, wanted, words))]
+    made = [kept.dashboard(at, *moved) for at, moved in enumerate(moved_words(model, dictionary, wanted, words))]
+    return [replace(one, texts=model.texts) for one in made]
 
 
 def activations_of(
@@ -101,7 +112,7 @@ def activations_of(
         yield ids, activations(model, ids, [name])[name]
 
 
-class Kept:
+class Kept(Readable):
     """What is kept of a corpus: for each of n features its best places, with their surroundings, and its histogram."""
 
     def __init__(self, features: int, examples: int, context: int) -> None:

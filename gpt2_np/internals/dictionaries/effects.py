@@ -1,12 +1,13 @@
-"""What features do: to the logits directly, and to any metric by its gradient."""
+"""The effects of features: on the logits directly, and on any metric by its gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...display import NUMBERS, Cell, Texts, boxed, described, number, table, visible
 from ...gradients.metrics import Metric
 from ...model.params import as_array, unembedding
 from ...session.model import Model
@@ -17,7 +18,7 @@ Array = np.ndarray
 WRITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed", "pos_embed")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
     """What each feature did for a metric at each token of one prompt: its activation times the metric's gradient.
 
@@ -30,6 +31,18 @@ class Attribution:
     error: Array
     bias: Array
     value: float
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        best, pieces = self.top(12), self.texts(self.ids)
+        most = max((abs(score) for *_, score in best), default=1.0)
+        rows = [(f"{at} {visible(pieces[at])}", int(one), Cell(number(s), s / most)) for at, one, s in best]
+        note = f"Error terms add {number(float(self.error.sum()))} together, biases {number(float(self.bias.sum()))}."
+        title = f"What features did for the metric, {self.value:.4g}: the {len(best)} largest"
+        return boxed(table(rows, head=["token", "feature", "score"]), title=title, note=note)
 
     def top(self, count: int = 20) -> list[tuple[int, int, float]]:
         """The (position, feature, score) of the largest scores in size, the largest first."""
@@ -66,7 +79,7 @@ def attribute(
     if dictionary.config.has_skip:
         bias = bias + dictionary.flat(vectors) @ dictionary.tensors["W_skip"].T
     of_error, of_bias = ((part * of_out).sum(axis=-1)[0] for part in (missed, bias))
-    return Attribution(row[0], scores[0], of_error, of_bias, float(run.value[0]))
+    return Attribution(row[0], scores[0], of_error, of_bias, float(run.value[0]), model.texts)
 
 
 def stream_directions(model: Model, dictionary: Coder, features: Sequence[int] | Array) -> Array:
@@ -99,7 +112,7 @@ def logit_effects(model: Model, dictionary: Coder, features: Sequence[int] | Arr
     return seen @ unembedding(model.params).T
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DirectFeatures:
     """A logit, or a difference of two, at one position, as a sum: ``features`` (F,), and ``rest``, all that isn't one.
 
@@ -109,6 +122,17 @@ class DirectFeatures:
     features: Array
     rest: float
     logit: float
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        order = np.argsort(-np.abs(self.features), kind="stable")[:12]
+        most = float(np.abs(self.features).max(initial=0)) or 1.0
+        values = [(f"feature {one}", float(self.features[one])) for one in order if self.features[one]]
+        rows = [(name, Cell(number(value), value / most)) for name, value in values]
+        rows.append(("all that is no feature", Cell(number(self.rest))))
+        return boxed(table(rows), title=f"What features add to the logit {self.logit:.4g} directly: the largest")
 
 
 def direct(

@@ -1,4 +1,4 @@
-"""How good a dictionary is: sparsity, reconstruction, and what a model loses when it has to make do with it.
+"""The quality of a dictionary: sparsity, reconstruction, and the loss of a model that uses its reconstructions.
 
 The numbers are those of SAELens's ``run_evals`` (6.54) and of SAEBench's core evaluation, from one pass over a corpus.
 Both go by batches in places, and so do these, in batches of texts of one length.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...display import Readable, boxed, described, table
 from ...engine.threaded import in_pieces
 from ...session.model import Model
 from ...system.files import JSONObject
@@ -21,7 +22,7 @@ Array = np.ndarray
 DENSE = 0.1  # the share of tokens from which a feature is called dense (Rajamanoharan et al. 2024, section 5.3)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What `evaluate` found. Losses and divergences in nats a token; ``mse`` is summed over the activation's width.
 
@@ -71,6 +72,15 @@ class Evaluation:
     def dense(self) -> Array:
         """The features that fired at more than `DENSE` of the tokens."""
         return np.flatnonzero(self.density > DENSE)
+
+    def __repr__(self) -> str:
+        return described(self, score=self.score, dead=len(self.dead), dense=len(self.dense))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name.replace("_", " "), of, value) for of, some in self.as_json().items() for name, value in some.items()
+        ]
+        return boxed(table(rows, head=["figure", "group", "value"]), title=f"Over {self.tokens:,} tokens")
 
     def as_json(self) -> JSONObject:
         """One object: SAELens's groups and names; SAEBench's where its formulas differ; dead and dense features."""
@@ -130,6 +140,19 @@ def evaluate(
     tokens that was. ``ValueError`` where the model has no place for the dictionary, and for a corpus without a token
     that counts.
     """
+    return summed(model, dictionary, texts, exclude=exclude, batch=batch, progress=progress).evaluation()
+
+
+def summed(
+    model: Model,
+    dictionary: Dictionary,
+    texts: Iterable[Sequence[int]],
+    *,
+    exclude: Sequence[int] | None = None,
+    batch: int = 8,
+    progress: Callable[[int], object] | None = None,
+) -> Sums:
+    """The sums that `evaluate` makes its means of: those of parts of a corpus are put together by `sums.merge`."""
     places.check(dictionary, model.config)
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -142,7 +165,7 @@ def evaluate(
         sums.texts += len(ids)
         if progress is not None:
             progress(ids.size)
-    return sums.evaluation()
+    return sums
 
 
 def batches(texts: Iterable[Sequence[int]], most: int) -> Iterator[Array]:
@@ -177,7 +200,7 @@ def one_batch(model: Model, dictionary: Dictionary, ids: Array, mask: Array, sum
     sums.add_logits(ids, mask, logits, spliced, ablated)
 
 
-class Sums:
+class Sums(Readable):
     """Sums over tokens and batches, in float64, of which `evaluation` makes means."""
 
     def __init__(self, features: int) -> None:

@@ -1,12 +1,13 @@
-"""Which features a prompt makes fire, token by token."""
+"""The features that fire on a prompt, token by token."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...display import NUMBERS, Texts, boxed, described, heat
 from ...session.model import Model
 from ..partial_runs import activations
 from . import places
@@ -15,7 +16,7 @@ from .coding import Coder
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Firing:
     """The features of one prompt: ``ids`` (T,), ``features`` (T, F), 0 where they don't fire.
 
@@ -26,6 +27,19 @@ class Firing:
     ids: Array
     features: Array
     missed: Array
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        numbers, _ = self.most(12)
+        columns, note = self.texts(self.ids), f"{np.count_nonzero(self.features, axis=1).mean():.1f} fire at a token."
+        values, rows = self.features[:, numbers].T, [f"feature {one}" for one in numbers]
+        fired = heat(values, rows=rows, columns=columns, corner="feature", legend="activation")
+        legend = "of the activation, which the dictionary doesn't explain"
+        missed = heat(self.missed[None], rows=["missed share"], columns=columns, legend=legend, most=1.0)
+        return boxed(fired, missed, title="The features that fire most in the prompt", note=note)
 
     def at(self, position: int, count: int = 5) -> tuple[Array, Array]:
         """The features that fire most at a position, strongest first, and how much: two of at most `count`."""
@@ -66,4 +80,4 @@ def fires(model: Model, dictionary: Coder, ids: str | Sequence[int] | Array, *, 
     features, out = dictionary.both(vectors)
     error, whole = target - out.reshape(target.shape), target - dictionary.tensors["b_dec"]
     missed = (error**2).sum(axis=-1) / np.maximum((whole**2).sum(axis=-1), np.finfo(np.float32).tiny)
-    return Firing(row[0], features[0], missed[0])
+    return Firing(row[0], features[0], missed[0], model.texts)

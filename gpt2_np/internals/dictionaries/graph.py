@@ -1,4 +1,4 @@
-"""Attribution graphs: how the features of one prompt make each other, with a transcoder a layer in place of the MLPs.
+"""Attribution graphs: the effects of one prompt's features on each other, with transcoders in place of the MLPs.
 
 Ameisen et al. 2025, "Circuit Tracing: Revealing Computational Graphs in Language Models", section 3. Attention patterns
 and the norms' scales are held as the prompt has them, and what the transcoders miss is a node of its own. Then a
@@ -9,10 +9,11 @@ before it, and a bias.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ...display import NUMBERS, Cell, Readable, Texts, boxed, described, number, table, visible
 from ...model.params import Block, as_array, unembedding
 from ...session.model import Model
 from . import places, resumed
@@ -22,7 +23,7 @@ Array = np.ndarray
 READS = ("ln2.normalized", "ln2.out")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """The graph of one prompt of T tokens. Sources are nodes that others read, targets those that read.
 
@@ -39,6 +40,24 @@ class Graph:
     biases: Array
     values: Array
     activations: Array
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        order = np.argsort(-np.abs(self.edges[-1]), kind="stable")[:12]
+        most, pieces = float(np.abs(self.edges[-1]).max(initial=0)) or 1.0, self.texts(self.ids)
+        rows = []
+        for one in order:
+            kind, layer, at, feature = self.sources[one]
+            name = f"{kind} {feature}" if kind == "feature" else kind
+            value = float(self.edges[-1, one])
+            rows.append(
+                (name, "" if layer < 0 else layer, f"{at} {visible(pieces[at])}", Cell(number(value), value / most))
+            )
+        title = f"A graph of {len(self.activations):,} features: the largest edges into the logit {self.values[-1]:.4g}"
+        return boxed(table(rows, head=["source", "layer", "token", "adds"]), title=title)
 
     def between(self) -> Array:
         """The edges from feature to feature, (features, features)."""
@@ -83,6 +102,7 @@ class Graph:
             self.biases[rows] + lost,
             self.values[rows],
             self.activations[order],
+            self.texts,
         )
 
 
@@ -157,6 +177,7 @@ def graph(
         np.array(biases)[order],
         np.array(values)[order],
         np.concatenate([layer.activations for layer in layers]),
+        model.texts,
     )
 
 
@@ -177,7 +198,7 @@ def check(model: Model, transcoders: Sequence[Coder]) -> None:
             )
 
 
-class Layer:
+class Layer(Readable):
     """One layer as a graph sees it: linear, with what the prompt holds, and the features that fire."""
 
     def __init__(self, block: Block, transcoder: Coder, run: Mapping[str, Array], number: int) -> None:

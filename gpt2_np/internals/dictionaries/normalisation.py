@@ -1,4 +1,4 @@
-"""What a dictionary does to activations before it reads them, and takes back from what it writes.
+"""The normalisation of activations before a dictionary reads them, and its inverse on what the dictionary writes.
 
 none                       nothing
 expected_average_only_in   nothing any more: one factor, which is folded into the weights when they are loaded
@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...display import described
+
 Array = np.ndarray
 EPSILON = 1e-5  # beside the standard deviation, on the way in alone
 
@@ -21,6 +23,9 @@ class Scale(NamedTuple):
 
     scale: Array | None = None
     shift: Array | None = None
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def back(self, y: Array) -> Array:
         """What the dictionary wrote, in the model's units."""

@@ -1,4 +1,4 @@
-"""Where a dictionary belongs in a model, and the activations there as the vectors that it reads."""
+"""The place of a dictionary in a model, and the activations there as the vectors that it reads."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def writes(dictionary: Coder) -> str:
 
 
 def check(dictionary: Coder, model: ModelConfig) -> None:
-    """``ValueError`` where a model has no place for a dictionary: no such activation, or of another width.
+    """Raise ``ValueError`` if a model has no place for a dictionary: no such activation, or one of another width.
 
-    So it is for a dictionary whose file asks for weights rewritten in a way that changes what it reads.
+    The same error is raised for a dictionary whose file asks for rewritten weights that change what it reads.
     """
     known, config = points(model), dictionary.config
     sides = [("reads", reads(dictionary), config.d_in)]

@@ -1,4 +1,4 @@
-"""Where dictionaries lie: SAELens's releases for GPT-2 as data, the hub, and the one that comes with the package.
+"""The locations of dictionaries: SAELens's releases for GPT-2 as data, the hub, and the bundled dictionary.
 
 ``releases.json`` is written by ``scripts/write_releases.py`` from SAELens's own list, which it names.
 """
@@ -53,6 +53,9 @@ class Releases(Mapping[str, Release]):
 
     def __getitem__(self, name: str) -> Release:
         return listed()[name]
+
+    def __repr__(self) -> str:
+        return f"Releases({len(self)}: {', '.join(listed())})"
 
     def __iter__(self) -> Iterator[str]:
         return iter(listed())

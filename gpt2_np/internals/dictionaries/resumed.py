@@ -1,4 +1,4 @@
-"""A run that goes on from the middle: what comes before a layer needn't be computed again for another splice."""
+"""Runs that resume in the middle: the layers before a splice aren't computed again for another splice."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...display import Readable
 from ...engine import threaded
 from ...model.activations import ActivationCache
 from ...model.forward import block, forward, layer_norm
 from ...model.operations import Operations
 from ...model.params import Params
-from ...model.taps import Capture, both, no_tap, within
+from ...model.taps import Capture, both, no_tap, with_prefix
 from ...session.implementation import NumPy
 from ...session.model import Model
 
@@ -19,7 +20,7 @@ Array = np.ndarray
 STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
-class Replaced:
+class Replaced(Readable):
     """A tap that puts given arrays in the place of activations."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
@@ -33,13 +34,15 @@ class Replaced:
 
 
 def needed(name: str) -> list[str]:
-    """Which activation of the plain run `logits_with` goes on from, for one that it replaces; none where it can't."""
+    """Return the activation of the plain run from which `logits_with` resumes, given the one it replaces; None if it
+    can't.
+    """
     prefix = before(name)
     return [] if prefix is None or name.endswith(("resid_pre", "resid_post")) else [prefix + "resid_pre"]
 
 
 def before(name: str) -> str | None:
-    """The block of an activation, ``blocks.5.``; None for one outside of all."""
+    """Return the prefix of an activation's block, ``blocks.5.``; None for one outside all blocks."""
     parts = name.split(".")
     return f"{parts[0]}.{parts[1]}." if parts[0] == "blocks" else None
 
@@ -65,7 +68,7 @@ def logits_with(
         x = plain[prefix + "resid_pre"]
     ops, params = operations(model)
     for number in range(layer, model.config.n_layer):
-        x = block(x, params.h[number], model.config, number, ops, None, within(tap, f"blocks.{number}."))
+        x = block(x, params.h[number], model.config, number, ops, None, with_prefix(tap, f"blocks.{number}."))
     x = layer_norm(x, params.ln_f, model.config, ops, no_tap)
     return ops.unembed(x, params.lm_head)
 

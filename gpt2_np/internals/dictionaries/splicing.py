@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...display import Readable
 from ...model.config import Config as ModelConfig
 from ...model.edits import AnyEdit, Edit, Part, Positions
 from ...model.taps import Tap, both
@@ -23,8 +24,8 @@ from .coding import Coder
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Changes:
+@dataclass(frozen=True, eq=False, repr=False)
+class Changes(Readable):
     """Features f[numbers] that become f · factor + shift; three arrays of one length."""
 
     numbers: Array
@@ -71,8 +72,8 @@ def check_feature(number: int, features: int) -> None:
         raise ValueError(f"a feature must be a whole number between 0 and {features - 1}, got {number!r}")
 
 
-@dataclass(frozen=True, eq=False)
-class Splice:
+@dataclass(frozen=True, eq=False, repr=False)
+class Splice(Readable):
     """What takes an activation's place: the dictionary's word for it, with `changes`, and the error term or not."""
 
     dictionary: Coder
@@ -170,7 +171,7 @@ def spliced(
     return edited
 
 
-class Transcoded:
+class Transcoded(Readable):
     """A tap that reads one activation and puts a transcoder's word in another one's place; gradients pass it.
 
     What it read is kept for each thread until the place that it writes has come.

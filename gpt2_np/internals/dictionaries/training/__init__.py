@@ -1,4 +1,4 @@
-"""Training dictionaries on activations that lie on disk.
+"""Training dictionaries on activations that were captured to disk.
 
 settings  what a run is: every number that its result depends on
 vectors   a capture as shuffled batches of vectors, each a function of the seed and the step

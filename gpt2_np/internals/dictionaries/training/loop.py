@@ -1,4 +1,4 @@
-"""The run itself: steps, a table of losses, checkpoints; and going on exactly where it was left."""
+"""The training run: steps, a table of losses, checkpoints; and exact resumption."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ....display import Readable
 from ....system.files import write_whole
 from ....training import checkpoint
 from ....training.gradient import clipping, norm
@@ -109,7 +110,7 @@ def train(
     return run.dictionary()
 
 
-class Run:
+class Run(Readable):
     """A run between two steps: ``weights``, the optimizer's ``state``, the steps since each feature fired."""
 
     def __init__(self, settings: Settings, vectors: Vectors, out: Path, place: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ....display import described
 from ..activations import largest
 from .settings import Settings
 
@@ -36,6 +37,9 @@ class Step(NamedTuple):
     explained: float
     gradients: Weights
     fired: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def loss_and_gradients(

@@ -1,4 +1,4 @@
-"""What a dictionary's training run is: every number that its result depends on, checked."""
+"""The settings of a dictionary's training run: every number that its result depends on, checked."""
 
 from __future__ import annotations
 

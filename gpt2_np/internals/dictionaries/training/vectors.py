@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from ....display import Readable
 from ....model.taps import canonical
 from ...capture import Captured
 
 Array = np.ndarray
 
 
-class Vectors:
+class Vectors(Readable):
     """The vectors of a capture: `reads` are what a dictionary reads, `writes` what it is to predict.
 
     ``width`` and ``width_out`` are theirs. The first `skip` positions of each text are left out. ``ValueError`` for an

@@ -1,4 +1,4 @@
-"""What the kernels are made of: compiler settings and array types."""
+"""What all kernels share: compiler settings, array types, and the reading of a float's bits."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numba.extending import intrinsic, overload
 from .compiled import PLAIN
 from .llvm import Builder, Context, Signature, Value, Values
 
-# Sums in the order they are written in, each step one fused multiply-add: the same bits whoever compiles, and when.
-# (Numba compiles a function anew into each one that calls it; where sums may be reordered, each time in another order.)
-# So what adds up many numbers quickly says in which order itself: `dots`.
+# Sums keep their written order, each step a fused multiply-add, so every compilation gives the same bits.
+# (Numba compiles a function again into each caller; if sums could be reordered, every caller might get another order.)
+# So code that sums many numbers fast fixes the order itself: see `dot_products`.
 ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
 SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "nogil": True}
@@ -51,12 +51,12 @@ def _bits_of_float(typing: Any, x: Any) -> Any:
 
 
 def _plain_float_of_bits(bits: Any) -> Any:
-    """The float32 whose bits are this int32."""
+    """Return the float32 whose bits are this int32."""
     return np.int32(bits).view(np.float32)
 
 
 def _plain_bits_of_float(x: Any) -> Any:
-    """The bits of a float32 as an int32."""
+    """Return the bits of a float32 as an int32."""
     return np.float32(x).view(np.int32)
 
 
@@ -76,7 +76,7 @@ def _threads(typing: Any) -> Any:
 
 
 def threads_here() -> int:
-    """How many threads a parallel loop would use."""
+    """Return how many threads a parallel loop would use."""
     return int(get_num_threads())
 
 

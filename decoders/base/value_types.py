@@ -1,6 +1,6 @@
-"""Which kinds of values options take: how each is told, how a type checker writes it, which ids it names.
+"""The types of option values: the test of each, its name in messages, its annotation, the token ids it holds.
 
-NumPy's scalars and arrays become Python's (`plain`); everything of another kind is refused by name.
+NumPy's scalars and arrays are converted to Python's (`plain`); values of any other type are refused by name.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import numpy as np
 MOST = int(np.finfo(np.float64).max)
 
 
-class Kind(NamedTuple):
-    """A kind of value: what accepts it, what it is called, its annotation, and the token ids that a value names."""
+class ValueType(NamedTuple):
+    """A type of option value: a test, a name for messages, an annotation, and the token ids that a value holds."""
 
     name: str
     annotation: str
@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """NumPy's scalars and arrays, inside lists, tuples and mappings too, as Python's numbers and lists."""
+    """Convert NumPy's scalars and arrays, also inside lists, tuples and mappings, to Python's numbers and lists."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if type(value) is dict:
@@ -33,12 +33,12 @@ def plain(value: Any) -> Any:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number; True and False are none."""
+    """Tell whether a value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number that float64 can hold, and not NaN."""
+    """Tell whether a value is a number that float64 can hold, and not NaN."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or value != value:
         return False
     return isinstance(value, float) or abs(value) <= MOST
@@ -65,7 +65,7 @@ def is_logit_bias(value: object) -> bool:
 
 
 def pairs(value: Any) -> list[tuple[Any, Any]]:
-    """The (sequence, bias) pairs of a mapping, or of a list of such pairs."""
+    """Return the (sequence, bias) pairs of a mapping, or of a list of such pairs."""
     return list(value.items() if isinstance(value, Mapping) else value)
 
 
@@ -88,7 +88,7 @@ def is_decay(value: object) -> bool:
 
 
 def flat(value: Any) -> list[Any]:
-    """The ids in lists of any depth."""
+    """Return the ids in nested lists of any depth."""
     return [token for one in value for token in (flat(one) if is_list(one) else [one])]
 
 
@@ -103,40 +103,40 @@ def is_seed(value: object) -> bool:
 
 
 def one_or_more(value: Any) -> list[int]:
-    """An id as a list of one; a list as it is."""
+    """Return a single id as a list of one, and a list as it is."""
     return [value] if isinstance(value, int) else list(value)
 
 
-FLAG = Kind("flag", "bool", "True or False", lambda value: isinstance(value, bool))
-WHOLE = Kind("whole", "int", "a whole number", is_whole)
-NUMBER = Kind("number", "float", "a number", is_number)
-NAME = Kind("name", "str", "a name", lambda value: isinstance(value, str))
-CALLABLE = Kind("callable", "Callable[..., Any]", "a callable", callable)
-NUMBERS = Kind("numbers", "Sequence[float]", "a list of numbers", lambda v: is_list(v) and all(map(is_number, v)))
-NAMES = Kind("names", "Sequence[str]", "a list of names", is_list)
-ANYTHING = Kind("anything", "Any", "anything", lambda value: True)
-ID = Kind("id", "int", "an id", is_id, lambda value: [value])
-IDS = Kind("ids", "Sequence[int]", "a list of ids", is_ids, list)
-ID_OR_IDS = Kind(
+FLAG = ValueType("flag", "bool", "True or False", lambda value: isinstance(value, bool))
+WHOLE = ValueType("whole", "int", "a whole number", is_whole)
+NUMBER = ValueType("number", "float", "a number", is_number)
+NAME = ValueType("name", "str", "a name", lambda value: isinstance(value, str))
+CALLABLE = ValueType("callable", "Callable[..., Any]", "a callable", callable)
+NUMBERS = ValueType("numbers", "Sequence[float]", "a list of numbers", lambda v: is_list(v) and all(map(is_number, v)))
+NAMES = ValueType("names", "Sequence[str]", "a list of names", is_list)
+ANYTHING = ValueType("anything", "Any", "anything", lambda value: True)
+ID = ValueType("id", "int", "an id", is_id, lambda value: [value])
+IDS = ValueType("ids", "Sequence[int]", "a list of ids", is_ids, list)
+ID_OR_IDS = ValueType(
     "id or ids", "int | Sequence[int]", "an id or a list of ids", lambda v: is_id(v) or is_ids(v), one_or_more
 )
-PHRASES = Kind(
+PHRASES = ValueType(
     "phrases", "Sequence[Sequence[int]]", "a list of lists of ids", lambda v: is_list(v) and all(map(is_ids, v)), flat
 )
-PROMPTS = Kind(
+PROMPTS = ValueType(
     "prompts",
     "Sequence[int] | Sequence[Sequence[int]]",
     "a list of ids, or one for each prompt",
     lambda value: is_ids(value) or (is_list(value) and all(map(is_ids, value))),
     flat,
 )
-LOGIT_BIAS = Kind("logit bias", "Mapping[int, float]", "a mapping of ids to numbers", is_logit_bias, list)
-SEQUENCE_BIAS = Kind(
+LOGIT_BIAS = ValueType("logit bias", "Mapping[int, float]", "a mapping of ids to numbers", is_logit_bias, list)
+SEQUENCE_BIAS = ValueType(
     "sequence bias",
     "Mapping[tuple[int, ...], float] | Sequence[tuple[Sequence[int], float]]",
     "a mapping of tuples of ids to numbers, or a list of such pairs",
     is_sequence_bias,
     lambda value: [token for sequence, _ in pairs(value) for token in sequence],
 )
-SEED = Kind("whole", "int", "a whole number from -2**63 to 2**64 - 1", is_seed)
-DECAY = Kind("decay", "tuple[int, float]", "a pair: a whole number and a number above 0", is_decay)
+SEED = ValueType("whole", "int", "a whole number from -2**63 to 2**64 - 1", is_seed)
+DECAY = ValueType("decay", "tuple[int, float]", "a pair: a whole number and a number above 0", is_decay)

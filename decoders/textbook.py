@@ -1,8 +1,8 @@
-"""The four decoders as a teaching notebook writes them, on any stepper: plain, and without a word too much.
+"""Four decoders in textbook form, on any stepper: greedy, temperature, top-k and top-p sampling, and beam search.
 
-They differ from `generate` where notebooks differ from transformers: top-p sorts downwards and keeps the first token
-above p by a shift to the right; beams are compared by their plain sums, and the winner by its mean per token. Nothing
-ends before `max_length` ids but an end-of-text.
+They differ from `generate` where typical notebooks differ from transformers: top-p sorts downwards and keeps the first
+token above p by a shift to the right; beams are compared by their plain sums, and the winner by its mean per token.
+Only an end-of-text ends a text before `max_length` ids.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Choice = Callable[[Array], int]
 
 
 def decode(stepper: Stepper, prompt: Sequence[int], max_length: int, choose: Choice, eos: int | None) -> list[int]:
-    """The new ids: up to `max_length` of them, `choose` picking each from the (V,) logits; an end-of-text is kept."""
+    """Return up to `max_length` new ids, each picked by `choose` from the (V,) logits; an end-of-text is kept."""
     require(max_length >= 1, "max_length must be at least 1", max_length)
     logits, new = stepper.feed([prompt])[0], list[int]()
     while True:
@@ -33,24 +33,26 @@ def decode(stepper: Stepper, prompt: Sequence[int], max_length: int, choose: Cho
 
 
 def greedy(logits: Array) -> int:
-    """The likeliest token."""
+    """Choose the likeliest token."""
     return int(logits.argmax())
 
 
 def temperature(value: float, stream: Stream) -> Choice:
-    """A draw from softmax(logits / temperature)."""
+    """Draw from softmax(logits / temperature)."""
     require(value > 0, "temperature must be above 0", value)
     return lambda logits: draw(softmax(logits / np.float32(value)), stream)
 
 
 def top_k(k: int, stream: Stream) -> Choice:
-    """A draw from the k likeliest tokens."""
+    """Draw from the k likeliest tokens."""
     warper = TopK(k)
     return lambda logits: draw(softmax(warper([], logits[None])[0]), stream)
 
 
 def top_p(p: float, value: float, stream: Stream) -> Choice:
-    """A draw from the nucleus: the likeliest tokens up to and including the first whose sum passes p."""
+    """Draw from the nucleus: the likeliest tokens up to and including the first whose cumulative probability
+    exceeds p.
+    """
     require(0 < p <= 1, "p must be in (0, 1]", p)
     require(value > 0, "temperature must be above 0", value)
 
@@ -67,17 +69,17 @@ def top_p(p: float, value: float, stream: Stream) -> Choice:
 
 
 def draw(probabilities: Array, stream: Stream) -> int:
-    """``torch.multinomial(probabilities, 1)`` from a stream of `torch_rng`."""
+    """Compute ``torch.multinomial(probabilities, 1)`` from a stream of `torch_rng`."""
     return int(multinomial(stream, probabilities[None], 1, [0], 1)[0, 0])
 
 
 def beam_search(
     stepper: Stepper, prompt: Sequence[int], max_length: int, num_beams: int, eos: int | None
 ) -> tuple[list[int], list[list[tuple[list[int], float]]]]:
-    """The winner's new ids, and the beams after every step as (new ids, sum of log-probabilities).
+    """Return the winner's new ids, and the beams after every step as (new ids, sum of log-probabilities).
 
-    Each beam offers its `num_beams` likeliest tokens; the best `num_beams` of all go on. A beam that ends goes to the
-    completed ones. The winner is the completed or last beam with the highest sum divided by its number of ids.
+    Each beam proposes its `num_beams` likeliest tokens, and the best `num_beams` of all go on. A beam that ends is
+    completed. The winner is the completed or last beam with the highest sum divided by its number of ids.
     """
     require(max_length >= 1, "max_length must be at least 1", max_length)
     require(num_beams >= 1, "num_beams must be at least 1", num_beams)

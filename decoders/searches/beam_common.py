@@ -1,4 +1,4 @@
-"""What all beam searches share: the hypothesis, the step as a trace tells it, why a search stops, what is returned."""
+"""Parts that all beam searches share: the hypothesis, the trace's step, why a search stops, the returned texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..base.task import Beside, Named, Prompt, Task
 from ..base.watching import Change
 from ..processors import pipeline
 
-UNREACHABLE = np.float32(-1e9)  # what a beam that may not be chosen scores
+UNREACHABLE = np.float32(-1e9)  # the score of a beam that may not be chosen
 
 # Powers of ten between which a score can be divided by a number, and none becomes infinite or nothing.
 SMALLEST, LARGEST = -28, 38
@@ -70,12 +70,12 @@ class Step:
 
 
 def first_beams(count: int) -> list[Beam]:
-    """The beams before the first step: all are alike, and only the first may be chosen from."""
+    """Return the beams before the first step: all are alike, and only the first may be chosen from."""
     return [Beam((), (), np.float32(0 if rank == 0 else UNREACHABLE)) for rank in range(count)]
 
 
 def check_length_penalty(length_penalty: float, prompts: Sequence[Prompt]) -> None:
-    """``ValueError`` where the power of a length that scores are divided by leaves float32, or makes them do so."""
+    """Raise ``ValueError`` if the divisor, a power of the length, leaves float32 or moves scores out of it."""
     for prompt in prompts:
         power = np.log10(float(prompt.room)) * np.float64(length_penalty) if prompt.room > 1 else 0.0
         rule = f"length_penalty must keep length ** length_penalty within float32 up to {prompt.room} new tokens"
@@ -83,7 +83,7 @@ def check_length_penalty(length_penalty: float, prompts: Sequence[Prompt]) -> No
 
 
 def candidates_a_step(beams: int, task: Task) -> int:
-    """K: how many candidates a step looks at, so that enough go on where the best of them end."""
+    """Return K, the number of candidates per step: enough that beams remain when the best candidates end."""
     return max(2, 1 + len(task.eos)) * beams
 
 
@@ -137,7 +137,7 @@ def tell(
     changes: Sequence[Sequence[Change]],
     group: int = 0,
 ) -> None:
-    """Add a `Step` to the task's trace, where there is one."""
+    """Append a `Step` to the task's trace, if there is one."""
     if task.trace is not None:
         told = tuple(map(tuple, changes))
         task.trace.append(
@@ -146,7 +146,7 @@ def tell(
 
 
 def possible(beam: Beam, task: Task) -> bool:
-    """Whether a beam, its score being a plain sum, may be chosen at all.
+    """Tell whether a beam, whose score is a plain sum, may be chosen at all.
 
     transformers never asks, and neither do we, but for a constraint: it often allows fewer texts than there are beams.
     """
@@ -154,7 +154,7 @@ def possible(beam: Beam, task: Task) -> bool:
 
 
 def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str = "the options") -> list[Completion]:
-    """The first ``task.copies`` of some beams.
+    """Return the first ``task.copies`` of some beams.
 
     ``ValueError`` where they aren't texts that may be written: only as many were left as the processors allow, and
     the rest are what no beam may choose from (transformers returns them, or nothing in their place). `by` is what left
@@ -168,7 +168,7 @@ def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str 
 
 
 def completion(beam: Beam) -> Completion:
-    """A beam as what the caller gets."""
+    """Convert a beam to the caller's `Completion`."""
     reason: FinishReason = beam.finish_reason or "length"
     return with_beside(Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score)), beam.beside)
 

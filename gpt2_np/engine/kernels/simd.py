@@ -1,9 +1,9 @@
-"""Sums that stay in the processor's registers: the innermost steps of the matrix products, as machine instructions.
+"""SIMD building blocks: vector loads, multiply-adds, sums over lanes and prefetches, emitted as LLVM instructions.
 
-A product is fast where every weight that is loaded goes into several sums, and the sums stay in registers on the way.
-Numba's loops do neither: the compiler vectorises the innermost loop alone, and in vectors of half the width where there
-is AVX-512. So the few steps that the kernels repeat are written twice, each beside its kernel: a line of NumPy, which
-says what the step computes and runs where compiling is switched off, and its instructions, by `emits`.
+A matrix product is fast when every weight that is loaded goes into several sums, and when these sums stay in registers.
+Numba's loops do neither: the compiler vectorises only the innermost loop, and it uses vectors of half the width where
+the processor has AVX-512. So each inner step of a kernel is written twice, side by side: as a line of NumPy, which says
+what the step computes and runs when compiling is switched off, and as instructions, which `emits` attaches to it.
 """
 
 from __future__ import annotations
@@ -22,73 +22,77 @@ from .llvm import Builder, Context, Signature, Value, Values
 
 Emitted = TypeVar("Emitted", bound="Callable[..., Value]")
 
-WIDE = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
-BYTES = WIDE and target.has("avx512vnni")  # whether one instruction multiplies and adds up bytes
-LANES = 16 if WIDE else 8  # float32 numbers in a vector
-LINE = 16  # float32 numbers in a line of the processor's cache
-LINE_BYTES = 4 * LINE
+AVX512 = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
+VNNI = AVX512 and target.has("avx512vnni")  # one instruction multiplies bytes and adds the products up
+LANES = 16 if AVX512 else 8  # float32 numbers in a vector
+LINE_FLOATS = 16  # float32 numbers in a cache line
+LINE_BYTES = 4 * LINE_FLOATS
 
 
 def emits(function: Callable[..., object], result: Callable[..., types.Type | None]) -> Callable[[Emitted], Emitted]:
-    """The decorator of what emits the instructions of `function`; `result` gives the type of its result from its own.
+    """Return a decorator: the decorated function emits the machine instructions of `function` in compiled code.
 
-    What is decorated takes Numba's (context, builder, signature, arguments), as for `numba.extending.lower_builtin`.
+    `result` maps the argument types of `function` to its result type. The decorated function takes Numba's (context,
+    builder, signature, arguments), as ``numba.extending.lower_builtin`` requires.
     """
     type_callable(function)(lambda context: result)
     return lower_builtin(function, types.VarArg(types.Any))
 
 
 def address(context: Context, builder: Builder, array_type: types.Array, array: Value, *indices: Value) -> Value:
-    """Where an element of an array lies. Indices are of the compiled code; none may be negative."""
+    """Return a pointer to an element of an array. The indices are values of the compiled code and must not be
+    negative.
+    """
     array = context.make_array(array_type)(context, builder, array)
     return cgutils.get_item_pointer(context, builder, array_type, array, indices, wraparound=False, boundscheck=False)
 
 
-def further(builder: Builder, index: Value, steps: int) -> Value:
-    """An index some steps on."""
+def index_after(builder: Builder, index: Value, steps: int) -> Value:
+    """Return ``index + steps``."""
     return builder.add(index, ir.Constant(index.type, steps))
 
 
 def load(builder: Builder, where: Value, vector: ir.VectorType, first: int = 0) -> Value:
-    """The vector of this type that begins `first` elements behind an address."""
+    """Load the vector of this type that starts `first` elements after `where`. The address need not be aligned."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
     return builder.load(builder.bitcast(where, vector.as_pointer()), align=1)
 
 
-def load_upper_halves(builder: Builder, where: Value, first: int = 0) -> Value:
-    """LANES float32 numbers of which memory holds the upper halves, bfloat16's bits, `first` of them behind a place."""
+def load_bfloat16(builder: Builder, where: Value, first: int = 0) -> Value:
+    """Load LANES bfloat16 numbers, starting `first` elements after `where`, and widen them to float32."""
     bits = ir.VectorType(ir.IntType(32), LANES)
     wide = builder.zext(load(builder, where, ir.VectorType(ir.IntType(16), LANES), first), bits)
     return builder.bitcast(builder.shl(wide, bits([16] * LANES)), ir.VectorType(ir.FloatType(), LANES))
 
 
 def store(builder: Builder, value: Value, where: Value, first: int = 0) -> None:
-    """Put a vector `first` elements behind an address."""
+    """Store a vector `first` elements after `where`. The address need not be aligned."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
     builder.store(value, builder.bitcast(where, value.type.as_pointer()), align=1)
 
 
-def repeat(builder: Builder, number: Value, vector: ir.VectorType) -> Value:
-    """The vector of this type with the same number everywhere."""
+def broadcast(builder: Builder, number: Value, vector: ir.VectorType) -> Value:
+    """Return a vector of this type with the same number in every lane."""
     one = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    return choose(builder, one, [0] * vector.count)
+    return shuffle(builder, one, [0] * vector.count)
 
 
-def choose(builder: Builder, vector: Value, lanes: list[int], other: Value | None = None) -> Value:
-    """The vector of some lanes of another, or of two, the second's lanes counted on behind the first's."""
+def shuffle(builder: Builder, vector: Value, lanes: list[int], other: Value | None = None) -> Value:
+    """Return the given lanes of a vector, or of two: the lanes of the second are numbered after those of the first."""
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
     return builder.shuffle_vector(vector, vector.type(ir.Undefined) if other is None else other, mask)
 
 
-def adding(builder: Builder, vector: ir.VectorType) -> Callable[[Value, Value], Value]:
-    """The instruction that adds vectors of this type."""
+def add_instruction(builder: Builder, vector: ir.VectorType) -> Callable[[Value, Value], Value]:
+    """Return the builder's method that adds vectors of this type: integer or floating-point addition."""
     return builder.add if isinstance(vector.element, ir.IntType) else builder.fadd
 
 
-def across(builder: Builder, vectors: list[Value]) -> list[Value]:
-    """The sum over the lanes of each vector of LANES numbers.
+def horizontal_sums(builder: Builder, vectors: list[Value]) -> list[Value]:
+    """Return the sum over the lanes of each vector of LANES numbers.
 
-    Each one's upper half of lanes is added to its lower, again and again; two share lanes that get free.
+    Each vector's upper half is added to its lower half until one lane is left; two vectors share the lanes that become
+    free.
     """
     totals = []
     for first in range(0, len(vectors), LANES):
@@ -96,26 +100,26 @@ def across(builder: Builder, vectors: list[Value]) -> list[Value]:
         count, width = len(some), LANES
         while width > 1:
             some = some + some[-1:] * (len(some) % 2 if len(some) > 1 else 0)
-            some, width = _halved(builder, some, width), width // 2
+            some, width = _add_halves(builder, some, width), width // 2
         totals += [builder.extract_element(some[0], ir.IntType(32)(lane)) for lane in range(count)]
     return totals
 
 
-def _halved(builder: Builder, vectors: list[Value], width: int) -> list[Value]:
-    """Sums that take up `width` lanes each, in half as many; two vectors become one where there are two."""
-    add, count = adding(builder, vectors[0].type), vectors[0].type.count
+def _add_halves(builder: Builder, vectors: list[Value], width: int) -> list[Value]:
+    """Add the halves of sums that occupy `width` lanes each; two vectors are merged into one where there are two."""
+    add, count = add_instruction(builder, vectors[0].type), vectors[0].type.count
     lower = [first + i for first in range(0, count, width) for i in range(width // 2)]
     upper = [lane + width // 2 for lane in lower]
     if len(vectors) == 1:
-        return [add(choose(builder, vectors[0], lower), choose(builder, vectors[0], upper))]
+        return [add(shuffle(builder, vectors[0], lower), shuffle(builder, vectors[0], upper))]
     lower, upper = (half + [count + lane for lane in half] for half in (lower, upper))
     return [
-        add(choose(builder, a, lower, b), choose(builder, a, upper, b))
+        add(shuffle(builder, a, lower, b), shuffle(builder, a, upper, b))
         for a, b in zip(vectors[::2], vectors[1::2], strict=True)
     ]
 
 
-def summing(
+def accumulate(
     builder: Builder,
     sums: list[Value],
     start: Value,
@@ -123,7 +127,7 @@ def summing(
     step: Value,
     add: Callable[[Value, list[Value]], list[Value]],
 ) -> list[Value]:
-    """The loop ``for d in range(start, end, step): sums = add(d, sums)``, for some numbers or vectors."""
+    """Emit the loop ``for d in range(start, end, step): sums = add(d, sums)`` and return the sums."""
     places = [cgutils.alloca_once_value(builder, one) for one in sums]
     with cgutils.for_range_slice(builder, start, end, step, inc=True) as (d, _):
         for place, one in zip(places, add(d, [builder.load(place) for place in places]), strict=True):
@@ -132,7 +136,7 @@ def summing(
 
 
 def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
-    """a · b + c for float32, numbers or vectors, rounded once where the processor can."""
+    """Return a · b + c for float32 numbers or vectors, as one fused instruction where the processor has one."""
     kind = ir.FunctionType(a.type, [a.type] * 3)
     lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
     function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.{lanes}f32")
@@ -140,14 +144,17 @@ def multiply_add(builder: Builder, a: Value, b: Value, c: Value) -> Value:
 
 
 def prefetch(builder: Builder, where: Value, size: int, ahead: int = 0, level: int = 2) -> None:
-    """Prefetch `size` bytes, `ahead` bytes behind an address, into the cache of this level. Any address will do."""
+    """Prefetch `size` bytes, `ahead` bytes after an address, into the cache of this level.
+
+    The address need not be valid: a prefetch never faults.
+    """
     where = builder.bitcast(where, ir.IntType(8).as_pointer())
     for offset in range(ahead, ahead + size, LINE_BYTES):
         prefetch_line(builder, builder.gep(where, [ir.Constant(ir.IntType(64), offset)]), level)
 
 
 def prefetch_line(builder: Builder, where: Value, level: int = 2) -> None:
-    """Prefetch the cache line that an address lies in, into the first-level or the second-level cache."""
+    """Prefetch the cache line that holds an address, into the first-level or the second-level cache."""
     where, flag = builder.bitcast(where, ir.IntType(8).as_pointer()), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [where.type, flag, flag, flag])
     function = builder.module.declare_intrinsic("llvm.prefetch", [where.type], kind)
@@ -155,12 +162,12 @@ def prefetch_line(builder: Builder, where: Value, level: int = 2) -> None:
     builder.call(function, [where, to_read, locality, data])
 
 
-def ask(rows: np.ndarray, s: int, d: int) -> None:
-    """Ask memory for the line of the processor's cache that ``rows[s, d]`` lies in. It need not lie in the array."""
+def prefetch_element(rows: np.ndarray, s: int, d: int) -> None:
+    """Prefetch the cache line that holds ``rows[s, d]``. The element need not lie inside the array."""
 
 
-@emits(ask, lambda rows, s, d: types.void)
-def _ask(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+@emits(prefetch_element, lambda rows, s, d: types.void)
+def _prefetch_element(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     rows, s, d = arguments
     prefetch_line(builder, address(context, builder, signature.args[0], rows, s, d))
     return context.get_dummy_value()

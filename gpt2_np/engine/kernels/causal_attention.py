@@ -1,7 +1,8 @@
-"""Causal attention: each query looks back at the keys up to its own position.
+"""Causal attention: each query attends to the keys up to its own position.
 
-One order of sums for every query, whether its position comes alone or with others: its scores are dot products, and its
-mean of values adds position behind position. Several queries share what they load.
+Every query uses one order of summation, whether its position comes alone or with others, so the result is
+batch-invariant: its scores are dot products, and its weighted mean of values adds position after position. Consecutive
+queries share the keys and values that they load.
 """
 
 from __future__ import annotations
@@ -17,31 +18,44 @@ from numba.extending import register_jitable
 
 from ...model import ops
 from ...system.memory import empty
-from .arithmetic import PARALLEL, SERIAL, lengths1, matrix, out3, out4, threads_here
 from .compiled import compiled
-from .dots import FLOATS, INDEX, ROWS, SOME, dot, dots
-from .exponentials import exp_and_sum, largest
+from .dot_products import BLOCK_COLUMNS, BLOCK_ROWS, FLOATS, INDEX, dot, dot_block
+from .exponential import exp_and_sum, largest
+from .kernel_types import PARALLEL, SERIAL, lengths1, matrix, out3, out4, threads_here
 from .llvm import Builder, Context, Kinds, Signature, Value, Values
-from .registers import LANES, LINE, address, ask, emits, further, load, multiply_add, prefetch, repeat, store, summing
+from .simd import (
+    LANES,
+    LINE_FLOATS,
+    accumulate,
+    address,
+    broadcast,
+    emits,
+    index_after,
+    load,
+    multiply_add,
+    prefetch,
+    prefetch_element,
+    store,
+)
 from .threads import launch
 
 Array = np.ndarray
 POSITIONS_AHEAD = 32  # how many positions ahead keys and values are prefetched
-QUERIES = 32  # of a head that a thread takes at a time
+QUERIES = 32  # queries of a head that a thread takes at a time
 
 
 def weighted_mean(w: Array, values: Array, S: int, following: Array, total: float, out: Array) -> None:
-    """The mean of the first S rows of ``values``, each weighing as much as ``w[0]`` says, into ``out[0]``.
+    """Write the mean of the first S rows of ``values``, weighted by ``w[0]``, into ``out[0]``.
 
-    w (1, N), its sum, values (N, K), out (1, K). Values are prefetched some rows ahead, and behind the last one the
-    rows of ``following``.
+    w is (1, N) and sums to `total`; values are (N, K), out is (1, K). Values are prefetched some rows ahead; after the
+    last row come the rows of ``following``.
     """
     out[0] = w[0, :S] @ values[:S] / total
 
 
 def weighted_means(w: Array, values: Array, S: int, totals: Array, out: Array) -> None:
-    """As `weighted_mean`, for ROWS queries that follow each other: the i-th sees the first S + i rows."""
-    for i in range(ROWS):
+    """Compute `weighted_mean` for BLOCK_ROWS consecutive queries: the i-th one sees the first S + i rows."""
+    for i in range(BLOCK_ROWS):
         out[i] = w[i, : S + i] @ values[: S + i] / totals[i]
 
 
@@ -50,8 +64,8 @@ def _weighted_mean(context: Context, builder: Builder, signature: Signature, arg
     w, values, S, following, total, out = arguments
     of_w, of_values, _, of_following, _, of_out = signature.args
 
-    def bring(s: Value, d: Value, vectors: int) -> None:
-        ahead = further(builder, s, POSITIONS_AHEAD)
+    def prefetch_ahead(s: Value, d: Value, vectors: int) -> None:
+        ahead = index_after(builder, s, POSITIONS_AHEAD)
         beyond = builder.sub(ahead, S)
         place = builder.select(
             builder.icmp_signed("<", beyond, S.type(0)),
@@ -60,7 +74,7 @@ def _weighted_mean(context: Context, builder: Builder, signature: Signature, arg
         )
         prefetch(builder, place, 4 * vectors * LANES)
 
-    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], bring)
+    _emit_weighted_means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], prefetch_ahead)
     return context.get_dummy_value()
 
 
@@ -68,27 +82,28 @@ def _weighted_mean(context: Context, builder: Builder, signature: Signature, arg
 def _weighted_means(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     w, values, S, totals, out = arguments
     of_w, of_values, _, of_totals, of_out = signature.args
-    each = [builder.load(address(context, builder, of_totals, totals, INDEX(row))) for row in range(ROWS)]
-    _means(context, builder, (of_w, of_values, of_out), (w, values, out), S, each, _nothing)
+    each = [builder.load(address(context, builder, of_totals, totals, INDEX(row))) for row in range(BLOCK_ROWS)]
+    _emit_weighted_means(context, builder, (of_w, of_values, of_out), (w, values, out), S, each, _no_prefetch)
     return context.get_dummy_value()
 
 
-def _nothing(s: Value, d: Value, vectors: int) -> None:
-    """What is not prefetched: several queries' keys and values were just written, or are read again and again."""
+def _no_prefetch(s: Value, d: Value, vectors: int) -> None:
+    """Prefetch nothing: the keys and values of several queries were just written, or are read repeatedly."""
 
 
-def _means(
+def _emit_weighted_means(
     context: Context,
     builder: Builder,
     kinds: Kinds,
     arrays: Values,
     S: Value,
     totals: list[Value],
-    bring: Callable[[Value, Value, int], None],
+    prefetch_ahead: Callable[[Value, Value, int], None],
 ) -> None:
-    """The instructions of both, some vectors of columns at a time, for a query for each of ``totals``.
+    """Emit the instructions of both functions, for some vectors of columns at a time and one query for each of
+    ``totals``.
 
-    ``bring(s, d, vectors)`` prefetches what a later position needs.
+    ``prefetch_ahead(s, d, vectors)`` prefetches what a later position needs.
     """
     (of_w, of_values, of_out), (w, values, out), rows = kinds, arrays, len(totals)
     weights = [address(context, builder, of_w, w, INDEX(row), INDEX(0)) for row in range(rows)]
@@ -99,26 +114,26 @@ def _means(
 
         def add(s: Value, sums: list[Value], queries: list[int]) -> list[Value]:
             """One position's value, weighted for some of the queries, added to their sums."""
-            bring(s, d, vectors)
+            prefetch_ahead(s, d, vectors)
             here = address(context, builder, of_values, values, s, d)
             value = [load(builder, here, kind, v * LANES) for v in range(count)]
             sums = list(sums)
             for k, query in enumerate(queries):
                 weight = builder.load(builder.gep(weights[query], [s]))
-                each = repeat(builder, weight, FLOATS) if vectors else weight
+                each = broadcast(builder, weight, FLOATS) if vectors else weight
                 for v, one in enumerate(value):
                     sums[k * count + v] = multiply_add(builder, each, one, sums[k * count + v])
             return sums
 
         every = list(range(rows))
         zeros = [ir.Constant(kind, None if vectors else 0)] * (rows * count)
-        sums = summing(builder, zeros, S.type(0), S, S.type(1), partial(add, queries=every))
+        sums = accumulate(builder, zeros, S.type(0), S, S.type(1), partial(add, queries=every))
         for query in every:
             mine = sums[query * count : query * count + count]
             end = builder.add(S, S.type(query))
             if query:
-                mine = summing(builder, mine, S, end, S.type(1), partial(add, queries=[query]))
-            total = repeat(builder, totals[query], FLOATS) if vectors else totals[query]
+                mine = accumulate(builder, mine, S, end, S.type(1), partial(add, queries=[query]))
+            total = broadcast(builder, totals[query], FLOATS) if vectors else totals[query]
             for v, one in enumerate(mine):
                 place = address(context, builder, of_out, out, INDEX(query), d)
                 store(builder, builder.fdiv(one, total), place, v * LANES)
@@ -133,8 +148,8 @@ def _means(
 
 
 @compiled(void(types.int64, matrix, out4, out4, lengths1), **SERIAL)
-def remember_head(head: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
-    """Write one head's new keys and values into the cache: `attend`'s first half."""
+def cache_head(head: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
+    """Write one head's new keys and values into the cache: the first half of `attend`."""
     B, H, K = k.shape[0], k.shape[1], k.shape[3]
     T, D = len(qkv) // B, H * K
     b, h = head // H, head % H
@@ -145,48 +160,51 @@ def remember_head(head: int, qkv: Array, k: Array, v: Array, positions: Array) -
 
 
 @compiled(void(matrix, out4, out4, lengths1), **PARALLEL)
-def remember(qkv: Array, k: Array, v: Array, positions: Array) -> None:
+def append_to_cache(qkv: Array, k: Array, v: Array, positions: Array) -> None:
     """Write the keys and values of R positions into the cache, as `attend` does."""
     heads = k.shape[0] * k.shape[1]
     if threads_here() == 1:
         for head in range(heads):
-            remember_head(head, qkv, k, v, positions)
+            cache_head(head, qkv, k, v, positions)
     else:
         for head in prange(heads):
-            remember_head(np.int64(head), qkv, k, v, positions)
+            cache_head(np.int64(head), qkv, k, v, positions)
 
 
 @register_jitable
-def attend_alone(q: Array, keys: Array, values: Array, following: Array, scale: float, w: Array, out: Array) -> None:
-    """One query, (1, K), looks back at as many keys as ``w``, (1, S), has room for: into ``out``, (1, K).
+def attend_one(q: Array, keys: Array, values: Array, following: Array, scale: float, w: Array, out: Array) -> None:
+    """Let one query, (1, K), attend to as many keys as ``w``, (1, S), has entries; write the result into ``out``, (1,
+    K).
 
-    What is prefetched, in the order of its use: keys, values, the next head's keys.
+    It prefetches in the order of use: keys, values, the next head's keys.
     """
     S, K = w.shape[1], keys.shape[1]
     for s in range(S):
         ahead = s + POSITIONS_AHEAD
-        for d in range(0, K, LINE):
+        for d in range(0, K, LINE_FLOATS):
             if ahead < S:
-                ask(keys, ahead, d)
+                prefetch_element(keys, ahead, d)
             else:
-                ask(values, ahead - S, d)
+                prefetch_element(values, ahead - S, d)
         w[0, s] = dot(q, 0, keys, s, 0, K) * scale
     total = exp_and_sum(w, 0, S, largest(w, 0, S))
     weighted_mean(w, values, S, following, total, out)
 
 
 @register_jitable
-def attend_together(q: Array, keys: Array, values: Array, S: int, scale: float, w: Array, out: Array) -> None:
-    """ROWS queries that follow each other, (ROWS, K), of which the first sees S keys, each other one more."""
+def attend_consecutive(q: Array, keys: Array, values: Array, S: int, scale: float, w: Array, out: Array) -> None:
+    """Let BLOCK_ROWS consecutive queries, (BLOCK_ROWS, K), attend: the first sees S keys, each later one sees one
+    more.
+    """
     K = keys.shape[1]
-    products, totals = np.empty((ROWS, SOME), np.float32), np.empty(ROWS, np.float32)
-    shared = S - S % SOME
-    for s in range(0, shared, SOME):
-        dots(q, 0, keys, s, 0, K, products)
-        for i in range(ROWS):
-            for j in range(SOME):
+    products, totals = np.empty((BLOCK_ROWS, BLOCK_COLUMNS), np.float32), np.empty(BLOCK_ROWS, np.float32)
+    shared = S - S % BLOCK_COLUMNS
+    for s in range(0, shared, BLOCK_COLUMNS):
+        dot_block(q, 0, keys, s, 0, K, products)
+        for i in range(BLOCK_ROWS):
+            for j in range(BLOCK_COLUMNS):
                 w[i, s + j] = products[i, j] * scale
-    for i in range(ROWS):
+    for i in range(BLOCK_ROWS):
         for s in range(shared, S + i):
             w[i, s] = dot(q, i, keys, s, 0, K) * scale
         totals[i] = exp_and_sum(w, i, S + i, largest(w, i, S + i))
@@ -194,23 +212,23 @@ def attend_together(q: Array, keys: Array, values: Array, S: int, scale: float, 
 
 
 @compiled(void(*(types.int64,) * 4, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
-def attend_some(
+def attend_rows(
     b: int, h: int, first: int, last: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
 ) -> None:
-    """The queries from row `first` to `last` of ``q``, which belong to row b of the cache, look back in head h."""
+    """Let the queries from row `first` to `last` of ``q``, which belong to row b of the cache, attend in head h."""
     H, K = k.shape[1], k.shape[3]
     keys, values, following = k[b, h], v[b, h], k[b, min(h + 1, H - 1)]
-    w = np.empty((ROWS, positions[last - 1] + 1), np.float32)
+    w = np.empty((BLOCK_ROWS, positions[last - 1] + 1), np.float32)
     r = first
     while r < last:
         S = positions[r] + 1
-        if last - r >= ROWS:
-            mine = q[r : r + ROWS, h * K : h * K + K]
-            attend_together(mine, keys, values, S, scale, w, out[r : r + ROWS, h])
-            r += ROWS
+        if last - r >= BLOCK_ROWS:
+            mine = q[r : r + BLOCK_ROWS, h * K : h * K + K]
+            attend_consecutive(mine, keys, values, S, scale, w, out[r : r + BLOCK_ROWS, h])
+            r += BLOCK_ROWS
         else:
             mine = q[r : r + 1, h * K : h * K + K]
-            attend_alone(mine, keys, values, following, scale, w[:1, :S], out[r : r + 1, h])
+            attend_one(mine, keys, values, following, scale, w[:1, :S], out[r : r + 1, h])
             r += 1
 
 
@@ -218,29 +236,30 @@ def attend_some(
 def attend_head(
     head: int, qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: bool, out: Array
 ) -> None:
-    """`attend` for one head of one row of the cache, B · H of which there are."""
+    """Run `attend` for one head of one row of the cache; there are B · H of them."""
     B, H, K = k.shape[0], k.shape[1], k.shape[3]
     b, h, T = head // H, head % H, len(qkv) // B
-    # The weights of the layers before have pushed all of it out of the processor's cache.
+    # The weights of earlier layers have displaced keys and values from the cache.
     for r in range(b * T, b * T + T if new else b * T):
-        for d in range(0, K, LINE):
-            ask(k[b, h], positions[r], d)
-            ask(v[b, h], positions[r], d)
+        for d in range(0, K, LINE_FLOATS):
+            prefetch_element(k[b, h], positions[r], d)
+            prefetch_element(v[b, h], positions[r], d)
     for s in range(min(positions[b * T] + 1, POSITIONS_AHEAD)):
-        for d in range(0, K, LINE):
-            ask(k[b, h], s, d)
+        for d in range(0, K, LINE_FLOATS):
+            prefetch_element(k[b, h], s, d)
     if new:
-        remember_head(head, qkv, k, v, positions)
-    attend_some(b, h, b * T, b * T + T, qkv, k, v, positions, scale, out)
+        cache_head(head, qkv, k, v, positions)
+    attend_rows(b, h, b * T, b * T + T, qkv, k, v, positions, scale, out)
 
 
 @compiled(void(types.int64, types.int64, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
 def attend_block(
     task: int, blocks: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
 ) -> None:
-    """`attend` for QUERIES queries of one head, whose keys and values are in the cache.
+    """Run `attend` for QUERIES queries of one head whose keys and values are in the cache.
 
-    The tasks of a head come long and short in turn: each thread gets a run of tasks, which so take about as long.
+    A head's tasks alternate between long and short ones: each thread gets a run of consecutive tasks, and so all
+    threads get about the same work.
     """
     B, H = k.shape[0], k.shape[1]
     T = len(q) // B
@@ -248,16 +267,16 @@ def attend_block(
     block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
     b, h = head // H, head % H
     first = b * T + block * QUERIES
-    attend_some(b, h, first, min(b * T + T, first + QUERIES), q, k, v, positions, scale, out)
+    attend_rows(b, h, first, min(b * T + T, first + QUERIES), q, k, v, positions, scale, out)
 
 
 @compiled(void(matrix, out4, out4, lengths1, types.float32, types.boolean, out3), **PARALLEL)
 def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: bool, out: Array) -> None:
-    """R single positions look back, in H heads, each at the keys up to its own: (R, 3 · D) → (R, H, K).
+    """Let R positions attend, in H heads, to the keys up to their own: (R, 3 · D) → (R, H, K).
 
-    ``qkv`` holds queries, keys and values side by side. Where these are `new`, keys and values are written into the
-    cache, ``k`` and ``v`` (B, H, N, K), first; otherwise queries alone will do, (R, D). Each row of the cache has R / B
-    of the positions, one behind the other: position r stands at ``positions[r]``.
+    ``qkv`` holds queries, keys and values side by side. With `new`, keys and values are first written into the cache,
+    ``k`` and ``v`` (B, H, N, K); otherwise ``qkv`` may hold the queries alone, (R, D). Each row of the cache has R / B
+    consecutive positions; position r stands at ``positions[r]``.
     """
     B, H = k.shape[0], k.shape[1]
     heads, T = B * H, len(qkv) // B
@@ -270,7 +289,7 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: 
                 attend_head(np.int64(head), qkv, k, v, positions, scale, new, out)
         return
     if new:
-        remember(qkv, k, v, positions)
+        append_to_cache(qkv, k, v, positions)
     blocks = (T + QUERIES - 1) // QUERIES
     if threads_here() == 1:
         for task in range(heads * blocks):
@@ -281,12 +300,12 @@ def attend(qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: 
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """As `ops.attention`."""
+    """Compute `ops.attention`."""
     B, T, H, K = q.shape
     if q.dtype != np.float32:
         return ops.attention(q, k, v, lengths, scale)
     out = empty((B * T, H, K), np.float32)
-    # A cache lies in one piece, so nothing of it is copied here.
+    # A cache is contiguous, so nothing of it is copied here.
     k, v = (np.require(array, requirements=("C", "W")) for array in (k, v))
     positions = (lengths[:, None] + np.arange(T)).ravel()
     launch(attend, np.ascontiguousarray(q.reshape(B * T, -1)), k, v, positions, scale, False, out)

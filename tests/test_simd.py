@@ -13,12 +13,26 @@ import numpy as np
 import pytest
 
 from gpt2_np.engine import kernels
-from gpt2_np.engine.kernels import causal, digits, dots, exponentials, int4, int8, panels, tables
-from gpt2_np.engine.kernels.blocks import lines_to_prefetch
+from gpt2_np.engine.kernels import (
+    address_tables,
+    amx,
+    bfloat16_tiles,
+    byte_products,
+    causal_attention,
+    dot_products,
+    exponential,
+    float32,
+    int4,
+    int8_vectors,
+)
+from gpt2_np.engine.kernels.panel_passes import lines_to_prefetch
 from gpt2_np.engine.kernels.product import kernel
 from gpt2_np.model import ops
-from gpt2_np.weights.panels import GROUP, TILE, packed
+from gpt2_np.weights.panels import GROUP, TILE, from_bits, packed
 from gpt2_np.weights.quantize import REDUCED, quantize_matrix
+
+tiles = pytest.mark.skipif(not amx.TILES, reason="this processor, or its system, has no AMX")
+halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -40,15 +54,17 @@ def both_ways(body: Callable[..., None], *arguments) -> tuple[np.ndarray, np.nda
 
 
 def alone(x, y, totals):
-    totals[0, 0] = dots.dot(x, 1, y, 1, 3, y.shape[1])
+    totals[0, 0] = dot_products.dot(x, 1, y, 1, 3, y.shape[1])
 
 
 def several(x, y, totals):
-    dots.dots(x, 1, y, 1, 3, y.shape[1], totals)
+    dot_products.dot_block(x, 1, y, 1, 3, y.shape[1], totals)
 
 
 @pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
-@pytest.mark.parametrize(("body", "rows", "others"), [(alone, 1, 1), (several, dots.ROWS, dots.SOME)])
+@pytest.mark.parametrize(
+    ("body", "rows", "others"), [(alone, 1, 1), (several, dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS)]
+)
 def test_dot_products(body: Callable[..., None], rows: int, others: int, D: int) -> None:
     x, y = normal(rows + 1, D), normal(others + 1, D, seed=1)
     truth = x[1:, 3:].astype(np.float64) @ y[1:, 3:].T.astype(np.float64)
@@ -57,19 +73,22 @@ def test_dot_products(body: Callable[..., None], rows: int, others: int, D: int)
 
 
 def test_a_dot_product_is_the_same_alone() -> None:
-    x, y = normal(dots.ROWS + 1, 131), normal(dots.SOME + 1, 131, seed=1)
-    together, single = np.ones((dots.ROWS, dots.SOME), np.float32), np.ones((1, 1), np.float32)
+    x, y = normal(dot_products.BLOCK_ROWS + 1, 131), normal(dot_products.BLOCK_COLUMNS + 1, 131, seed=1)
+    together, single = (
+        np.ones((dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS), np.float32),
+        np.ones((1, 1), np.float32),
+    )
     numba.njit(several)(x, y, together)
     numba.njit(alone)(x, y, single)
     assert together[0, 0] == single[0, 0]
 
 
-@pytest.mark.parametrize("rows", sorted(panels.STEPS))
+@pytest.mark.parametrize("rows", sorted(float32.STEPS))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
     x, weight = normal(rows + 1, 50), normal(50, 2 * TILE, seed=1)
     matrix = packed(weight) if dtype == "float32" else quantize_matrix(weight, dtype)
-    step = panels.STEPS[rows]
+    step = float32.STEPS[rows]
 
     def body(x, weights, out):
         step(x, 1, weights, 1, 0, 20, 4, 9, 2, out, 3)
@@ -81,26 +100,83 @@ def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
         np.testing.assert_allclose(result, truth, atol=2e-5)
 
 
-@pytest.mark.parametrize("rows", sorted(int8.STEPS))
+@pytest.mark.parametrize("rows", sorted(int8_vectors.STEPS))
 def test_a_panel_of_bytes_is_exact(rows: int) -> None:
     D = 200
-    matrix, step = quantize_matrix(normal(D, 2 * TILE), "int8"), int8.STEPS[rows]
+    matrix, step = quantize_matrix(normal(D, 2 * TILE), "int8"), int8_vectors.STEPS[rows]
     levels = whole(-16383, 16384, np.int16, rows, D)
     levels[0] = 16383  # the largest sums there can be
     in_digits, steps = np.empty((rows, 2, D), np.uint8), normal(rows, seed=1)
     for row, mine in zip(levels, in_digits, strict=True):
-        digits.split(row, mine)
+        byte_products.split(row, *mine)
     scale, bias = matrix.scales[0, TILE:].copy(), normal(TILE, seed=2)
-    moved = matrix.scales[1, TILE:] * np.float32(digits.OFFSET)
+    moved = matrix.scales[1, TILE:] * np.float32(byte_products.OFFSET)
 
-    def body(of_digits, codes, scale, moved, bias, steps, out):
-        step(of_digits, 0, codes, 1, 4, 9, 2, steps, scale, moved, bias, out, 3)
+    def body(of_bytes, codes, scale, moved, bias, steps, out):
+        step(of_bytes, 0, codes, 1, 4, 9, 2, steps, scale, moved, bias, out, 3)
 
     codes = np.rint(matrix.dequantize()[:, TILE:] / scale).astype(np.int64)
     truth = (levels.astype(np.int64) @ codes).astype(np.float32) * (scale * steps[:, None]) + bias
     arguments = (in_digits, matrix.codes, scale, moved, bias, steps, np.zeros((rows, TILE + 3), np.float32))
     for result in both_ways(body, *arguments):
         np.testing.assert_allclose(result[:, 3:], truth, rtol=3e-7, atol=1e-6)
+
+
+@tiles
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_a_panel_of_bytes_in_tiles_is_exact(rows: int) -> None:
+    from gpt2_np.engine.kernels import int8_tiles  # compiled for AMX when it is imported
+
+    D, R = 192, 16 + rows  # the second tile's rows
+    matrix = quantize_matrix(normal(D, 2 * TILE), "int8")
+    levels = whole(-16383, 16384, np.int16, R, D)
+    levels[16] = 16383  # the largest sums there can be
+    in_tiles, steps = np.empty(R * 2 * D, np.uint8), normal(R, seed=1)
+    for r, level in enumerate(levels):
+        int8_tiles.put_in_tiles(level, in_tiles, r, R)
+    scale, bias = matrix.scales[0, TILE:].copy(), normal(TILE, seed=2)
+    moved = matrix.scales[1, TILE:] * np.float32(byte_products.OFFSET)
+
+    def body(in_tiles, codes, scale, moved, bias, steps, out):
+        amx.configure(rows, int8_tiles.WEIGHTS)
+        int8_tiles.some_rows(in_tiles, 16, rows, codes, 1, 4, 2, steps, scale, moved, bias, out, 3)
+        amx.release()
+
+    codes = np.rint(matrix.dequantize()[:, TILE:] / scale).astype(np.int64)
+    truth = (levels.astype(np.int64) @ codes).astype(np.float32) * (scale * steps[:, None]) + bias
+    arguments = (in_tiles, matrix.codes, scale, moved, bias, steps, np.zeros((R, TILE + 3), np.float32))
+    for result in both_ways(body, *arguments):
+        np.testing.assert_allclose(result[16:, 3:], truth[16:], rtol=3e-7, atol=1e-6)
+        assert not result[:16].any()
+
+
+@halves
+@pytest.mark.parametrize("rows", [1, 5, 16])
+def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
+    D, R = 100, 16 + rows  # the second tile's rows
+    x, matrix, bias = normal(R, D), quantize_matrix(normal(D, 2 * TILE, seed=1), "bfloat16"), normal(TILE, seed=2)
+    parts = np.empty(R * bfloat16_tiles.PARTS * 128, np.uint16)
+    bfloat16_tiles.parts_of_rows(x, parts)
+
+    def body(parts, codes, bias, out):
+        amx.configure(rows, bfloat16_tiles.WEIGHTS)
+        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 0, 64, 4, 2, bias, out, 3)
+        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 64, 128, 4, 2, bias, out, 3)
+        amx.release()
+
+    truth = x.astype(np.float64) @ matrix.dequantize()[:, TILE:].astype(np.float64) + bias
+    for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
+        np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
+        assert not result[:16].any()
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-30, np.inf, -np.inf, np.nan])
+def test_three_parts_are_the_number(value: float) -> None:
+    x, parts = np.float32([[value, 1 / 3, -np.pi]]), np.empty(3 * GROUP, np.uint16)
+    bfloat16_tiles.parts_of_rows(x, parts)
+    sums = from_bits(parts.reshape(3, GROUP)).astype(np.float64).sum(axis=0)
+    np.testing.assert_array_equal(sums[:3], x[0].astype(np.float64))
+    assert not sums[3:].any()
 
 
 @pytest.mark.parametrize("rows", sorted(int4.STEPS))
@@ -133,11 +209,11 @@ def test_the_next_block_is_prefetched_once(R: int, most: int, lines: int, each: 
 
 
 def a_mean(w, values, following, out):
-    causal.weighted_mean(w, values, w.shape[1], following, w.sum(), out)
+    causal_attention.weighted_mean(w, values, w.shape[1], following, w.sum(), out)
 
 
 def some_means(w, values, totals, out):
-    causal.weighted_means(w, values, w.shape[1] - causal.ROWS + 1, totals, out)
+    causal_attention.weighted_means(w, values, w.shape[1] - causal_attention.BLOCK_ROWS + 1, totals, out)
 
 
 @pytest.mark.parametrize("K", [1, 8, 16, 40, 64, 80, 131])
@@ -152,7 +228,7 @@ def test_weighted_means(S: int, K: int) -> None:
 @pytest.mark.parametrize("K", [1, 16, 40, 64])
 @pytest.mark.parametrize("S", [1, 3, 100])
 def test_weighted_means_of_several_queries(S: int, K: int) -> None:
-    rows = causal.ROWS
+    rows = causal_attention.BLOCK_ROWS
     w, values = np.exp(normal(rows, S + rows - 1)), normal(S + rows - 1, K, seed=1)
     totals = np.array([w[i, : S + i].sum() for i in range(rows)], np.float32)
     for result in both_ways(some_means, w, values, totals, np.zeros((rows, K), np.float32)):
@@ -162,8 +238,8 @@ def test_weighted_means_of_several_queries(S: int, K: int) -> None:
 
 def terms(scores, out):
     out[0, :] = scores[1, :]
-    out[1, 0] = exponentials.largest(scores, 1, scores.shape[1])
-    out[1, 1] = exponentials.exp_and_sum(out, 0, scores.shape[1], out[1, 0])
+    out[1, 0] = exponential.largest(scores, 1, scores.shape[1])
+    out[1, 1] = exponential.exp_and_sum(out, 0, scores.shape[1], out[1, 0])
 
 
 @pytest.mark.parametrize("S", [2, 8, 16, 31, 100])
@@ -176,7 +252,7 @@ def test_softmax_s_terms_and_their_sum(S: int) -> None:
 
 
 def activated(x, out):
-    exponentials.gelu_row(x, 1, out)
+    exponential.gelu_row(x, 1, out)
 
 
 @pytest.mark.parametrize("F", [1, 8, 16, 31, 100])
@@ -209,12 +285,12 @@ def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> 
 
 def norms(table, out):
     for n in range(len(table)):
-        arrays = tables.layer("I", table, n)
+        arrays = address_tables.layer("I", table, n)
         out[n, 0], out[n, 1], out[n, 2] = arrays[0][1, 0, 2, 1], arrays[2].sum(), arrays[4][1, 2, 3]
 
 
 def beside(table, out):
-    arrays = tables.others("b", table, 0)
+    arrays = address_tables.others("b", table, 0)
     out[0, 0], out[0, 1], out[0, 2] = arrays[1][1, 2], arrays[4][1, 2, 3, 4], arrays[9][1]
 
 
@@ -224,12 +300,12 @@ def like(kind, seed: int) -> np.ndarray:
 
 
 def test_arrays_found_by_a_table() -> None:
-    layers = [tuple(like(kind, seed) for kind in tables.layer_arrays("I")) for seed in range(3)]
+    layers = [tuple(like(kind, seed) for kind in address_tables.layer_arrays("I")) for seed in range(3)]
     expected = [[k[1, 0, 2, 1], weight.sum(), codes[1, 2, 3]] for k, _, weight, _, codes, *_ in layers]
-    for result in both_ways(norms, tables.table(layers), np.zeros((3, 3), np.float32)):
+    for result in both_ways(norms, address_tables.address_table(layers), np.zeros((3, 3), np.float32)):
         np.testing.assert_array_equal(result, expected)
-    others = tuple(like(kind, 0) for kind in tables.other_arrays("b"))
-    for result in both_ways(beside, tables.table([others]), np.zeros((1, 3), np.float32)):
+    others = tuple(like(kind, 0) for kind in address_tables.other_arrays("b"))
+    for result in both_ways(beside, address_tables.address_table([others]), np.zeros((1, 3), np.float32)):
         np.testing.assert_array_equal(result, [[others[1][1, 2], others[4][1, 2, 3, 4], others[9][1]]])
 
 

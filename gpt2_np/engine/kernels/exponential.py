@@ -1,4 +1,4 @@
-"""The exponential, in all lanes of a vector at once, and what is made of it: softmax's terms and GPT-2's GELU.
+"""The exponential in all lanes of a vector, and what uses it: softmax's terms and GPT-2's GELU.
 
 Each number gets the same bits in a vector as it does alone.
 """
@@ -12,9 +12,9 @@ from llvmlite import ir
 from numba import types
 
 from ...model import ops
-from .dots import FLOATS, INDEX, WORDS
+from .dot_products import FLOATS, INDEX, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import LANES, across, address, emits, load, multiply_add, repeat, store, summing
+from .simd import LANES, accumulate, address, broadcast, emits, horizontal_sums, load, multiply_add, store
 
 Array = np.ndarray
 FLOAT, WORD = ir.FloatType(), ir.IntType(32)
@@ -25,7 +25,7 @@ ROUNDER = 12582912.0  # 1.5 · 2²³: a float32 of this size has no fraction
 
 
 def exp_instructions(builder: Builder, x: Value) -> Value:
-    """e^x, for a float32 number or a vector of them; NaN stays NaN."""
+    """Emit e^x for a float32 number or a vector of them; NaN stays NaN."""
     kind = x.type
     integers = WORDS if isinstance(kind, ir.VectorType) else WORD
 
@@ -34,7 +34,7 @@ def exp_instructions(builder: Builder, x: Value) -> Value:
 
     x = builder.select(builder.fcmp_ordered("<", x, every(LOWEST)), every(LOWEST), x)
     x = builder.select(builder.fcmp_ordered(">", x, every(HIGHEST)), every(HIGHEST), x)
-    # The nearest whole number of doublings.
+    # The nearest integer power of two.
     n = builder.fsub(multiply_add(builder, x, every(_float32(1.44269504)), every(ROUNDER)), every(ROUNDER))
     r = multiply_add(builder, n, every(_float32(-0.693359375)), x)
     r = multiply_add(builder, n, every(_float32(2.12194440e-4)), r)
@@ -47,7 +47,7 @@ def exp_instructions(builder: Builder, x: Value) -> Value:
 
 
 def exp(x: float) -> float:
-    """e^x in float32."""
+    """Return e^x in float32."""
     return np.exp(np.float32(x))
 
 
@@ -71,9 +71,10 @@ def _along_row(
     step: Callable[[Value, ir.Type, list[Value]], list[Value]],
     join: Callable[[list[Value]], list[Value]],
 ) -> list[Value]:
-    """A loop over the first `count` numbers of a row: ``step(address, type, state)``, in vectors, then one by one.
+    """Emit a loop over the first `count` numbers of a row: ``step(address, type, state)``, first on vectors, then on
+    numbers.
 
-    ``start`` is the state of the vectors; ``join`` makes of it that of single numbers.
+    ``start`` is the vectors' initial state; ``join`` turns it into the state of single numbers.
     """
     row = address(context, builder, of_rows, rows, r, INDEX(0))
     whole = builder.sub(count, builder.srem(count, INDEX(LANES)))
@@ -81,12 +82,12 @@ def _along_row(
     def along(kind: ir.Type) -> Callable[[Value, list[Value]], list[Value]]:
         return lambda d, state: step(builder.gep(row, [d]), kind, state)
 
-    state = summing(builder, start, INDEX(0), whole, INDEX(LANES), along(FLOATS))
-    return summing(builder, join(state), whole, count, INDEX(1), along(FLOAT))
+    state = accumulate(builder, start, INDEX(0), whole, INDEX(LANES), along(FLOATS))
+    return accumulate(builder, join(state), whole, count, INDEX(1), along(FLOAT))
 
 
 def largest(rows: Array, r: int, count: int) -> float:
-    """The largest of a row's first `count` numbers."""
+    """Return the largest of a row's first `count` numbers."""
     return rows[r, :count].max()
 
 
@@ -121,19 +122,19 @@ def _exp_and_sum(context: Context, builder: Builder, signature: Signature, argum
     rows, r, count, best = arguments
 
     def step(place: Value, kind: ir.Type, state: list[Value]) -> list[Value]:
-        shift = repeat(builder, best, FLOATS) if kind is FLOATS else best
+        shift = broadcast(builder, best, FLOATS) if kind is FLOATS else best
         one = exp_instructions(builder, builder.fsub(load(builder, place, kind), shift))
         store(builder, one, place)
         return [builder.fadd(state[0], one)]
 
     start = [ir.Constant(FLOATS, None)]
     return _along_row(
-        context, builder, signature.args[0], rows, r, count, start, step, lambda state: across(builder, state)
+        context, builder, signature.args[0], rows, r, count, start, step, lambda state: horizontal_sums(builder, state)
     )[0]
 
 
 def gelu_row(x: Array, r: int, out: Array) -> None:
-    """GPT-2's GELU of a row, into the same row of ``out``, which may be x: x·½(1 + tanh u) is x·σ(2u)."""
+    """Write GPT-2's GELU of a row into the same row of ``out``, which may be x: x·½(1 + tanh u) is x·σ(2u)."""
     out[r] = ops.gelu_new(x[r])
 
 

@@ -1,7 +1,8 @@
-"""Arrays of compiled code by where they lie: how a step is given hundreds of them at the price of two.
+"""Tables of addresses: one array argument stands for hundreds of arrays, which saves a decoding step their look-up.
 
-What a step needs besides ids stays the same from step to step. To take apart an array of Python's costs several visits
-to memory each time, since the weights have gone through the processor's cache meanwhile: so it gets a table of numbers.
+The arrays that a step needs besides ids stay the same from step to step. Unpacking a NumPy array from Python costs
+several cache misses, because the weights have displaced everything else from the cache since the last step. So the step
+receives a table of addresses and shapes instead.
 """
 
 from __future__ import annotations
@@ -14,39 +15,43 @@ import numpy as np
 from numba import types
 from numba.np.arrayobj import populate_array
 
-from .arithmetic import codes4, codes8, grids, halves3, matrix, out2, out3, out4, panels3, vector
-from .dots import INDEX
+from .dot_products import INDEX
+from .kernel_types import codes4, codes8, grids, halves3, matrix, out2, out3, out4, panels3, vector
 from .llvm import Builder, Context, Signature, Value, Values
-from .registers import address, emits
+from .simd import address, emits
 
 Array = np.ndarray
 
-NUMBERS = 5  # of a table that tell of one array: where it lies, and its shape, of four dimensions at most
+NUMBERS_PER_ARRAY = 5  # an address and a shape of at most four dimensions
 WEIGHTS = {"f": (panels3, matrix), "I": (halves3, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
 NORM, KEPT = (vector, vector), (out4, out4)
 
 
 def layer_arrays(code: str) -> types.Tuple:
-    """Of what types a layer's arrays are, keys and values first, for weights kept in this dtype (``dtype.char``)."""
+    """Return the types of a layer's arrays, keys and values first, for weights of this dtype (``dtype.char``)."""
     linear = (*WEIGHTS[code], vector)
     return types.Tuple((*KEPT, *NORM, *linear, *linear, *NORM, *linear, *linear))
 
 
 def other_arrays(head: str) -> types.Tuple:
-    """And those beside the layers: embeddings, final norm, vocabulary, scales of the scores, and room to work in."""
+    """Return the types of the other arrays: embeddings, final norm, unembedding, score scales and working memory."""
     return types.Tuple(
         (matrix, matrix, *NORM, *WEIGHTS[head], vector, vector, out2, types.int64[::1], out2, out2, out2, out3, out2)
     )
 
 
-def table(rows: list[tuple[Array, ...]]) -> Array:
-    """Where arrays lie and their shapes, for `layer` and `others`: (rows, arrays · NUMBERS) int64.
+def address_table(rows: list[tuple[Array, ...]]) -> Array:
+    """Return the addresses and shapes of arrays, for `layer` and `others`: (rows, arrays · NUMBERS_PER_ARRAY) int64.
 
-    The arrays must lie in rows, and outlive the table.
+    The arrays must be contiguous and must outlive the table.
     """
     return np.array(
         [
-            [number for array in row for number in (array.ctypes.data, *array.shape, *[1] * (NUMBERS - 1 - array.ndim))]
+            [
+                number
+                for array in row
+                for number in (array.ctypes.data, *array.shape, *[1] * (NUMBERS_PER_ARRAY - 1 - array.ndim))
+            ]
             for row in rows
         ],
         np.int64,
@@ -54,18 +59,18 @@ def table(rows: list[tuple[Array, ...]]) -> Array:
 
 
 def layer(code: str, table: Array, n: int) -> tuple[Array, ...]:
-    """The arrays in the n-th row of a `table` of layers."""
+    """Return the arrays in the n-th row of an `address_table` of layers."""
     return _arrays(layer_arrays(code), table[n])
 
 
 def others(head: str, table: Array, n: int) -> tuple[Array, ...]:
-    """The arrays in the n-th row of a `table` of `other_arrays`."""
+    """Return the arrays in the n-th row of an `address_table` of `other_arrays`."""
     return _arrays(other_arrays(head), table[n])
 
 
 def _arrays(kinds: types.Tuple, numbers: Array) -> tuple[Array, ...]:
     arrays = []
-    for kind, (where, *shape) in zip(kinds, numbers.reshape(-1, NUMBERS).tolist(), strict=True):
+    for kind, (where, *shape) in zip(kinds, numbers.reshape(-1, NUMBERS_PER_ARRAY).tolist(), strict=True):
         dtype, shape = np.dtype(str(kind.dtype)), shape[: kind.ndim]
         memory = (ctypes.c_char * (math.prod(shape) * dtype.itemsize)).from_address(where)
         arrays.append(np.ndarray(shape, dtype, memory))
@@ -78,21 +83,21 @@ def _emit_arrays(context: Context, builder: Builder, signature: Signature, argum
     for number, kind in enumerate(signature.return_type.types):
         where, *shape = [
             builder.load(address(context, builder, signature.args[1], table, n, INDEX(i)))
-            for i in range(number * NUMBERS, number * NUMBERS + 1 + kind.ndim)
+            for i in range(number * NUMBERS_PER_ARRAY, number * NUMBERS_PER_ARRAY + 1 + kind.ndim)
         ]
         array = context.make_array(kind)(context, builder)
         size = context.get_abi_sizeof(array.data.type.pointee)
         strides = [INDEX(size)]
         for length in reversed(shape[1:]):
             strides.insert(0, builder.mul(strides[0], length))
-        # Nobody counts who uses it: the arrays outlive the call.
+        # No reference is counted: the arrays outlive the call.
         populate_array(array, builder.inttoptr(where, array.data.type), shape, strides, INDEX(size), None)
         arrays.append(array._getvalue())
     return context.make_tuple(builder, signature.return_type, arrays)
 
 
 def _typed(kinds: Callable[[str], types.Tuple]) -> Callable[..., types.Tuple | None]:
-    """The type of what `layer` or `others` gives, which the code tells: Numba asks without its value first."""
+    """Return the typing function of `layer` or `others`. The result type depends on the code's literal value."""
     return lambda code, table, n: kinds(code.literal_value) if isinstance(code, types.StringLiteral) else None
 
 

@@ -1,0 +1,245 @@
+"""``gpt2-np corpus score`` and ``capture``: corpora larger than a machine, by one process or by many machines."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..model.choices import BACKENDS, DTYPES, FULL
+from .options import FC, GroupedCommand, backend_option, dtype_option, grouped, model_option
+from .plain import dumps
+from .progress import bar
+from .suggestions import Suggesting
+
+if TYPE_CHECKING:
+    from ..corpora import Engine, Result
+
+PATH = click.Path(path_type=Path)
+EXAMPLES = {
+    "Corpus": "gpt2-np corpus score books/ scores --field content --id-field url",
+    "Engine": "gpt2-np corpus score books.parquet scores --engine ray --address auto --cores 4",
+}
+
+
+@click.group(
+    "corpus",
+    cls=Suggesting,
+    short_help="Score, continue or capture corpora of any size, on one machine or many.",
+    invoke_without_command=True,
+)
+@click.pass_context
+def corpus_group(context: click.Context) -> None:
+    """Work through a corpus, row by row, into a folder of shards: by this process, or by a Ray cluster's machines.
+
+    A corpus is files, or folders of them: .jsonl holds objects, .parquet is Parquet, all else a text a line. A run that
+    was killed goes on where it was when the same command is given again. A row that can't be worked on is reported in
+    OUT/_errors.jsonl, and the exit status is then 1.
+    """
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def task(
+    name: str, summary: str, field: str, dtypes: tuple[str, ...]
+) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator for subcommands with IN… and OUT, and the options that all tasks share."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        options: list[Callable[[Any], Any]] = [
+            click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=PATH),
+            click.argument("out", metavar="OUT", type=PATH),
+            *corpus_options(field),
+            *engine_options(),
+            grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object at the end and nothing else."),
+            model_option(),
+            dtype_option(dtypes),
+        ]
+        if dtypes is DTYPES:
+            options.append(backend_option("Compiled kernels, or the readable path.", BACKENDS))
+        for option in reversed(options):
+            function = option(function)
+        return corpus_group.command(name, cls=GroupedCommand, examples=EXAMPLES, short_help=summary)(function)
+
+    return decorate
+
+
+def corpus_options(field: str) -> list[Callable[[FC], FC]]:
+    """Return the options that say how rows are read, and how many of them make a shard."""
+    where = "JSONL and Parquet: what a row's"
+    return [
+        grouped("Corpus", "--field", default=field, show_default=True, help=f"{where} text, or ids, are called."),
+        grouped("Corpus", "--id-field", default="id", show_default=True, help=f"{where} id is called; it is copied."),
+        grouped("Corpus", "--shard-rows", type=click.IntRange(min=1), default=1024, show_default=True, help=SHARD),
+    ]
+
+
+SHARD = "Rows of a shard, at most: what a worker takes at once, and does again if it is killed."
+
+
+def engine_options() -> list[Callable[[FC], FC]]:
+    """Return the options that say who does the work."""
+    room = "[default: as many as there is room for]"
+    new = "[default: RAY_ADDRESS, else a new one]"
+    return [
+        grouped(
+            "Engine", "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=WHO
+        ),
+        grouped("Engine", "--actors", type=click.IntRange(min=1), help=f"Ray: how many work side by side.  {room}"),
+        grouped(
+            "Engine", "--cores", type=click.IntRange(min=1), help="Ray: cores, and threads, of each.  [default: 1]"
+        ),
+        grouped("Engine", "--address", envvar="RAY_ADDRESS", help=f"Ray: a running cluster, or auto.  {new}"),
+    ]
+
+
+WHO = "This process with all cores, or Ray's actors on many machines (the `ray` extra)."
+
+
+def engine_of(engine: str, actors: int | None, cores: int | None, address: str | None) -> Engine:
+    """Return the engine that the options name."""
+    from ..corpora import Engine
+
+    if engine == "local":  # RAY_ADDRESS may be set for other programs
+        source = click.get_current_context().get_parameter_source
+        typed = source("address") is click.core.ParameterSource.COMMANDLINE
+        return Engine(engine, actors, 1 if cores is None else cores, address if typed else None)
+    return Engine(engine, actors, 1 if cores is None else cores, address)
+
+
+def finish(work: Callable[..., Result], as_json: bool) -> None:
+    """Do the work with a bar of progress, print what came of it, and leave with status 1 where rows failed."""
+    with bar(None, "row") as progress:
+
+        def told(done: int, total: int) -> None:
+            progress.total = total
+            progress.update(int(done - progress.n))
+
+        result = work(progress=told)
+    if as_json:
+        counts = {"rows": result.rows, "failed": len(result.errors), "shards": result.shards, "new_shards": result.new}
+        print(dumps({"out": str(result.folder), **counts, **result.sums}))
+    else:
+        print("\n".join(in_lines(result)))
+    if result.errors:
+        sys.exit(1)
+
+
+def in_lines(result: Result) -> list[str]:
+    """Return a run's outcome in lines for people to read."""
+    shards = "1 shard" if result.shards == 1 else f"{result.shards:,} shards"
+    lines = [f"{result.folder}: {result.rows:,} rows in {shards}, {result.new:,} of them new"]
+    if "nll" in result.sums and result.sums["tokens"]:
+        lines.append(f"{result.bits_per_byte:.4f} bits per byte ({result.sums['tokens']:,} tokens)")
+    if "texts" in result.sums:
+        lines.append(f"{result.sums['texts']:,} texts, {result.sums['tokens']:,} tokens")
+    if result.errors:
+        first = result.errors[0]
+        lines.append(f"{len(result.errors):,} rows failed, the first, row {first['row']}: {first['error']}")
+        lines.append(f"all of them are in {result.folder / '_errors.jsonl'}")
+    return lines
+
+
+@task("score", "Score every row of a corpus.", "text", DTYPES)
+@grouped("Score", "--prompt", help="What comes before every text that has no prompt of its own.")
+@grouped("Score", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
+def score(
+    inputs: tuple[Path, ...],
+    out: Path,
+    prompt: str | None,
+    stride: int | None,
+    field: str,
+    id_field: str,
+    shard_rows: int,
+    engine: str,
+    actors: int | None,
+    cores: int | None,
+    address: str | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+    backend: str | None,
+) -> None:
+    """How well the model predicts each row of IN: OUT is a folder of Parquet with id, nll (nats), tokens and bytes.
+
+    \b
+    gpt2-np corpus score books.jsonl scores
+    gpt2-np corpus score web/*.parquet scores --engine ray --address auto --dtype int8
+
+    Without an id, a row has its number, counted from 0 through all files. A row of JSONL or Parquet may hold the prompt
+    before its text, and a stride.
+    """
+    from .. import corpora
+
+    chosen = engine_of(engine, actors, cores, address)
+    finish(
+        lambda progress: corpora.score(
+            inputs,
+            out,
+            model=model,
+            dtype=dtype,
+            backend=backend,
+            prompt=prompt,
+            stride=stride,
+            field=field,
+            id_field=id_field,
+            shard_rows=shard_rows,
+            engine=chosen,
+            progress=progress,
+        ),
+        as_json,
+    )
+
+
+@task("capture", "Capture activations of every row of a corpus.", "text", FULL)
+@grouped("Capture", "--names", multiple=True, required=True, help="An activation or pattern; may be repeated.")
+@grouped("Capture", "--length", type=int, help="Tokens a row is cut into.  [default: 256, or the context]")
+@grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+def capture(
+    inputs: tuple[Path, ...],
+    out: Path,
+    names: tuple[str, ...],
+    length: int | None,
+    store: str,
+    field: str,
+    id_field: str,
+    shard_rows: int,
+    engine: str,
+    actors: int | None,
+    cores: int | None,
+    address: str | None,
+    as_json: bool,
+    model: str,
+    dtype: str,
+) -> None:
+    """Capture activations of each row of IN into OUT, a folder of safetensors that all that reads captures takes.
+
+    \b
+    gpt2-np corpus capture books.jsonl captured --names "blocks.*.resid_post" --store float16
+    gpt2-np internals train-dictionary captured sae --hook-name blocks.4.hook_resid_post
+
+    A row is cut into texts as `internals capture` cuts a file, each beginning with end-of-text.
+    """
+    from .. import corpora
+
+    chosen = engine_of(engine, actors, cores, address)
+    finish(
+        lambda progress: corpora.capture(
+            inputs,
+            out,
+            names,
+            model=model,
+            dtype=dtype,
+            length=length,
+            store=store,
+            field=field,
+            id_field=id_field,
+            shard_rows=shard_rows,
+            engine=chosen,
+            progress=progress,
+        ),
+        as_json,
+    )

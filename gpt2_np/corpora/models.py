@@ -1,0 +1,133 @@
+"""A run's model in each of its workers: known by its files, and in memory once a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ..model.config import Config
+from ..model.params import Params, flatten
+from ..session.implementation import NumPy
+from ..system import cache
+from ..system.memory import give_back
+from ..text.gpt2 import GPT2
+from ..version import __version__
+from ..weights import hub
+from ..weights.load import files
+from ..weights.panels import Matrix
+from .job import Job
+
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe")
+KEPT = 4  # models that the cache holds, those that were last used
+SMALL = 1 << 20  # bytes of an array that isn't worth a file
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of a model's files: configuration, weights and tokenizer."""
+    digest = hashlib.sha256()
+    named = ("config.json", *hub.EXTRAS, *TOKENIZER)
+    for path in [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]:
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()[:32]
+
+
+def load(job: Job, *, share: bool) -> GPT2:
+    """Load the run's model; with `share`, map its weights from a file that all workers on this machine map.
+
+    ``ValueError`` where the name leads to other files here than where the run was started.
+    """
+    folder = hub.locate(job.model)
+    found = fingerprint(folder)
+    if found != job.fingerprint:
+        raise ValueError(f"{folder} holds another model here than where the run was started")
+    if not share:
+        return GPT2.from_pretrained(folder, dtype=job.dtype, backend=job.backend)
+    config = Config.from_file(folder / "config.json")
+    path = place() / f"{found}-{job.dtype}-{job.backend}-{__version__}.safetensors"
+    from ..engine import mapped
+
+    with alone(path):
+        if not path.is_file():
+            gpt2 = GPT2.from_pretrained(folder, dtype=job.dtype, backend=job.backend)
+            params = as_run(gpt2)
+            if all(is_mapped(array) for array in arrays(params) if array.nbytes > SMALL):
+                return gpt2  # the checkpoint itself is what a run reads, and it is mapped already
+            mapped.write(path, params)
+            prune(path)
+            del gpt2, params
+            give_back()
+    os.utime(path)
+    return GPT2(mapped.read(path, config), config, folder=folder, backend=job.backend)
+
+
+def as_run(gpt2: GPT2) -> Params:
+    """Return the parameters as a run without taps reads them."""
+    implementation = gpt2.implementation
+    assert isinstance(implementation, NumPy)
+    return implementation.packed if implementation.compiled else gpt2.params
+
+
+def arrays(params: Params) -> Iterator[np.ndarray]:
+    """Yield every array that parameters are made of."""
+    for _, weight in flatten(params):
+        if isinstance(weight, Matrix):
+            yield from (weight.codes, weight.scales)
+        else:
+            yield np.asarray(weight)
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    """Tell whether an array lies in a mapped file."""
+    whole: object = array
+    while isinstance(whole, np.ndarray):
+        if isinstance(whole, np.memmap):
+            return True
+        whole = whole.base
+    return False
+
+
+def place() -> Path:
+    """Return the folder for such files, made for this user alone.
+
+    ``OSError`` where it can't be made, and where others may write to it.
+    """
+    folder = cache.place(os.environ.get("NUMBA_CACHE_DIR")) / "weights"
+    folder.parent.parent.mkdir(parents=True, exist_ok=True)
+    for one in (folder.parent, folder):
+        one.mkdir(mode=0o700, exist_ok=True)
+        try:
+            cache.check(one)
+        except PermissionError as error:
+            raise PermissionError(f"weights can't be kept in {one}: {error}") from None
+    return folder
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Let one worker of a machine at a time make a file, while the others wait."""
+    with open(path.with_name(f".{path.name}.lock"), "wb") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            with contextlib.suppress(OSError):  # a file system without locks: then several make it, each whole
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def prune(newest: Path) -> None:
+    """Remove all models but the last used. A process that has one mapped keeps it."""
+    with contextlib.suppress(OSError):  # another process may be at it too
+        found = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in found[KEPT:]:
+            if path != newest:
+                path.unlink()
+                path.with_name(f".{path.name}.lock").unlink(missing_ok=True)

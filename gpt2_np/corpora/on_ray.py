@@ -1,0 +1,155 @@
+"""The engine for many machines: Ray Data's `map_batches`, whose actors each load the model once.
+
+Ray moves the numbers of parts, not rows: an actor reads its part from the file and writes the shard itself, so the
+files and OUT must be where every machine sees them under the same name. Ray starts an actor again where it died, and
+gives the part that it had to it, or to another one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..system.errors import in_words
+from ..system.files import JSONObject
+from . import packages
+from .inputs import Part, Source
+from .job import Job
+from .work import Worker, use_threads
+
+TRIES = 5  # how often a part is tried again whose worker died with it
+
+
+class Actor:
+    """A worker in a process of Ray's. It returns a user's errors instead of raising them: Ray would try again."""
+
+    def __init__(self, job: Job, sources: Sequence[Source], out: str, cores: int) -> None:
+        self.worker: Worker | None = None
+        self.failure: JSONObject = {}
+        use_threads(cores)
+        try:
+            self.worker = Worker(job, sources, Path(out), share=True)
+        except (OSError, ValueError, MemoryError) as error:
+            self.failure = told(error)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return the outcome of each part of a batch, as JSON."""
+        return {"done": [json.dumps(self.one(Part(*json.loads(part)))) for part in batch["part"]]}
+
+    def one(self, part: Part) -> JSONObject:
+        """Return the outcome of a part, or the error that ends the run."""
+        if self.worker is None:
+            return self.failure
+        try:
+            return self.worker(part)
+        except (OSError, ValueError, MemoryError) as error:
+            return told(error)
+
+
+def told(error: Exception) -> JSONObject:
+    """Return an error as JSON, for the process that shows it."""
+    number = error.errno if isinstance(error, OSError) else None
+    return {"failure": in_words(error), "errno": number, "file": str(getattr(error, "filename", None) or "")}
+
+
+def raised(failure: JSONObject) -> Exception:
+    """Return the error that JSON describes."""
+    if failure["errno"] is not None:
+        return OSError(failure["errno"], os.strerror(failure["errno"]), failure["file"] or None)
+    return ValueError(failure["failure"])
+
+
+def run(
+    job: Job,
+    sources: Sequence[Source],
+    parts: Sequence[Part],
+    out: Path,
+    *,
+    actors: int | None = None,
+    cores: int = 1,
+    address: str | None = None,
+) -> Iterator[JSONObject]:
+    """Yield the outcome of each part as soon as it is done.
+
+    `actors` of `cores` cores each work side by side, as many as the cluster has room for where None. A cluster that
+    this process is connected to is used; else the one at `address` ("auto": the one that runs on this machine); with
+    neither, one of this machine's cores is started for the run. ``ValueError`` where Ray is missing, or
+    the cluster is too small or can't be reached; ``OSError`` where a part's workers died again and again.
+    """
+    ray = packages.ray()
+    with connected(ray, address), quiet(ray):
+        room = int(ray.cluster_resources().get("CPU", 0)) // cores
+        if room < 1:
+            raise ValueError(f"no machine of the cluster has {cores} cores for an actor")
+        size = min(room if actors is None else actors, len(parts))
+        items = [{"part": json.dumps(part)} for part in parts]
+        found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            Actor,
+            batch_size=1,
+            num_cpus=cores,
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
+            fn_constructor_args=(job, list(sources), str(out.absolute()), cores),
+            max_task_retries=TRIES,
+        )
+        try:
+            for row in found.iter_rows():
+                done = json.loads(row["done"])
+                if "failure" in done:
+                    raise raised(done)
+                yield done
+        except ray.exceptions.RayError as error:
+            why = " ".join(str(error).split())
+            raise OSError(errno.EIO, f"Ray gave a shard up after {TRIES + 1} tries: {why}", str(out)) from None
+
+
+@contextlib.contextmanager
+def connected(ray: Any, address: str | None) -> Iterator[None]:
+    """Connect this process to a cluster, and leave it afterwards, unless it was connected to one before.
+
+    ``ValueError`` if no cluster can be reached or started.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # its processes' notes are no concern of a user's
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do from its next release on
+    settings: dict[str, Any] = {"include_dashboard": False} if address is None else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Ray's own code
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ValueError(f"no Ray cluster can be reached at {address!r}: {' '.join(str(error).split())}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def quiet(ray: Any) -> Iterator[None]:
+    """Keep Ray Data from showing bars and reports of its own."""
+    context = ray.data.DataContext.get_current()
+    names = ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start")
+    before = {name: getattr(context, name) for name in names if hasattr(context, name)}
+    log = logging.getLogger("ray.data")
+    level = log.level
+    try:
+        for name in before:
+            setattr(context, name, False)
+        log.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+        log.setLevel(level)

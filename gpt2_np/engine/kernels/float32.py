@@ -1,0 +1,219 @@
+"""float32 and bfloat16 matrices in packed panels, times any number of vectors: most of the model's time goes here.
+
+Each input is broadcast over the lanes and multiplied with a panel's weights for it (`weights.panels` describes the
+layout). Each output's sum has its own lane, so nothing is ever added across lanes, and the sums of several rows stay in
+registers during a pass over the panel.
+
+Every sum is taken in one order, whatever the number of rows, threads and lanes: first the inputs of a block of BLOCK in
+sequence, then the blocks' sums, then the bias. So the product is batch-invariant: a row's bits don't depend on the rest
+of the batch, nor on whether its positions come together or one by one. Blocks also keep rounding errors small, which
+grow with the length of a chain of additions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from llvmlite import ir
+from numba import prange, types, void
+from numba.extending import register_jitable
+
+from ...weights.panels import TILE, unpacked
+from .compiled import compiled
+from .dot_products import FLOATS, INDEX, WORDS
+from .kernel_types import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
+from .llvm import Builder, Context, Signature, Value, Values
+from .panel_passes import AHEAD_ONE_ROW, lines_to_prefetch, prefetch_step, put_columns
+from .simd import (
+    AVX512,
+    LANES,
+    LINE_BYTES,
+    accumulate,
+    address,
+    broadcast,
+    emits,
+    index_after,
+    load,
+    multiply_add,
+    prefetch,
+    store,
+)
+
+Array = np.ndarray
+BLOCK = 256  # inputs whose products are summed in sequence
+VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
+ROWS_PER_PASS = 6 if AVX512 else 2  # rows at a time
+INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
+ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
+UNROLLED = 4  # inputs per loop iteration for a single row
+
+
+def _step(rows: int) -> Callable[..., None]:
+    """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
+    ``end``.
+
+    A block of bfloat16 has an even number of inputs. The step writes to ``out[r : r + rows, f : f + TILE]`` where
+    ``start`` is 0, and adds to it otherwise. ``line``, ``last`` and ``pace`` are those of
+    `panel_passes.lines_to_prefetch`.
+    """
+
+    def step(
+        x: Array,
+        r: int,
+        panels: Array,
+        n: int,
+        start: int,
+        end: int,
+        line: int,
+        last: int,
+        pace: int,
+        out: Array,
+        f: int,
+    ) -> None:
+        span = 1 if panels.dtype == np.float32 else 2  # inputs in a step
+        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start // span : end // span])[0]
+        out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if start > 0 else 0)
+
+    @emits(step, lambda x, r, panels, n, start, end, line, last, pace, out, f: types.void)
+    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+        x, r, panels, n, start, end, line, last, pace, out, f = arguments
+        of_x, of_panels, of_out = signature.args[0], signature.args[2], signature.args[9]
+        span = 1 if of_panels.dtype == types.float32 else 2  # inputs in a step: two share a word of bfloat16
+        size = builder.udiv(builder.sub(end, start), INDEX(span))
+        inputs = [address(context, builder, of_x, x, index_after(builder, r, row), start) for row in range(rows)]
+        block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
+        width = VECTORS * LANES * 4  # bytes
+
+        for column in range(0, TILE, VECTORS * LANES):
+
+            def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
+                if rows > 1:
+                    if column == 0:
+                        prefetch_step(builder, block, d, line, last, pace)
+                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
+                    prefetch(builder, here, width, INPUTS_AHEAD * TILE * 4, level=1)
+                return times(d, sums)
+
+            def times(d: Value, sums: list[Value], column: int = column) -> list[Value]:
+                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
+                sums = list(sums)
+                for k, weights in enumerate(_weights(builder, here, span)):
+                    which = index_after(builder, builder.mul(d, INDEX(span)), k)
+                    for row in range(rows):
+                        each = broadcast(builder, builder.load(builder.gep(inputs[row], [which])), FLOATS)
+                        for v, weight in enumerate(weights):
+                            sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
+                return sums
+
+            def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
+                for more in range(UNROLLED):
+                    here = builder.mul(index_after(builder, d, more), INDEX(TILE))
+                    prefetch(builder, builder.gep(block, [index_after(builder, here, column)]), width, AHEAD_ONE_ROW)
+                    sums = times(index_after(builder, d, more), sums)
+                return sums
+
+            sums, done = [ir.Constant(FLOATS, None)] * (rows * VECTORS), INDEX(0)
+            if rows == 1:
+                done = builder.sub(size, builder.srem(size, INDEX(UNROLLED)))
+                sums = accumulate(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
+            sums = accumulate(builder, sums, done, size, INDEX(1), add)
+            places = [
+                address(context, builder, of_out, out, index_after(builder, r, row), index_after(builder, f, offset))
+                for row in range(rows)
+                for offset in range(column, column + VECTORS * LANES, LANES)
+            ]
+            with builder.if_else(builder.icmp_signed("==", start, start.type(0))) as (fresh, more):
+                with fresh:
+                    for one, place in zip(sums, places, strict=True):
+                        store(builder, one, place)
+                with more:
+                    for one, place in zip(sums, places, strict=True):
+                        store(builder, builder.fadd(load(builder, place, FLOATS), one), place)
+        return context.get_dummy_value()
+
+    return step
+
+
+def _weights(builder: Builder, where: Value, span: int) -> list[list[Value]]:
+    """Load VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+    if span == 1:
+        return [[load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]]
+    words = [load(builder, where, WORDS, v * LANES) for v in range(VECTORS)]
+    lower = [builder.shl(word, WORDS([16] * LANES)) for word in words]
+    upper = [builder.and_(word, WORDS([0xFFFF0000] * LANES)) for word in words]
+    return [[builder.bitcast(half, FLOATS) for half in halves] for halves in (lower, upper)]
+
+
+STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
+one_row, two_rows = STEPS[1], STEPS[2]
+three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows in (3, 4, 5, 6))
+
+
+@register_jitable
+def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
+    """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
+
+    ``span`` inputs share a word of the panel. ROWS_PER_PANEL_PASS rows at a time pass over it block by block, so that
+    their sums stay in the cache.
+    """
+    columns = len(bias)
+    R, D = x.shape
+    each = TILE * 4 // LINE_BYTES
+    for first in range(0, R, ROWS_PER_PANEL_PASS):
+        beyond = min(R, first + ROWS_PER_PANEL_PASS)
+        for start in range(0, D, BLOCK):
+            end = min(D, start + BLOCK)
+            r = first
+            while r < beyond:
+                rows = min(beyond - r, ROWS_PER_PASS)
+                line, last, pace = lines_to_prefetch(
+                    r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
+                )
+                if rows == 1:
+                    one_row(x, r, panels, n, start, end, line, last, pace, out, f)
+                elif rows == 2:
+                    two_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                elif rows == 3:
+                    three_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                elif rows == 4:
+                    four_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                elif rows == 5:
+                    five_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                else:
+                    six_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                r += rows
+        for r in range(first, beyond):
+            for k in range(columns):
+                out[r, f + k] += bias[k]
+
+
+@register_jitable
+def panel_and_bias(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array) -> None:
+    """Write x times the n-th panel, plus the bias, into its columns of ``out``. The last panel may have fewer
+    columns.
+    """
+    R, F, f = len(x), out.shape[1], n * TILE
+    if f + TILE <= F:
+        panel_of_rows(n, x, panels, span, bias[f : f + TILE], out, f)
+    else:
+        whole = np.empty((R, TILE), np.float32)
+        panel_of_rows(n, x, panels, span, bias[f:], whole, 0)
+        put_columns(whole, out, f)
+
+
+@compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)
+def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
+    """Run `panel_and_bias`; it is compiled once for the serial and the parallel loop of `float32_panels`."""
+    panel_and_bias(n, x, panels, 1, bias, out)
+
+
+@compiled(void(matrix, panels3, matrix, vector, out2), **PARALLEL)
+def float32_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
+    """Write x @ weights + bias into ``out``: (R, D), panels (as `weights.panels`), no scales, (F,) → (R, F)."""
+    if threads_here() == 1:
+        for n in range(len(codes)):
+            float32_panel(n, x, codes, bias, out)
+    else:
+        for n in prange(len(codes)):
+            float32_panel(np.int64(n), x, codes, bias, out)
