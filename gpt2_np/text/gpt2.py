@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -16,7 +16,7 @@ from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.model import Model
-from . import constraints, generation_config, healing, save
+from . import constraints, generation_config, healing, save, translation
 from .continuations import bytes_of, continuations
 from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
 from .results import Generation as Generation
@@ -94,8 +94,8 @@ class GPT2(Model):
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt without `num_return_sequences` gives a `Generation`; anything else a list of them,
-        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model of the same
-        vocabulary or the name of one, which is then loaded for this call.
+        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model or the name of
+        one, which is then loaded for this call; its vocabulary may be another.
 
         ``stopping_criteria`` is a callable or a list of some: each is asked after every token, as
         ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
@@ -333,7 +333,7 @@ class GPT2(Model):
         for it.
         """
         ids = [self.prompt_ids(one) for one in prompts]
-        if not healing.wanted(names):
+        if not healing.wanted(names, self.generation_config):
             return ids
         return [healing.healed(one, self.tokenizer, self.start, self.config.vocab_size) for one in ids]
 
@@ -361,6 +361,7 @@ class GPT2(Model):
             lambda: self._vocabulary,
             self.start,
             self._assistant,
+            lambda layers: self.first_layers(layers).start(),
         )
 
     @cached_property
@@ -368,12 +369,21 @@ class GPT2(Model):
         return constraints.Vocabulary(self.tokenizer, self.config.vocab_size)
 
     def _assistant(self, assistant: Any) -> Any:
-        """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
+        """What makes steppers of a draft model, which may be a name, a model, or just that.
+
+        A model of another vocabulary is asked through both tokenizers (see `translation`).
+        """
         if isinstance(assistant, NAMED):
             backend = self.backend if self.backend in BACKENDS else None
             assistant = GPT2.from_pretrained(assistant, backend=backend)
         if not isinstance(assistant, Model):
             return assistant
+        both = isinstance(assistant, GPT2) and self.has_tokenizer and assistant.has_tokenizer
+        if isinstance(assistant, GPT2) and both and assistant.folder != self.folder:
+            between = translation.between(
+                self.tokenizer, assistant.tokenizer, self.config.vocab_size, assistant.config.vocab_size
+            )
+            return assistant.start if between is None else partial(translation.Translated, assistant.start, between)
         check_assistant(assistant.config.vocab_size, self.config.vocab_size)
         return assistant.start
 
