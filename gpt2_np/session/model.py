@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -345,23 +344,6 @@ class Model:
         altered = type(self)(params, self.config, folder=self.folder, backend=self.backend)
         altered.tap = self.tap
         return altered
-
-    def first_layers(self, layers: int) -> Model:
-        """The model that the first layers are under this one's last norm and head, without edits; kept for next time.
-
-        ``ValueError`` unless there are so many.
-        """
-        if not 1 <= layers <= self.config.n_layer:
-            raise ValueError(f"assistant_early_exit must be between 1 and {self.config.n_layer}, got {layers}")
-        kept = self.__dict__.setdefault("_first_layers", {})
-        if kept.get("of") is not self.params:
-            kept = self.__dict__["_first_layers"] = {"of": self.params}
-        if layers not in kept:
-            params = self.params._replace(h=self.params.h[:layers])
-            backend = self.backend if self.backend in BACKENDS else None
-            kept[layers] = Model(params, replace(self.config, n_layer=layers), backend=backend)
-        found: Model = kept[layers]
-        return found
 
     def unembed(self, x: Array) -> Array:
         """Return the logits of residual streams as they are, without the final norm: (…, D) → (…, V)."""

@@ -15,6 +15,7 @@ from decoders import Options
 from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
+from ..session.first_layers import first_layers
 from ..session.model import Model
 from . import constraints, generation_config, healing, save, translation
 from .continuations import bytes_of, continuations
@@ -361,7 +362,7 @@ class GPT2(Model):
             lambda: self._vocabulary,
             self.start,
             self._assistant,
-            lambda layers: self.first_layers(layers).start(),
+            lambda layers: first_layers(self, layers).start(),
         )
 
     @cached_property
