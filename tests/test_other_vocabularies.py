@@ -16,6 +16,7 @@ from scipy.stats import chisquare
 from decoders import Options, generate
 from decoders.base.interface import softmax
 from gpt2_np import GPT2
+from gpt2_np.session.first_layers import first_layers
 from gpt2_np.text.translation import Between, Translated, between
 
 PROMPTS = ["The king was old and", "Once upon a time there was", "“No,” said the cat — 12 mice"]
@@ -179,8 +180,8 @@ def test_the_first_layers_are_a_model_under_the_same_norm_and_head() -> None:
     centred = stream - stream.mean(-1, keepdims=True)
     scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + chosen.config.layer_norm_epsilon)
     expected = chosen.unembed((scaled * norm.weight + norm.bias).astype(np.float32))
-    np.testing.assert_allclose(chosen.first_layers(2)(ids), expected.reshape(4, -1), atol=1e-4)
-    assert chosen.first_layers(2) is chosen.first_layers(2)
+    np.testing.assert_allclose(first_layers(chosen, 2)(ids), expected.reshape(4, -1), atol=1e-4)
+    assert first_layers(chosen, 2) is first_layers(chosen, 2)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 4])
@@ -199,8 +200,8 @@ def test_greedy_text_stays_under_early_exit(layers: int) -> None:
 def test_sampling_under_early_exit_is_what_a_draft_of_those_layers_gives() -> None:
     chosen = model(1)
     asked: dict[str, Any] = {"do_sample": True, "seed": 3, "max_new_tokens": 8, "num_assistant_tokens": 3}
-    one = Options(assistant_early_exit=1, first_layers=lambda n: chosen.first_layers(n).start(), **asked)
-    other = Options(assistant_model=chosen.first_layers(1).start, **asked)
+    one = Options(assistant_early_exit=1, first_layers=lambda n: first_layers(chosen, n).start(), **asked)
+    other = Options(assistant_model=first_layers(chosen, 1).start, **asked)
     assert generate(chosen.start(), [[4, 5]], one)[0] == generate(chosen.start(), [[4, 5]], other)[0]
 
 

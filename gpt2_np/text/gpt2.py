@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -13,13 +13,13 @@ import decoders
 from decoders import Options
 
 from ..display import Texts
-from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.first_layers import first_layers
 from ..session.model import Model
-from . import constraints, generation_config, healing, save, translation
+from . import constraints, generation_config, healing, save
+from .assistants import drafting
 from .continuations import bytes_of, continuations
-from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
+from .requests import Prompt, Reader, capacity, is_batch
 from .results import Generation as Generation
 from .results import generation, pieces
 from .scoring import By, Choice, Score, batches, nll, nlls, rank
@@ -361,32 +361,13 @@ class GPT2(Model):
             lambda: self.tokenizer,
             lambda: self._vocabulary,
             self.start,
-            self._assistant,
+            lambda assistant: drafting(self, assistant, GPT2.from_pretrained),
             lambda layers: first_layers(self, layers).start(),
         )
 
     @cached_property
     def _vocabulary(self) -> constraints.Vocabulary:
         return constraints.Vocabulary(self.tokenizer, self.config.vocab_size)
-
-    def _assistant(self, assistant: Any) -> Any:
-        """What makes steppers of a draft model, which may be a name, a model, or just that.
-
-        A model of another vocabulary is asked through both tokenizers (see `translation`).
-        """
-        if isinstance(assistant, NAMED):
-            backend = self.backend if self.backend in BACKENDS else None
-            assistant = GPT2.from_pretrained(assistant, backend=backend)
-        if not isinstance(assistant, Model):
-            return assistant
-        both = isinstance(assistant, GPT2) and self.has_tokenizer and assistant.has_tokenizer
-        if isinstance(assistant, GPT2) and both and assistant.folder != self.folder:
-            between = translation.between(
-                self.tokenizer, assistant.tokenizer, self.config.vocab_size, assistant.config.vocab_size
-            )
-            return assistant.start if between is None else partial(translation.Translated, assistant.start, between)
-        check_assistant(assistant.config.vocab_size, self.config.vocab_size)
-        return assistant.start
 
     def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         return bytes_of(text, ids, self.tokenizer if self.has_tokenizer else None)
