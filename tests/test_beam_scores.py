@@ -45,7 +45,7 @@ EVERY = {
         },
     ),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_scores_and_beam_indices_are_transformers(number, rows, seed, beams, eos, new, options) -> None:
     prompts = random_ids(rows, 4, 19, seed).tolist()
     options |= {"num_beams": beams, "num_return_sequences": 2, "max_new_tokens": new}

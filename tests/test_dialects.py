@@ -138,7 +138,7 @@ def test_the_chain_is_the_source_s(name: str) -> None:
     reference, values = ENGINES[name]
 
     @given(row=ROWS, asked=st.fixed_dictionaries({}, optional=values))
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=80, deadline=None)
     def compare(row: np.ndarray, asked: dict[str, Any]) -> None:
         same(ours(name, row, asked), reference(row, asked))
 

@@ -146,7 +146,7 @@ def test_a_text_beyond_its_room_is_cut_at_its_beginning() -> None:
 
 
 def test_sampling_keeps_the_distribution_exactly() -> None:
-    target, n = Table(0, 6), 2500
+    target, n = Table(0, 6), 1500
     options = Options(
         do_sample=True,
         seed=1,
