@@ -173,7 +173,7 @@ def _averaged(
     found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in enumerate(pairs)]
     scores = np.stack([scores for scores, _, _ in found])
     before, after = (float(np.mean([one[end] for one in found])) for end in (1, 2))
-    ids = pairs[0][1] if len(pairs) == 1 else None
+    ids = np.asarray(pairs[0][1]) if len(pairs) == 1 else None
     return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0), ids, model.texts)
 
 
