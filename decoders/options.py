@@ -33,6 +33,15 @@ class Options(Fields):
     ``profile`` change the order in which processors act (see `processors.order`); a profile fills in its engine's
     defaults. ``unconditional`` makes the second stepper that ``guidance_scale`` needs, ``assistant_model`` the one that
     drafts. ``constraint`` is an automaton: only texts that it accepts are written (see `processors.constraint`).
+
+    Examples:
+        >>> from decoders import Options
+        >>> sorted(Options(do_sample=True, top_k=0, top_p=0.9).given)
+        ['do_sample', 'top_p']
+        >>> Options(top_k=5)
+        Traceback (most recent call last):
+            ...
+        ValueError: top_k acts only when sampling; give do_sample too, or leave top_k out
     """
 
     given: frozenset[str]  # the options whose value isn't their default, nor means "off"
@@ -153,10 +162,6 @@ def check(o: Options) -> None:
             method.check(o)
         if method.excludes:
             excluded(asker(o, method), o, *method.excludes)
-    if not (o.search.streams or o.search.per_token):
-        for name in ("output_scores", "top_logprobs"):
-            if name in o.given:
-                raise ValueError(f"{name} is for strategies that choose token by token; a search gives a trace instead")
     if o.order is not None:
         in_order(o, o.order)
     if profile is not None:

@@ -35,7 +35,7 @@ NEGATIVE = Option(
     metavar="TEXT",
     in_text="str | Sequence[int] | Sequence[str | Sequence[int]]",
 )
-UNCONDITIONAL = Option("unconditional", CALLABLE)
+UNCONDITIONAL = Option("unconditional", CALLABLE, help="What makes the second stepper that guidance_scale needs.")
 
 
 class Guidance:

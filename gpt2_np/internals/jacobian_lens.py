@@ -137,6 +137,14 @@ def fit(
     The cost of a text is D backward passes, about 18·N·D³ + 6·N²·D² operations a layer for N positions that count: half
     that of passes one by one. ``ValueError``, before a text is read, for options that can't be, for a model with edits,
     and for an `after` of another fit; and for texts of which none was long enough.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals import jacobian_lens
+        >>> lens = jacobian_lens.fit(model, ["Once upon a time there was a king"], skip_first=0, length=8)
+        >>> lens.read(model.run_with_cache("The king and the")[1]).shape
+        (8, 4, 4096)
     """
     L, D, context = model.config.n_layer, model.config.n_embd, model.config.n_positions
     length = min(LENGTH, context) if length is None else length

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from decoders.base.ranking import highest
+
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
@@ -23,7 +25,6 @@ from ..system.files import write_whole
 from ..weights.load import floats
 
 Array = np.ndarray
-STRETCH = 128  # logits of which the highest is looked at first
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
@@ -79,17 +80,6 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     return best.reshape(shape), chances.reshape(shape)
 
 
-def highest(row: Array, count: int) -> Array:
-    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
-    stretches, bound = len(row) // STRETCH, -np.inf
-    if stretches >= 2 * count:
-        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
-        peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-        bound = np.partition(peaks, -count)[-count]
-    places = np.flatnonzero(row >= bound)
-    return places[np.argsort(-row[places], kind="stable")[:count]]
-
-
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
     """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
 
@@ -108,6 +98,14 @@ def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: b
     """Each layer's stream through the final norm and the unembedding, for one prompt, a text or (T,) ids.
 
     The last is the output.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.lens import logit_lens
+        >>> tokens, probabilities = logit_lens(model, "The king and the").top(3)
+        >>> tokens.shape
+        (9, 4, 3)
     """
     return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams, cache: streams)
 

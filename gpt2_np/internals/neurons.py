@@ -112,7 +112,7 @@ def dashboards(
             counts[at] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
             active[at] += int((values > 0).sum())
             if not values.max() > 0:
-                continue  # a place where it doesn't fire is no example of where it does
+                continue  # a place where it doesn't fire is no example
             entry = (float(values.max()), -number, _example(ids[0], values, number, context))
             if len(best[at]) < examples:
                 heapq.heappush(best[at], entry)

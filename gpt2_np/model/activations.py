@@ -38,6 +38,16 @@ class ActivationCache(Mapping[str, Array]):
     ``hook_`` is optional, and a layer may be counted from the end. Arrays are the run's own and read-only. A missing
     name raises `NotCaptured`, which suggests the nearest captured one. C counts the components that a method stacks.
     `token_of` maps a text of one token to its id.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> parts, labels = cache.decompose_resid()
+        >>> parts.shape, labels[:3]
+        ((18, 1, 4, 320), ['embed', 'pos_embed', '0_attn_out'])
+        >>> cache.logit_attrs(parts, " king").shape
+        (18, 1, 4)
     """
 
     def __init__(

@@ -24,6 +24,15 @@ class Part:
     ``change`` is a function of the whole activation, or a whole array (such as a clean run's) of which only this part
     is used. ``positions`` counts from the start of the text, also while generating: an int, a list of ints, a range or
     a slice. ``heads`` is an int or a list.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.model.edits import Part
+        >>> silent = Part(lambda z: 0 * z, positions=[1, 2], heads=3)
+        >>> logits, cache = model.run_with_edits("The king and the", {"blocks.0.attn.z": silent}, "blocks.0.attn.z")
+        >>> cache["blocks.0.attn.z"][0, 1, 3].any(), cache["blocks.0.attn.z"][0, 0, 3].any()
+        (np.False_, np.True_)
     """
 
     change: Change

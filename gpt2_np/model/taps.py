@@ -111,6 +111,13 @@ def select(names: Names, config: Config) -> list[str]:
     A function is asked about each point by its own name (without ``hook_``). None means every point except those in
     `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests the nearest one; a function that accepts
     no point is one too.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.model.taps import select
+        >>> select("blocks.[01].attn.hook_z", model.config)
+        ['blocks.0.attn.z', 'blocks.1.attn.z']
     """
     known = points(config)
     if callable(names):

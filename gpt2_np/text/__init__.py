@@ -13,5 +13,6 @@ generation_config    generation_config.json
 constraints          regex, JSON schema, choice, grammar; `gbnf` is grammars in llama.cpp's notation
 dry_breakers         DRY's sequence breakers
 healing              token healing: a prompt's last token taken back and regrown
+translation          draft models of another vocabulary
 save                 a folder as transformers saves it
 """

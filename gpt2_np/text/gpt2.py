@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -15,8 +15,9 @@ from decoders import Options
 from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
+from ..session.first_layers import first_layers
 from ..session.model import Model
-from . import constraints, generation_config, healing, save
+from . import constraints, generation_config, healing, save, translation
 from .continuations import bytes_of, continuations
 from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
 from .results import Generation as Generation
@@ -94,8 +95,8 @@ class GPT2(Model):
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt without `num_return_sequences` gives a `Generation`; anything else a list of them,
-        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model of the same
-        vocabulary or the name of one, which is then loaded for this call.
+        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model or the name of
+        one, which is then loaded for this call; its vocabulary may be another.
 
         ``stopping_criteria`` is a callable or a list of some: each is asked after every token, as
         ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
@@ -114,6 +115,15 @@ class GPT2(Model):
         the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not. A form is
         one of text, which tokens can often spell in several ways: beams may give one ``choice`` twice, in two
         tokenizations with scores of their own. `rank_choices` compares each once, as the tokenizer spells it.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> out = model.generate("Once upon a time", max_new_tokens=5, do_sample=True, top_p=0.9, seed=1)
+            >>> len(out.ids), len(out.logprobs), out.finish_reason
+            (5, 5, 'length')
+            >>> [one.prompt for one in model.generate(["The king", "The sea"], num_beams=2, max_new_tokens=3)]
+            ['The king', 'The sea']
         """
         several = is_batch(prompt)
         names: dict[str, Any] = dict(options)
@@ -141,6 +151,13 @@ class GPT2(Model):
         """The text of one prompt's continuation, piece by piece as it is written, never a broken character.
 
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> pieces = list(model.stream("The king", max_new_tokens=5))
+            >>> "".join(pieces) == model.generate("The king", max_new_tokens=5).text
+            True
         """
         names = cast("dict[str, Any]", dict(options))
         prompts = self._prompts([prompt], names)
@@ -172,13 +189,27 @@ class GPT2(Model):
         context unless given): a token is predicted from at least context − stride tokens, once there are so many.
         `progress` receives the number of tokens that each window has scored. A prompt and the text after it are
         tokenized as `rank_choices` does.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> score = model.score("The old man had three sons.")
+            >>> score.tokens, score.bytes, score.bits_per_byte < 1.5
+            (7, 27, True)
         """
         before, ids = self._parted(prompt, text)
         total = nll(self, np.array([*before, *ids]), len(before), stride, progress)
         return Score(total, len(ids), self._bytes(text, ids))
 
     def score_all(self, pairs: Sequence[tuple[Prompt | None, Prompt]]) -> list[Score]:
-        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together."""
+        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> [one.tokens for one in model.score_all([(None, "The king"), ("The king", " was old")])]
+            [2, 2]
+        """
         rows = [self._parted(prompt, text) for prompt, text in pairs]
         total = [0.0] * len(rows)
         short = [at for at, (before, ids) in enumerate(rows) if len(before) + len(ids) <= self.config.n_positions + 1]
@@ -213,6 +244,13 @@ class GPT2(Model):
         the texts differ from the prompt alone. So a choice may start with a space, or the prompt end in one, and every
         choice pays for the same stretch of text. Ids are taken as they are. ``ValueError`` for no choices, an empty
         one, or more than the context holds.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> best, *rest = model.rank_choices("The king sat on his", [" throne", " hat"])
+            >>> best.choice, best.share > 0.5
+            (' throne', True)
         """
         if isinstance(choices, str) or not len(choices):
             raise ValueError(f"choices must be a list of at least one text, got {choices!r}")
@@ -232,6 +270,16 @@ class GPT2(Model):
         `GPT2.from_pretrained(folder)` and transformers load it. Files that are there already are replaced, each as a
         whole; the weights keep their float32 or float64. Edits of activations (`with_edits`) aren't part of it.
         ``ValueError`` for weights of a reduced precision; ``OSError`` names a file that can't be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_pretrained(folder)
+            ...     again = GPT2.from_pretrained(folder)
+            >>> again.config == model.config
+            True
         """
         save.save_pretrained(Path(folder), self.params, self.config, self.folder)
 
@@ -242,11 +290,26 @@ class GPT2(Model):
 
         With `prepend_bos` texts begin with the model's begin-of-text (TransformerLens's default, not ours), as an empty
         text does in any case. ``ValueError`` for a text that is longer than the context.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model.to_ids("The king") == model.tokenizer.encode("The king")
+            True
+            >>> len(model.to_ids("The king", prepend_bos=True))
+            3
         """
         return self._reader.studied(prompt, prepend_bos)
 
     def to_single_token(self, text: str) -> int:
-        """Return the id of a one-token text. ``ValueError`` lists the tokens of any other text."""
+        """Return the id of a one-token text. ``ValueError`` lists the tokens of any other text.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model.tokenizer.decode([model.to_single_token(" king")])
+            ' king'
+        """
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if len(ids) != 1:
             pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
@@ -271,7 +334,7 @@ class GPT2(Model):
         for it.
         """
         ids = [self.prompt_ids(one) for one in prompts]
-        if not healing.wanted(names):
+        if not healing.wanted(names, self.generation_config):
             return ids
         return [healing.healed(one, self.tokenizer, self.start, self.config.vocab_size) for one in ids]
 
@@ -299,6 +362,7 @@ class GPT2(Model):
             lambda: self._vocabulary,
             self.start,
             self._assistant,
+            lambda layers: first_layers(self, layers).start(),
         )
 
     @cached_property
@@ -306,12 +370,21 @@ class GPT2(Model):
         return constraints.Vocabulary(self.tokenizer, self.config.vocab_size)
 
     def _assistant(self, assistant: Any) -> Any:
-        """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
+        """What makes steppers of a draft model, which may be a name, a model, or just that.
+
+        A model of another vocabulary is asked through both tokenizers (see `translation`).
+        """
         if isinstance(assistant, NAMED):
             backend = self.backend if self.backend in BACKENDS else None
             assistant = GPT2.from_pretrained(assistant, backend=backend)
         if not isinstance(assistant, Model):
             return assistant
+        both = isinstance(assistant, GPT2) and self.has_tokenizer and assistant.has_tokenizer
+        if isinstance(assistant, GPT2) and both and assistant.folder != self.folder:
+            between = translation.between(
+                self.tokenizer, assistant.tokenizer, self.config.vocab_size, assistant.config.vocab_size
+            )
+            return assistant.start if between is None else partial(translation.Translated, assistant.start, between)
         check_assistant(assistant.config.vocab_size, self.config.vocab_size)
         return assistant.start
 

@@ -23,7 +23,14 @@ LARGEST = 709  # the largest x for which a float holds e^x
 
 @dataclass(frozen=True, repr=False)
 class Score:
-    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
+    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes.
+
+    Examples:
+        >>> from gpt2_np import Score
+        >>> score = Score(nll=6.0, tokens=3, bytes=10)
+        >>> round(score.perplexity, 2), round(score.bits_per_byte, 3)
+        (7.39, 0.866)
+    """
 
     nll: float
     tokens: int

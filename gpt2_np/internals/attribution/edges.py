@@ -127,6 +127,19 @@ def edges(
 
     The reference implementation patches the corrupted run's messages into the clean run, with the opposite sign:
     ``edges(model, a, b, metric)`` is its EAP of (b, a), "eap-ig" the negative of its EAP-IG of (a, b).
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> from gpt2_np.internals import attribution
+        >>> metric = logit_difference(" queen", " king")
+        >>> found = attribution.edges(model, "The king and the", "The queen and the", metric)
+        >>> found.scores.shape == (len(found.senders), len(found.receivers))
+        True
+        >>> circuit = found.circuit(100)
+        >>> circuit.run("The king and the").shape
+        (4, 4096)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")

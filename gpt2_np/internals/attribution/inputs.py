@@ -75,6 +75,14 @@ def inputs(
     (`logit_difference`) asks why the one and not the other. `progress` is told the number of runs.
 
     ``ValueError``, before anything runs, for another method, several prompts, or a metric without a derivative.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import log_probability
+        >>> from gpt2_np.internals import attribution
+        >>> attribution.inputs(model, "The king and the", log_probability(" queen")).scores.shape
+        (4,)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")

@@ -40,13 +40,13 @@ def node_table(found: Any) -> str:
         names = [f"blocks.{layer}.{point}" for layer in layers]
         if not layers or any(name not in found.scores for name in names) or (parts and point != "attn.z"):
             continue
-        values = np.stack([found.scores[name] for name in names])
-        if point == "attn.z":  # (L, T, H)
-            values = values.sum(axis=1)
-            columns, corner = [str(head) for head in range(values.shape[1])], "head"
-        else:
-            columns, corner = labels or [str(at) for at in range(values.shape[1])], "position"
-        what = "attn.z, summed over positions" if point == "attn.z" else point
+        values, corner, what = np.stack([found.scores[name] for name in names]), found.over or "position", point
+        if point == "attn.z" and found.over != "position" and values.ndim == 3:  # (L, T, H), or heads before positions
+            values, corner = values.sum(axis=1 if found.over is None else 2), "head"
+            what = "attn.z, summed over positions"
+        values = values.reshape(len(layers), -1)
+        numbers = [str(at) for at in range(values.shape[1])]
+        columns = labels if corner == "position" and labels else numbers if values.shape[1] > 1 else ["all"]
         parts.append(heat(values, rows=rows, columns=columns, corner=corner, legend=f"{what}: change of the metric"))
     title = f"Nodes by {found.method}: {metric_of(found)}"
     return boxed(*parts, *([] if parts else [arrays(found.scores)]), title=title, note=_others(found.scores))
