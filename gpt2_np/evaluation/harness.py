@@ -85,6 +85,9 @@ class HarnessModel(TemplateLM):
         self._contexts = lru_cache(maxsize=256)(self._encode)  # choices follow each other with the same context
         self.kept = None if cache is None else Answers(Path(cache), fingerprint(self.model, self.settings))
 
+    def __repr__(self) -> str:
+        return f"HarnessModel({self.model!r})"
+
     # The harness's command line passes the device "cuda:0" where nobody names one: it says so of torch, not of this.
 
     @classmethod
