@@ -33,6 +33,15 @@ def generate(
 
     A list given as `trace` records what happened: for a search as its module says, otherwise a `TokenStep` for each id,
     which says what each processor removed (`base.watching`).
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> import decoders
+        >>> options = decoders.Options(max_new_tokens=4, do_sample=True, top_k=5, seed=1)
+        >>> (one,) = decoders.generate(model.start(), [[5, 6, 7]], options)
+        >>> len(one.ids), one.finish_reason
+        (4, 'length')
     """
     task, search = prepared(stepper, prompts, options, context, stopping, trace), options.search
     if search.streams:
@@ -55,6 +64,14 @@ def stream(
     Rows are the prompts, each ``num_return_sequences`` times, side by side. A row ends with an end-of-text or a
     `stopping` callable ("stop"), or when its room is used up ("length"). A list given as `trace` records a `TokenStep`
     for each id.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> import decoders
+        >>> tokens = decoders.stream(model.start(), [[5, 6, 7]], decoders.Options(max_new_tokens=2))
+        >>> [token.finish_reason for token in tokens]
+        [None, 'length']
     """
     task = prepared(stepper, prompts, options, context, stopping, trace)
     return task.write(task)

@@ -33,6 +33,15 @@ class Options(Fields):
     ``profile`` change the order in which processors act (see `processors.order`); a profile fills in its engine's
     defaults. ``unconditional`` makes the second stepper that ``guidance_scale`` needs, ``assistant_model`` the one that
     drafts. ``constraint`` is an automaton: only texts that it accepts are written (see `processors.constraint`).
+
+    Examples:
+        >>> from decoders import Options
+        >>> sorted(Options(do_sample=True, top_k=0, top_p=0.9).given)
+        ['do_sample', 'top_p']
+        >>> Options(top_k=5)
+        Traceback (most recent call last):
+            ...
+        ValueError: top_k needs do_sample or penalty_alpha, got 5
     """
 
     given: frozenset[str]  # the options whose value isn't their default, nor means "off"
@@ -51,6 +60,10 @@ class Options(Fields):
         self._set("given", frozenset(given))
         self._set("off", frozenset())
         check(self)
+
+    def __repr__(self) -> str:
+        shown = [name for name in DEFAULTS if name in self.given | self.off]
+        return f"Options({', '.join(f'{name}={getattr(self, name)!r:.80}' for name in shown)})"
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

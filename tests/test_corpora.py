@@ -9,13 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,20 +25,9 @@ from gpt2_np.internals.capture import Captured
 pa = pytest.importorskip("pyarrow", reason="corpora are written as Parquet, which needs pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 WORDS = "the old king had three sons and a fox that ran to the river where a bird of gold sang at night".split()
 ROWS = [" ".join(random.Random(seed).choices(WORDS, k=3 + seed % 9)) for seed in range(23)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 def written(path: Path, rows: list[Any]) -> Path:

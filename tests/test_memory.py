@@ -26,7 +26,7 @@ def test_large_arrays_begin_where_a_large_page_does(share: float, dtype: type) -
 @pytest.mark.parametrize("make", [memory.empty, memory.zeros])
 def test_small_arrays_begin_with_a_line_of_the_cache(make) -> None:
     arrays = [make((3, n), np.float32) for n in range(1, 60)]
-    assert {array.ctypes.data % memory.LINE for array in arrays} == {0}
+    assert {array.ctypes.data % memory.CACHE_LINE for array in arrays} == {0}
     for n, array in enumerate(arrays):
         array[...] = n
     assert all((array == n).all() and array.shape == (3, n + 1) for n, array in enumerate(arrays))
@@ -38,7 +38,7 @@ def test_arrays_in_one_piece_each_begin_with_a_line() -> None:
     for n, array in enumerate(arrays):
         array[...] = n
     assert [array.shape for array in arrays] == shapes
-    assert all((array == n).all() and array.ctypes.data % memory.LINE == 0 for n, array in enumerate(arrays))
+    assert all((array == n).all() and array.ctypes.data % memory.CACHE_LINE == 0 for n, array in enumerate(arrays))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_waits_is_bounded(none_waiting: list[np.ndarray], monkeypatch: pyte
     monkeypatch.setattr(memory, "REUSABLE_BYTES", 8 * memory.LARGE_PAGE)
     several = [memory.empty((memory.LARGE_PAGE + number,), np.uint8) for number in range(9)]
     del several
-    assert 0 < sum(memory.nbytes for memory in none_waiting) <= memory.KEPT
+    assert 0 < sum(memory.nbytes for memory in none_waiting) <= memory.REUSABLE_BYTES
     before = len(none_waiting)
     memory.empty((5 * memory.LARGE_PAGE,), np.uint8)  # more than half of it
     assert len(none_waiting) == before
@@ -99,7 +99,7 @@ def test_more_may_wait_for_a_while(none_waiting: list[np.ndarray], monkeypatch: 
             memory.empty(shape, np.uint8)
             assert none_waiting
         assert none_waiting
-    assert sum(one.nbytes for one in none_waiting) <= memory.KEPT
+    assert sum(one.nbytes for one in none_waiting) <= memory.REUSABLE_BYTES
 
 
 def test_threads_do_not_get_the_same_memory(none_waiting: list[np.ndarray]) -> None:

@@ -112,8 +112,8 @@ def test_a_panel_of_bytes_is_exact(rows: int) -> None:
     scale, bias = matrix.scales[0, TILE:].copy(), normal(TILE, seed=2)
     moved = matrix.scales[1, TILE:] * np.float32(byte_products.OFFSET)
 
-    def body(of_digits, codes, scale, moved, bias, steps, out):
-        step(of_digits, 0, codes, 1, 4, 9, 2, steps, scale, moved, bias, out, 3)
+    def body(of_bytes, codes, scale, moved, bias, steps, out):
+        step(of_bytes, 0, codes, 1, 4, 9, 2, steps, scale, moved, bias, out, 3)
 
     codes = np.rint(matrix.dequantize()[:, TILE:] / scale).astype(np.int64)
     truth = (levels.astype(np.int64) @ codes).astype(np.float32) * (scale * steps[:, None]) + bias

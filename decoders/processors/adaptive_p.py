@@ -1,6 +1,6 @@
-"""Adaptive-p: tokens near a target probability, which moves so that those drawn reach it on average.
+"""Adaptive-p: favours tokens near a target probability, which moves so that the drawn tokens reach it on average.
 
-As llama.cpp has it (``llama_sampler_adaptive_p_apply``, its pull request 17927; the idea is MrJackSpade's). As with
+It follows llama.cpp (``llama_sampler_adaptive_p_apply``, its pull request 17927; the idea is MrJackSpade's). As with
 Mirostat, llama.cpp draws inside the sampler, while here the loop draws and the next step sees from the text what was
 drawn: the average is a function of the text alone, and rows share one object.
 """
@@ -70,12 +70,12 @@ class AdaptiveP:
         return out
 
     def wanted(self, average: Average) -> np.float32:
-        """The probability to aim at now."""
+        """Return the probability to aim at now."""
         weighted, total = average
         return np.float32(min(max(2 * self.target - weighted / total, 0), 1))
 
     def average(self, text: Array) -> Average:
-        """What was drawn so far, which begins as if it had always been the target."""
+        """Return the state of what was drawn so far; it starts as if all draws had hit the target."""
         if len(text) == self.prompt_length:
             return self.target / (1 - self.decay), 1 / (1 - self.decay)
         rule = "adaptive_target must see a text grow by one id at a time"
@@ -88,12 +88,12 @@ class AdaptiveP:
 
 
 def make(place: Place, adaptive_target: float, adaptive_decay: float) -> AdaptiveP:
-    """A fresh average for one prompt."""
+    """Build a new average for one prompt."""
     return AdaptiveP(place.prompt_length, adaptive_target, adaptive_decay)
 
 
 def check(options: Any) -> None:
-    """It is the last sampler, whatever the order, since it overwrites what came before; so an order names it last."""
+    """Check that an order names it last: it overwrites all earlier scores, so it must be the last sampler."""
     order = options.order
     rule = "order must name adaptive_target last of all samplers"
     require(not given(options, "order") or "adaptive_target" not in order[:-1], rule, order)

@@ -22,7 +22,7 @@ BAD_WORDS = Option("bad_words_ids", PHRASES, may_be_empty=False)
 
 @dataclass(frozen=True)
 class SequenceBias:
-    """A bias added to the token that would complete a sequence; single tokens always get theirs."""
+    """Adds a bias to the token that would complete a sequence; single tokens always get theirs."""
 
     bias: Mapping[tuple[int, ...], float]
 
@@ -38,23 +38,23 @@ class SequenceBias:
 
 
 def bad_words(sequences: Sequence[Sequence[int]], eos: Sequence[int]) -> SequenceBias:
-    """Sequences that must not occur: each is stopped at its last token. An end-of-text alone is passed over."""
+    """Build the rule against sequences: each is stopped at its last token. An end-of-text alone is ignored."""
     kept = [tuple(sequence) for sequence in sequences if not (len(sequence) == 1 and sequence[0] in eos)]
     return SequenceBias(dict.fromkeys(kept, FORBIDDEN))
 
 
 def of_sequences(place: Place, sequence_bias: Any) -> SequenceBias:
-    """The bias of each sequence."""
+    """Build the bias of each sequence."""
     return SequenceBias({tuple(sequence): value for sequence, value in pairs(sequence_bias)})
 
 
 def of_tokens(place: Place, logit_bias: Mapping[int, float]) -> SequenceBias | None:
-    """The bias of each token; nothing where there is none."""
+    """Build the bias of each token; None if there is none."""
     return SequenceBias({(token,): value for token, value in logit_bias.items()}) if logit_bias else None
 
 
 def below_infinity(name: str, biases: Any) -> None:
-    """``ValueError`` for a bias of +inf, which would leave no order among what it is added to."""
+    """Raise ``ValueError`` for a bias of +inf, which would leave no order among the biased tokens."""
     for _, bias in () if biases is None else pairs(biases):
         require(bias < float("inf"), f"{name} must hold numbers below infinity", bias)
 

@@ -1,4 +1,4 @@
-"""Hamming diversity: what other groups of beams chose in the same step becomes less likely."""
+"""Hamming diversity: tokens that other groups of beams chose in the same step become less likely."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class HammingDiversity:
-    """Every token loses the penalty once for each of `taken`: what other groups of beams chose in this step.
+    """Subtracts the penalty from a token once for each time it is in `taken`, the other groups' choices of this step.
 
     Vijayakumar et al. 2018, section 3. The list is the search's own, and changes between calls.
     """

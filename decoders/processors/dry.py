@@ -1,4 +1,4 @@
-"""DRY, don't repeat yourself: what would continue a repetition becomes less likely."""
+"""DRY, don't repeat yourself: tokens that would continue a repetition become less likely."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ BREAKERS = Option(
 
 @dataclass(frozen=True)
 class DRY:
-    """Don't repeat yourself: a token that would continue a repetition loses, the more the longer that is.
+    """Penalises tokens that would continue a repetition, the more the longer the repetition is.
 
     ``llama_sampler_dry_apply``, after p-e-w's and pi6am's DRY. Where the text's last L ids occurred before, L ≥
     `allowed_length`, what came next there loses multiplier · base ** (L − allowed_length). L never reaches back over a
@@ -97,7 +97,7 @@ class DRY:
         return out
 
     def penalty(self, length: int) -> np.float32:
-        """What a token loses that continues `length` repeated ids, kept from overflowing float32 as llama.cpp does."""
+        """Return the penalty of a token that continues `length` repeated ids, limited to float32 as in llama.cpp."""
         exponent = length - self.allowed_length
         if self.base > 1.000001:
             exponent = min(exponent, int(88.7228391 / np.log(self.base)))
@@ -105,7 +105,9 @@ class DRY:
             return np.float32(np.float64(self.multiplier) * np.float64(self.base) ** exponent)
 
     def longest(self, text: Array) -> dict[int, int]:
-        """For each token that would continue a repetition: how many of the text's last ids it would lengthen."""
+        """Return, for each token that would continue a repetition, how many of the text's last ids it would
+        lengthen.
+        """
         limit = self.since_breaker(text)
         if len(text) <= self.allowed_length or limit < self.allowed_length:
             return {}
@@ -125,7 +127,7 @@ class DRY:
         return longest
 
     def since_breaker(self, text: Array) -> int:
-        """How many ids follow the last breaker; all of them where there is none."""
+        """Return how many ids follow the last breaker; all of them if there is none."""
         ids = text.tolist()
         heads = {breaker[0] for breaker in self.breakers}
         for back, token in enumerate(reversed(ids)):
@@ -145,7 +147,7 @@ def make(
     dry_penalty_last_n: int | None,
     dry_sequence_breakers: Sequence[Sequence[int]] | None,
 ) -> DRY | None:
-    """DRY with the breakers as tuples; nothing where it mustn't look back."""
+    """Build DRY with the breakers as tuples; None if it may not look back."""
     if dry_penalty_last_n == 0:
         return None
     breakers = tuple(tuple(breaker) for breaker in dry_sequence_breakers or ())

@@ -1,4 +1,4 @@
-"""transformers' rules about an encoder's input, which for a model without an encoder is the prompt."""
+"""transformers' rules about an encoder's input; for a model without an encoder this is the prompt."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SIZE = Option(
 
 @dataclass(frozen=True)
 class EncoderRepetitionPenalty:
-    """Every token of the prompt gains: negative scores ÷ penalty, others × penalty.
+    """Favours every token of the prompt: negative scores ÷ penalty, others × penalty.
 
     ``EncoderRepetitionPenaltyLogitsProcessor``, the inverse of a repetition penalty (Keskar et al. 2019).
     """
@@ -54,9 +54,9 @@ class EncoderRepetitionPenalty:
 
 @dataclass(frozen=True)
 class EncoderNoRepeatNgram:
-    """No n-gram of the prompt occurs again. ``EncoderNoRepeatNGramLogitsProcessor``.
+    """Forbids every n-gram of the prompt. ``EncoderNoRepeatNGramLogitsProcessor``.
 
-    What the new text repeats of itself is free.
+    Repetitions within the new text are allowed.
     """
 
     prompt_length: int

@@ -1,4 +1,6 @@
-"""Classifier-free guidance: away from what the model would say to another prompt. Sanchez et al. 2023."""
+"""Classifier-free guidance: moves scores away from what the model predicts after another prompt. Sanchez et al.
+2023.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ NEGATIVE = Option(
     metavar="TEXT",
     in_text="str | Sequence[int] | Sequence[str | Sequence[int]]",
 )
-UNCONDITIONAL = Option("unconditional", CALLABLE)
+UNCONDITIONAL = Option("unconditional", CALLABLE, help="What makes the second stepper that guidance_scale needs.")
 
 
 class Guidance:
@@ -62,7 +64,7 @@ class Guidance:
         return (scores.dtype.type(self.scale) * (guided - unguided) + unguided).astype(scores.dtype)
 
     def follow(self, ids: Sequence[Array], negative: Sequence[int]) -> Array:
-        """(rows, V) logits after the negative prompt and each text's new ids."""
+        """Return (rows, V) logits after the negative prompt and each text's new ids."""
         new = [np.asarray(text)[self.prompt_length :].tolist() for text in ids]
         if self.held is None:
             logits = np.repeat(self.stepper.feed([list(negative)]), len(new), axis=0)
@@ -83,26 +85,26 @@ class Guidance:
 
 
 def one_for_all(negative_prompt_ids: Any) -> bool:
-    """Whether these are the ids of one negative prompt, and not of several."""
+    """Tell whether these are the ids of one negative prompt, and not of several."""
     return isinstance(negative_prompt_ids[0], (int, np.integer))
 
 
 def negative_prompt(negative_prompt_ids: Any, number: int) -> Sequence[int] | None:
-    """What guidance turns away from for a prompt; None where that is the prompt's own last id."""
+    """Return a prompt's negative prompt; None if that is the prompt's own last id."""
     if negative_prompt_ids is None or one_for_all(negative_prompt_ids):
         return negative_prompt_ids
     return negative_prompt_ids[number]
 
 
 def longest_negative_prompt(negative_prompt_ids: Any) -> int:
-    """How many ids of the context the longest negative prompt takes."""
+    """Return how many ids of the context the longest negative prompt takes."""
     if negative_prompt_ids is None:
         return 0
     return len(negative_prompt_ids) if one_for_all(negative_prompt_ids) else max(map(len, negative_prompt_ids))
 
 
 def check_prompts(negative_prompt_ids: Any, prompts: int) -> None:
-    """``ValueError`` unless there is one negative prompt for all, or one for each of so many prompts."""
+    """Raise ``ValueError`` unless there is one negative prompt for all, or one for each of so many prompts."""
     if negative_prompt_ids is not None and not one_for_all(negative_prompt_ids):
         rule = f"negative_prompt_ids must be one for all or one for each prompt ({prompts})"
         require(len(negative_prompt_ids) == prompts, rule, len(negative_prompt_ids))
@@ -111,7 +113,7 @@ def check_prompts(negative_prompt_ids: Any, prompts: int) -> None:
 def make(
     place: Place, guidance_scale: float, negative_prompt_ids: Any, unconditional: Callable[[], Stepper] | None
 ) -> Guidance | None:
-    """Guidance with a stepper of its own; nothing at 1."""
+    """Build guidance with its own stepper; None at a scale of 1."""
     if guidance_scale == 1 or unconditional is None:
         return None
     negative = negative_prompt(negative_prompt_ids, place.prompt)
@@ -119,7 +121,7 @@ def make(
 
 
 def check(options: Any) -> None:
-    """A scale that changes something needs a second stepper."""
+    """Check that a scale with an effect has a second stepper."""
     if options.guidance_scale not in (None, 1) and options.unconditional is None:
         raise ValueError("guidance_scale needs a second stepper: give unconditional, which makes one")
 

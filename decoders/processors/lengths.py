@@ -1,4 +1,4 @@
-"""How long a text becomes: no end-of-text too early, and a growing pull towards it later."""
+"""Limits on a text's length: no end-of-text too early, and a growing preference for it later."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DECAYING = Option("exponential_decay_length_penalty", DECAY)
 
 @dataclass(frozen=True)
 class MinLength:
-    """No end-of-text before the text has `length` ids, the prompt included."""
+    """Forbids end-of-text before the text has `length` ids, including the prompt."""
 
     length: int
     eos: tuple[int, ...]
@@ -62,18 +62,18 @@ class ExponentialDecayLengthPenalty:
 
 
 def new_tokens(place: Place, min_new_tokens: int) -> MinLength | None:
-    """So many behind the prompt; nothing for 0, or where there is no end-of-text."""
+    """Build the rule for so many new tokens; None for 0, or if there is no end-of-text."""
     return MinLength(place.prompt_length + min_new_tokens, place.eos) if min_new_tokens and place.eos else None
 
 
 def decaying(place: Place, exponential_decay_length_penalty: tuple[int, float]) -> ExponentialDecayLengthPenalty | None:
-    """The pull that starts so many ids behind the prompt; nothing where there is no end-of-text."""
+    """Build the preference that starts so many ids after the prompt; None if there is no end-of-text."""
     start, factor = exponential_decay_length_penalty
     return ExponentialDecayLengthPenalty(start + place.prompt_length, factor, place.eos) if place.eos else None
 
 
 def check(options: Any) -> None:
-    """No more tokens at least than there are at most."""
+    """Check that the least number of tokens is no larger than the greatest."""
     if options.min_new_tokens is not None and (options.max_length is None or "max_new_tokens" in options.given):
         rule = f"min_new_tokens must be at most max_new_tokens ({options.max_new_tokens})"
         require(options.min_new_tokens <= options.max_new_tokens, rule, options.min_new_tokens)

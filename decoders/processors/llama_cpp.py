@@ -1,7 +1,7 @@
 """llama.cpp's order, defaults and samplers where they differ from transformers' (``src/llama-sampling.cpp``).
 
-Its tie rules are reproduced. What llama.cpp drops from its list of candidates is −inf here. Where it leaves the choice
-among equal scores to an unstable sort, the lowest ids count as the best.
+Its tie rules are reproduced. Tokens that llama.cpp drops from its list of candidates get −inf here. Where it leaves
+ties to an unstable sort, the lowest ids count as the best.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class TopK:
-    """Exactly the k best stay. ``llama_sampler_top_k_impl``; CTranslate2 and mlx-lm do likewise."""
+    """Keeps exactly the k best tokens. ``llama_sampler_top_k_impl``; CTranslate2 and mlx-lm do likewise."""
 
     top_k: int
 
@@ -39,7 +39,7 @@ class TopK:
 
 @dataclass(frozen=True)
 class TopP:
-    """Downwards from the best, tokens stay while those before them have less mass than p.
+    """Keeps tokens, from the best downwards, while those before them have less mass than p.
 
     ``llama_sampler_top_p_apply``, and CTranslate2's ``TopPMask``. Sums are float32.
     """
@@ -57,7 +57,7 @@ class TopP:
         return np.stack([removed(row, ~best(row, self.count(row))) for row in scores])
 
     def count(self, row: Array) -> int:
-        """How many of (V,) scores stay."""
+        """Return how many of (V,) scores are kept."""
         finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         highest = finite.max()
         weight = np.exp(finite - highest).sum()
@@ -71,7 +71,7 @@ class TopP:
 
 @dataclass(frozen=True)
 class MinP:
-    """What is at least min_p times as likely as the best token stays, judged on the scores themselves.
+    """Keeps tokens that are at least min_p times as likely as the best one, judged on the scores themselves.
 
     ``llama_sampler_min_p_apply``: score ≥ best + ln p.
     """
@@ -93,7 +93,7 @@ class MinP:
 
 @dataclass(frozen=True)
 class Typical:
-    """Tokens whose surprise is nearest to the entropy, until their mass exceeds typical_p.
+    """Keeps the tokens whose surprisal is nearest to the entropy, until their mass exceeds typical_p.
 
     ``llama_sampler_typical_apply``. Meister et al. 2022. Unlike in transformers, what ties with the last goes.
     """

@@ -1,4 +1,4 @@
-"""Mirostat: truncation that steers the surprise of what is drawn towards a target. Basu et al. 2021.
+"""Mirostat: a truncation that controls the surprisal of the drawn tokens towards a target. Basu et al. 2021.
 
 As llama.cpp has it (``llama_sampler_mirostat_apply``, ``…_v2_apply``): a limit μ starts at twice the target τ, and
 after each draw μ ← μ − η·(surprise − τ), the surprise being that of the drawn token, in bits, among those that stayed.
@@ -55,7 +55,7 @@ ETA = Option(
 
 
 class Mirostat(ABC):
-    """What both versions share: the limit of each row, and how it learns from what was drawn."""
+    """The base of both versions: the limit of each row, and its update after each draw."""
 
     def __init__(self, prompt_length: int, tau: float = TAU.otherwise, eta: float = ETA.otherwise) -> None:
         TAU.check(tau)
@@ -74,7 +74,7 @@ class Mirostat(ABC):
         return out
 
     def limit(self, text: Array) -> float:
-        """μ after a text, which must continue one of the step before by one id."""
+        """Return μ after a text, which must continue one of the step before by one id."""
         if len(text) == self.prompt_length:
             return self.finite(2 * self.tau)
         require(text[:-1].tobytes() in self.newest, "mirostat must see a text grow by one id at a time", text.tolist())
@@ -84,20 +84,21 @@ class Mirostat(ABC):
         return self.finite(learned) if math.isfinite(mu) and math.isfinite(seen) else learned
 
     def finite(self, mu: float) -> float:
-        """A limit; ``ValueError`` where the settings have taken it out of float64."""
+        """Return a limit; ``ValueError`` if the settings have moved it out of float64."""
         require(math.isfinite(mu), "mirostat_tau and mirostat_eta must keep the limit finite", (self.tau, self.eta))
         return mu
 
     @abstractmethod
     def keep(self, row: Array, mu: float) -> Array:
-        """Which of (V,) scores stay, as (V,) bool."""
+        """Return which of (V,) scores are kept, as (V,) bool."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(tau={self.tau}, eta={self.eta})"
 
 
 class MirostatV1(Mirostat):
-    """The k best stay, k such that Zipf's law with the exponent ŝ of the best m tokens meets the limit. Algorithm 1.
+    """Keeps the k best tokens, where Zipf's law with the exponent ŝ of the best m tokens meets the limit at k.
+    Algorithm 1.
 
     Where the scores are so flat that k passes any bound, all stay (llama.cpp's int overflows there).
     """
@@ -122,14 +123,14 @@ class MirostatV1(Mirostat):
 
 
 class MirostatV2(Mirostat):
-    """What surprises by at most the limit stays, and the best token always. Section 5 of the paper's code."""
+    """Keeps tokens whose surprisal is at most the limit, and always the best one. Section 5 of the paper's code."""
 
     def keep(self, row: Array, mu: float) -> Array:
         return (bits(row) <= mu) | best(row, 1)
 
 
 def bits(row: Array) -> Array:
-    """The surprise of each token, in bits."""
+    """Return the surprisal of each token, in bits."""
     return -log_softmax(row) / np.float32(np.log(2))
 
 
@@ -148,12 +149,14 @@ class _Steps:
 
 
 def make(place: Place, mirostat: int, mirostat_tau: float, mirostat_eta: float) -> Mirostat:
-    """The version that was asked for."""
+    """Build the version that was asked for."""
     return (MirostatV1 if mirostat == 1 else MirostatV2)(place.prompt_length, mirostat_tau, mirostat_eta)
 
 
 def check(options: Any) -> None:
-    """It truncates alone; in llama.cpp it acts after the temperature only, so penalties would be ignored."""
+    """Check that it is the only truncation; in llama.cpp it follows only the temperature, so penalties would be
+    ignored.
+    """
     for method in options.acting:
         if method.only == "sampling" and method.name not in ("temperature", "mirostat"):
             excluded("mirostat", options, *method.askers)

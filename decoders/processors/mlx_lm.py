@@ -23,7 +23,7 @@ AT_MOST_HALF = "[0, 0.5]"  # above it, no two tokens could be top choices
 
 @dataclass(frozen=True)
 class TopP:
-    """As `llama_cpp.TopP`, but all that tie with the last token that stays do so too (``apply_top_p``)."""
+    """Keeps tokens as `llama_cpp.TopP` does, and also all that tie with the last one kept (``apply_top_p``)."""
 
     top_p: float
 

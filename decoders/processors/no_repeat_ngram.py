@@ -1,4 +1,4 @@
-"""No n-gram comes twice."""
+"""Forbids n-grams that occur twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SIZE = Option(
 
 @dataclass(frozen=True)
 class NoRepeatNgram:
-    """No n-gram occurs twice, the prompt counting too. Paulus et al. 2018, section 2.5."""
+    """Forbids every n-gram that occurred before, in the prompt too. Paulus et al. 2018, section 2.5."""
 
     size: int
 
@@ -41,7 +41,9 @@ class NoRepeatNgram:
 
 
 def forbid_repeats(row: Array, seen: Array, past: Array, size: int) -> None:
-    """In a row of scores, (V,), forbid in place what ends an n-gram of `past`, (P,), behind the text `seen`, (T,)."""
+    """In a row of scores, (V,), forbid in place the tokens that complete an n-gram of `past`, (P,), after `seen`,
+    (T,).
+    """
     if len(past) >= size:
         windows = np.lib.stride_tricks.sliding_window_view(past, size)
         again = (windows[:, :-1] == seen[len(seen) - size + 1 :]).all(axis=1)

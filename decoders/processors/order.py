@@ -1,6 +1,6 @@
-"""In which order processors act, and what concerns several of them: orders, profiles, how many tokens stay.
+"""The order of processors, and options that concern several of them: orders, profiles, how many tokens are kept.
 
-Profiles are other engines' habits: their order, defaults and tie rule.
+A profile reproduces another engine's conventions: its order, defaults and tie rule.
 
 =============  =================================================  =====================================================
 profile        order of the samplers                              besides
@@ -36,7 +36,7 @@ KEEP = Option(
 
 
 def rank(name: str, last: bool, order: Sequence[str]) -> int:
-    """Where a processor stands in an order. Of what it doesn't name, rules come first and what is `last` comes last."""
+    """Return a processor's place in an order. Of those that it doesn't name, rules come first and `last` ones last."""
     if name in order:
         return list(order).index(name)
     return len(order) if last else -1

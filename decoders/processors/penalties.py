@@ -1,4 +1,4 @@
-"""Penalties on tokens that occurred: transformers' and OpenAI's, and llama.cpp's, where only the last n ids count."""
+"""Penalties on repeated tokens: transformers' and OpenAI's, and llama.cpp's, which look at the last n ids only."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ IGNORED = Option(
 
 @dataclass(frozen=True)
 class RepetitionPenalty:
-    """Every token that occurred, in the prompt too, loses: negative scores × penalty, others ÷ penalty.
+    """Penalises every token that occurred, in the prompt too: negative scores × penalty, others ÷ penalty.
 
     Keskar et al. 2019, section 4.1, with the sign handled as transformers does. Its first `prompt_ignore_length` ids
     don't count.
@@ -71,14 +71,14 @@ class RepetitionPenalty:
 
 
 def penalize(row: Array, tokens: Array, penalty: np.floating) -> None:
-    """In a row of scores, (V,), those of some tokens, in place: negative ones × penalty, others ÷ penalty."""
+    """Penalise some tokens of a row of scores, (V,), in place: negative ones × penalty, others ÷ penalty."""
     score = row[tokens]
     row[tokens] = np.where(score < 0, score * penalty, score / penalty)
 
 
 @dataclass(frozen=True)
 class OccurrencePenalty:
-    """OpenAI's penalties: presence once, frequency for each time a token was generated; the prompt doesn't count."""
+    """OpenAI's penalties: presence once, frequency for each time a token was generated; the prompt isn't counted."""
 
     prompt_length: int
     presence: float = 0.0
@@ -123,7 +123,7 @@ class RecentPenalty:
 def repetition(
     place: Place, repetition_penalty: float, penalty_last_n: int | None, prompt_ignore_length: int | None
 ) -> LogitsProcessor | None:
-    """The repetition penalty; nothing at 1, or where it looks at no token."""
+    """Build the repetition penalty; None at 1, or if it looks at no token."""
     if repetition_penalty == 1 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
@@ -132,7 +132,7 @@ def repetition(
 
 
 def presence(place: Place, presence_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
-    """The presence penalty; nothing at 0, or where it looks at no token."""
+    """Build the presence penalty; None at 0, or if it looks at no token."""
     if presence_penalty == 0 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
@@ -141,7 +141,7 @@ def presence(place: Place, presence_penalty: float, penalty_last_n: int | None) 
 
 
 def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None) -> LogitsProcessor | None:
-    """The frequency penalty; nothing at 0, or where it looks at no token."""
+    """Build the frequency penalty; None at 0, or if it looks at no token."""
     if frequency_penalty == 0 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
@@ -150,7 +150,7 @@ def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None
 
 
 def check(options: Any) -> None:
-    """Either the first tokens are passed over or all but the last."""
+    """Check that not both the first tokens and all but the last are ignored."""
     if given(options, "prompt_ignore_length"):
         excluded("prompt_ignore_length", options, "penalty_last_n")
 

@@ -1,4 +1,4 @@
-"""Only the tokens that a function of the text allows."""
+"""Restricts tokens to those that a function of the text allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ALLOWED = Option("prefix_allowed_tokens_fn", CALLABLE, help="Only the ids that t
 
 @dataclass(frozen=True)
 class PrefixAllowedTokens:
-    """Only the tokens that ``allowed(prompt's number, ids so far)`` returns. De Cao et al. 2021.
+    """Allows only the tokens that ``allowed(prompt's number, ids so far)`` returns. De Cao et al. 2021.
 
     Where that leaves none of the prompt's rows a token that was still possible, all that is allowed scores 0.
     """
@@ -37,7 +37,9 @@ class PrefixAllowedTokens:
 
 
 def answer(tokens: Any, vocabulary: int) -> Any:
-    """The ids that a function of the text allows; ``ValueError`` where they are none, or outside the vocabulary."""
+    """Return the ids that a function of the text allows; ``ValueError`` if they aren't ids, or outside the
+    vocabulary.
+    """
     found = tokens if isinstance(tokens, (list, tuple, range, np.ndarray)) else listed(tokens)
     require(len(found) > 0, "prefix_allowed_tokens_fn must allow at least one token", tokens)
     if isinstance(found, np.ndarray):
@@ -52,7 +54,7 @@ def answer(tokens: Any, vocabulary: int) -> Any:
 
 
 def listed(tokens: Any) -> list[Any]:
-    """What another kind of collection holds (a set, a tensor); ``ValueError`` for what is none, or a text."""
+    """Return the content of another collection (a set, a tensor); ``ValueError`` for anything else, or a text."""
     try:
         if isinstance(tokens, (str, bytes, dict)):
             raise TypeError

@@ -1,4 +1,4 @@
-"""Quadratic smoothing: scores bent by their distance from the best, in place of a temperature."""
+"""Quadratic smoothing: scores are bent by their distance from the best one, instead of a temperature."""
 
 from __future__ import annotations
 

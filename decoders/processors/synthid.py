@@ -23,7 +23,7 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class SynthIDTextWatermarkingConfig:
-    """The watermark's settings, named as transformers names them; who detects must know them all.
+    """The watermark's settings, with transformers' names; a detector must know all of them.
 
     `keys` are integers, one a round (20 to 30 are usual); `ngram_len` is how many ids are hashed, the candidate
     included. A context among the last `context_history_size` is not watermarked again. With `num_leaves` 3, which
@@ -56,14 +56,14 @@ class SynthIDTextWatermarkingConfig:
         require(1 <= size <= 2**24, f"sampling_table_size must be between 1 and {2**24}", size)
 
     def g_values(self, hashes: Array) -> Array:
-        """(n,) hashes of contexts with their candidates → (n, rounds) bits."""
+        """Hash contexts with their candidates: (n,) hashes → (n, rounds) bits."""
         keyed = accumulate(hashes[:, None], np.array(self.keys, np.int64)[None])
         return table(self.sampling_table_seed, self.sampling_table_size)[keyed % self.sampling_table_size]
 
 
 @lru_cache(maxsize=4)
 def table(seed: int, size: int) -> Array:
-    """The bits that hashes choose from."""
+    """Return the bits that hashes choose from."""
     return randint(seed, 2, size).astype(np.int8)
 
 
@@ -131,7 +131,7 @@ class SynthID:
 
 @dataclass(frozen=True)
 class SynthIDDetector:
-    """How far a text's g-values are above chance, which is one half."""
+    """Measures how far a text's g-values are above chance, which is one half."""
 
     config: SynthIDTextWatermarkingConfig
     eos_token_id: int | None = None
@@ -141,7 +141,7 @@ class SynthIDDetector:
         return self.config.g_values(hash_ids(self._grams(ids, self.config.ngram_len)))
 
     def mask(self, ids: Sequence[int]) -> Array:
-        """Which rows count: those before an end-of-text whose context is not a repeated one."""
+        """Return which rows count: those before an end-of-text whose context is not a repeated one."""
         contexts = hash_ids(self._grams(ids[:-1], self.config.ngram_len - 1)).tolist()
         size, counts = self.config.context_history_size, np.ones(len(contexts), bool)
         for place, context in enumerate(contexts):
@@ -156,7 +156,7 @@ class SynthIDDetector:
         return self._mean(ids, np.ones(len(self.config.keys)))
 
     def weighted_mean_score(self, ids: Sequence[int], weights: Sequence[float] | None = None) -> float:
-        """The same with early rounds weighing more: from 10 down to 1, unless weights are given."""
+        """Return the mean with early rounds weighted more: from 10 down to 1, unless weights are given."""
         chosen = np.linspace(10, 1, len(self.config.keys)) if weights is None else np.array(weights, np.float64)
         rule = f"weights must be {len(self.config.keys)} numbers, one a key"
         require(len(chosen) == len(self.config.keys), rule, len(chosen))

@@ -1,4 +1,4 @@
-"""Tail-free sampling: the tail begins where the sorted probabilities stop bending."""
+"""Tail-free sampling: the tail starts where the curve of sorted probabilities flattens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temperature: scores divided by a number, fixed or following the entropy."""
+"""Temperature: scores are divided by a number, which is fixed or follows the entropy."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ OR_ZERO = "[0, inf)"  # the range in engines where a temperature of 0 means gree
 
 @dataclass(frozen=True)
 class Temperature:
-    """Scores divided by the temperature: below 1 sharpens, above 1 flattens. Ackley et al. 1985."""
+    """Divides scores by the temperature: below 1 sharpens, above 1 flattens. Ackley et al. 1985."""
 
     temperature: float
 
@@ -63,7 +63,7 @@ class Temperature:
 
 @dataclass(frozen=True)
 class DynamicTemperature:
-    """A temperature between t − range and t + range: the lower, the surer the distribution is.
+    """Uses a temperature between t − range and t + range: the surer the distribution, the lower.
 
     ``llama_sampler_temp_ext_apply``: low + (high − low)·(entropy ÷ its maximum) ** exponent, the maximum being the
     logarithm of how many tokens are left. At temperature 0 only the best stays.
@@ -96,7 +96,7 @@ class DynamicTemperature:
 
 @dataclass(frozen=True)
 class Greedy:
-    """Only the best token stays: what a temperature of 0 means in engines that know it."""
+    """Keeps only the best token: the meaning of a temperature of 0 in engines that know it."""
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         return np.stack([removed(row, ~best(row, 1)) for row in scores])
@@ -105,7 +105,7 @@ class Greedy:
 def make(
     place: Place, temperature: float | None, dynatemp_range: float | None, dynatemp_exponent: float
 ) -> LogitsProcessor | None:
-    """The fixed temperature, or the one that follows the entropy; nothing at temperature 1."""
+    """Build the fixed temperature, or the one that follows the entropy; None at temperature 1."""
     if dynatemp_range is not None:
         return DynamicTemperature(1.0 if temperature is None else temperature, dynatemp_range, dynatemp_exponent)
     if temperature == 0:

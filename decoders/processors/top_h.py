@@ -22,7 +22,7 @@ TOP_H = Option(
 
 @dataclass(frozen=True)
 class TopH:
-    """The best tokens while their entropy stays within a share of the distribution's; the first always stays.
+    """Keeps the best tokens while their entropy stays within a share of the distribution's; the first is always kept.
 
     Potraghloo et al. 2025. Only the 100 best are looked at, renormalised among themselves.
     """

@@ -18,7 +18,7 @@ TOP_K = Option("top_k", WHOLE, within="[1, inf)", off=(0,), group="Sampling", he
 
 @dataclass(frozen=True)
 class TopK:
-    """The k best stay, and whatever ties with the k-th. Fan et al. 2018."""
+    """Keeps the k best tokens, and all that tie with the k-th. Fan et al. 2018."""
 
     top_k: int
     min_tokens_to_keep: int = 1

@@ -25,7 +25,7 @@ TOP_N_SIGMA = Option(
 
 @dataclass(frozen=True)
 class TopNSigma:
-    """Scores less than n standard deviations below the best stay. ``llama_sampler_top_n_sigma_apply``.
+    """Keeps scores less than n standard deviations below the best. ``llama_sampler_top_n_sigma_apply``.
 
     Tang et al. 2024, "Top-nσ". The deviation is the population's, over what is not −inf.
     """

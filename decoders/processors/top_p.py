@@ -27,7 +27,7 @@ TOP_P = Option(
 
 @dataclass(frozen=True)
 class TopP:
-    """The nucleus stays: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
+    """Keeps the nucleus: the smallest set of best tokens whose probability exceeds p. Holtzman et al. 2020.
 
     Sorted upwards and summed, as transformers does: what has a cumulative probability of at most 1 − p goes, of equals
     the first. Only finite scores are sorted, since −inf adds nothing to any sum.
@@ -54,7 +54,7 @@ class TopP:
         return removed(row, ~stays)
 
     def cut(self, finite: Array) -> tuple[Array, int]:
-        """The lowest score that stays, and how many stay.
+        """Return the lowest score that is kept, and how many are kept.
 
         Few of the best decide in most cases, so only they are sorted: what is below a score sums to what is left when
         the scores above it are taken from everything.

@@ -30,7 +30,7 @@ CANDIDATES = 40  # how many of the best tokens "selfhash" looks at
 
 @dataclass(frozen=True)
 class WatermarkingConfig:
-    """The watermark's settings, named as transformers names them; who detects must know them all.
+    """The watermark's settings, with transformers' names; a detector must know all of them.
 
     "lefthash" seeds with the newest id (Algorithm 2); "selfhash" with the last `context_width` ids and the candidate
     itself (Algorithm 3), for the 40 best candidates.
@@ -54,7 +54,7 @@ class WatermarkingConfig:
         require(self.context_width >= 1, "context_width must be at least 1", self.context_width)
 
     def seed(self, ids: Array) -> int:
-        """What the generator is seeded with after (n,) ids, whose last is the candidate in "selfhash"."""
+        """Return the generator's seed after (n,) ids; in "selfhash" the last of them is the candidate."""
         if self.seeding_scheme == "lefthash":
             return self.hashing_key * int(ids[-1]) % (2**64 - 1)
         table, ids = fixed_table(self.hashing_key), ids[-self.context_width :]
@@ -85,7 +85,7 @@ WATERMARKING = Option(
 
 
 def configured(settings: Any) -> Watermarking:
-    """A watermark's settings, as they are or made from a mapping; one that holds ``keys`` is SynthID's."""
+    """Return a watermark's settings, as they are or built from a mapping; one that holds ``keys`` is SynthID's."""
     if isinstance(settings, Watermarking):
         return settings
     WATERMARKING.check(settings)
@@ -103,7 +103,7 @@ def configured(settings: Any) -> Watermarking:
 
 @lru_cache(maxsize=2)
 def fixed_table(hashing_key: int) -> Array:
-    """The permutation that "selfhash" hashes ids with."""
+    """Return the permutation that "selfhash" hashes ids with."""
     return randperm(hashing_key, TABLE_SIZE)
 
 
@@ -115,7 +115,7 @@ def permuted(seed: int, n: int, first: int) -> Array:
 
 @dataclass(frozen=True)
 class Watermark:
-    """Green tokens gain the bias; nothing changes while the text is shorter than the context that seeds."""
+    """Adds a bias to green tokens; nothing changes while the text is shorter than the seeding context."""
 
     config: WatermarkingConfig
 
@@ -127,7 +127,7 @@ class Watermark:
         return out
 
     def chosen(self, text: Array, row: Array) -> Array:
-        """The tokens of one row that gain the bias."""
+        """Return the tokens of one row that get the bias."""
         V = len(row)
         if self.config.seeding_scheme == "lefthash":
             return self.config.green(text, V)
@@ -140,7 +140,9 @@ class Watermark:
 
 @dataclass(frozen=True)
 class Detection:
-    """How many of a text's ids were green, and how unlikely that is by chance: z-score, p-value, verdict."""
+    """The result of a detector: how many ids were green, and how unlikely that is by chance: z-score, p-value,
+    verdict.
+    """
 
     num_tokens_scored: int
     num_green_tokens: int
@@ -153,7 +155,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class WatermarkDetector:
-    """Tells whether a text carries a watermark, given its settings and the vocabulary's size.
+    """Detects whether a text carries a watermark, given its settings and the vocabulary's size.
 
     A leading `bos_token_id` is passed over. ``ignore_repeated_ngrams`` counts each context with its next id once.
     """
@@ -186,7 +188,7 @@ class WatermarkDetector:
 
 
 def make(place: Place, watermarking_config: Any) -> LogitsProcessor:
-    """The green-list watermark, or SynthID's."""
+    """Build the green-list watermark, or SynthID's."""
     config = configured(watermarking_config)
     if isinstance(config, SynthIDTextWatermarkingConfig):
         return SynthID(config, place.prompt_length)

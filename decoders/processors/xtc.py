@@ -1,4 +1,4 @@
-"""XTC: now and then the top choices are excluded."""
+"""XTC, exclude top choices: the likeliest tokens are excluded with some probability."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class XTC:
 
 
 def coins(place: Place, seed: int | None) -> Callable[[], float]:
-    """The coin of one prompt: numbers uniform in [0, 1), the same again for a seed and the prompt's number."""
+    """Yield one prompt's coins: numbers uniform in [0, 1), the same for the same seed and prompt number."""
     return np.random.default_rng(None if seed is None else [seed, place.prompt]).random
 
 
@@ -86,7 +86,7 @@ def make(
     xtc_special_tokens: Sequence[int] | None,
     seed: int | None,
 ) -> XTC:
-    """XTC with the prompt's own coin."""
+    """Build XTC with the prompt's own coin."""
     return XTC(xtc_probability, xtc_threshold, coins(place, seed), place.keep, tuple(xtc_special_tokens or ()))
 
 

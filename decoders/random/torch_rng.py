@@ -1,4 +1,4 @@
-"""torch's random streams, without torch: the same seed draws the same tokens.
+"""torch's random streams, without torch: the same seed gives the same draws.
 
 ``torch.multinomial(p, n)`` without replacement (and for n = 1) is the n largest of p / q, q being drawn from the
 exponential distribution over the whole tensor (``aten/src/ATen/native/Distributions.cpp``). So a stream is one
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..base.readable import Readable
 from .cuda_log import log
 
 Array = np.ndarray
 
 
-class CPU:
+class CPU(Readable):
     """``torch.manual_seed(seed)`` on the CPU: MT19937, two 32-bit draws an element, the high one first.
 
     u has 53 bits, q = float32(−ln(1 − u)) (``aten/src/ATen/core/DistributionsHelper.h``). Checked against torch 2.13.
@@ -38,8 +39,8 @@ class CPU:
         return (self._bits.random_raw(n) & np.uint64(2**24 - 1)).astype(np.float32) * np.float32(2**-24)
 
 
-class CPUDraws:
-    """What `CPU` drew: one 64-bit integer an element."""
+class CPUDraws(Readable):
+    """The draws of `CPU`: one 64-bit integer per element."""
 
     def __init__(self, bits: Array) -> None:
         self._bits = bits
@@ -48,7 +49,7 @@ class CPUDraws:
         return (-np.log1p(-self.least(wanted))).astype(np.float32)
 
     def least(self, wanted: Array) -> Array:
-        """u itself, since −ln(1 − u) ≥ u: float64."""
+        """Return u itself, since −ln(1 − u) ≥ u: float64."""
         bits = self._bits.copy() if len(wanted) == len(self._bits) else self._bits[wanted]
         bits &= np.uint64(2**53 - 1)
         u = bits.astype(np.float64)
@@ -56,7 +57,7 @@ class CPUDraws:
         return u
 
 
-class CUDA:
+class CUDA(Readable):
     """``torch.manual_seed(seed)`` on a CUDA device: Philox4x32-10, one subsequence a thread.
 
     Blocks of 256 threads, at most ``multiprocessors`` × ``threads_per_multiprocessor`` / 256 of them; thread t writes
@@ -89,14 +90,14 @@ class CUDA:
 
 @dataclass(frozen=True)
 class CUDADraws:
-    """What `CUDA` drew; nothing is computed before it is asked for."""
+    """The draws of `CUDA`, computed only where they are read."""
 
     seed: int
     start: int  # each thread's first block of Philox
     threads: int
 
     def uniform(self, wanted: Array) -> Array:
-        """cuRAND's float32 numbers in (0, 1] at these places."""
+        """Return cuRAND's float32 numbers in (0, 1] at these places."""
         # Element i is lane (i // S) mod 4 of thread i mod S, in that thread's (i // 4S)-th block.
         thread, lane, turn = wanted % self.threads, wanted // self.threads % 4, wanted // (4 * self.threads)
         words = philox(self.seed, self.start + turn, thread)
@@ -112,19 +113,19 @@ class CUDADraws:
 
 
 def seeded(seed: int) -> np.random.MT19937:
-    """The generator of ``torch.Generator().manual_seed(seed)`` on the CPU."""
+    """Return the generator of ``torch.Generator().manual_seed(seed)`` on the CPU."""
     bits = np.random.MT19937()
     bits._legacy_seeding(seed & 0xFFFFFFFF)
     return bits
 
 
 def randint(seed: int, high: int, size: int) -> Array:
-    """``torch.randint(0, high, (size,), generator=…)`` on the CPU, for a `high` below 2**28: (size,) int64."""
+    """Compute ``torch.randint(0, high, (size,), generator=…)`` on the CPU, for a `high` below 2**28: (size,) int64."""
     return (seeded(seed).random_raw(size) % np.uint64(high)).astype(np.int64)
 
 
 def randperm(seed: int, n: int, first: int | None = None) -> Array:
-    """The first ids (all, unless told) of ``torch.randperm(n, generator=…)`` on the CPU: (first,) int64.
+    """Return the first ids (by default all) of ``torch.randperm(n, generator=…)`` on the CPU: (first,) int64.
 
     torch shuffles from the front: step i swaps places i and j[i] = i + draw mod (n − i). Here no swap is made; what
     stands where is read off j. Before step i, place q holds what the last step s < i with j[s] = q brought there, which

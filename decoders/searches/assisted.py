@@ -16,6 +16,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
 from ..base.method import Method, Option
+from ..base.readable import Readable
 from ..base.task import Stream, Task
 from ..base.value_types import ANYTHING, NAME, NUMBER, WHOLE
 from ..processors import pipeline
@@ -105,7 +106,7 @@ def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, draftin
             source.learn(len(found), len(text) - start - 1)
 
 
-class Verification:
+class Verification(Readable):
     """What the model says after a text and after each of its candidates, one text at a time."""
 
     def __init__(self, stepper: RewindableStepper) -> None:

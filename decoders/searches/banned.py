@@ -1,4 +1,4 @@
-"""Banned strings: a phrase that has been written is undone, whatever tokens spell it, and another way is taken.
+"""Banned strings: a phrase that was written is undone, whatever tokens spell it, and another continuation is taken.
 
 KoboldCpp's "anti-slop" and ExLlamaV2's ``banned_strings``; the idea is sam-paech's antislop-sampler. A rule about
 tokens can't say this: a phrase is spelt in many ways, and each of its tokens is good elsewhere.
@@ -33,14 +33,14 @@ BANNED = Option(
 
 
 class Phrases(Protocol):
-    """What must not be written, as a function of the new ids alone."""
+    """Phrases that must not be written, as a function of the new ids alone."""
 
     def begins(self, new: Sequence[int]) -> int | None:
-        """At which of the new ids a phrase begins that ends within the newest of them; None where none does."""
+        """Return at which of the new ids a phrase begins that ends within the newest; None if none does."""
         ...
 
     def pending(self, new: Sequence[int]) -> int:
-        """How many of the newest ids may yet turn out to be the beginning of a phrase."""
+        """Return how many of the newest ids may still turn out to be the beginning of a phrase."""
         ...
 
 
@@ -92,7 +92,7 @@ class Banned:
 
 
 class Held(NamedTuple):
-    """An id that may yet be undone, with what it was chosen by."""
+    """An id that may still be undone, with the data that it was chosen by."""
 
     token: int
     logits: Array
@@ -169,7 +169,7 @@ def written(
 
 
 def secure(reach: Sequence[int], given: int) -> int:
-    """How many of the ids can't be undone: up to a place that no phrase reaches over, from none of those behind it."""
+    """Return how many of the ids can't be undone: up to a place that no phrase can reach over."""
     lowest = len(reach)
     for place in range(len(reach) - 1, given, -1):
         lowest = min(lowest, reach[place])
@@ -179,7 +179,7 @@ def secure(reach: Sequence[int], given: int) -> int:
 
 
 def choice(task: Task, chain: Sequence[Any], text: Sequence[int], logits: Array, banned: set[int]) -> Held | None:
-    """What comes next of what isn't banned; None where nothing is left."""
+    """Choose the next id among those that aren't banned; None if none is left."""
     changes, watch = task.watch(1)
     scores = logits
     if banned:
@@ -200,12 +200,12 @@ def choice(task: Task, chain: Sequence[Any], text: Sequence[int], logits: Array,
 
 
 def told(task: Task, row: int, length: int, one: Held, reason: Any) -> Token:
-    """An id as the caller gets it."""
+    """Return an id as the caller receives it."""
     return task.token(row, length, one.token, one.logits, log_softmax(one.logits), one.scores, one.changes, reason)
 
 
 def check(options: Any) -> None:
-    """What is banned must be able to find itself in new ids."""
+    """Check that the banned phrases can be found in new ids."""
     phrases = options.banned_strings is None or hasattr(options.banned_strings, "begins")
     require(phrases, "banned_strings must be phrases that know where they begin", options.banned_strings)
 

@@ -1,4 +1,4 @@
-"""Best of n: draw n texts and keep those that the model itself finds likeliest, token for token."""
+"""Best of n: draws n texts and keeps those that the model finds likeliest per token."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def best_of(task: Task, best_of: int) -> list[Completion]:
 
 
 def best_first(drawn: Sequence[Completion]) -> list[Completion]:
-    """The samples of one prompt with their scores, the best first; of equals the earlier one."""
+    """Return the samples of one prompt with their scores, the best first, ties in order."""
     scored = [replace(one, score=mean_logprob(one)) for one in drawn]
     return sorted(scored, key=lambda one: -(one.score or 0.0))
 
 
 def mean_logprob(completion: Completion) -> float:
-    """The mean of a text's log-probabilities (nats per token)."""
+    """Return the mean of a text's log-probabilities (nats per token)."""
     return sum(completion.logprobs) / len(completion.logprobs)
 
 
 def check(options: Any) -> None:
-    """It draws, and at least as many texts as it returns."""
+    """Check that it draws, and draws at least as many texts as it returns."""
     require(options.do_sample, "best_of needs do_sample", options.do_sample)
     rule = f"best_of must be at least num_return_sequences ({options.num_return_sequences})"
     require(options.best_of >= options.num_return_sequences, rule, options.best_of)

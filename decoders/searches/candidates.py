@@ -9,6 +9,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN, Array, RewindableStepper, softmax
+from ..base.readable import Readable
 from ..base.task import Prompt, Task
 from ..processors import pipeline
 from ..random.draws import multinomial
@@ -28,7 +29,7 @@ class Candidates(Protocol):
         ...
 
 
-class PromptLookup:
+class PromptLookup(Readable):
     """What followed the same n-gram before: Saxena 2023, as transformers' ``PromptLookupCandidateGenerator``.
 
     The longest n-gram that ends the text, of at most ``max_matching_ngram_size`` ids, and its first occurrence whose
@@ -76,7 +77,7 @@ class PromptLookup:
         """What was said before stays what it was."""
 
 
-class Draft:
+class Draft(Readable):
     """What a smaller model of the same vocabulary would say: transformers' ``AssistedCandidateGenerator``.
 
     It goes through the same processors and, when sampling, draws from the same stream. It stops early after an

@@ -1,4 +1,4 @@
-"""Texts put together from the tokens that a task writes one by one."""
+"""Completions assembled from the tokens that a task writes one by one."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..base.task import Task
 
 
 def collected(task: Task) -> list[Completion]:
-    """What becomes of every prompt, its copies side by side."""
+    """Return the completions of every prompt, its copies side by side."""
     return put_together(task.write(task), len(task.prompts) * task.copies)
 
 
 def put_together(tokens: Iterable[Token], rows: int) -> list[Completion]:
-    """The completions of so many rows, from all their tokens."""
+    """Return the completions of so many rows, given all their tokens."""
     completions = [Completion() for _ in range(rows)]
     for token in tokens:
         completion = completions[token.row]

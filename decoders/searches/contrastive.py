@@ -1,4 +1,4 @@
-"""Contrastive search: of the likeliest tokens the one that adds something new.
+"""Contrastive search: among the likeliest tokens it chooses one that differs from the text so far.
 
 Su et al. 2022, "A Contrastive Framework for Neural Text Generation", as transformers 4 does it
 (``GenerationMixin._contrastive_search``); version 5 has moved it out of its core.
@@ -80,12 +80,12 @@ def contrastive_search(task: Task, penalty_alpha: float, top_k: int) -> Iterator
 
 
 def unit(states: Array) -> Array:
-    """Each hidden state at length 1."""
+    """Scale each hidden state to length 1."""
     return states / np.sqrt((states * states).sum(axis=-1, keepdims=True))
 
 
 def check(options: Any) -> None:
-    """It chooses among at least two tokens."""
+    """Check that it chooses among at least two tokens."""
     rule = "penalty_alpha needs top_k of at least 2"
     require(options.top_k is not None and options.top_k > 1, rule, options.top_k)
 

@@ -1,4 +1,4 @@
-"""DoLa: what the last layer says more than an earlier one does.
+"""DoLa: decoding by contrasting the last layer with an earlier one.
 
 Chuang et al. 2024, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models", as
 transformers 4 does it (``GenerationMixin._dola_decoding``); version 5 has moved it out of its core. There the layer
@@ -16,6 +16,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
 from ..base.method import Method, Option, Page
+from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import ValueType, is_ids
 from .token_by_token import token_by_token
@@ -38,7 +39,7 @@ def dola(task: Task, dola_layers: Literal["low", "high"] | Sequence[int]) -> Ite
 
 
 def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: int, tied: bool) -> list[int]:
-    """The layers that "low" or "high" mean: every second one of the lower or upper half, of 20 at most.
+    """Return the layers that "low" or "high" mean: every second one of the lower or upper half, of 20 at most.
 
     Where the matrices are tied the lowest are left out, since they mostly repeat the last id. ``ValueError`` when no
     layer is left, or one is named that the model hasn't got.
@@ -55,7 +56,7 @@ def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: in
     return list(chosen)
 
 
-class Dola:
+class Dola(Readable):
     """A stepper whose logits are the contrast of another's; ``own`` are the model's, row for row."""
 
     own: Array

@@ -1,4 +1,4 @@
-"""Exhaustive search: every text that could be written, for vocabularies and lengths small enough to count.
+"""Exhaustive search: scores every possible text, for vocabularies and lengths small enough.
 
 The oracle of beam search: same scores, nothing pruned.
 """

@@ -1,4 +1,4 @@
-"""The beams that have ended, as transformers 4 keeps them for the searches that version 5 moved out of its core."""
+"""The pool of ended beams in transformers 4, for the searches that version 5 moved out of its core."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Literal
 
 from ..base.interface import Array
 from ..base.ranking import highest
+from ..base.readable import Readable
 from ..base.task import Task
 from .beam_common import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, possible
 
 Early = bool | Literal["never"]
 
 
-class Pool:
+class Pool(Readable):
     """The `size` best beams that ended, scored by sum / length ** length_penalty (``BeamHypotheses``).
 
     Unlike the pool of `beam`, it goes on taking better beams as long as the search runs, and the search ends when
@@ -27,7 +28,7 @@ class Pool:
         self.beams: list[Beam] = []
 
     def add(self, beam: Beam) -> None:
-        """Take a beam in, its score being a plain sum; where there are too many, the worst leaves."""
+        """Add a beam whose score is a plain sum; if there are too many, drop the worst."""
         if not possible(beam, self.task):
             return
         score = float(beam.score) / len(beam.ids) ** self.penalty
@@ -38,11 +39,11 @@ class Pool:
 
     @property
     def worst(self) -> float:
-        """The lowest score in here."""
+        """The lowest score in the pool."""
         return min(float(beam.score) for beam in self.beams)
 
     def settled(self, best: float, length: int) -> bool:
-        """Whether no beam can get in any more, `best` being the highest sum among the candidates of this length."""
+        """Tell whether no beam can enter any more, given the highest sum `best` among the candidates of this length."""
         if len(self.beams) < self.size:
             return False
         if self.early_stopping is True:
@@ -51,7 +52,7 @@ class Pool:
         return self.worst >= best / hopeful**self.penalty
 
     def stops(self, grown: Sequence[Beam], running: Sequence[Beam], late: bool) -> str | None:
-        """Why a search stops after a step, from its candidates and the beams that run on; None where it goes on."""
+        """Return why a search stops after a step, given its candidates and growing beams; None if it goes on."""
         length = len(grown[0].ids)
         if self.settled(float(grown[0].score), length):
             return FULL if self.early_stopping is True else BEATEN
@@ -61,14 +62,15 @@ class Pool:
 
 
 def ranked(beams: Sequence[Beam]) -> list[Beam]:
-    """Best first; of equals the latest first, as transformers pops them off a sorted list."""
+    """Return beams best first; of equal ones the latest first, as transformers pops them off a sorted list."""
     return sorted(beams, key=lambda beam: beam.score)[::-1]
 
 
 def split(
     candidates: Sequence[Beam], parents: Sequence[int], size: int, add: Callable[[Beam], None]
 ) -> tuple[list[Beam], list[int]]:
-    """The first `size` candidates that go on, with their parents; what ends among the first `size` goes to `add`.
+    """Return the first `size` candidates that go on, with their parents; those that end among the first `size` go to
+    `add`.
 
     ``BeamSearchScorer.process``. Candidates come best first; one that ends has a ``finish_reason``.
     """
@@ -87,7 +89,7 @@ def split(
 def candidates(
     running: Sequence[Beam], totals: Array, own: Array, k: int, ends: Callable[[tuple[int, ...]], bool]
 ) -> tuple[list[Beam], list[int]]:
-    """The k best continuations of some beams and their parents, best first, from (beams, V) `totals`.
+    """Return the k best continuations of some beams and their parents, best first, from (beams, V) `totals`.
 
     `own` are the model's log-probabilities, (beams, V); `ends` tells of new ids whether they end a text.
     """

@@ -106,8 +106,9 @@ def group_beam_search(
 
 
 def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool) -> tuple[list[Beam], list[int]]:
-    """One step of one group, from the model's (beams, V) log-probabilities: its candidates and the parents of its
-    new beams."""
+    """Do one step of one group from the model's (beams, V) log-probabilities; return its candidates and the new beams'
+    parents.
+    """
     size = len(group.running)
     totals, group.changes = processed(task, prompt, group.chain, group.running, own)
     k = candidates_a_step(size, task)
@@ -121,7 +122,7 @@ def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool) ->
 
 
 def check(options: Any) -> None:
-    """Groups need both of their options, beams that divide, and no draws."""
+    """Check that groups have both of their options, beams that divide evenly, and no draws."""
     o = options
     if o.num_beam_groups == 1:
         raise ValueError("diversity_penalty acts only between groups of beams; give num_beam_groups above 1 too")
@@ -148,7 +149,8 @@ METHODS = (
                 help="Diverse beams: so many groups that keep apart.",
             ),
             Option("diversity_penalty", NUMBER, off=(0,), group=GROUP, help="How hard the groups keep apart."),
-            Option("pad_token_id", ID),  # no row is ever padded; only these beams notice it, as in transformers
+            # No row is ever padded; only these beams notice it, as in transformers.
+            Option("pad_token_id", ID, help="What fills the rows of ended texts up: diverse beams alone notice it."),
         ),
         run=group_beam_search,
         asked=("num_beam_groups", "diversity_penalty"),

@@ -25,7 +25,7 @@ from ..processors import pipeline
 
 @dataclass(frozen=True)
 class Draw:
-    """A prefix or a text: its log-probability under what is sampled from, and its perturbed one, the Gumbel G."""
+    """A prefix or a text: its log-probability under the sampled distribution, and its perturbed one, the Gumbel G."""
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]  # the model's own, of each id
@@ -93,7 +93,7 @@ def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
 
 
 def conditioned(gumbels: Array, maximum: float) -> Array:
-    """Independent Gumbels given that the largest of them is `maximum` (the paper's appendix on numerical stability)."""
+    """Draw independent Gumbels whose largest is `maximum` (the paper's appendix on numerical stability)."""
     largest = gumbels.max()
     with np.errstate(divide="ignore"):
         v = maximum - gumbels + np.log1p(-np.exp(gumbels - largest))
@@ -120,7 +120,7 @@ def estimate(sample: Sequence[Draw], values: Sequence[float]) -> float:
 
 
 def check(options: Any) -> None:
-    """It draws, in beams, and scores no text by its length."""
+    """Check that it draws, in beams, and that no score depends on a text's length."""
     require(options.do_sample, "stochastic_beams needs do_sample", options.do_sample)
     if options.num_beams == 1:
         raise ValueError("stochastic_beams acts only in beam search; give num_beams above 1 too")

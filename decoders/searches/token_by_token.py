@@ -9,6 +9,7 @@ from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
 from ..base.method import Cost, Method, Option, Page
+from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
 from ..processors import pipeline
@@ -27,7 +28,7 @@ class Step(NamedTuple):
     staying: list[int]
 
 
-class Rows:
+class Rows(Readable):
     """A task's texts as they grow, one step at a time: whoever runs the model gives the logits, and feeds `newest`.
 
     Rows are the prompts, each ``task.copies`` times, side by side; ``growing`` are the numbers of those that haven't
@@ -135,7 +136,7 @@ METHODS = (
                 metavar="SECONDS",
                 help="End after so many seconds.",
             ),
-            Option("eos_token_id", ID_OR_IDS),
+            Option("eos_token_id", ID_OR_IDS, help="What ends a text: an id, or several."),
             Option("do_sample", FLAG, False, group="Sampling", help="Draw each token at random instead of the best."),
             Option(
                 "seed",
@@ -174,8 +175,8 @@ METHODS = (
             Option(
                 "num_return_sequences", WHOLE, 1, within=f"[1, {MOST_TEXTS}]", group="Sampling", help="How many texts."
             ),
-            Option("output_scores", FLAG, False),
-            Option("top_logprobs", WHOLE, 0, within="[0, inf)"),
+            Option("output_scores", FLAG, False, help="Keep the scores that each token was chosen by."),
+            Option("top_logprobs", WHOLE, 0, within="[0, inf)", help="Keep so many of the likeliest at each place."),
         ),
         run=token_by_token,
         asked=(),  # it runs where nothing else is asked for

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..display import Readable
 from ..system.errors import in_words
 from ..system.files import JSONObject
 from . import packages
@@ -27,7 +28,7 @@ from .work import Worker, use_threads
 TRIES = 5  # how often a part is tried again whose worker died with it
 
 
-class Actor:
+class Actor(Readable):
     """A worker in a process of Ray's. It returns a user's errors instead of raising them: Ray would try again."""
 
     def __init__(self, job: Job, sources: Sequence[Source], out: str, cores: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import Readable, described
 from ..model.arrays import Weight
 from ..model.cache import KVCache
 from ..model.config import Config
@@ -88,7 +89,7 @@ def rows_together(T: int) -> int:
     return max(1, POSITIONS_PER_PASS // T)
 
 
-class Passing:
+class Passing(Readable):
     """A stand-in for the cache in a run without one: all layers write their keys and values to the same memory."""
 
     def __init__(self, config: Config, rows: int, positions: int) -> None:
@@ -119,6 +120,9 @@ class Prepared(NamedTuple):
     run: Any
     tables: tuple[Array, Array]
     arrays: Any
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def fits(self, params: Params, cache: KVCache | Passing, shape: tuple[int, ...]) -> bool:
         """Tell whether it was made for these arguments."""

@@ -13,9 +13,9 @@ from ..model.params import MLP, Attention, Block, Norm, Params, matrices, with_w
 from ..system.files import release_pages
 from ..system.memory import in_one_piece
 from ..system.threads import cores, on_threads
-from ..weights.panels import NO_SCALES, Matrix, pack_panels, panel_shape
+from ..weights.panels import NO_SCALES, TILE, Matrix, pack_panels, panel_shape
 
-PIECE = 32  # panels that a thread packs at a time, without asking for Python's lock
+PIECE = 32  # panels that a thread packs at a time, without acquiring the GIL
 
 
 def packed(params: Params) -> Params:
@@ -70,7 +70,14 @@ def _packed(weights: list[Array]) -> list[Matrix]:
         for weight, place in zip(weights, places, strict=True)
         for first in range(0, len(place), PIECE)
     ]
-    on_threads(lambda task: pack_panels(*task), tasks, cores())
+
+    def pack(task: tuple[Array, Array, slice]) -> None:
+        weight, place, some = task
+        pack_panels(weight, place, some)
+        if weight.T.flags.c_contiguous:  # a vocabulary: its panels are rows of the file, and not needed any more
+            release_pages(weight.T[some.start * TILE : some.stop * TILE])
+
+    on_threads(pack, tasks, cores())
     for place in places:
         place.flags.writeable = False
     return [Matrix(place, NO_SCALES, shape) for place, shape in zip(places, shapes, strict=True)]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display import Readable
 from ..model.params import as_array, flatten
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -38,7 +39,7 @@ def fingerprint(model: Model, settings: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-class Answers:
+class Answers(Readable):
     """A SQLite file of answers of one model, which is named by its `fingerprint`."""
 
     def __init__(self, path: Path, model: str) -> None:

@@ -55,6 +55,15 @@ def divergences(
     windows of the whole context, `stride` tokens apart (half the context unless given). Memory is that of the models,
     of one window's keys and values, and of `BLOCK` positions' logits, however long the text is. `progress` receives the
     number of tokens of each block. ``ValueError`` for an empty text, a stride that can't be, or another vocabulary.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.evaluation import divergences
+        >>> reduced = {"bfloat16": GPT2.from_pretrained(dtype="bfloat16")}
+        >>> exact, other = divergences(model, reduced, "The old man had three sons.")
+        >>> other.dtype, other.mean < 0.001
+        ('bfloat16', True)
     """
     context = min(model.config.n_positions for model in (reference, *others.values()))
     stride = stride_of(stride, context)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..display import Readable
 from ..model import params as P
 from ..model.arrays import Array
 from ..model.config import Config
@@ -156,7 +157,7 @@ def layer_norm(gradient: Array, p: P.Norm, values: Values, d: Derivatives, tap: 
 LookUp = Callable[[Array, Array, Array], Array]
 
 
-class Learned:
+class Learned(Readable):
     """A collection of parameter gradients by their official names. It computes nothing where they aren't wanted."""
 
     def __init__(self, wanted: bool, tensors: dict[str, Array] | None = None, prefix: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import threaded as ops
 from ..model.edits import edits
 from ..model.forward import forward
@@ -25,8 +26,8 @@ class GradientMismatch(ArithmeticError):
     """Raised when a gradient and its finite differences disagree."""
 
 
-@dataclass(frozen=True)
-class GradientCheck:
+@dataclass(frozen=True, repr=False)
+class GradientCheck(Readable):
     """The result of `check_gradient`: derivatives along some random directions, (directions,) each."""
 
     name: str
@@ -61,6 +62,13 @@ def check_gradient(
     `GradientMismatch`, with the size of the difference, is raised where the two differ by more than `tolerance` of the
     larger (or by more than rounding for a derivative of 0); a kink of the activation function within ±2h can also cause
     it. ``ValueError`` for an unknown name, or one that matches several activations.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> from gpt2_np.gradients import check_gradient, cross_entropy
+        >>> model = GPT2.from_pretrained(dtype="float64")
+        >>> check_gradient(model, [5, 6, 7], cross_entropy(), "blocks.0.attn.hook_z").error < 1e-6
+        True
     """
     if directions < 1:
         raise ValueError(f"directions must be at least 1, got {directions}")

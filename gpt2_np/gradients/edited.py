@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
+from ..display import Readable
 from ..model.taps import Both, Tap, no_tap
 
 Array = np.ndarray
@@ -26,7 +27,7 @@ class Reversible(Tap, Protocol):
         ...
 
 
-class Edited:
+class Edited(Readable):
     """A tap that applies a model's own tap and records, at every edited point, the value that came in.
 
     `backward` is the matching tap of the backward pass. ``ValueError``, before anything runs, for an edit that
@@ -57,7 +58,7 @@ class Edited:
         return Backward(self)
 
 
-class Backward:
+class Backward(Readable):
     """A tap of a backward pass that maps the gradient of an edit's output to the gradient of its input."""
 
     def __init__(self, edited: Edited) -> None:

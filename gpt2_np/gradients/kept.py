@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from ..display import Readable
 from ..model import params as P
 from ..model.arrays import Array, Weight
 from ..model.config import Config
@@ -45,7 +46,7 @@ NEEDED = (
 NEEDED_BY_PARAMETERS = ("ln1.out", "attn.z", "ln2.out", "mlp.post")
 
 
-class Kept:
+class Kept(Readable):
     """The tap of a forward pass whose gradients are wanted. Afterwards it provides what `backward` asks for, once.
 
     The pass must be given ``kept.tap`` and ``kept.ops``; the edits of `edited` are applied inside. ``ValueError`` for
@@ -122,7 +123,7 @@ class Enough(Exception):
     """Raised when a recomputed block has produced everything that is needed of it."""
 
 
-class Until:
+class Until(Readable):
     """A tap that keeps the `names` in `left` and ends the pass after the `last` of them."""
 
     def __init__(self, names: frozenset[str], last: str, left: dict[str, Array]) -> None:
@@ -139,7 +140,7 @@ class Until:
         return x
 
 
-class Products:
+class Products(Readable):
     """Operations that record the results of affine maps, block by block, except each block's last one, which nothing
     reads.
     """
@@ -168,7 +169,7 @@ class Products:
         return with_linear(self.ops, lambda x, weight, bias: next(results))
 
 
-class Values:
+class Values(Readable):
     """The values of one part of the model by their local names: ``values["attn.q"]`` is what left that tap."""
 
     def __init__(self, left: Mapping[str, Array], edited: Edited | None, prefix: str = "") -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine.threaded import in_pieces
 from ..model.arrays import Array
 from ..model.ops import log_softmax
@@ -51,6 +52,14 @@ def cross_entropy(labels: npt.ArrayLike | None = None) -> CrossEntropy:
     Labels are shifted inside: label t is predicted from the positions before it. They are the ids themselves unless
     given, and have the ids' shape. −100 is ignored. ``ValueError``, when the metric is evaluated, for a row without any
     label.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import cross_entropy
+        >>> ids = model.to_ids("The old man had three sons.")
+        >>> cross_entropy().value(model([ids]), [ids]).shape
+        (1,)
     """
     return CrossEntropy(labels)
 
@@ -59,12 +68,29 @@ def logit_difference(a: Token, b: Token, position: Position = -1) -> LogitDiffer
     """Return how much the logit of token `a` exceeds that of token `b`, at one position.
 
     Tokens are ids or texts of one token, for all rows or one a row.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> run = model.run_with_gradients("The king and the", logit_difference(" sea", " king"), "blocks.0.resid_pre")
+        >>> run.value.shape, run.grads["blocks.0.resid_pre"].shape
+        ((1,), (1, 4, 320))
     """
     return LogitDifference((a, b), position)
 
 
 def log_probability(token: Token, position: Position = -1) -> LogProbability:
-    """Return the log-probability (nats) of a token, an id or a text of one token, at one position."""
+    """Return the log-probability (nats) of a token, an id or a text of one token, at one position.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import log_probability
+        >>> run = model.run_with_gradients("The king and the", log_probability(" queen"), ())
+        >>> bool(run.value[0] < 0)
+        True
+    """
     return LogProbability((token,), position)
 
 
@@ -73,12 +99,21 @@ def kl_divergence(reference_logits: npt.ArrayLike, position: Position = -1) -> K
 
     `reference_logits` are another run's logits of the same ids, (T, V) or (B, T, V) (for unequal rows padded as ours),
     or those of the position alone, (V,).
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import kl_divergence
+        >>> ids = model.to_ids("The king and the")
+        >>> run = model.run_with_gradients(ids, kl_divergence(model(ids)), ())
+        >>> bool(abs(run.value[0]) < 1e-5)
+        True
     """
     return KLDivergence((), position, reference_logits)
 
 
-@dataclass(frozen=True, eq=False)
-class CrossEntropy:
+@dataclass(frozen=True, eq=False, repr=False)
+class CrossEntropy(Readable):
     """The metric of `cross_entropy`. With ``tokens`` a row's sum is divided by that number, not by the row's own
     labels.
     """
@@ -152,8 +187,8 @@ class CrossEntropy:
         return targets
 
 
-@dataclass(frozen=True, eq=False)
-class AtPosition:
+@dataclass(frozen=True, eq=False, repr=False)
+class AtPosition(Readable):
     """A metric of the logits at one position of each row: the base of the metrics below."""
 
     tokens: tuple[Token, ...] = ()
@@ -244,7 +279,7 @@ class LogProbability(AtPosition):
         return gradient
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KLDivergence(AtPosition):
     """See `kl_divergence`."""
 

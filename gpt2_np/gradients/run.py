@@ -8,6 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from ..engine import available
 from ..model.activations import ActivationCache
 from ..model.config import Config
@@ -49,7 +51,7 @@ class Runs(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GradientRun:
     """A run of a model with its gradients. For one row of ids, (T,), ``logits`` are (T, V); all else keeps its B axis.
 
@@ -65,6 +67,23 @@ class GradientRun:
     grads: ActivationCache
     lengths: Array
     params: Params | None = None
+
+    def __repr__(self) -> str:
+        parameters = "" if self.params is None else " and of parameters"
+        return (
+            f"GradientRun(value={display.brief(self.value)}, logits={display.brief(self.logits)}, "
+            f"gradients of {len(self.grads)} activations{parameters})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("value", display.brief(self.value)),
+            ("lengths", display.brief(self.lengths)),
+            ("logits", display.brief(self.logits)),
+            ("gradients of parameters", "not asked for" if self.params is None else display.brief_repr(self.params)),
+        ]
+        title = "A run with gradients: cache and grads hold arrays of these names and shapes"
+        return display.boxed(display.table(rows), display.arrays(self.grads), title=title)
 
 
 def run_with_gradients(
@@ -152,7 +171,7 @@ class OfValues(Protocol):
         ...
 
 
-class Ends:
+class Ends(Readable):
     """A tap of the backward pass that removes gradients at the keys after a row's end.
 
     Everywhere else they are already 0 there. A pattern's zeros do have gradients, as all future positions have.

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..display import boxed, described, heat
 from ..gradients.metrics import Metric
 from ..model import ops
 from ..session.model import Model
-from .lens import Lens
+from .lens import Lens, lens_table
 
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BackwardLens:
     """One prompt's gradient in words: ``written`` and ``heard`` are read as lenses are, a stream for each layer's MLP.
 
@@ -35,6 +36,16 @@ class BackwardLens:
     heard: Lens
     strength: Array
     value: float
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        layers = [f"layer {layer}" for layer in range(len(self.strength))]
+        columns = self.written.texts(self.written.ids)
+        size = heat(self.strength, rows=layers, columns=columns, title="Size of each position's part of the gradient")
+        title = f"What a step against the metric, {self.value:.4g}, would write into each MLP"
+        return boxed(size, lens_table(self.written, "What is written, read as the lens reads streams"), title=title)
 
 
 def backward_lens(model: Model, ids: Sequence[int] | Array, metric: Metric) -> BackwardLens:
@@ -55,7 +66,7 @@ def backward_lens(model: Model, ids: Sequence[int] | Array, metric: Metric) -> B
 
     def read(vectors: Array) -> Lens:
         normed = ops.layer_norm(vectors, *model.params.ln_f, model.config.layer_norm_epsilon)
-        return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
+        return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
 
     # A gradient may be far smaller than the norm's epsilon; its direction is what is read.
     lengths = np.linalg.norm(of_written, axis=-1, keepdims=True)

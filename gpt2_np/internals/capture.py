@@ -21,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from ..display import brief
 from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
@@ -147,6 +148,9 @@ class Captured:
         whole = len(self.chunks) == self.about.get("chunks") if by_chunk else True
         if not whole or sorted(self._chunk_of) != list(range(len(self._chunk_of))):
             raise ValueError(f"{folder} has gaps: some of its chunks are missing")
+
+    def __repr__(self) -> str:
+        return f"Captured({len(self)} texts, {brief(self.names)}, folder={brief(self.folder)})"
 
     @staticmethod
     def _open(path: Path) -> Any:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..model.config import Config
 from ..model.params import Params, as_array
 
@@ -22,6 +23,9 @@ class Factored(NamedTuple):
 
     left: Array
     right: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def full(self) -> Array:
         """The matrix itself: (n, m)."""

@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each part of one run added to a logit, with no detour through later parts.
+"""Direct logit attribution: the contribution of each component of one run to a logit, not counting later components.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". The last stream is a sum of what embeddings,
 heads and MLPs wrote; the final norm, its scale taken from the run, and the unembedding are linear; so a logit is a sum
@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..display import boxed, described, heat, number
 from ..session.model import Model
 
 Array = np.ndarray
 NAMES = ["embed", "pos_embed", "blocks.*.attn.z", "blocks.*.attn_out", "blocks.*.mlp_out", "*.resid_post", "ln_final.*"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Direct:
     """What parts added to ``logit``, the logit of a token (or its difference to another's) at one position.
 
@@ -38,9 +39,25 @@ class Direct:
 
     @property
     def total(self) -> float:
-        """The sum of all parts, which is ``logit`` but for rounding."""
+        """The sum of all components, which is ``logit`` up to rounding."""
         parts = self.heads.sum() + self.mlps.sum() + self.attention_biases.sum()
         return float(parts) + self.embed + self.pos_embed + self.norm_bias
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        L, H = self.heads.shape
+        layers, heads = [f"layer {layer}" for layer in range(L)], [str(head) for head in range(H)]
+        numbers = [str(layer) for layer in range(L)]
+        by_head = heat(self.heads, rows=layers, columns=heads, corner="head", legend="by each head")
+        whole = np.stack([self.heads.sum(axis=1) + self.attention_biases, self.mlps])
+        by_layer = heat(
+            whole, rows=["attention", "MLP"], columns=numbers, corner="layer", legend="by each layer, biases included"
+        )
+        embed = number(self.embed + self.pos_embed)
+        note = f"The rest: embeddings {embed}, the final norm's bias {number(self.norm_bias)}."
+        return boxed(by_head, by_layer, title=f"What each part added to the logit {self.logit:.4g}", note=note)
 
     def layers(self) -> tuple[list[str], Array]:
         """What each layer's attention and MLP added, in the order of the run: names and numbers, embeddings first."""
@@ -54,10 +71,19 @@ class Direct:
 def direct(
     model: Model, ids: Sequence[int] | Array, token: int, versus: int | None = None, *, position: int = -1
 ) -> Direct:
-    """What every part added to the logit of `token` (less that of `versus`) at a position of one prompt, (T,).
+    """Return what every component added to the logit of `token` (less that of `versus`) at a position of one prompt,
+    (T,).
 
     Worked out in float64 from the run's activations. ``ValueError`` for more than one row, for tokens that the
     vocabulary doesn't have, and for a position outside the prompt.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.direct import direct
+        >>> found = direct(model, model.to_ids("The king and the"), model.to_single_token(" queen"))
+        >>> found.heads.shape, abs(found.total - found.logit) < 1e-3
+        ((8, 10), True)
     """
     row = model.check_ids(ids)
     if len(row) != 1:

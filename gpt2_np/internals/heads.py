@@ -74,6 +74,13 @@ def head_scores(
     `measure` "mean": the attention that goes where a perfect head looks, averaged over the positions at which such a
     head has anywhere to look; 1 is perfect. "mul" and "abs" are TransformerLens's: the share of all attention
     that goes there, and 1 − the mean distance from the perfect pattern.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.heads import head_scores, repeated_random_ids
+        >>> head_scores(model, repeated_random_ids(4096, 12, rows=2), "induction").shape
+        (8, 10)
     """
     if measure not in MEASURES:
         raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {measure!r}")

@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from ..display import described
 from ..gradients.jacobians import names_read, summed_jacobians
 from ..gradients.run import check_weights
 from ..model import ops
@@ -38,7 +39,7 @@ STREAMS = "blocks.*.resid_post"  # what `Lens.read` needs of a run
 FORMAT = "gpt2_np jacobian lens 1"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Lens:
     """A fitted lens: ``total`` is the sum of the texts' Jacobians, (L − 1, D, D) float64, rows the last stream's.
 
@@ -53,6 +54,9 @@ class Lens:
     skip_first: int
     length: int
     digest: str = ""
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def jacobian(self) -> Array:
@@ -89,7 +93,7 @@ class Lens:
         row = model.check_ids(ids)
         _, cache = model.run_with_cache(row, STREAMS)
         labels = [f"{layer}_pre" for layer in range(1, model.config.n_layer)]
-        return Looked(row[0], [*labels, "final_post"], self.read(cache))
+        return Looked(row[0], [*labels, "final_post"], self.read(cache), model.texts)
 
     def direction(self, model: Model, token: int, layer: int) -> Array:
         """A token's own direction in the stream behind a layer: its row of W_U · J_l, (D,), in the model's dtype."""
@@ -133,6 +137,14 @@ def fit(
     The cost of a text is D backward passes, about 18·N·D³ + 6·N²·D² operations a layer for N positions that count: half
     that of passes one by one. ``ValueError``, before a text is read, for options that can't be, for a model with edits,
     and for an `after` of another fit; and for texts of which none was long enough.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals import jacobian_lens
+        >>> lens = jacobian_lens.fit(model, ["Once upon a time there was a king"], skip_first=0, length=8)
+        >>> lens.read(model.run_with_cache("The king and the")[1]).shape
+        (8, 4, 4096)
     """
     L, D, context = model.config.n_layer, model.config.n_embd, model.config.n_positions
     length = min(LENGTH, context) if length is None else length

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..session.model import Model
 from .kept_parts import silenced
 from .tasks import Batch
@@ -37,6 +38,9 @@ class Places(NamedTuple):
     s1: Array
     s2: Array
     end: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def places(batch: Batch) -> Places:

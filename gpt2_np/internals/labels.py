@@ -2,8 +2,4 @@
 
 from __future__ import annotations
 
-
-def visible(token: str) -> str:
-    """Return a token with everything visible: blanks as ␣, line ends as ↵, tabs as ⇥, nothing at all as ∅."""
-    shown = token.replace("\n", "↵").replace(" ", "␣").replace("\t", "⇥")
-    return "".join(letter if letter.isprintable() else "·" for letter in shown) or "∅"
+from ..display import visible as visible

@@ -8,12 +8,15 @@ one pass over a corpus, one solve a layer.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
+from decoders.base.ranking import highest
+
+from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
@@ -22,18 +25,27 @@ from ..system.files import write_whole
 from ..weights.load import floats
 
 Array = np.ndarray
-STRETCH = 128  # logits of which the highest is looked at first
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lens:
-    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`."""
+    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
+
+    `texts` gives ids as texts, for the table that a notebook shows.
+    """
 
     ids: Array
     labels: list[str]
     logits: Array
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return lens_table(self)
 
     @property
     def log_probabilities(self) -> Array:
@@ -68,17 +80,6 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     return best.reshape(shape), chances.reshape(shape)
 
 
-def highest(row: Array, count: int) -> Array:
-    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
-    stretches, bound = len(row) // STRETCH, -np.inf
-    if stretches >= 2 * count:
-        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
-        peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-        bound = np.partition(peaks, -count)[-count]
-    places = np.flatnonzero(row >= bound)
-    return places[np.argsort(-row[places], kind="stable")[:count]]
-
-
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
     """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
 
@@ -97,6 +98,14 @@ def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: b
     """Each layer's stream through the final norm and the unembedding, for one prompt, a text or (T,) ids.
 
     The last is the output.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals.lens import logit_lens
+        >>> tokens, probabilities = logit_lens(model, "The king and the").top(3)
+        >>> tokens.shape
+        (9, 4, 3)
     """
     return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams, cache: streams)
 
@@ -108,7 +117,34 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
     _, cache = model.run_with_cache(row, stream_names(model))
     streams, labels = cache.accumulated_resid(pos_slice=None)
     normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
-    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head))
+    return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
+
+
+def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
+    """Show the likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
+    best, chances = likeliest(looked.logits[-MOST_ROWS:, :MOST_COLUMNS], 5)
+    words = [[[visible(word) for word in looked.texts(ids)] for ids in row] for row in best[::-1]]
+    chances, labels = chances[::-1], looked.labels[::-1]
+    columns = looked.texts(looked.ids)
+    hints = [
+        [
+            f"{labels[row]} after {visible(columns[at])}: "
+            + ", ".join(f"{word} {p:.1%}" for word, p in zip(words[row][at], chances[row, at], strict=True))
+            for at in range(len(words[row]))
+        ]
+        for row in range(len(words))
+    ]
+    return heat(
+        chances[:, :, 0],
+        rows=labels,
+        columns=columns[: len(words[0])],
+        corner="after reading",
+        title=title,
+        legend="probability of the likeliest token, which is written in the cell (hover for the next four)",
+        texts=[[one[0] for one in row] for row in words],
+        hints=hints,
+        most=1.0,
+    )
 
 
 def stream_names(model: Model) -> list[str]:
@@ -116,12 +152,15 @@ def stream_names(model: Model) -> list[str]:
     return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TunedLens:
     """An affine map from the stream before each layer to the last one: `weight` (L, D, D), `bias` (L, D)."""
 
     weight: Array
     bias: Array
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def __call__(self, model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
         """Each layer's stream, translated, through the final norm and the unembedding. The last is the output."""
@@ -158,7 +197,7 @@ class TunedLens:
         return lens
 
 
-class HeldOut:
+class HeldOut(Readable):
     """Texts to fit on, read once: of each ten the second is held out, and the first `most` of those are kept.
 
     After the texts have been read, ``held_out`` are those, ``first`` is the very first, and ``positions`` counts what

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..display import NUMBERS, Texts, boxed, described, table, visible, words
 from ..model.params import as_array, unembedding
 from ..session.model import Model
 
@@ -34,7 +35,7 @@ class Example:
     values: list[float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dashboard:
     """One neuron. `examples` come strongest first, one of each text in which it fires.
 
@@ -50,6 +51,31 @@ class Dashboard:
     share_active: float
     raises: list[int]
     lowers: list[int]
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        title = f"Layer {self.layer}, neuron {self.neuron}: active at {self.share_active:.1%}"
+        return boxed(*said(self.raises, self.lowers, self.texts), *places(self.examples, self.texts), title=title)
+
+
+def said(raises: Sequence[int], lowers: Sequence[int], texts: Texts) -> list[str]:
+    """Show the words that something raises and lowers."""
+    rows = [
+        (name, "  ".join(map(visible, texts(ids)))) for name, ids in (("raises", raises), ("lowers", lowers)) if ids
+    ]
+    return [table(rows)] if rows else []
+
+
+def places(examples: Sequence[Example], texts: Texts) -> list[str]:
+    """Show the strongest places of a corpus: each is a text, its tokens tinted by their values."""
+    most = max((abs(one.value) for one in examples), default=1.0) or 1.0
+    return [
+        words(texts(one.ids), [value / most for value in one.values], [f"{value:.3g}" for value in one.values])
+        for one in examples
+    ]
 
 
 def dashboards(
@@ -86,7 +112,7 @@ def dashboards(
             counts[at] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
             active[at] += int((values > 0).sum())
             if not values.max() > 0:
-                continue  # a place where it doesn't fire is no example of where it does
+                continue  # a place where it doesn't fire is no example
             entry = (float(values.max()), -number, _example(ids[0], values, number, context))
             if len(best[at]) < examples:
                 heapq.heappush(best[at], entry)
@@ -112,6 +138,7 @@ def dashboards(
                 active[at] / seen,
                 order[:tokens].tolist(),
                 order[::-1][:tokens].tolist(),
+                model.texts,
             )
         )
     return results

@@ -7,31 +7,32 @@ Meng et al. 2022, "Locating and Editing Factual Associations in GPT"; Wang et al
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..gradients.run import several
+from ..display import NUMBERS, Cell, Texts, boxed, described, heat, number, table
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.edits import AnyEdit, Part
 from ..model.params import as_array
 from ..model.taps import BLOCK_POINTS, canonical, nearest
 from ..session.model import Model
+from .attribution.pairs import Pairs, Prompts, pairs_of
 from .variants import Metric, Variant, grid, in_ids, of_row, run_variants
 
 Array = np.ndarray
 Ids = Sequence[int] | Array
-Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array  # one, or one for each pair
 RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Patching:
     """A sweep: `scores` are the metric of the corrupted run with one activation from the clean run, over `axes`.
 
     `clean` and `corrupted` are the metric of the two runs as they are. Of several pairs of prompts, all three are means
-    over them, and `spread` is the scores' standard deviation (of the population; 0 for one pair).
+    over them, and `spread` is the scores' standard deviation (of the population; 0 for one pair). `ids` are those of
+    the corrupted prompt where there is one, for the names of positions.
     """
 
     scores: Array
@@ -39,12 +40,37 @@ class Patching:
     clean: float
     corrupted: float
     spread: Array | float = 0.0
+    ids: Array | None = field(default=None, repr=False, compare=False)
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
 
     @property
     def restored(self) -> Array:
         """The share of the difference that each patch brings back: 0 as corrupted, 1 as clean. NaN if there is none."""
         difference = self.clean - self.corrupted
         return np.full_like(self.scores, np.nan) if difference == 0 else (self.scores - self.corrupted) / difference
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        title = (
+            f"Patching: the metric is {self.clean:.3g} in the clean run and {self.corrupted:.3g} in the corrupted one"
+        )
+        legend = "of the difference that the clean run's activation restores"
+        values, over = self.restored, self.axes[-1]
+        if values.ndim > 2:
+            order = np.argsort(-np.nan_to_num(np.abs(values)), axis=None, kind="stable")[:12]
+            places = [np.unravel_index(number, values.shape) for number in order]
+            cells = [Cell(number(float(values[place])), float(values[place])) for place in places]
+            rows = [(*map(int, place), cell) for place, cell in zip(places, cells, strict=True)]
+            return boxed(table(rows, head=[*self.axes, "restored"]), title=title, note=f"The largest shares {legend}.")
+        values = np.atleast_2d(values)
+        columns = [str(one) for one in range(values.shape[1])]
+        if over == "position" and self.ids is not None:
+            columns = self.texts(self.ids)
+        layers = ["restored"] if len(self.axes) == 1 else [f"layer {layer}" for layer in range(len(values))]
+        legend = f"the share {legend}"
+        return heat(values, rows=layers, columns=columns, corner=over, title=title, legend=legend, most=1.0)
 
 
 def activation_patch(
@@ -68,10 +94,19 @@ def activation_patch(
     A prompt is a text or ids (`Model.to_ids`, with `prepend_bos`). Two equally long lists of prompts are pairs, which
     may differ in length where no axis is positions: the result is the mean over them. A metric whose tokens are one a
     row gives each pair its own. ``ValueError``, before anything runs, for pairs of unequal lengths.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> from gpt2_np.internals.patching import activation_patch
+        >>> metric = logit_difference(" queen", " king")
+        >>> activation_patch(model, "The king and the", "The queen and the", metric).scores.shape
+        (8, 4)
     """
     point = _block_point(point)
-    pairs = _pairs(model, clean, corrupted, prepend_bos)
-    lengths = sorted({len(one) for one, _ in pairs})
+    pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    lengths = sorted({len(row) for row in pairs.clean})
     sizes = {"layer": model.config.n_layer, "head": model.config.n_head, "position": lengths[0]}
     axes = ("layer", *(() if over == "layer" else over.split()))
     if axes not in (("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", "position")):
@@ -128,39 +163,24 @@ def path_patch(
         scores = run_variants(model, other, variants, measure, batch=batch, progress=progress)
         return scores.reshape(L, H), better, worse
 
-    return _averaged(_pairs(model, clean, corrupted, prepend_bos), metric, model, ("layer", "head"), of_pair)
+    pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    return _averaged(pairs, metric, model, ("layer", "head"), of_pair)
 
 
 Found = tuple[Array, float, float]  # the scores of one pair, and the metric of its clean and its corrupted run
 
 
 def _averaged(
-    pairs: Sequence[tuple[Ids, Ids]],
-    metric: Metric,
-    model: Model,
-    axes: tuple[str, ...],
-    of_pair: Callable[[Ids, Ids, Metric], Found],
+    pairs: Pairs, metric: Metric, model: Model, axes: tuple[str, ...], of_pair: Callable[[Ids, Ids, Metric], Found]
 ) -> Patching:
     """The mean over pairs, each measured by the metric's own row where there are several."""
     metric, several = in_ids(metric, model), len(pairs) > 1
-    found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in enumerate(pairs)]
+    rows = enumerate(zip(pairs.clean, pairs.corrupted, strict=True))
+    found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in rows]
     scores = np.stack([scores for scores, _, _ in found])
     before, after = (float(np.mean([one[end] for one in found])) for end in (1, 2))
-    return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0))
-
-
-def _pairs(model: Model, clean: Prompts, corrupted: Prompts, prepend_bos: bool) -> list[tuple[Array, Array]]:
-    """The pairs of (T,) ids that two prompts, or two lists of prompts, are. ``ValueError`` for unequal ones."""
-    left, right = ([model.to_ids(side, prepend_bos=prepend_bos)] for side in (clean, corrupted))
-    left, right = ([row for side in sides for row in (side if several(side) else [side])] for sides in (left, right))
-    if len(left) != len(right):
-        raise ValueError(f"every clean prompt needs its corrupted one, got {len(left)} and {len(right)}")
-    pairs = [(model.check_ids(one)[0], model.check_ids(other)[0]) for one, other in zip(left, right, strict=True)]
-    for one, other in pairs:
-        if len(one) != len(other):
-            rule = "the clean and the corrupted prompt must have equally many tokens"
-            raise ValueError(f"{rule}, got {len(one)} and {len(other)}")
-    return pairs
+    ids = pairs.corrupted[0] if len(pairs) == 1 else None
+    return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0), ids, model.texts)
 
 
 def _received(

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 try:
+    from matplotlib import figure as drawing
     from matplotlib.axis import Axis
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure as Figure
 except ModuleNotFoundError:
     raise ModuleNotFoundError("pictures need matplotlib: pip install 'gpt2-np[plots]'") from None
 
@@ -31,7 +31,16 @@ DIVERGING, SEQUENTIAL = "RdBu_r", LinearSegmentedColormap.from_list("share", ["#
 LIGHT = 0.75  # the share up to which black is read more easily on SEQUENTIAL than white
 
 
-def save(figure: Figure, path: Path | str) -> None:
+class Figure(drawing.Figure):
+    """matplotlib's own, which a notebook shows without pyplot, and without a line of magic before."""
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png", dpi=90, facecolor="white", bbox_inches="tight")
+        return drawn.getvalue()
+
+
+def save(figure: drawing.Figure, path: Path | str) -> None:
     """Write a picture whose kind follows from the name. ``ValueError`` for one that matplotlib doesn't know."""
     kind = Path(path).suffix.removeprefix(".")
     if not kind:

@@ -8,15 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from .attribution import Circuit, Curve, graph
-from .plots import INK, visible
+from .attribution import Circuit, Curve, layout
+from .plots import INK, Figure, visible
 
 Array = np.ndarray
 RAISES, LOWERS = "#b2182b", "#2166ac"
-MOST_EDGES = 60  # more can't be told apart
-PORTS = {"q": 0.22, "k": 0.0, "v": -0.22}  # where an edge enters a head, beside its middle
 
 
 def tokens(scores: Mapping[str, Array], words: Sequence[str], *, title: str) -> Figure:
@@ -63,11 +60,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
     """
     from matplotlib.patches import FancyArrowPatch
 
-    config = found.model.config
-    left, right = graph.senders(config), graph.receivers(config)
-    places = sorted(map(tuple, np.argwhere(found.edges)), key=lambda one: -abs(found.scores[one]))[:MOST_EDGES]
-    ends = [(left[s], *_reader(right[r]), float(found.scores[s, r])) for s, r in places]
-    at = _positions({name for sender, receiver, *_ in ends for name in (sender, receiver)} | {"input", "logits"})
+    ends = layout.strongest(found)
+    at = layout.positions(ends)
     across, up = (max(one) for one in zip(*at.values(), strict=True))
     figure = Figure(figsize=(min(16.0, 0.85 * across + 2), min(9.0, 0.75 * up + 3)), layout="constrained")
     axes = figure.subplots()
@@ -76,8 +70,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
         (x, y), (to_x, to_y) = at[sender], at[receiver]
         arrow = FancyArrowPatch(
             (x + 0.28, y),
-            (to_x - (0.5 if part else 0.36), to_y + PORTS.get(part, 0.0)),
-            connectionstyle=f"arc3,rad={_bend(x, y, to_x, to_y)}",
+            (to_x - (0.5 if part else 0.36), to_y + layout.PORTS.get(part, 0.0)),
+            connectionstyle=f"arc3,rad={layout.bend(x, y, to_x, to_y)}",
             arrowstyle="-|>",
             mutation_scale=7,
             linewidth=0.5 + 3.5 * abs(score) / largest,
@@ -89,8 +83,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
         axes.add_patch(arrow)
     for name, (x, y) in at.items():
         box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
-        axes.text(x, y, _label(name), ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3)
-        for part, shift in PORTS.items():
+        axes.text(x, y, layout.label(name), ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3)
+        for part, shift in layout.PORTS.items():
             if any(receiver == name and into == part for _, receiver, into, _ in ends):
                 axes.text(x - 0.41, y + shift, part, ha="center", va="center", fontsize=6.5, color=INK, zorder=4)
     longest = max((at[to][0] - at[name][0] for name, to, *_ in ends if at[name][1] == at[to][1] == 0), default=0.0)
@@ -99,47 +93,3 @@ def circuit(found: Circuit, *, title: str) -> Figure:
     shown = f"{len(ends)} of {len(found)} edges" if len(ends) < len(found) else f"{len(ends)} edges"
     axes.set_title(f"{title} ({shown})".replace("$", r"\$"), fontsize=10)
     return figure
-
-
-def _bend(x: float, y: float, to_x: float, to_y: float) -> float:
-    """How an edge bends: below the lowest row where both ends stand there, above where it falls far, else hardly."""
-    if to_x - x <= 1:
-        return 0.0
-    if y == to_y == 0:
-        return 0.28
-    return -0.18 if to_y < y else 0.08
-
-
-def _reader(receiver: str) -> tuple[str, str]:
-    """The node that a receiver belongs to, and which of its inputs it is: ``a0.h1<q>`` → (``a0.h1``, ``q``)."""
-    name, _, part = receiver.partition("<")
-    return name, part.removesuffix(">")
-
-
-def _label(name: str) -> str:
-    """``a3.h7`` → "3.7", ``m3`` → "MLP 3"."""
-    if name.startswith("a"):
-        return name[1:].replace(".h", ".")
-    return f"MLP {name[1:]}" if name.startswith("m") else name
-
-
-def _positions(names: set[str]) -> dict[str, tuple[float, float]]:
-    """Where each node stands: columns by layer, heads above one another, every other layer's half a step higher."""
-    columns: dict[float, list[str]] = {}
-    for name in names:
-        columns.setdefault(_column(name), []).append(name)
-    at = {}
-    for x, column in enumerate(sorted(columns)):
-        for number, name in enumerate(sorted(columns[column], key=_head)):
-            at[name] = (float(x), 1.1 + number + 0.5 * (column % 2) if ".h" in name else 0.0)
-    return at
-
-
-def _column(name: str) -> float:
-    if name in ("input", "logits"):
-        return -1.0 if name == "input" else float("inf")
-    return float(name[1:].split(".")[0]) + (0.5 if name.startswith("m") else 0.0)
-
-
-def _head(name: str) -> int:
-    return int(name.split(".h")[1]) if ".h" in name else 0

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..gradients.metrics import LogitDifference, logit_difference
 from ..model.ops import log_softmax
 from ..session.model import Model
@@ -63,7 +64,7 @@ class Example(NamedTuple):
     form: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """Pairs of one length as ids: ``clean`` and ``corrupted`` (n, T), ``answers`` and ``wrong`` (n,), ``forms``."""
 
@@ -72,6 +73,9 @@ class Batch:
     answers: Array
     wrong: Array
     forms: list[str]
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def metric(self) -> LogitDifference:

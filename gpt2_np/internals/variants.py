@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from ..display import Readable
 from ..gradients.metrics import log_probability as log_probability
 from ..gradients.metrics import logit_difference as logit_difference
 from ..model.edits import AnyEdit, Edits, edits
@@ -17,7 +18,7 @@ Variant = Mapping[str, AnyEdit]
 Metric = Callable[[Array], Array]
 
 
-class PerRow:
+class PerRow(Readable):
     """A tap that gives each row of a batch its own edits; gradients pass through them, as through a model's edits."""
 
     def __init__(self, rows: Sequence[Edits]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from .. import display
 from . import ops
 from .config import Config
 from .forward import head_results
@@ -37,6 +38,16 @@ class ActivationCache(Mapping[str, Array]):
     ``hook_`` is optional, and a layer may be counted from the end. Arrays are the run's own and read-only. A missing
     name raises `NotCaptured`, which suggests the nearest captured one. C counts the components that a method stacks.
     `token_of` maps a text of one token to its id.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> logits, cache = model.run_with_cache("The king and the")
+        >>> parts, labels = cache.decompose_resid()
+        >>> parts.shape, labels[:3]
+        ((18, 1, 4, 320), ['embed', 'pos_embed', '0_attn_out'])
+        >>> cache.logit_attrs(parts, " king").shape
+        (18, 1, 4)
     """
 
     def __init__(
@@ -44,6 +55,14 @@ class ActivationCache(Mapping[str, Array]):
     ) -> None:
         self.captured, self.params, self.config = dict(values), params, config
         self.token_of = token_of
+
+    def __repr__(self) -> str:
+        size = display.in_bytes(sum(one.nbytes for one in self.captured.values()))
+        names = display.brief(list(self.captured)[:3]).strip("[]") + (", …" if len(self) > 3 else "")
+        return f"ActivationCache({len(self)} activations, {size}: {names})"
+
+    def _repr_html_(self) -> str:
+        return display.boxed(display.arrays(self.captured), title=f"{len(self)} activations")
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"token_of": None}  # a model's tokenizer is not part of the captured data

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .. import display
 from ..system.memory import scattered, zeros
 from .config import Config
 
@@ -33,6 +34,12 @@ class KVCache:
         self.v = zeros(shape, dtype)
         self.lengths = np.zeros(rows, np.int64)
         self.shared = np.zeros((rows, rows), np.int64)
+
+    def __repr__(self) -> str:
+        size = display.in_bytes(self.k.nbytes + self.v.nbytes)
+        return (
+            f"KVCache({len(self.k)} layers, lengths {display.brief(self.lengths.tolist())} of {self.capacity}, {size})"
+        )
 
     @property
     def rows(self) -> int:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from .config import Config
 from .taps import points, select, sizes
 
@@ -22,6 +24,15 @@ class Part:
     ``change`` is a function of the whole activation, or a whole array (such as a clean run's) of which only this part
     is used. ``positions`` counts from the start of the text, also while generating: an int, a list of ints, a range or
     a slice. ``heads`` is an int or a list.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.model.edits import Part
+        >>> silent = Part(lambda z: 0 * z, positions=[1, 2], heads=3)
+        >>> logits, cache = model.run_with_edits("The king and the", {"blocks.0.attn.z": silent}, "blocks.0.attn.z")
+        >>> cache["blocks.0.attn.z"][0, 1, 3].any(), cache["blocks.0.attn.z"][0, 0, 3].any()
+        (np.False_, np.True_)
     """
 
     change: Change
@@ -49,8 +60,8 @@ def _contains(positions: Array, wanted: int | Sequence[int] | range | slice) -> 
     return np.isin(positions, np.asarray(wanted))
 
 
-@dataclass(frozen=True)
-class Edit:
+@dataclass(frozen=True, repr=False)
+class Edit(Readable):
     """A change together with its derivative, so that gradients pass it (`gradients`).
 
     ``derivative(x, gradient)`` gets the value that entered the change and the gradient of what left it, and returns
@@ -98,6 +109,9 @@ class Edits:
             changed, covered = _from_array(name, np.asarray(part.change), x.shape, letters, positions)
             mask = part.mask(letters, positions, self.config.n_head) & covered
         return np.where(mask, changed, x).astype(x.dtype, copy=False)
+
+    def __repr__(self) -> str:
+        return f"Edits({display.brief(list(self.changes))})"
 
     def _where(self, name: str, shape: tuple[int, ...]) -> tuple[Part, list[str], Array]:
         """Return a point's edit, the letters of its shape, and the (B, T) positions of an activation of this shape."""

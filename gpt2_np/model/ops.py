@@ -18,6 +18,12 @@ from .arrays import Array, Weight
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
     """Normalise each position to mean 0 and variance 1, then scale and shift: (…, D) → (…, D). Ba et al. 2016, eq.
     4.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt2_np.model.ops import layer_norm
+        >>> layer_norm(np.array([1.0, 3.0]), np.ones(2), np.zeros(2), 0.0)
+        array([-1.,  1.])
     """
     x = centred(x)
     x /= layer_norm_scale(x, epsilon)
@@ -57,7 +63,14 @@ def unembed(x: Array, lm_head: Weight) -> Array:
 
 
 def softmax(scores: Array) -> Array:
-    """Turn scores into probabilities along the last axis; −inf becomes exactly 0."""
+    """Turn scores into probabilities along the last axis; −inf becomes exactly 0.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt2_np.model.ops import softmax
+        >>> softmax(np.array([0.0, 0.0, -np.inf]))
+        array([0.5, 0.5, 0. ])
+    """
     e = scores - scores.max(axis=-1, keepdims=True)
     np.exp(e, out=e)
     e /= e.sum(axis=-1, keepdims=True)

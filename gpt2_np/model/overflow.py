@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..display import Readable
 from .taps import Tap, no_tap
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def sound(logits: Array, tap: Tap = no_tap) -> bool:
     return not (np.isnan(logits) | (logits == np.inf)).any()
 
 
-class Watch:
+class Watch(Readable):
     """A tap that records the first activation that is not finite, among the ones that every component adds to."""
 
     def __init__(self) -> None:

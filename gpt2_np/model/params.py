@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from .arrays import Array, Weight
 from .config import Config
 
@@ -21,6 +22,9 @@ class Norm(NamedTuple):
     weight: Array
     bias: Array
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Linear(NamedTuple):
     """An affine map. ``weight`` is (inputs, outputs), GPT-2's own orientation (``Conv1D``); ``bias`` is (outputs,)."""
@@ -28,12 +32,18 @@ class Linear(NamedTuple):
     weight: Weight
     bias: Array
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Attention(NamedTuple):
     """``c_attn`` maps D to 3·D (queries, keys, values side by side); ``c_proj`` maps the heads' outputs back to D."""
 
     c_attn: Linear
     c_proj: Linear
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 class MLP(NamedTuple):
@@ -45,6 +55,9 @@ class MLP(NamedTuple):
     c_proj: Linear
     act: tuple[Array, ...] = ()
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 class Block(NamedTuple):
     """One layer: attention and MLP, each preceded by its layer norm."""
@@ -53,6 +66,9 @@ class Block(NamedTuple):
     attn: Attention
     ln_2: Norm
     mlp: MLP
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 class Params(NamedTuple):
@@ -63,6 +79,9 @@ class Params(NamedTuple):
     h: tuple[Block, ...]
     ln_f: Norm
     lm_head: Weight
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def as_array(weight: Weight) -> Array:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ..display import Readable
 from .config import Config
 
 Array = np.ndarray
@@ -110,6 +111,13 @@ def select(names: Names, config: Config) -> list[str]:
     A function is asked about each point by its own name (without ``hook_``). None means every point except those in
     `ON_REQUEST`. A name that matches nothing is a ``ValueError`` that suggests the nearest one; a function that accepts
     no point is one too.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.model.taps import select
+        >>> select("blocks.[01].attn.hook_z", model.config)
+        ['blocks.0.attn.z', 'blocks.1.attn.z']
     """
     known = points(config)
     if callable(names):
@@ -152,7 +160,7 @@ class Tap(Protocol):
         ...
 
 
-class NoTap:
+class NoTap(Readable):
     """The tap that observes nothing."""
 
     def __reduce__(self) -> str:
@@ -168,7 +176,7 @@ class NoTap:
 no_tap = NoTap()
 
 
-class WithPrefix:
+class WithPrefix(Readable):
     """A tap for one part of the model, whose names get a prefix: ``WithPrefix(tap, "blocks.3.")("attn.q", x)``."""
 
     def __init__(self, tap: Tap, prefix: str) -> None:
@@ -192,7 +200,7 @@ def at_positions(tap: Tap, positions: Array) -> Tap:
     return tap if at is None else at(positions)
 
 
-class Capture:
+class Capture(Readable):
     """A tap that keeps the named activations in ``.values``: the model's own arrays, uncopied and read-only."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -210,7 +218,7 @@ class Capture:
         return x
 
 
-class Recording:
+class Recording(Readable):
     """A tap that keeps the named activations of every pass of a `Session`, from its first id on."""
 
     def __init__(self, names: Iterable[str], config: Config) -> None:
@@ -246,7 +254,7 @@ def join_passes(parts: Sequence[Array], shape: str, unseen: float) -> Array:
     return np.concatenate(parts, axis=letters.index("T"))
 
 
-class Both:
+class Both(Readable):
     """Two taps in sequence: a capture that records edited values, for example."""
 
     def __init__(self, first: Tap, second: Tap) -> None:

@@ -47,6 +47,15 @@ def numbers(name: str, ours: Array, theirs: Array, truth: Array) -> Check:
 
     They are the same when ours is no farther from the truth than twelve times torch's distance, or than 2e-6 of
     the truth's largest entry: float32 sums in another order differ by that. `rounding` is the sharper test of many.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt2_np.parity import numbers
+        >>> truth = np.linspace(0, 1, 5)
+        >>> numbers("a tensor", truth.astype(np.float32), truth.astype(np.float32), truth).verdict
+        'same'
+        >>> numbers("a tensor", (truth + 0.1).astype(np.float32), truth.astype(np.float32), truth).verdict
+        'mismatch'
     """
     if ours.shape != theirs.shape:
         return Check(name, "mismatch", float("inf"), "shape", note=f"{ours.shape} against {theirs.shape}")

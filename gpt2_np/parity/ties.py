@@ -19,6 +19,7 @@ import numpy as np
 
 from decoders.base.interface import Stepper
 
+from ..display import Readable
 from ..text.gpt2 import GPT2
 from .checks import Check, numbers
 
@@ -27,7 +28,7 @@ Decode = Callable[[GPT2], list[int]]
 ROUNDS = 6  # halvings of the way from torch's logits to ours
 
 
-class Recorder:
+class Recorder(Readable):
     """A session that remembers which texts it was fed, step by step, and the logits that it answered with."""
 
     def __init__(self, session: Stepper) -> None:
@@ -50,7 +51,7 @@ class Recorder:
         self.session.reorder(rows)
 
 
-class Between:
+class Between(Readable):
     """Two sessions fed alike, answering with logits on the way from the first's to the second's."""
 
     def __init__(self, first: Stepper, second: Stepper, share: float) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from decoders import Options, generate
 from decoders.searches.beam_common import Step
 
+from ..display import Readable
 from ..system.files import JSONObject
 from .cases import BUILD, CASES, IDS, ROWS
 
@@ -38,7 +39,7 @@ def plain(row: Array) -> list[float | None]:
     return [float(str(one)) if np.isfinite(one) else None for one in row]
 
 
-class Table:
+class Table(Readable):
     """A stepper whose logits depend on the last id alone: row i of a (V, V) table follows id i."""
 
     def __init__(self, table: Array) -> None:

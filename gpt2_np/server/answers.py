@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..display import Readable
 from ..text.tokenizer import Tokenizer
 from .jobs import Read, Top
 
@@ -32,7 +33,7 @@ class Piece:
     finish_reason: str | None = None
 
 
-class Text:
+class Text(Readable):
     """One choice while it is written: `add` returns what is certain.
 
     A text is cut before a `stop` string, so text that may be the beginning of one is held back. Tokens that begin after

@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from decoders.base.errors import require
 
+from ..display import Readable
 from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from . import completions
@@ -48,7 +49,7 @@ PAGE_RULES = (
 )
 
 
-class Server:
+class Server(Readable):
     """One model behind the protocol: the state that the handlers share."""
 
     def __init__(self, model: GPT2, name: str, limits: Limits) -> None:
@@ -270,6 +271,13 @@ def create_app(
     `name` is what the model is called (its folder's name unless given). Requests need `api_key` where there is one;
     pages of the origins in `cors` may ask; where `hosts` is given, only requests to these names are answered.
     ``app.state.server`` is the `Server`, whose threads end with the application's lifespan, or by ``close()``.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.server import Limits, create_app
+        >>> app = create_app(model, limits=Limits(rows=16), api_key="secret")
+        >>> app.state.server.end()
     """
     require(api_key is None or bool(api_key), "api_key must have at least one character", api_key)
     found = name or (model.folder.name if model.folder else "gpt2")

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
+from ..display import Readable
 from ..text.gpt2 import GPT2
 from ..text.requests import Prompt
 from ..text.results import Generation, generation
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ..text.requests import Request
 
 
-class Batched:
+class Batched(Readable):
     """A model for many concurrent callers, from any thread: their texts are written in shared batches.
 
     >>> with Batched(GPT2.from_pretrained()) as batched:

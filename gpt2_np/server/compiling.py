@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+from ..display import Readable
 from ..system.errors import in_words
 
 MEMORY = 2 << 30  # bytes of addresses that the process may have beyond what it starts with
@@ -20,7 +21,7 @@ STARTS = 60  # seconds that the process may take to load the tokenizer
 KNOWN = 256  # constraints that are cached as valid
 
 
-class Compiling:
+class Compiling(Readable):
     """Compiles constraints on trial for the tokenizer of a model's folder, one at a time, each within `seconds`.
 
     The process is started on first use, and again after it was ended. It may be called from several threads.

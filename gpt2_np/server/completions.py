@@ -200,6 +200,8 @@ def how_to_choose(names: dict[str, Any]) -> None:
         require(not names.get("do_sample"), "temperature must be above 0 where do_sample is true", temperature)
         names["do_sample"] = False
         del names["temperature"]
+        if "top_p" in names:  # OpenAI's protocol has both, and clients send them together
+            methods.option("top_p").check(names.pop("top_p"))
     if "do_sample" not in names:
         given = {name for name, value in names.items() if name in DEFAULTS and value != DEFAULTS[name]}
         searches = [one for one in methods.asked_for(frozenset(given)) if one.run is not None]

@@ -9,12 +9,13 @@ from decoders.searches.best_of import best_first
 from decoders.searches.collected import put_together
 from decoders.searches.token_by_token import Rows
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.overflow import message
 from .jobs import Job, PromptRead, Read, Wrote, unsound
 
 
-class Growing:
+class Growing(Readable):
     """A running job: how much of its prompt was read, its rows, and the place of each in the batch."""
 
     def __init__(self, job: Job) -> None:

@@ -15,6 +15,7 @@ from decoders.base.ranking import highest
 from decoders.base.task import Task
 from decoders.generate import prepared
 
+from ..display import Readable
 from ..model.arrays import Array
 from .errors import Refused
 
@@ -44,8 +45,8 @@ class Done(NamedTuple):
 Event = Read | Wrote | Done
 
 
-@dataclass(eq=False)
-class Job:
+@dataclass(eq=False, repr=False)
+class Job(Readable):
     """The texts to write after one prompt's ids, and the function that receives the events.
 
     ``deliver`` receives the events, in the scheduler's threads: `Read` where the prompt's log-probabilities with so

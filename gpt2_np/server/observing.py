@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from ..display import Readable
 
-class Observer:
+
+class Observer(Readable):
     """Receives each event in the thread where it happens; `metrics` counts them."""
 
     def submitted(self) -> None:

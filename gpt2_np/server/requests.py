@@ -117,6 +117,10 @@ class Guard:
     def __init__(self, app: ASGIApp, api_key: str | None, hosts: Sequence[str] | None) -> None:
         self.app, self.api_key, self.hosts = app, api_key, hosts
 
+    def __repr__(self) -> str:
+        """Tell whether there is a key, never the key."""
+        return f"Guard({'with a' if self.api_key else 'without a'} key, hosts={self.hosts})"
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on, or refuse."""
         refused = self._refused(scope) if scope["type"] == "http" else None

@@ -25,6 +25,9 @@ class Process(uvicorn.Server):
         super().__init__(config)
         self.grace, self.asked = grace, False
 
+    def __repr__(self) -> str:
+        return f"Process({self.config.host}, {self.config.port}, grace={self.grace})"
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At Ctrl-C or SIGTERM: take on nothing more."""
         again, self.asked = self.asked, True

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from ..display import Readable
 from ..text.gpt2 import GPT2
 from . import answers
 from .answers import Piece, Text
@@ -26,7 +27,7 @@ class Gone(Exception):
     """Raised when the client has disconnected."""
 
 
-class Writing:
+class Writing(Readable):
     """One running request: its jobs, and the choices of its answer.
 
     Events come from the scheduler's threads into a queue of the loop that made this object.

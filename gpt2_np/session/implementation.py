@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..engine import available
 from ..model import ops
 from ..model.arrays import Array
@@ -66,12 +67,17 @@ class Implementation(Computes, Protocol):
     observable: bool  # whether every named activation can be watched and edited
 
     @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        ...
+
+    @property
     def backend(self) -> str:
         """Its name: "numba", "numpy", "torch"."""
         ...
 
 
-class NumPy:
+class NumPy(Readable):
     """This package's own implementation: `model.forward` with `engine.kernels` or `engine.threaded`, or one compiled
     call per step.
 
@@ -83,6 +89,11 @@ class NumPy:
 
     def __init__(self, params: Params, config: Config, backend: str | None) -> None:
         self.params, self.config, self.backend = params, config, available.chosen(backend)
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Of the kernels' float32 sums; BLAS, which float64 and the readable path multiply by, goes by the shape."""
+        return self.compiled and self.dtype == np.float32
 
     @property
     def dtype(self) -> np.dtype:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..display import Texts
 from ..model import overflow
 from ..model.activations import ActivationCache
 from ..model.arrays import Array
@@ -20,6 +21,7 @@ from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
 from ..weights import hub
 from ..weights.load import load
+from . import about
 from .implementation import AnyCache, Implementation, NumPy
 from .rows import Session
 
@@ -60,6 +62,14 @@ class Model:
 
         `dtype` is what the weights are kept in: "float32", "float64" (the oracle), or the reduced "bfloat16",
         "int8" and "int4". ``ValueError`` or ``OSError``, in one line, when the name, the files or the dtype are wrong.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model.config.n_layer, model.dtype
+            (8, dtype('float32'))
+            >>> GPT2.from_pretrained("tales", dtype="int8").origin.dtype
+            'int8'
         """
         if dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
@@ -76,6 +86,12 @@ class Model:
         named = name if name is None or folder != Path(name).expanduser() else folder.absolute()
         loaded.origin = Origin(named, dtype, params)
         return loaded
+
+    def __repr__(self) -> str:
+        return about.line(self)
+
+    def _repr_html_(self) -> str:
+        return about.card(self)
 
     def __reduce__(self) -> Any:
         """Pickle a model as its name or folder, dtype and backend; unpickling loads it again.
@@ -96,6 +112,11 @@ class Model:
         """The name of the implementation: "numba", "numpy", or "torch" for the reference."""
         return self.implementation.backend
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        return self.tap is no_tap and self.implementation.batch_invariant
+
     def __copy__(self: AnyModel) -> AnyModel:
         """Return another object for the same model; parameters are frozen, so nothing is copied."""
         copied = object.__new__(type(self))
@@ -115,6 +136,14 @@ class Model:
 
         Where there is a tokenizer, `ids` may be texts (`to_ids`). ``ValueError`` for ids outside the vocabulary, or
         more of them than the model has positions.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model([1, 2, 3]).shape
+            (3, 4096)
+            >>> model([[1, 2, 3], [4, 5, 6]]).shape
+            (2, 3, 4096)
         """
         ids = self.to_ids(ids, prepend_bos=prepend_bos)
         batch = self.check_ids(ids)
@@ -171,7 +200,17 @@ class Model:
         raise ValueError(overflow.message(watch.first, self.dtype))
 
     def start(self, *, capacity: int | None = None, tap: Tap = no_tap) -> Session:
-        """Start a `Session` of up to `capacity` positions per row (default: all that the model has)."""
+        """Start a `Session` of up to `capacity` positions per row (default: all that the model has).
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> session = model.start(capacity=20)
+            >>> session.feed([model.tokenizer.encode("The king")]).shape
+            (1, 4096)
+            >>> session.feed([[5]]).shape
+            (1, 4096)
+        """
         return Session(self, self.config.n_positions if capacity is None else capacity, tap)
 
     def run_with_cache(
@@ -181,6 +220,13 @@ class Model:
 
         Names and patterns are TransformerLens's, ``hook_`` being optional, or a function says which (`taps.select`); an
         unknown one is a ``ValueError``. Where there is a tokenizer, `ids` may be texts (`to_ids`).
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> logits, cache = model.run_with_cache("The king and the", "blocks.*.attn.pattern")
+            >>> logits.shape, cache["blocks.0.attn.hook_pattern"].shape
+            ((4, 4096), (1, 10, 4, 4))
         """
         return self.run_with_edits(ids, {}, names, prepend_bos=prepend_bos)
 
@@ -192,6 +238,14 @@ class Model:
         Returns the logits and the activations in `names`, as they were after the edits. ``ValueError``, before
         anything runs, for an unknown name or an array of a wrong shape; afterwards, where activations overflow. (A
         plain call gives what was computed, whatever it is.)
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> changes = {"blocks.2.mlp_out": lambda x: 0 * x}
+            >>> logits, cache = model.run_with_edits("The king and the", changes, "blocks.2.resid_*")
+            >>> bool((cache["blocks.2.resid_post"] == cache["blocks.2.resid_mid"]).all())
+            True
         """
         ids = self.to_ids(ids, prepend_bos=prepend_bos)
         batch = self.check_ids(ids)
@@ -233,6 +287,14 @@ class Model:
 
         ``ValueError``, before anything runs, for names, ids, edits or options that can't be; and for activations that
         overflow.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> from gpt2_np.gradients import logit_difference
+            >>> run = model.run_with_gradients("The king and the", logit_difference(" sea", " king"), parameters=True)
+            >>> run.value.shape, run.grads["blocks.3.attn.hook_z"].shape, run.params.wte.shape
+            ((1,), (1, 4, 10, 32), (4096, 320))
         """
         from ..gradients.run import run_with_gradients
 
@@ -251,6 +313,13 @@ class Model:
     def with_edits(self: AnyModel, changes: Mapping[str, AnyEdit]) -> AnyModel:
         """Return the same model with these edits in everything that it does: runs, scores, generation. This one is
         unchanged.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> silent = model.with_edits({"blocks.7.mlp_out": lambda x: 0 * x})
+            >>> bool((silent([1, 2]) == model([1, 2])).all())
+            False
         """
         edited = copy.copy(self)
         edited.tap = both(self.tap, edits(changes, self.config))
@@ -260,6 +329,14 @@ class Model:
         """Return the same model with other parameters of the same shapes (`internals.processing` makes some).
 
         ``ValueError`` names the first tensor of another shape. ``lm_head`` may be untied.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> from gpt2_np.internals.processing import process_weights
+            >>> folded = model.with_params(process_weights(model.params))
+            >>> int(folded([1, 2, 3])[-1].argmax()) == int(model([1, 2, 3])[-1].argmax())
+            True
         """
         if self.backend not in BACKENDS:
             raise ValueError(f"other parameters are for the backends {', '.join(BACKENDS)}, got {self.backend}")
@@ -287,6 +364,21 @@ class Model:
     def to_single_token(self, text: str) -> int:
         """Return the id of a one-token text, which only a `GPT2` knows; here this is a ``ValueError``."""
         raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
+
+    def to_str_tokens(self, prompt: Any, *, prepend_bos: bool = False) -> list[str]:
+        """Return each token of one prompt as a text, by TransformerLens's name; without a tokenizer the ids' numbers.
+
+        ``ValueError`` for several prompts.
+        """
+        row = check_ids(self.to_ids(prompt, prepend_bos=prepend_bos), self.config)
+        if len(row) != 1:
+            raise ValueError(f"to_str_tokens takes one prompt, got {len(row)} rows")
+        return self.texts(row[0].tolist())
+
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures: here their numbers; a `GPT2` has a tokenizer."""
+        return Texts()
 
 
 class Origin(NamedTuple):

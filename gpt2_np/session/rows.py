@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..model import overflow
 from ..model.arrays import Array
 from ..model.config import Config
@@ -30,7 +31,7 @@ class Runs(Computes, Protocol):
         ...
 
 
-class Session:
+class Session(Readable):
     """Rows of text in progress. It implements each of the ``…Stepper`` protocols of `decoders`.
 
     The first `feed` brings the prompts, one per row, of any lengths; every later one continues the rows.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.config import Config
 from .implementation import AnyCache, Computes
@@ -23,7 +24,7 @@ class Reads(Computes, Protocol):
     config: Config
 
 
-class Slots:
+class Slots(Readable):
     """Rows of one cache: the first `count` are decoded together, and one spare row reads prompts.
 
     A prompt is read into the spare row, block by block, between the other rows' steps; `join` then makes it a row of

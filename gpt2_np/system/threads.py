@@ -33,7 +33,7 @@ def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return how many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..display import Readable
 from .byte_level_bpe import WHITE_SPACE, category
 
 
@@ -48,7 +49,7 @@ class AddedToken:
         }
 
 
-class AddedTokens:
+class AddedTokens(Readable):
     """Added tokens on top of a vocabulary, with their ids."""
 
     def __init__(self, vocabulary: dict[str, int]) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
+from ..display import Readable
+
 # ---- bytes as letters -----------------------------------------------------------------------------------------------
 
 
@@ -109,7 +111,7 @@ KNOWN = 1 << 15  # pieces whose ids are cached
 LONGEST = 256  # letters of a piece that is cached
 
 
-class BytePairs:
+class BytePairs(Readable):
     """Tokens, and pairs of tokens in the order in which they are merged.
 
     `vocabulary` maps tokens, written in letters, to ids. With `ignore_merges` a piece that is a token is that token,

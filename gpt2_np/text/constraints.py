@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..display import Readable
 from . import gbnf
 from .tokenizer import Tokenizer
 
@@ -43,7 +44,7 @@ class State(NamedTuple):
     complete: bool
 
 
-class Vocabulary:
+class Vocabulary(Readable):
     """A tokenizer's ids as the library takes them; ids beyond the tokenizer's, up to `size`, never occur.
 
     ``ValueError`` where the library isn't installed.

@@ -12,6 +12,7 @@ import numpy as np
 import decoders
 from decoders import Options
 
+from ..display import Texts
 from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
 from ..session.model import Model
@@ -113,6 +114,15 @@ class GPT2(Model):
         the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not. A form is
         one of text, which tokens can often spell in several ways: beams may give one ``choice`` twice, in two
         tokenizations with scores of their own. `rank_choices` compares each once, as the tokenizer spells it.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> out = model.generate("Once upon a time", max_new_tokens=5, do_sample=True, top_p=0.9, seed=1)
+            >>> len(out.ids), len(out.logprobs), out.finish_reason
+            (5, 5, 'length')
+            >>> [one.prompt for one in model.generate(["The king", "The sea"], num_beams=2, max_new_tokens=3)]
+            ['The king', 'The sea']
         """
         several = is_batch(prompt)
         names: dict[str, Any] = dict(options)
@@ -140,6 +150,13 @@ class GPT2(Model):
         """The text of one prompt's continuation, piece by piece as it is written, never a broken character.
 
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> pieces = list(model.stream("The king", max_new_tokens=5))
+            >>> "".join(pieces) == model.generate("The king", max_new_tokens=5).text
+            True
         """
         names = cast("dict[str, Any]", dict(options))
         prompts = self._prompts([prompt], names)
@@ -171,13 +188,27 @@ class GPT2(Model):
         context unless given): a token is predicted from at least context − stride tokens, once there are so many.
         `progress` receives the number of tokens that each window has scored. A prompt and the text after it are
         tokenized as `rank_choices` does.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> score = model.score("The old man had three sons.")
+            >>> score.tokens, score.bytes, round(score.bits_per_byte, 1)
+            (7, 27, 0.9)
         """
         before, ids = self._parted(prompt, text)
         total = nll(self, np.array([*before, *ids]), len(before), stride, progress)
         return Score(total, len(ids), self._bytes(text, ids))
 
     def score_all(self, pairs: Sequence[tuple[Prompt | None, Prompt]]) -> list[Score]:
-        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together."""
+        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> [one.tokens for one in model.score_all([(None, "The king"), ("The king", " was old")])]
+            [2, 2]
+        """
         rows = [self._parted(prompt, text) for prompt, text in pairs]
         total = [0.0] * len(rows)
         short = [at for at, (before, ids) in enumerate(rows) if len(before) + len(ids) <= self.config.n_positions + 1]
@@ -212,6 +243,13 @@ class GPT2(Model):
         the texts differ from the prompt alone. So a choice may start with a space, or the prompt end in one, and every
         choice pays for the same stretch of text. Ids are taken as they are. ``ValueError`` for no choices, an empty
         one, or more than the context holds.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> best, *rest = model.rank_choices("The king sat on his", [" throne", " hat"])
+            >>> best.choice, best.share > 0.5
+            (' throne', True)
         """
         if isinstance(choices, str) or not len(choices):
             raise ValueError(f"choices must be a list of at least one text, got {choices!r}")
@@ -231,6 +269,16 @@ class GPT2(Model):
         `GPT2.from_pretrained(folder)` and transformers load it. Files that are there already are replaced, each as a
         whole; the weights keep their float32 or float64. Edits of activations (`with_edits`) aren't part of it.
         ``ValueError`` for weights of a reduced precision; ``OSError`` names a file that can't be written.
+
+        Examples:
+            >>> import tempfile
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     model.save_pretrained(folder)
+            ...     again = GPT2.from_pretrained(folder)
+            >>> again.config == model.config
+            True
         """
         save.save_pretrained(Path(folder), self.params, self.config, self.folder)
 
@@ -241,16 +289,36 @@ class GPT2(Model):
 
         With `prepend_bos` texts begin with the model's begin-of-text (TransformerLens's default, not ours), as an empty
         text does in any case. ``ValueError`` for a text that is longer than the context.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model.to_ids("The king") == model.tokenizer.encode("The king")
+            True
+            >>> len(model.to_ids("The king", prepend_bos=True))
+            3
         """
         return self._reader.studied(prompt, prepend_bos)
 
     def to_single_token(self, text: str) -> int:
-        """Return the id of a one-token text. ``ValueError`` lists the tokens of any other text."""
+        """Return the id of a one-token text. ``ValueError`` lists the tokens of any other text.
+
+        Examples:
+            >>> from gpt2_np import GPT2
+            >>> model = GPT2.from_pretrained()
+            >>> model.tokenizer.decode([model.to_single_token(" king")])
+            ' king'
+        """
         ids = self.tokenizer.encode(text, add_special_tokens=False)
         if len(ids) != 1:
             pieces = " ".join(repr(piece) for piece in self.tokenizer.tokens(ids[:20]))
             raise ValueError(f"an answer must be one token, got {text!r:.60}, which is {len(ids)}: {pieces}")
         return ids[0]
+
+    @property
+    def texts(self) -> Texts:
+        """What gives ids as texts to tables and pictures; the tokenizer is loaded when it is first asked."""
+        return Texts(lambda ids: self.tokenizer.tokens(ids) if self.has_tokenizer else Texts()(ids))
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..display import Readable
 from .added_tokens import AddedToken, AddedTokens
 from .byte_level_bpe import BytePairs, pieces
 from .tokenizer_marks import added_token
@@ -32,7 +33,7 @@ class Encoding(NamedTuple):
     ids: list[int]
 
 
-class OwnTokenizer:
+class OwnTokenizer(Readable):
     """The part of ``tokenizers.Tokenizer`` that `tokenizer.Tokenizer` uses, under the same names.
 
     `fields` are the parts of ``tokenizer.json``, for `to_str`. `space` puts a space in front of each text between added

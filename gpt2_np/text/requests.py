@@ -14,6 +14,7 @@ from decoders.base.errors import suggestion
 from decoders.methods import option
 from decoders.options import DEFAULTS
 
+from ..display import Readable
 from ..model.config import Config
 from ..model.ids import check_ids, check_prompt, whole_numbers
 from . import constraints, dry_breakers, generation_config
@@ -42,8 +43,8 @@ Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
 
-@dataclass(frozen=True)
-class Reader:
+@dataclass(frozen=True, repr=False)
+class Reader(Readable):
     """Reads requests for one model, given its configuration, its settings, and functions that provide the rest.
 
     `tokenizer` and `vocabulary` are called only if a request holds text, or a constraint on it. `start` makes a stepper

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from .. import display
+from ..display import Readable
 from ..model.ops import log_normalizer
 from ..model.taps import no_tap
 from ..session.model import Model
@@ -19,9 +21,16 @@ BLOCK = 256  # positions whose logits are held at a time
 LARGEST = 709  # the largest x for which a float holds e^x
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Score:
-    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes."""
+    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes.
+
+    Examples:
+        >>> from gpt2_np import Score
+        >>> score = Score(nll=6.0, tokens=3, bytes=10)
+        >>> round(score.perplexity, 2), round(score.bits_per_byte, 3)
+        (7.39, 0.866)
+    """
 
     nll: float
     tokens: int
@@ -38,9 +47,23 @@ class Score:
         mean = self.nll / self.tokens
         return math.exp(mean) if mean < LARGEST else math.inf
 
+    def __repr__(self) -> str:
+        return display.described(self, perplexity=self.perplexity, bits_per_byte=self.bits_per_byte)
 
-@dataclass(frozen=True)
-class Choice:
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("nats in all", self.nll),
+            ("tokens", self.tokens),
+            ("bytes", self.bytes),
+            ("nats a token", self.nll / self.tokens),
+            ("perplexity", self.perplexity),
+            ("bits a byte", self.bits_per_byte),
+        ]
+        return display.boxed(display.table(rows), title="Score")
+
+
+@dataclass(frozen=True, repr=False)
+class Choice(Readable):
     """One of several continuations: its place among those given, and the log-probability (nats) of its ids.
 
     ``share`` is its probability among the choices: all shares add up to 1, by the measure that ranked them.

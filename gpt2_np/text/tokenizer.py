@@ -8,6 +8,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..display import Readable
 from ..model.config import Config
 from . import tokenizer_files
 from .byte_level_bpe import BYTE_OF_LETTER
@@ -15,7 +16,7 @@ from .tokenizer_files import Inner
 from .tokenizer_marks import END_OF_TEXT
 
 
-class Tokenizer:
+class Tokenizer(Readable):
     """Encodes any text without loss, and decodes any ids. Special tokens such as ``<|endoftext|>`` are one id each.
 
     `ids_of_model` is how many ids the model has: a text that holds a special token above them is refused.
@@ -122,7 +123,7 @@ class Tokenizer:
         return TextStreamer(self)
 
 
-class TextStreamer:
+class TextStreamer(Readable):
     """Turns ids into text as they come, and holds incomplete characters back."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..model.ids import check_vocabulary
 from ..system.files import read_text
 from ..text.gpt2 import GPT2
@@ -28,6 +29,9 @@ class Corpus(NamedTuple):
     ids: Array
     bytes: int
     documents: int
+
+    def __repr__(self) -> str:
+        return described(self)
 
 
 def documents_of(text: str) -> list[str]:

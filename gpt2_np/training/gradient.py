@@ -36,6 +36,16 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
     adds its gradients of the sum over its tokens, divided by the tokens of *all* micro-batches: so the result is that
     of one large batch, whatever the lengths. `keep` is as in `Model.run_with_gradients`. ``ValueError`` for a row
     without any label.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> import numpy as np
+        >>> from gpt2_np.training import loss_and_gradients
+        >>> rows = np.array([[5, 6, 7, 8]])
+        >>> loss, grads = loss_and_gradients(model, [(rows[:, :-1], rows[:, 1:])])
+        >>> loss > 0, grads.wte.shape
+        (True, (4096, 320))
     """
     tokens = sum(int((np.asarray(labels) != IGNORED).sum()) for _, labels in batches)
     loss, total = 0.0, None
@@ -76,5 +86,10 @@ def clipping(length: float, max_norm: float | None) -> float:
     """Return the factor that limits gradients of this norm to `max_norm`; 1 if that is None.
 
     ``torch.nn.utils.clip_grad_norm_``'s factor: max_norm / (norm + 1e-6), at most 1.
+
+    Examples:
+        >>> from gpt2_np.training import clipping
+        >>> round(clipping(4.0, 1.0), 3), clipping(0.5, 1.0)
+        (0.25, 1.0)
     """
     return 1.0 if max_norm is None else min(1.0, max_norm / (length + 1e-6))

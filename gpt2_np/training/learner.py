@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display import Readable
 from ..model.params import Params, assemble, check_shapes
 from ..system.memory import empty
 from ..text.gpt2 import GPT2
@@ -20,8 +21,8 @@ from .tree import map_tree
 Array = np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Learner:
+@dataclass(frozen=True, eq=False, repr=False)
+class Learner(Readable):
     """`trained` is the tree of arrays that AdamW changes: `Params`, or the tensors of adapters to ``base.params``."""
 
     base: GPT2

@@ -81,6 +81,18 @@ def train(
 
     ``ValueError`` or ``OSError``, in one line: invalid settings or texts, a folder in use, a loss that isn't finite, a
     full disk. The last checkpoint stays.
+
+    Examples:
+        >>> import tempfile
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.training import train
+        >>> settings = {"steps": 1, "context": 8, "batch_size": 1, "sample_tokens": 0}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = train(model, [[5, 6, 7, 8] * 9], f"{folder}/run", **settings)
+        ...     learned = GPT2.from_pretrained(out)
+        >>> bool((learned([1, 2]) == model([1, 2])).all())
+        False
     """
     chosen, folder = from_names(settings), Path(out)
     if chosen.context > model.config.n_positions:

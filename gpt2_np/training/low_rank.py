@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array, Weight
 from ..model.config import Config
 from ..model.params import Params, as_array, matrices, shapes, with_weights
@@ -31,8 +32,8 @@ PARTS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")  # in the order
 REFUSED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "trainable_token_indices")
 
 
-@dataclass(frozen=True, eq=False)
-class Adapters:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adapters(Readable):
     """Adapters of some matrices: ``tensors["h.0.attn.c_attn.lora_A.weight"]`` is (rank, inputs), B (outputs, rank)."""
 
     tensors: Mapping[str, Array]
@@ -55,8 +56,8 @@ class Adapters:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Apart:
+@dataclass(frozen=True, eq=False, repr=False)
+class Apart(Readable):
     """A matrix and its adapter, kept apart: it replaces the array in ``Linear.weight``."""
 
     weight: Weight

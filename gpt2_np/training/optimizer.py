@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from ..display import described
 from ..engine import available
 from ..engine.threaded import each
 from ..system.memory import empty, zeros
@@ -28,6 +29,9 @@ class State(NamedTuple):
     mean: Any
     square: Any
 
+    def __repr__(self) -> str:
+        return described(self)
+
 
 @dataclass(frozen=True)
 class AdamW:
@@ -37,6 +41,14 @@ class AdamW:
     everything with two dimensions, embeddings included, as nanoGPT groups them. `backend` is "numba" (compiled, one
     pass over memory, for float32; the default where Numba is installed) or "numpy". ``ValueError`` for a number out of
     its range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from gpt2_np.training import AdamW
+        >>> params, grads = {"w": np.ones(3, np.float32)}, {"w": np.array([1, -1, 0], np.float32)}
+        >>> params, state = AdamW(0.1, weight_decay=0.0).step(params, grads, None)
+        >>> params["w"].round(3).tolist(), state.step
+        ([0.8999999761581421, 1.100000023841858, 1.0], 1)
     """
 
     learning_rate: float

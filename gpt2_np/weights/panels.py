@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..display import Readable
 from ..model.arrays import Array
 from ..model.ops import to_bfloat16
 from ..system.memory import empty
@@ -30,8 +31,8 @@ LONGEST = 1 << 16  # inputs of an int8 matrix at most: 32 bits hold the sum of s
 NO_SCALES = np.empty((0, 0), np.float32)
 
 
-@dataclass(frozen=True, eq=False)
-class Matrix:
+@dataclass(frozen=True, eq=False, repr=False)
+class Matrix(Readable):
     """A matrix of (inputs, outputs) in panels, in float32 or reduced precision.
 
     ``codes`` are the weights, in the layout above. ``scales`` is (0, 0) float32 for float32 and bfloat16; for int8 (2,

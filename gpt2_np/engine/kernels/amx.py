@@ -1,10 +1,10 @@
 """AMX: eight tile registers of 16 rows × 64 bytes, and one instruction that multiplies two of them.
 
-A tile of inputs, 16 rows × 64 bytes, times a tile of weights, 16 × (16 outputs × 4 bytes), is 16,384 products of
-bytes, which are added up in 32 bits: four times what AVX-512 VNNI does in the same time; or 8,192 products of bfloat16
-numbers, added up in float32. The panels of int8 and bfloat16 (`weights.panels`) have four and two inputs of each output
-side by side, which is just how a tile of weights lies. Inputs are laid out tile behind tile, as they are loaded: rows
-that lie far apart take twice as long.
+A tile of inputs, 16 rows × 64 bytes, times a tile of weights, 16 × (16 outputs × 4 bytes), is 16,384 products of bytes,
+which are summed in 32 bits: four times what AVX-512 VNNI does in the same time. With bfloat16 numbers it is 8,192
+products, which are summed in float32. The panels of int8 and bfloat16 (`weights.panels`) hold four and two inputs of
+each output side by side, which is the layout of a tile of weights. Inputs are stored tile after tile, as they are
+loaded: loading rows that are far apart takes twice as long.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .simd import AVX512, emits
 Array = np.ndarray
 TILES = AVX512 and target.tiles()
 HALVES = TILES and target.has("amx-bf16")
-ROWS, BYTES_OF_ROW = 16, 64  # of a tile
-CACHED = 3 << 19  # bytes of the second-level cache for the rows that pass the panels
+ROWS, BYTES_OF_ROW = 16, 64  # rows of a tile, and bytes of a row
+CACHED = 3 << 19  # bytes of the second-level cache for the rows that pass over the panels
 _PALETTE = [1, 0] + [0] * 14 + [BYTES_OF_ROW, 0] * 8 + [0] * 16 + [ROWS] * 8 + [0] * 8
-_FIRST_ROWS = 48  # where the palette has the tiles' numbers of rows
+_FIRST_ROWS = 48  # the place of the tiles' numbers of rows in the palette
 _NUMBER, _BYTES = ir.IntType(8), ir.IntType(8).as_pointer()
 
 
@@ -34,7 +34,7 @@ def configure(rows: int, tiles: int) -> None:
 
 
 def release() -> None:
-    """Give the tiles back: a thread without any is switched faster."""
+    """Release the tiles: context switches are faster for a thread without any."""
 
 
 @emits(configure, lambda rows, tiles: types.void)
@@ -57,27 +57,27 @@ def _release(context: Context, builder: Builder, signature: Signature, arguments
 
 
 def zero_tile(builder: Builder, tile: int) -> None:
-    """The instruction that fills a tile with zeros."""
+    """Emit the instruction that fills a tile with zeros."""
     _call(builder, "llvm.x86.tilezero", _NUMBER(tile))
 
 
 def load_tile(builder: Builder, tile: int, where: Value, stride: Value) -> None:
-    """The instruction that loads 16 rows of 64 bytes, `stride` bytes apart."""
+    """Emit the instruction that loads 16 rows of 64 bytes, `stride` bytes apart."""
     _call(builder, "llvm.x86.tileloadd64", _NUMBER(tile), builder.bitcast(where, _BYTES), stride)
 
 
 def store_tile(builder: Builder, tile: int, where: Value, stride: Value) -> None:
-    """The instruction that stores a tile's rows, `stride` bytes apart."""
+    """Emit the instruction that stores a tile's rows, `stride` bytes apart."""
     _call(builder, "llvm.x86.tilestored64", _NUMBER(tile), builder.bitcast(where, _BYTES), stride)
 
 
 def multiply_tiles(builder: Builder, sums: int, unsigned: int, signed: int) -> None:
-    """The instruction that adds a product of bytes, without a sign times with one, to a tile of 32-bit sums."""
+    """Emit the instruction that adds products of unsigned and signed bytes to a tile of 32-bit sums."""
     _call(builder, "llvm.x86.tdpbusd", *map(_NUMBER, (sums, unsigned, signed)))
 
 
 def multiply_halves(builder: Builder, sums: int, inputs: int, weights: int) -> None:
-    """The instruction that adds a product of bfloat16 numbers to a tile of float32 sums."""
+    """Emit the instruction that adds products of bfloat16 numbers to a tile of float32 sums."""
     _call(builder, "llvm.x86.tdpbf16ps", *map(_NUMBER, (sums, inputs, weights)))
 
 
@@ -88,6 +88,6 @@ def _call(builder: Builder, name: str, *arguments: Value) -> None:
 
 @register_jitable
 def aligned(size: int) -> Array:
-    """``size`` bytes that begin with a cache line: a tile's row that lies in two lines is loaded twice."""
+    """Return ``size`` bytes aligned to a cache line: a tile's row that straddles two lines is loaded twice."""
     memory = np.empty(size + BYTES_OF_ROW, np.uint8)
     return memory[-memory.ctypes.data % BYTES_OF_ROW :]

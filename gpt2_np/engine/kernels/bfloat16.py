@@ -1,7 +1,7 @@
-"""bfloat16 matrices times any number of vectors: half of float32's bytes, the same sums of products in float32.
+"""bfloat16 matrices times any number of vectors: half of float32's bytes, and sums in float32.
 
-Where the processor has AMX for bfloat16, every product goes through its tiles (`bfloat16_tiles`), a single row's too,
-so that a row has the same bits in any batch; elsewhere through vectors (`float32`).
+Where the processor has AMX for bfloat16, every product uses its tiles (`bfloat16_tiles`), even for a single row, so
+that the product is batch-invariant; elsewhere every product uses vectors (`float32`).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def _tiles_panel(n: int, parts: Array, panels: Array, bias: Array, out: Array) -
     panel_by_tiles(n, parts, panels, bias, out)
 
 
-# One panel, compiled once for both ways of the loop over panels.
+# One panel. It is compiled once for the serial and the parallel loop over panels.
 _inputs, _one_panel = (halves1, _tiles_panel) if HALVES else (matrix, _vectors_panel)
 bfloat16_panel = compiled(void(types.int64, _inputs, halves3, vector, out2), **SERIAL)(_one_panel)
 
 
 def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `bfloat16_panels`, for an even number of inputs: two share a word."""
+    """Compute `bfloat16_panels` for an even number of inputs, two of which share a word."""
     if threads_here() == 1:
         for n in range(len(codes)):
             bfloat16_panel(n, x, codes, bias, out)
@@ -44,7 +44,7 @@ def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -
 
 
 def by_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `bfloat16_panels`, by AMX: so many rows at a time as stay in the cache."""
+    """Compute `bfloat16_panels` by AMX, for as many rows at a time as fit in the cache."""
     R, D = len(x), (x.shape[1] + GROUP - 1) // GROUP * GROUP
     some = max(1, CACHED // (PARTS * 2 * D * ROWS)) * ROWS
     parts = aligned(min(R, some) * PARTS * D * 2).view(np.uint16)
@@ -69,7 +69,7 @@ _panels = compiled(void(matrix, halves3, matrix, vector, out2), **PARALLEL)(by_t
 
 @compiled(void(matrix, halves3, matrix, vector, out2), **SERIAL | {"nogil": False})
 def bfloat16_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `float32.float32_panels`, for panels of bfloat16."""
+    """Compute `float32.float32_panels` for panels of bfloat16."""
     R, D = x.shape
     if HALVES or D % 2 == 0:
         _panels(x, codes, scales, bias, out)

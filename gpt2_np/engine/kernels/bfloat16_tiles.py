@@ -1,8 +1,8 @@
-"""bfloat16 products by AMX, whose inputs are bfloat16 too: float32 inputs go through in three parts.
+"""bfloat16 products by AMX, whose inputs must be bfloat16 too: each float32 input is split into three of them.
 
-A float32 number has 24 bits, and is exactly the sum of three bfloat16 numbers of 8: so no input is rounded, products
-are exact, and sums are of float32, as in vectors. Each sum takes its terms in one order, whatever the number of rows:
-32 inputs at a time, first parts, second parts, third parts.
+A float32 number has 24 significant bits, so it is exactly the sum of three bfloat16 numbers of 8. No input is rounded,
+products are exact, and sums are float32, as in vectors. Each sum takes its terms in one order, whatever the number of
+rows: 32 inputs at a time, first parts, second parts, third parts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .simd import LINE_BYTES, address, emits, index_after, prefetch_line
 
 Array = np.ndarray
 PARTS = 3
-BLOCK = 768  # inputs of a panel that all rows pass before the next ones
+BLOCK = 768  # inputs of a panel that all rows pass over before the next ones
 VECTORS = TILE // ROWS  # vectors of outputs, a tile of sums each
 INPUTS, WEIGHTS = VECTORS, VECTORS + PARTS  # the tiles behind the sums'
 halves1 = types.Array(types.uint16, 1, "C")
@@ -32,10 +32,10 @@ halves1 = types.Array(types.uint16, 1, "C")
 
 @compiled(void(matrix, halves1), **SERIAL)
 def parts_of_rows(x: Array, parts: Array) -> None:
-    """Every row of x, (R, D), in three parts, filled up with zeros to whole tiles' inputs, as tiles are loaded.
+    """Split every row of x, (R, D), into three parts, padded with zeros to whole tiles, in the order of loading.
 
-    Sixteen rows follow each other, then (the last may be fewer): of these 32 inputs at a time, then the parts, then the
-    rows. Only the first part of infinity and NaN isn't 0.
+    The order is: groups of sixteen rows (the last may have fewer); within a group, 32 inputs at a time; then the parts;
+    then the rows. For infinity and NaN only the first part isn't 0.
     """
     R, D = x.shape
     blocks = (D + GROUP - 1) // GROUP
@@ -78,11 +78,11 @@ def some_rows(
     out: Array,
     f: int,
 ) -> None:
-    """The product of up to 16 rows, from the r-th on, with a block of a panel's inputs, added to ``out``.
+    """Add the product of up to 16 rows, from the r-th on, with a block of a panel's inputs to ``out``.
 
-    From input ``start`` to ``end``, multiples of 32. ``out[r : r + rows, f : f + TILE]`` is what it is added to, but
-    the bias where ``start`` is 0. The tiles are configured for so many rows. From the panel's cache line ``line`` on,
-    ``pace`` lines are prefetched with every 32 inputs.
+    The inputs go from ``start`` to ``end``, multiples of 32. The product is added to ``out[r : r + rows, f : f +
+    TILE]``, or to the bias where ``start`` is 0. The tiles must be configured for so many rows. ``pace`` lines are
+    prefetched with every 32 inputs, from the panel's cache line ``line`` on.
     """
     D = panels.shape[1] * 2
     tiles = parts[r * PARTS * D : (r + rows) * PARTS * D].reshape(D // GROUP, PARTS, rows, GROUP)
@@ -135,9 +135,9 @@ def _some_rows(context: Context, builder: Builder, signature: Signature, argumen
 
 @register_jitable
 def rows_by_tiles(n: int, parts: Array, panels: Array, bias: Array, out: Array, f: int) -> None:
-    """All rows times the n-th panel, plus the bias, (TILE,), into TILE columns of ``out``, from the f-th on.
+    """Write all rows times the n-th panel, plus the bias, (TILE,), into TILE columns of ``out``, from the f-th on.
 
-    They pass the panel block by block, so that a block stays in the first-level cache meanwhile.
+    The rows pass over the panel block by block, so that a block stays in the first-level cache.
     """
     R, D = len(out), panels.shape[1] * 2
     passes = (R + ROWS - 1) // ROWS
@@ -156,7 +156,9 @@ def rows_by_tiles(n: int, parts: Array, panels: Array, bias: Array, out: Array, 
 
 @register_jitable
 def panel_by_tiles(n: int, parts: Array, panels: Array, bias: Array, out: Array) -> None:
-    """The product with the n-th panel, plus the bias, into its outputs' columns of ``out``. The last may have fewer."""
+    """Write the product with the n-th panel, plus the bias, into its columns of ``out``. The last panel may have
+    fewer.
+    """
     R, F, f = len(out), out.shape[1], n * TILE
     if f + TILE <= F:
         rows_by_tiles(n, parts, panels, bias[f : f + TILE], out, f)

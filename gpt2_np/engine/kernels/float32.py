@@ -136,7 +136,7 @@ def _step(rows: int) -> Callable[..., None]:
 
 
 def _weights(builder: Builder, where: Value, span: int) -> list[list[Value]]:
-    """VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+    """Load VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
     if span == 1:
         return [[load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]]
     words = [load(builder, where, WORDS, v * LANES) for v in range(VECTORS)]

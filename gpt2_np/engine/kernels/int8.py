@@ -1,7 +1,8 @@
-"""int8 matrices times any number of vectors: sums of whole numbers, which are the same in any order.
+"""int8 matrices times any number of vectors, in exact integer arithmetic.
 
-The vectors' entries are rounded to whole numbers first (`weights.panels.Matrix.rounded` says how finely). Any number of
-threads, any batch, and vectors or tiles give the same bits.
+The vectors' entries are first rounded to integers (`weights.panels.Matrix.rounded` says how finely). Integer sums are
+the same in any order, so the product is batch-invariant: it has the same bits with any number of threads, in any batch,
+and by vectors or by tiles.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from .int8_vectors import by_vectors
 from .kernel_types import SERIAL, codes8, matrix, out2, vector
 
 Array = np.ndarray
-FOR_TILES = 4  # rows from which on AMX is faster
+FOR_TILES = 4  # AMX is faster from so many rows on
 
 if TILES:
     from .int8_tiles import by_tiles
@@ -25,9 +26,9 @@ else:
 
 @compiled(void(matrix, codes8, matrix, vector, out2), **SERIAL | {"nogil": False})
 def int8_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """x @ (codes · scales) + bias into ``out``: (R, D), codes and scales as in `weights.panels`, (F,) → (R, F).
+    """Write x @ (codes · scales) + bias into ``out``: (R, D), codes and scales as in `weights.panels`, (F,) → (R, F).
 
-    Sums are exact. Many rows, whose inputs fill tiles, go through AMX where it is.
+    The sums are exact. Several rows whose inputs fill tiles are multiplied by AMX where the processor has it.
     """
     if len(x) >= FOR_TILES and codes.shape[1] % (BYTES_OF_ROW // 4) == 0:
         by_tiles(x, codes, scales, bias, out)

@@ -1,4 +1,4 @@
-"""int8 products of many rows by AMX: sixteen rows of whole numbers, in two digits each, and 32 outputs at a time."""
+"""int8 products of many rows by AMX: sixteen rows of integers, in two bytes each, and 32 outputs at a time."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from .simd import LANES, LINE_BYTES, address, broadcast, emits, index_after, loa
 
 Array = np.ndarray
 FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
-VECTORS = 2  # vectors of outputs at a time: two digits' sums of each fill half of the tiles
+VECTORS = 2  # vectors of outputs at a time: the sums of two bytes of each fill half of the tiles
 HIGHER, LOWER, WEIGHTS = 4, 5, 6  # the tiles behind the sums'
-numbers1 = types.Array(types.uint8, 1, "C")
+bytes1 = types.Array(types.uint8, 1, "C")
 
 
 def some_rows(
-    digits: Array,
+    input_bytes: Array,
     r: int,
     rows: int,
     codes: Array,
@@ -52,30 +52,30 @@ def some_rows(
     out: Array,
     f: int,
 ) -> None:
-    """As `int8_vectors.one_row`, for up to 16 ``rows``, whose digits lie as `put_in_tiles` has them.
+    """Compute `int8_vectors.one_row` for up to 16 ``rows``, whose bytes `put_in_tiles` has arranged.
 
-    The tiles are configured for so many rows.
-    From the panel's cache line ``line`` on, ``pace`` lines are prefetched with each of the products of tiles.
+    The tiles must be configured for so many rows. ``pace`` lines are prefetched with each product of tiles, from the
+    panel's cache line ``line`` on.
     """
     D = codes.shape[1] * 4
-    tiles = digits[r * 2 * D : (r + rows) * 2 * D].reshape(D // BYTES_OF_ROW, 2, rows, BYTES_OF_ROW)
+    tiles = input_bytes[r * 2 * D : (r + rows) * 2 * D].reshape(D // BYTES_OF_ROW, 2, rows, BYTES_OF_ROW)
     both = tiles.transpose(2, 1, 0, 3).reshape(rows, 2, D)
     sums = both.astype(np.int64) @ unpacked(codes[n : n + 1])[0].astype(np.int64)
     totals = (sums[:, 0] * 256 + sums[:, 1] - moved.astype(np.int64)).astype(np.float32)
     out[r : r + rows, f : f + TILE] = totals * (scale * steps[r : r + rows, None]) + bias
 
 
-@emits(some_rows, lambda digits, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f: types.void)
+@emits(some_rows, lambda input_bytes, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f: types.void)
 def _some_rows(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    digits, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f = arguments
-    of_digits, of_codes, of_steps, of_out = (signature.args[k] for k in (0, 3, 7, 11))
+    input_bytes, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f = arguments
+    of_bytes, of_codes, of_steps, of_out = (signature.args[k] for k in (0, 3, 7, 11))
     zero = INDEX(0)
     block = address(context, builder, of_codes, codes, n, zero, zero, zero)
     ahead = builder.bitcast(block, ir.IntType(8).as_pointer())
     fours = builder.extract_value(context.make_array(of_codes)(context, builder, codes).shape, 1)
     blocks = builder.udiv(fours, INDEX(BYTES_OF_ROW // 4))
-    first = address(context, builder, of_digits, digits, builder.mul(builder.mul(r, fours), INDEX(8)))
-    size = builder.mul(rows, INDEX(BYTES_OF_ROW))  # of a tile of digits
+    first = address(context, builder, of_bytes, input_bytes, builder.mul(builder.mul(r, fours), INDEX(8)))
+    size = builder.mul(rows, INDEX(BYTES_OF_ROW))  # the size of a tile of bytes
     sums = cgutils.alloca_once(builder, ir.ArrayType(WORDS, 2 * VECTORS * ROWS))
     first_sum = builder.bitcast(sums, ir.IntType(32).as_pointer())
     for half, column in enumerate(range(0, TILE, VECTORS * LANES)):
@@ -135,26 +135,28 @@ def _some_rows(context: Context, builder: Builder, signature: Signature, argumen
 
 
 @register_jitable
-def put_in_tiles(levels: Array, digits: Array, r: int, R: int) -> None:
-    """The digits of the r-th of R rows, (D,) int16 as `digits.split` takes them, into ``digits``, as tiles are loaded.
+def put_in_tiles(levels: Array, input_bytes: Array, r: int, R: int) -> None:
+    """Split the r-th of R rows, (D,) int16, into bytes, and store them in the order in which tiles are loaded.
 
-    Sixteen rows follow each other, then (the last may be fewer): of these 64 inputs at a time, then the digits, the
-    higher first, then the rows.
+    The order is: groups of sixteen rows (the last may have fewer); within a group, 64 inputs at a time; then the two
+    bytes, the high one first; then the rows.
     """
     D, block = len(levels), r // ROWS * ROWS
     rows = min(ROWS, R - block)
     higher = block * 2 * D + (r - block) * BYTES_OF_ROW
     for first in range(0, D, BYTES_OF_ROW):
         some, lower = levels[first : first + BYTES_OF_ROW], higher + rows * BYTES_OF_ROW
-        split(some, digits[higher : higher + BYTES_OF_ROW], digits[lower : lower + BYTES_OF_ROW])
+        split(some, input_bytes[higher : higher + BYTES_OF_ROW], input_bytes[lower : lower + BYTES_OF_ROW])
         higher = lower + rows * BYTES_OF_ROW
 
 
 @register_jitable
 def rows_by_tiles(
-    n: int, digits: Array, steps: Array, codes: Array, scale: Array, moved: Array, bias: Array, out: Array, f: int
+    n: int, input_bytes: Array, steps: Array, codes: Array, scale: Array, moved: Array, bias: Array, out: Array, f: int
 ) -> None:
-    """All rows times the n-th panel, into TILE columns of ``out``, from the f-th on; inputs are whole tiles'."""
+    """Write all rows times the n-th panel into TILE columns of ``out``, from the f-th on; the inputs fill whole
+    tiles.
+    """
     R, lines = len(out), codes.shape[1] * 4 * TILE // LINE_BYTES
     passes, products = (R + ROWS - 1) // ROWS, codes.shape[1] // 8
     pace = (lines + passes * products - 1) // (passes * products)
@@ -163,49 +165,49 @@ def rows_by_tiles(
         if k == 0 or rows < ROWS:
             configure(rows, WEIGHTS)
         line = lines + k * pace * products if passes > 1 else AHEAD // LINE_BYTES
-        some_rows(digits, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f)
+        some_rows(input_bytes, r, rows, codes, n, line, pace, steps, scale, moved, bias, out, f)
     release()
 
 
-@compiled(void(matrix, numbers1, types.float32[::1]), **SERIAL)
-def digits_in_tiles(x: Array, digits: Array, steps: Array) -> None:
-    """Every row of x as whole numbers in two digits, as `put_in_tiles` has them, and the size of each row's step."""
+@compiled(void(matrix, bytes1, types.float32[::1]), **SERIAL)
+def quantize_in_tiles(x: Array, input_bytes: Array, steps: Array) -> None:
+    """Quantize every row of x to integers of two bytes, arranged by `put_in_tiles`, and return each row's step."""
     levels = np.empty(x.shape[1], np.int16)
     for r in range(len(x)):
         steps[r] = round_group(x[r], INT8_STEP, levels)
-        put_in_tiles(levels, digits, r, len(x))
+        put_in_tiles(levels, input_bytes, r, len(x))
 
 
-@compiled(void(types.int64, numbers1, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
-def int8_tile(n: int, digits: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """`by_tiles` for the n-th panel, by the digits and the step of each row."""
+@compiled(void(types.int64, bytes1, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
+def int8_tile(n: int, input_bytes: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
+    """Run `by_tiles` for the n-th panel, given each row's bytes and step."""
     f, F = n * TILE, out.shape[1]
     scale, moved, biases = of_panel(n, scales, bias)
     if f + TILE <= F:
-        rows_by_tiles(n, digits, steps, codes, scale, moved, biases, out, f)
+        rows_by_tiles(n, input_bytes, steps, codes, scale, moved, biases, out, f)
     else:
         whole = np.empty((len(out), TILE), np.float32)
-        rows_by_tiles(n, digits, steps, codes, scale, moved, biases, whole, 0)
+        rows_by_tiles(n, input_bytes, steps, codes, scale, moved, biases, whole, 0)
         put_columns(whole, out, f)
 
 
 @compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
 def by_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `int8.int8_panels`, for inputs in whole tiles: so many rows at a time as stay in the cache."""
+    """Compute `int8.int8_panels` for inputs that fill whole tiles, for as many rows at a time as fit in the cache."""
     R, D = x.shape
     some = max(1, CACHED // (2 * D * ROWS)) * ROWS
-    digits, steps = aligned(min(R, some) * 2 * D), np.empty(min(R, some), np.float32)
+    input_bytes, steps = aligned(min(R, some) * 2 * D), np.empty(min(R, some), np.float32)
     for start in range(0, R, some):
         end = min(R, start + some)
         if one_thread(end - start):
-            digits_in_tiles(x[start:end], digits, steps)
+            quantize_in_tiles(x[start:end], input_bytes, steps)
         else:
             for share in prange((end - start + ROWS - 1) // ROWS):
                 first, last = share * ROWS, min(end - start, share * ROWS + ROWS)
-                digits_in_tiles(x[start + first : start + last], digits[first * 2 * D :], steps[first:last])
+                quantize_in_tiles(x[start + first : start + last], input_bytes[first * 2 * D :], steps[first:last])
         if threads_here() == 1:
             for n in range(len(codes)):
-                int8_tile(n, digits, steps, codes, scales, bias, out[start:end])
+                int8_tile(n, input_bytes, steps, codes, scales, bias, out[start:end])
         else:
             for n in prange(len(codes)):
-                int8_tile(np.int64(n), digits, steps, codes, scales, bias, out[start:end])
+                int8_tile(np.int64(n), input_bytes, steps, codes, scales, bias, out[start:end])

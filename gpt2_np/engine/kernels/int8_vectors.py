@@ -101,10 +101,10 @@ def _step(rows: int) -> Callable[..., None]:
     @emits(step, lambda input_bytes, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         input_bytes, r, codes, n, line, last, pace, steps, scale, moved, bias, out, f = arguments
-        of_digits, of_codes, of_out = signature.args[0], signature.args[2], signature.args[11]
+        of_bytes, of_codes, of_out = signature.args[0], signature.args[2], signature.args[11]
         zero = INDEX(0)
         inputs = [
-            address(context, builder, of_digits, input_bytes, index_after(builder, r, row), INDEX(digit), zero)
+            address(context, builder, of_bytes, input_bytes, index_after(builder, r, row), INDEX(digit), zero)
             for row in range(rows)
             for digit in (0, 1)
         ]
@@ -181,7 +181,7 @@ def int8_rows(
 
 @register_jitable
 def of_panel(n: int, scales: Array, bias: Array) -> Array:
-    """The n-th panel's scales, what moving the rows' whole numbers up has added, and biases: (3, TILE)."""
+    """Return the n-th panel's scales, what OFFSET has added to its sums, and its biases: (3, TILE)."""
     of_outputs, f = np.zeros((3, TILE), np.float32), n * TILE
     for k in range(min(TILE, len(bias) - f)):
         of_outputs[0, k], of_outputs[1, k] = scales[0, f + k], scales[1, f + k] * np.float32(OFFSET)
@@ -191,7 +191,7 @@ def of_panel(n: int, scales: Array, bias: Array) -> Array:
 
 @compiled(void(types.int64, bytes3, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
 def int8_panel(n: int, input_bytes: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """`by_vectors` for the n-th panel, by the input_bytes and the step of each row."""
+    """Run `by_vectors` for the n-th panel, given each row's bytes and step."""
     R, f, F = len(out), n * TILE, out.shape[1]
     scale, moved, biases = of_panel(n, scales, bias)
     if f + TILE <= F:
@@ -204,7 +204,7 @@ def int8_panel(n: int, input_bytes: Array, steps: Array, codes: Array, scales: A
 
 @compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)
 def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """As `int8.int8_panels`."""
+    """Compute `int8.int8_panels` by vectors."""
     R = len(x)
     input_bytes, steps = np.empty((R, 2, codes.shape[1] * 4), np.uint8), np.empty(R, np.float32)
     if one_thread(R):

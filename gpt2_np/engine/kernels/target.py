@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from numba.core.registry import cpu_target
 
-ARCH_REQ_XCOMP_PERM, TILE_DATA, ARCH_PRCTL = 0x1023, 18, 158  # of Linux, for x86-64
+ARCH_REQ_XCOMP_PERM, TILE_DATA, ARCH_PRCTL = 0x1023, 18, 158  # Linux's numbers, for x86-64
 
 
 @lru_cache(maxsize=1)
@@ -25,10 +25,10 @@ def described() -> tuple[str, str, str]:
 
 @lru_cache(maxsize=1)
 def tiles() -> bool:
-    """Whether code may use AMX's tile registers: the target has them, and Linux lets this process use them.
+    """Tell whether code may use AMX's tile registers: the target has them, and Linux lets this process use them.
 
-    Linux keeps them from a process that has not asked, since each thread's registers grow by 8 KB. Children inherit
-    the permission.
+    Linux denies them to a process that hasn't asked, since each thread's registers grow by 8 KB. Children inherit the
+    permission.
     """
     if not (has("amx-tile") and has("amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"):
         return False

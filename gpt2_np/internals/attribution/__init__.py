@@ -7,6 +7,8 @@ faithfulness  how true it is: circuits of all sizes, exact patching of every nod
 graph         which edges there are, and their names
 rules         what takes a gradient's place
 pairs         prompts by pairs, as texts or ids
+layout        where a circuit's nodes stand in a picture
+tables        what a notebook shows of each result
 """
 
 from . import circuit_run as circuit_run

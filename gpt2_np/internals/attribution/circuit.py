@@ -20,13 +20,14 @@ from ...system.files import write_whole
 from . import graph
 from .circuit_run import Only, written
 from .pairs import Pairs, Prompts, ids_of, is_several, of_rows, pairs_of, values
+from .tables import circuit_picture
 
 Array = np.ndarray
 ABLATIONS = ("corrupted", "mean", "zero")
 TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
     """Some `edges` of a model, (senders, receivers) True or False, with the pairs and the metric they were found by.
 
@@ -42,6 +43,12 @@ class Circuit:
 
     def __len__(self) -> int:
         return int(self.edges.sum())
+
+    def __repr__(self) -> str:
+        return f"Circuit({len(self)} of {int(graph.there(self.model.config).sum()):,} edges, {len(self.nodes)} senders)"
+
+    def _repr_html_(self) -> str:
+        return circuit_picture(self)
 
     @property
     def names(self) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...display import Readable
 from ...model import ops
 from ...model.config import Config
 from ...model.forward import head_results
@@ -17,7 +18,7 @@ Array = np.ndarray
 SENT = ["embed", "blocks.*.attn.z", "blocks.*.mlp_out"]
 
 
-class Only:
+class Only(Readable):
     """A tap that lets the model run with only some edges: `edges` (S, R); along all others `other` is read.
 
     `other` is (S, b, T, D), or broadcasts to it. A receiver's input is the stream plus, for each sender that it has no

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import Readable, described
 from ...model.activations import ActivationCache
 from ...model.forward import head_results
 from ...model.params import as_array
@@ -21,6 +22,7 @@ from .circuit import Circuit
 from .circuit_run import SENT
 from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
 from .rules import relevance
+from .tables import edge_table
 
 Array = np.ndarray
 METHODS = ("eap", "eap-ig", "eap-ig-activations", "relp")
@@ -35,7 +37,7 @@ TOKENS_PER_RUN = 512  # tokens in one run
 POSITIONS_PER_SUM = 64  # positions whose senders' differences are in memory at once
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Edges:
     """The score of every edge: an estimate of the metric's change when the clean run's value is patched along it.
 
@@ -62,6 +64,12 @@ class Edges:
     def receivers(self) -> list[str]:
         """The names of the columns: ``a0.h0<q>``, …, ``m0``, …, ``logits``."""
         return graph.receivers(self.model.config)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return edge_table(self)
 
     def top(self, n: int = 10) -> list[tuple[str, str, float]]:
         """The n edges of the largest scores: sender, receiver, score."""
@@ -119,6 +127,19 @@ def edges(
 
     The reference implementation patches the corrupted run's messages into the clean run, with the opposite sign:
     ``edges(model, a, b, metric)`` is its EAP of (b, a), "eap-ig" the negative of its EAP-IG of (a, b).
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import logit_difference
+        >>> from gpt2_np.internals import attribution
+        >>> metric = logit_difference(" queen", " king")
+        >>> found = attribution.edges(model, "The king and the", "The queen and the", metric)
+        >>> found.scores.shape == (len(found.senders), len(found.receivers))
+        True
+        >>> circuit = found.circuit(100)
+        >>> circuit.run("The king and the").shape
+        (4, 4096)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -177,7 +198,7 @@ def on_the_way(clean: Array, corrupted: Array, steps: int) -> Array:
     return between.reshape(-1, *clean.shape[1:])
 
 
-class Received:
+class Received(Readable):
     """The gradients at the receivers' inputs, each layer's (b, T, R, D): the mean over several runs of the same rows.
 
     With `held`, layer norm's scale counts as a constant.

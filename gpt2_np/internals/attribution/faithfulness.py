@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import described
 from ...model import ops
 from ...model.edits import Part
 from ...model.params import as_array
@@ -23,6 +24,7 @@ from .circuit_run import written
 from .edges import Edges
 from .nodes import Nodes, gathered
 from .pairs import Prompts, measure, of_rows, pairs_of, values
+from .tables import curve_table
 
 Array = np.ndarray
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # of all edges: the benchmark's sizes
@@ -30,7 +32,7 @@ PATCHED = ("blocks.*.resid_pre", "blocks.*.attn_out", "blocks.*.mlp_out")
 TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """Faithfulness over circuit size: `shares` of all edges were asked for, `edges` were left after pruning."""
 
@@ -47,6 +49,12 @@ class Curve:
     def cmd(self) -> float:
         """Circuit-model distance: the area between the curve and 1. 0 is best."""
         return _area(self.shares, np.abs(1 - self.faithfulness))
+
+    def __repr__(self) -> str:
+        return described(self, cpr=self.cpr, cmd=self.cmd)
+
+    def _repr_html_(self) -> str:
+        return curve_table(self)
 
 
 def _area(x: Array, y: Array) -> float:
@@ -127,7 +135,7 @@ def exact_nodes(
             count = int(np.prod(sizes[name]))
             found[name].append(effects[start : start + count].reshape(sizes[name]))
             start += count
-    return gathered({name: np.stack(parts) for name, parts in found.items()}, "exact", measured)
+    return gathered({name: np.stack(parts) for name, parts in found.items()}, "exact", measured, pairs, model)
 
 
 def exact_edges(

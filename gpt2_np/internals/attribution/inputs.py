@@ -10,20 +10,22 @@ Attention Flow in Transformers".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...display import NUMBERS, Texts, described
 from ...session.model import Model
 from .pairs import Prompt, ids_of, is_several, measure, of_rows, values
+from .tables import input_words
 
 Array = np.ndarray
 METHODS = ("saliency", "input_x_gradient", "integrated_gradients", "occlusion", "attention_rollout")
 TOKENS_PER_RUN = 512  # tokens in one run
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inputs:
     """The effect of each token: `scores`, (T,), of the prompt's `ids`, (T,).
 
@@ -36,6 +38,7 @@ class Inputs:
     method: str
     value: float
     baseline: float = float("nan")
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
 
     @property
     def error(self) -> float:
@@ -43,6 +46,12 @@ class Inputs:
         shrink it.
         """
         return float(self.value - self.baseline - self.scores.sum())
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        return input_words(self)
 
 
 def inputs(
@@ -66,6 +75,14 @@ def inputs(
     (`logit_difference`) asks why the one and not the other. `progress` is told the number of runs.
 
     ``ValueError``, before anything runs, for another method, several prompts, or a metric without a derivative.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.gradients import log_probability
+        >>> from gpt2_np.internals import attribution
+        >>> attribution.inputs(model, "The king and the", log_probability(" queen")).scores.shape
+        (4,)
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
@@ -83,14 +100,14 @@ def inputs(
         gradient = run.grads["embed"][0].astype(np.float64)
         tell(1)
         scores = np.sqrt((gradient**2).sum(axis=-1)) if method == "saliency" else (embedding * gradient).sum(axis=-1)
-        return Inputs(scores, row, method, float(run.value[0]))
+        return Inputs(scores, row, method, float(run.value[0]), texts=model.texts)
     (value,) = _measured(model, row, metric, embedding[None])
     if method == "occlusion":
         there = 1 - np.eye(len(row), dtype=embedding.dtype)
         without = [
             _measured(model, row, metric, some[:, :, None] * embedding) for some in _split(there, len(row), tell)
         ]
-        return Inputs(value - np.concatenate(without), row, method, value)
+        return Inputs(value - np.concatenate(without), row, method, value, texts=model.texts)
     shares, weights = np.polynomial.legendre.leggauss(steps)
     total = np.zeros(embedding.shape)
     for some, weight in zip(_split((shares + 1) / 2, len(row), tell), _split(weights / 2, len(row)), strict=True):
@@ -100,7 +117,7 @@ def inputs(
         )
         total += np.tensordot(weight, run.grads["embed"].astype(np.float64), axes=1)
     (nothing,) = _measured(model, row, metric, np.zeros_like(embedding)[None])
-    return Inputs((embedding * total).sum(axis=-1), row, method, value, float(nothing))
+    return Inputs((embedding * total).sum(axis=-1), row, method, value, float(nothing), model.texts)
 
 
 def _measured(model: Model, row: Array, metric: Any, embeddings: Array) -> Array:
@@ -128,4 +145,5 @@ def rollout(model: Model, ids: Array, metric: Any) -> Inputs:
         pattern = cache["pattern", layer][0].mean(axis=0, dtype=np.float64)
         flow = (0.5 * pattern + 0.5 * np.eye(len(ids))) @ flow
     position = int(np.ravel(getattr(metric, "position", -1))[0])
-    return Inputs(flow[position], ids, "attention_rollout", float(values(metric, logits, ids[None])[0]))
+    value = float(values(metric, logits, ids[None])[0])
+    return Inputs(flow[position], ids, "attention_rollout", value, texts=model.texts)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...display import Readable
 from ...gradients.run import prepared
 from ...session.model import Model
 
@@ -16,8 +17,8 @@ Prompt = str | Sequence[int] | Array
 Prompts = Prompt | Sequence[Prompt]  # one, or one for each pair
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs(Readable):
     """Pairs of rows of ids: ``clean[i]`` and ``corrupted[i]`` are (T,), T may differ from pair to pair.
 
     ``one`` says that a single pair was given, not a data set of one.

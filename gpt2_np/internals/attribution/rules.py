@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ...display import Readable
 from ...gradients.activations import DERIVATIVES
 from ...model import ops
 from ...model.config import Config
@@ -32,7 +33,7 @@ def relevance(model: Model) -> Relevance:
     return Relevance(model.params, model.config)
 
 
-class Relevance:
+class Relevance(Readable):
     """Relevance patching (Jafari et al. 2025, "RelP", table 1): gradients with the nonlinear parts held constant.
 
     Layer norm's scale is held (the LN-rule of Ali et al. 2022), so is the attention pattern (their AH-rule), and the
@@ -74,7 +75,7 @@ def ratio(x: Array, config: Config, parameters: tuple[Array, ...] = ()) -> Array
     return slope.astype(x.dtype, copy=False)
 
 
-class Dropped:
+class Dropped(Readable):
     """A tap of the backward pass that blocks the gradient into one layer's output, a different layer in each row.
 
     Kramár et al. 2024, "AtP*", section 3.1.2 (GradDrop): where a direct and an indirect effect cancel, one of them

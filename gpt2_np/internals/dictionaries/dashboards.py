@@ -7,13 +7,17 @@ stays in memory is as large as the dashboards are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
+from ...display import NUMBERS, Readable, Texts, boxed, described
 from ...session.model import Model
 from ..capture import Captured
-from ..neurons import Example
+from ..neurons import Example, said
+from ..neurons import places as places_of
 from ..partial_runs import activations
 from . import places
 from .coding import Coder
@@ -25,7 +29,7 @@ from .splicing import check_feature
 Array = np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dashboard:
     """One feature. `examples` come strongest first, one a text; it fired at `density` of the corpus's `tokens`.
 
@@ -44,6 +48,14 @@ class Dashboard:
     raises: list[int]
     lowers: list[int]
     effects: list[float]
+    texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def _repr_html_(self) -> str:
+        title = f"Feature {self.feature}: fires at {self.density:.2%} of {self.tokens:,} tokens"
+        return boxed(*said(self.raises, self.lowers, self.texts), *places_of(self.examples, self.texts), title=title)
 
 
 def dashboards(
@@ -85,13 +97,14 @@ def dashboards(
             progress(ids.size)
     if not kept.tokens:
         raise ValueError("dashboards need at least one token that counts, got none")
-    return [kept.dashboard(at, *moved) for at, moved in enumerate(moved_words(model, dictionary, wanted, words))]
+    made = [kept.dashboard(at, *moved) for at, moved in enumerate(moved_words(model, dictionary, wanted, words))]
+    return [replace(one, texts=model.texts) for one in made]
 
 
 def activations_of(
     model: Model, dictionary: Coder, texts: Iterable[Sequence[int]] | Captured, batch: int
 ) -> Iterator[tuple[Array, Array]]:
-    """(B, T) ids and what a dictionary reads there, (B, T, …), of texts or of a capture."""
+    """Yield (B, T) ids and the activations that a dictionary reads there, (B, T, …), from texts or from a capture."""
     name = places.reads(dictionary)
     if isinstance(texts, Captured):
         for number in range(len(texts)):
@@ -101,18 +114,20 @@ def activations_of(
         yield ids, activations(model, ids, [name])[name]
 
 
-class Kept:
-    """What is kept of a corpus: for each of n features its best places, with their surroundings, and its histogram."""
+class Kept(Readable):
+    """The part of a corpus that is kept: for each of n features its best places, with their context, and its
+    histogram.
+    """
 
     def __init__(self, features: int, examples: int, context: int) -> None:
         self.context, self.texts, self.tokens = context, 0, 0
         self.best: list[list[Example]] = [[] for _ in range(features)]
-        self.least = np.zeros(features)  # what a place must be above to be among the best
+        self.least = np.zeros(features)  # the value that a place must exceed to be among the best
         self.examples = examples
         self.histograms = Histograms(features)
 
     def add(self, ids: Array, features: Array, counts: Array) -> None:
-        """One text: (T,) ids, (T, n) features, and which of its tokens count."""
+        """Add one text: (T,) ids, (T, n) features, and which of its tokens count."""
         self.tokens += int(counts.sum())
         self.histograms.add(features[counts])
         sizes = np.abs(features) * counts[:, None]
@@ -128,13 +143,13 @@ class Kept:
         self.texts += 1
 
     def example(self, ids: Array, values: Array, position: int) -> Example:
-        """A place and what surrounds it."""
+        """Return a place with its context."""
         start, end = max(0, position - self.context), position + self.context + 1
         around = [float(value) for value in values[start:end]]
         return Example(float(values[position]), self.texts, position, start, ids[start:end].tolist(), around)
 
     def dashboard(self, at: int, feature: int, raises: list[int], lowers: list[int], effects: list[float]) -> Dashboard:
-        """What is known of one of the features."""
+        """Return the dashboard of one feature."""
         zeros = int(self.histograms.zeros[at])
         return Dashboard(
             feature=feature,
@@ -153,7 +168,7 @@ class Kept:
 def moved_words(
     model: Model, dictionary: Coder, features: Array, words: int
 ) -> list[tuple[int, list[int], list[int], list[float]]]:
-    """Of each feature its number, the ids that it raises most and lowers most, and by how much."""
+    """Return for each feature its number, the ids that it raises and lowers most, and by how much."""
     found: list[tuple[int, list[int], list[int], list[float]]] = []
     for start in range(0, len(features), 256):  # (256, V) logits at a time
         some = features[start : start + 256]
@@ -164,7 +179,6 @@ def moved_words(
             continue
         count = min(words, effects.shape[1])
         for feature, row in zip(some.tolist(), effects, strict=True):
-            order = np.argsort(-row, kind="stable")
-            up, down = order[:count], order[::-1][:count]
+            up, down = highest(row, count), highest(-row, count)
             found.append((feature, up.tolist(), down.tolist(), [float(row[one]) for one in [*up, *down]]))
     return found

@@ -10,7 +10,7 @@ from . import splicing
 from .coding import Coder
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dictionary(Coder):
     """Features and their directions in SAELens's format: `Coder`, and `splice`."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ...display import Readable, boxed, described, table
 from ...engine.threaded import in_pieces
 from ...session.model import Model
 from ...system.files import JSONObject
@@ -21,9 +22,10 @@ Array = np.ndarray
 DENSE = 0.1  # the share of tokens from which a feature is called dense (Rajamanoharan et al. 2024, section 5.3)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What `evaluate` found. Losses and divergences in nats a token; ``mse`` is summed over the activation's width.
+    """The result of `evaluate`. Losses and divergences are in nats a token; ``mse`` is summed over the activation's
+    width.
 
     ``density`` (F,) is the share of tokens at which each feature fires, ``consistency`` (F,) how many tokens of a text
     in which it fires at all (0 for a feature that never does). ``score`` is the share of the loss that silencing the
@@ -71,6 +73,15 @@ class Evaluation:
     def dense(self) -> Array:
         """The features that fired at more than `DENSE` of the tokens."""
         return np.flatnonzero(self.density > DENSE)
+
+    def __repr__(self) -> str:
+        return described(self, score=self.score, dead=len(self.dead), dense=len(self.dense))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name.replace("_", " "), of, value) for of, some in self.as_json().items() for name, value in some.items()
+        ]
+        return boxed(table(rows, head=["figure", "group", "value"]), title=f"Over {self.tokens:,} tokens")
 
     def as_json(self) -> JSONObject:
         """One object: SAELens's groups and names; SAEBench's where its formulas differ; dead and dense features."""
@@ -190,8 +201,8 @@ def one_batch(model: Model, dictionary: Dictionary, ids: Array, mask: Array, sum
     sums.add_logits(ids, mask, logits, spliced, ablated)
 
 
-class Sums:
-    """Sums over tokens and batches, in float64, of which `evaluation` makes means."""
+class Sums(Readable):
+    """Sums over tokens and batches, in float64, which `evaluation` turns into means."""
 
     def __init__(self, features: int) -> None:
         self.fired, self.texts_fired = np.zeros(features, np.int64), np.zeros(features, np.int64)
@@ -277,7 +288,8 @@ class Sums:
 
 
 def compare(ids: Array, plain: Array, spliced: Array, ablated: Array) -> tuple[Array, Array]:
-    """The losses of three runs, (3, B, T − 1), and how far the last two are from the first: (2, B, T) nats, float64.
+    """Return the losses of three runs, (3, B, T − 1), and the divergence of the last two from the first: (2, B, T)
+    nats, float64.
 
     KL(plain ‖ other) = Σ p · (log p − log q). `ablated` may be one position's logits, (1, 1, V), for all.
     """
@@ -308,15 +320,15 @@ def compare(ids: Array, plain: Array, spliced: Array, ablated: Array) -> tuple[A
 
 
 def squared(x: Array) -> Array:
-    """The squared length of each vector, (n,) float64."""
+    """Return the squared length of each vector, (n,) float64."""
     return np.einsum("nd,nd->n", x, x).astype(np.float64)
 
 
 def explained(missed: float, variance: float) -> float:
-    """1 − missed / variance; where there is no variance, 1 for a perfect reconstruction and 0 for another."""
+    """Return 1 − missed / variance; without variance, 1 for a perfect reconstruction and 0 otherwise."""
     return (1.0 if missed < 1e-10 else 0.0) if variance < 1e-10 else 1 - missed / variance
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole, and 0 where there is no whole."""
+    """Return part / whole, or 0 if the whole is 0."""
     return part / whole if whole else 0.0

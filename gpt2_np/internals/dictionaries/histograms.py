@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...display import Readable
+
 Array = np.ndarray
 BINS = 32  # an even number
 
 
-class Histograms:
+class Histograms(Readable):
     """For each of F features how often it was 0, and how often in each of `BINS` equal parts of (0, top].
 
     ``top`` (F,) is a power of two that all values so far are at most, 0 before the first. When a value is above it,

@@ -28,6 +28,16 @@ def load(name: str | Path, sae_id: str | None = None) -> Dictionary:
     (`releases.RELEASES`); `sae_id` is the sub-folder in the first two cases, the release's own id in the last. "tales"
     is the one that comes with the bundled model. ``ValueError`` or ``OSError``, in one line, says what is wrong or
     missing; ``ConnectionError`` where the hub can't be reached.
+
+    Examples:
+        >>> from gpt2_np import GPT2
+        >>> model = GPT2.from_pretrained()
+        >>> from gpt2_np.internals import dictionaries
+        >>> sae = dictionaries.load("tales")
+        >>> logits, cache = model.run_with_cache("The king and the", sae.hook_name)
+        >>> features = sae.encode(cache[sae.hook_name])
+        >>> sae.decode(features).shape == cache[sae.hook_name].shape
+        True
     """
     if str(name) in releases.BUNDLED and sae_id is None:
         return read(releases.BUNDLED[str(name)])
@@ -49,6 +59,30 @@ def load(name: str | Path, sae_id: str | None = None) -> Dictionary:
             f"the nearest is {releases.nearest(text)!r}"
         )
     return read(releases.from_hub(text, sae_id or ""))
+
+
+def load_layers(folder: str | Path) -> list[Dictionary]:
+    """The dictionaries in a folder's sub-folders, one a layer, in the order of the layers whose activations they write.
+
+    ``ValueError`` or ``FileNotFoundError`` where there is none, where one is broken, or where a layer has two.
+    """
+    where = Path(folder).expanduser()
+    if not where.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    found: dict[int, Path] = {}
+    table: dict[int, Dictionary] = {}
+    for path in sorted(path.parent for path in where.glob(f"*/{CONFIG}")):
+        one = read(path)
+        parts = one.hook_name_out.split(".")
+        if len(parts) < 2 or parts[0] != "blocks" or not parts[1].isdecimal():
+            raise ValueError(f"{path} must write an activation of a layer, got {one.hook_name_out!r}")
+        layer = int(parts[1])
+        if layer in found:
+            raise ValueError(f"a layer has one dictionary, and layer {layer} has {found[layer].name} and {path.name}")
+        found[layer], table[layer] = path, one
+    if not table:
+        raise FileNotFoundError(f"{folder} must hold a folder for each layer with {CONFIG} and {WEIGHTS}, got none")
+    return [table[layer] for layer in sorted(table)]
 
 
 def of_release(release: str, sae_id: str) -> Dictionary:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...display import described
+
 Array = np.ndarray
 EPSILON = 1e-5  # beside the standard deviation, on the way in alone
 
@@ -21,6 +23,9 @@ class Scale(NamedTuple):
 
     scale: Array | None = None
     shift: Array | None = None
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def back(self, y: Array) -> Array:
         """What the dictionary wrote, in the model's units."""

@@ -54,6 +54,9 @@ class Releases(Mapping[str, Release]):
     def __getitem__(self, name: str) -> Release:
         return listed()[name]
 
+    def __repr__(self) -> str:
+        return f"Releases({len(self)}: {', '.join(listed())})"
+
     def __iter__(self) -> Iterator[str]:
         return iter(listed())
 

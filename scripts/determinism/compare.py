@@ -1,0 +1,81 @@
+"""Two runs side by side: the same bits, or how far apart, and from which token on texts differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+SAME, NOTHING = "same bits", "–"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two runs differ: in bits, the largest difference of the numbers, and the first token at which a text parts.
+
+    ``parts`` counts the texts that part, of ``texts``; ``first`` is the earliest token at which one does.
+    """
+
+    same: bool
+    largest: float
+    texts: int = 0
+    parts: int = 0
+    first: int | None = None
+
+    def __str__(self) -> str:
+        if self.same:
+            return SAME
+        if not self.texts:
+            return f"{self.largest:.1e}"
+        if not self.parts:
+            return f"{self.largest:.1e}, same texts"
+        return f"{self.largest:.1e}, {self.parts} of {self.texts} texts part, the first after {self.first} tokens"
+
+
+def difference(one: Mapping[str, Array], other: Mapping[str, Array]) -> Difference:
+    """What differs between two runs' arrays of the same names: ids are texts, everything else numbers."""
+    names = one.keys() & other.keys()
+    assert names, "there is nothing to compare"
+    same, largest, texts, parting = True, 0.0, 0, []
+    for name in sorted(names):
+        a, b = one[name], other[name]
+        if a.dtype.kind == "i":
+            texts += 1
+            first = parted(a, b)
+            parting += [] if first is None else [first]
+            same = same and first is None
+        else:
+            same = same and a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+            # Log-probabilities of texts that part can't be compared behind that place: their own count alone differs.
+            if a.shape == b.shape and not name.startswith("logprobs"):
+                largest = max(largest, float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max()))
+            elif name.startswith("logprobs"):
+                until = parted(one[f"text{name[8:]}"], other[f"text{name[8:]}"])
+                some = slice(0, len(a) if until is None else until)
+                gap = np.abs(a[some] - b[some])
+                largest = max(largest, float(gap.max()) if gap.size else 0.0)
+    return Difference(same, largest, texts, len(parting), min(parting, default=None))
+
+
+def parted(one: Array, other: Array) -> int | None:
+    """The first token at which two texts differ; None where they don't."""
+    if np.array_equal(one, other):
+        return None
+    shared = min(len(one), len(other))
+    apart = np.flatnonzero(one[:shared] != other[:shared])
+    return int(apart[0]) if apart.size else shared
+
+
+def worst(found: Iterable[Difference]) -> Difference:
+    """Several comparisons as one: the same bits only where all have them."""
+    every = list(found)
+    firsts = [one.first for one in every if one.first is not None]
+    return Difference(
+        all(one.same for one in every),
+        max(one.largest for one in every),
+        max(one.texts for one in every),
+        max(one.parts for one in every),
+        min(firsts, default=None),
+    )
