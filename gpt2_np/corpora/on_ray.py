@@ -90,8 +90,7 @@ def run(
         if room < 1:
             raise ValueError(f"no machine of the cluster has {cores} cores for an actor")
         size = min(room if actors is None else actors, len(parts))
-        # A part that waits at one actor can't be done by another: so each has no more than the one that it works on.
-        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=1)
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size)
         items = [{"part": json.dumps(part)} for part in parts]
         found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             Actor,
