@@ -2,7 +2,7 @@
 
     python scripts/attribution_table.py                  # prints those of the bundled model
     python scripts/attribution_table.py --random         # those of a random model of GPT-2 small's shape (2 GB)
-    python scripts/attribution_table.py --random --write # writes them into the page
+    python scripts/attribution_table.py --write          # writes the bundled model's into the page
 
 The bundled model's task: *he* or *she* after "The … was sad because", the clean prompt with a word for him, the
 corrupted one with a word for her. The random model's: pairs of eight random ids that differ in two places, and two
@@ -120,6 +120,8 @@ def main() -> None:
     parser.add_argument("--random", action="store_true", help="a random model of GPT-2 small's shape")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
+    if arguments.random and arguments.write:
+        parser.error("--write is for the bundled model's tables, the page's; leave out --random")
     with tempfile.TemporaryDirectory() as folder:
         task = random_shape(Path(folder)) if arguments.random else bundled()
         by_node = f"{len(task.clean)} pairs.\n\n{of_nodes(task)}\n"
@@ -127,8 +129,7 @@ def main() -> None:
         by_edge = of_edges(task)
         print(by_edge)
     if arguments.write:
-        mark = "random tables" if arguments.random else "tables"
-        marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
+        marked = re.compile(r"(<!-- tables -->\n).*?(<!-- end -->)", re.DOTALL)
         page = PAGE.read_text(encoding="utf-8")
         text = marked.sub(lambda match: f"{match[1]}{by_node}\n{by_edge}\n{match[2]}", page)
         PAGE.write_text(text, encoding="utf-8")

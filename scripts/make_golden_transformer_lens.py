@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,6 +179,9 @@ def attributions(bridge: TransformerBridge, clean: torch.Tensor, corrupted: torc
     with torch.enable_grad():
         nodes = attribution_patch(bridge, clean, corrupted, metric)
         by_edge = attribution_patch(bridge, clean, corrupted, metric, EdgeAttributionConfig(granularity="edge"))
+    node: Any  # which of layer and head it has depends on its kind
+    writer: Any
+    reader: Any
     for node, score in nodes.node_scores.items():
         if node.kind == "embed":
             found["embed"][node.position] = score
