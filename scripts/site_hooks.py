@@ -7,6 +7,7 @@ The pages in docs are Markdown that GitHub shows as it is. On the way to the sit
 - a comment ``<!-- reference: module: names -->`` becomes the documentation of these names, from their docstrings, and
   the table above it leads there;
 - formulas become MathML, which browsers draw without a script;
+- a notebook's links lead to the site's pages;
 - every link within the finished site is followed, its anchor included: one that leads nowhere is a warning, and with
   ``--strict`` warnings are errors.
 """
@@ -72,9 +73,10 @@ def on_files(files: Any, config: Any) -> Any:
     """The site's files with a page for each file outside docs that a page of docs leads to."""
     from mkdocs.structure.files import File, InclusionLevel
 
-    docs, waiting, known = Path(config["docs_dir"]), [], set()
+    docs, waiting = Path(config["docs_dir"]), []
+    known: set[Path] = set()
     for file in list(files):
-        if file.src_uri.endswith(".md"):
+        if file.src_uri.endswith((".md", ".ipynb")):
             waiting.append((docs / file.src_uri, Path(file.abs_src_path).read_text(encoding="utf-8")))
     while waiting:
         path, text = waiting.pop()
@@ -174,6 +176,28 @@ def mathml(formula: str, block: bool) -> str:
     from latex2mathml.converter import convert
 
     return str(convert(formula.strip(), display="block" if block else "inline"))
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """A page as it is written: a notebook's links, which no one else changes, lead to the site's pages."""
+    uri, docs = page.file.src_uri, Path(config["docs_dir"])
+    return of_notebook(output, uri, docs) if uri.endswith(".ipynb") else output
+
+
+def of_notebook(output: str, uri: str, docs: Path) -> str:
+    """A notebook's page with links to pages, notebooks and files outside docs as links to their pages."""
+
+    def changed(found: re.Match[str]) -> str:
+        target = outside(docs / uri, found[1], docs)
+        inside = posixpath.join(posixpath.dirname(uri), found[1])
+        place = page_of(target) if target is not None else posixpath.normpath(inside)
+        if target is None and not (docs / place).is_file():
+            return found[0]
+        place = re.sub(r"(^|/)README\.md$", r"\1index.html", place)
+        place = re.sub(r"\.(md|ipynb)$", ".html", place)
+        return f'href="{posixpath.relpath(place, posixpath.dirname(uri))}{found[2] or ""}"'
+
+    return re.sub(r'href="([^":#]+\.(?:md|ipynb|py))(#[^"]*)?"', changed, output)
 
 
 class Anchors(HTMLParser):

@@ -73,6 +73,14 @@ def test_links_out_of_the_docs_lead_to_pages_of_the_site() -> None:
     assert back == "[a](../speed.md) [b](../decoding/README.md)"
 
 
+def test_a_notebook_s_links_lead_to_pages_of_the_site() -> None:
+    output = '<a href="../decoding/README.md#top_k">a</a> <a href="circuit.ipynb">b</a> <a href="../speed.html">c</a>'
+    output += ' <a href="../../gpt2_np/model/ops.py">d</a> <a href="https://x.org/a.md">e</a>'
+    expected = '<a href="../decoding/index.html#top_k">a</a> <a href="circuit.html">b</a> <a href="../speed.html">c</a>'
+    expected += ' <a href="../project/gpt2_np/model/ops.py.html">d</a> <a href="https://x.org/a.md">e</a>'
+    assert HOOKS["of_notebook"](output, "notebooks/first-words.ipynb", DOCS) == expected
+
+
 def test_a_reference_page_gets_the_documentation_of_its_names() -> None:
     page = "| [`train()`](../../gpt2_np/training/loop.py) | It. |\n\n<!-- reference: gpt2_np.training: train -->\n"
     shown = HOOKS["documented"](page)

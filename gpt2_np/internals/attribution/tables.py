@@ -32,7 +32,8 @@ def metric_of(found: Any) -> str:
 
 def node_table(found: Any) -> str:
     """Show `Nodes`: one point of the stream by layer and position, heads by layer, and the names of all scores."""
-    parts, labels = [], None if found.ids is None else found.texts(found.ids)
+    parts: list[str] = []
+    labels = None if found.ids is None else found.texts(found.ids)
     layers = sorted({int(name.split(".")[1]) for name in found.scores if name.startswith("blocks.")})
     rows = [f"layer {layer}" for layer in layers]
     for point in (*STREAMS, "attn.z"):
