@@ -18,11 +18,19 @@ nox.options.reuse_existing_virtualenvs = True  # `nox -r` without saying so; `--
 # What needs a large package: a session's name, what it installs, the test files that skip without it, and the marks
 # that are asked for besides. Patterns, since a package's tests may be divided into files.
 HEAVY = {
-    "lm_eval": ([".[test,evaluate,serve]", "accelerate>=1"], ["test_evaluation*", "test_harness*"], ""),
+    "lm_eval": (
+        [".[test,evaluate,serve]", "accelerate>=1"],
+        ["test_evaluation*", "test_harness*", "test_published_path*"],
+        "",
+    ),
     "sae_lens": ([".[test,saes]"], ["test_saelens_live*"], ""),
     "transformer_lens": ([".[test,lens]"], ["test_transformer_lens_live*"], ""),
     "peft": ([".[test]", "peft"], ["test_low_rank*"], ""),
-    "openai": ([".[test]", "openai", "fastapi", "lm_eval"], ["test_serv*", "test_openai_client*"], "slow or not slow"),
+    "openai": (
+        [".[test,evaluate]", "lm_eval[api]", "accelerate>=1", "openai", "fastapi"],
+        ["test_serv*", "test_openai_client*", "test_scheduler*", "test_beside*", "test_completions*"],
+        "slow or not slow",
+    ),
     "ray": ([".[test,corpora,ray]"], ["test_corpora*", "test_cli_corpus*"], "ray or not ray"),
     "jupyter": ([".[test,jupyter]"], ["test_docs_notebooks*", "test_display*"], ""),
 }
