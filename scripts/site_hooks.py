@@ -73,7 +73,8 @@ def on_files(files: Any, config: Any) -> Any:
     """The site's files with a page for each file outside docs that a page of docs leads to."""
     from mkdocs.structure.files import File, InclusionLevel
 
-    docs, waiting, known = Path(config["docs_dir"]), [], set()
+    docs, waiting = Path(config["docs_dir"]), []
+    known: set[Path] = set()
     for file in list(files):
         if file.src_uri.endswith((".md", ".ipynb")):
             waiting.append((docs / file.src_uri, Path(file.abs_src_path).read_text(encoding="utf-8")))
