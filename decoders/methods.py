@@ -45,6 +45,7 @@ PROCESSORS = {
     "suppress_tokens": "suppress",
     "begin_suppress_tokens": "suppress",
     "constraint": "constraint",  # where transformers has a caller's own: nothing puts back what it forbids
+    "min_k": "min_k",
     "temperature": "temperature",
     "smoothing_factor": "smoothing",
     "top_n_sigma": "top_n_sigma",
@@ -77,13 +78,22 @@ SEARCHES = {
     "best of n": "best_of",
     "contrastive search": "contrastive",
     "prompt look-up": "assisted",
+    "n-gram drafts": "ngram_drafts",
+    "early exit": "early_exit",
     "draft model": "assisted",
     "DoLa": "dola",
     "banned strings": "banned",
     "token by token": "token_by_token",
 }
 # Other engines' profiles, and the file of `processors` that states each.
-PROFILES = {"llama.cpp": "llama_cpp", "ctranslate2": "ctranslate2", "mlx-lm": "mlx_lm"}
+PROFILES = {
+    "llama.cpp": "llama_cpp",
+    "ctranslate2": "ctranslate2",
+    "mlx-lm": "mlx_lm",
+    "vllm": "vllm",
+    "exllamav3": "exllamav3",
+    "koboldcpp": "koboldcpp",
+}
 
 
 class Listed(NamedTuple):
@@ -197,6 +207,8 @@ class Fields:
     suppress_tokens: Sequence[int] | None = None
     begin_suppress_tokens: Sequence[int] | None = None
     constraint: Any | None = None
+    min_k: bool = False
+    min_k_tau: float | None = None
     temperature: float | None = None
     dynatemp_range: float | None = None
     dynatemp_exponent: float | None = None
@@ -239,10 +251,19 @@ class Fields:
     penalty_alpha: float | None = None
     prompt_lookup_num_tokens: int | None = None
     max_matching_ngram_size: int | None = None
+    prompt_lookup_draws: Literal["plain", "transformers"] | None = None
     assistant_model: Any | None = None
     num_assistant_tokens: int | None = None
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None = None
     assistant_confidence_threshold: float | None = None
+    spec_type: Literal["ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache"] | None = None
+    spec_ngram_size_n: int | None = None
+    spec_ngram_size_m: int | None = None
+    spec_ngram_min_hits: int | None = None
+    draft_min: int | None = None
+    draft_max: int | None = None
+    assistant_early_exit: int | None = None
+    first_layers: Callable[..., Any] | None = None
     dola_layers: Literal["low", "high"] | Sequence[int] | None = None
     banned_strings: Any | None = None
 
@@ -297,6 +318,8 @@ class Names(TypedDict, total=False):
     suppress_tokens: Sequence[int] | None
     begin_suppress_tokens: Sequence[int] | None
     constraint: Any | None
+    min_k: bool
+    min_k_tau: float | None
     temperature: float | None
     dynatemp_range: float | None
     dynatemp_exponent: float | None
@@ -339,10 +362,19 @@ class Names(TypedDict, total=False):
     penalty_alpha: float | None
     prompt_lookup_num_tokens: int | None
     max_matching_ngram_size: int | None
+    prompt_lookup_draws: Literal["plain", "transformers"] | None
     assistant_model: Any | None
     num_assistant_tokens: int | None
     num_assistant_tokens_schedule: Literal["constant", "heuristic", "heuristic_transient"] | None
     assistant_confidence_threshold: float | None
+    spec_type: Literal["ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache"] | None
+    spec_ngram_size_n: int | None
+    spec_ngram_size_m: int | None
+    spec_ngram_min_hits: int | None
+    draft_min: int | None
+    draft_max: int | None
+    assistant_early_exit: int | None
+    first_layers: Callable[..., Any] | None
     dola_layers: Literal["low", "high"] | Sequence[int] | None
     banned_strings: str | Sequence[str] | None
 
@@ -393,6 +425,8 @@ OPTIONS: dict[str, Listed] = {
     "suppress_tokens": Listed("processors.suppress", "ids", ""),
     "begin_suppress_tokens": Listed("processors.suppress", "ids", ""),
     "constraint": Listed("processors.constraint", "anything", ""),
+    "min_k": Listed("processors.min_k", "flag", "--min-k"),
+    "min_k_tau": Listed("processors.min_k", "number", "--min-k-tau"),
     "temperature": Listed("processors.temperature", "number", "--temperature"),
     "dynatemp_range": Listed("processors.temperature", "number", "--dynatemp-range"),
     "dynatemp_exponent": Listed("processors.temperature", "number", "--dynatemp-exponent"),
@@ -435,6 +469,9 @@ OPTIONS: dict[str, Listed] = {
     "penalty_alpha": Listed("searches.contrastive", "number", "--penalty-alpha"),
     "prompt_lookup_num_tokens": Listed("searches.assisted", "whole", "--prompt-lookup-num-tokens"),
     "max_matching_ngram_size": Listed("searches.assisted", "whole", "--max-matching-ngram-size"),
+    "prompt_lookup_draws": Listed(
+        "searches.assisted", "name", "--prompt-lookup-draws", choices=("plain", "transformers")
+    ),
     "assistant_model": Listed("searches.assisted", "anything", "--assistant-model"),
     "num_assistant_tokens": Listed("searches.assisted", "whole", "--num-assistant-tokens"),
     "num_assistant_tokens_schedule": Listed(
@@ -444,6 +481,19 @@ OPTIONS: dict[str, Listed] = {
         choices=("constant", "heuristic", "heuristic_transient"),
     ),
     "assistant_confidence_threshold": Listed("searches.assisted", "number", "--assistant-confidence-threshold"),
+    "spec_type": Listed(
+        "searches.ngram_drafts",
+        "name",
+        "--spec-type",
+        choices=("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache"),
+    ),
+    "spec_ngram_size_n": Listed("searches.ngram_drafts", "whole", "--spec-ngram-size-n"),
+    "spec_ngram_size_m": Listed("searches.ngram_drafts", "whole", "--spec-ngram-size-m"),
+    "spec_ngram_min_hits": Listed("searches.ngram_drafts", "whole", "--spec-ngram-min-hits"),
+    "draft_min": Listed("searches.ngram_drafts", "whole", "--draft-min"),
+    "draft_max": Listed("searches.ngram_drafts", "whole", "--draft-max"),
+    "assistant_early_exit": Listed("searches.early_exit", "whole", "--assistant-early-exit"),
+    "first_layers": Listed("searches.early_exit", "callable", ""),
     "dola_layers": Listed("searches.dola", "layers", "--dola-layers"),
     "banned_strings": Listed("searches.banned", "anything", "--banned-string", repeatable=True),
 }

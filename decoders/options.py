@@ -162,10 +162,6 @@ def check(o: Options) -> None:
             method.check(o)
         if method.excludes:
             excluded(asker(o, method), o, *method.excludes)
-    if not (o.search.streams or o.search.per_token):
-        for name in ("output_scores", "top_logprobs"):
-            if name in o.given:
-                raise ValueError(f"{name} is for strategies that choose token by token; a search gives a trace instead")
     if o.order is not None:
         in_order(o, o.order)
     if profile is not None:

@@ -31,7 +31,7 @@ SIMPLE = (bool, int, type(None))
 
 
 class Readable:
-    """Gives a class a repr of one line: its name and its public attributes, as `described` has them.
+    """Gives a class a repr of one line: its name and its public attributes, as `described` writes them.
 
     >>> class Point(Readable):
     ...     def __init__(self):
@@ -45,7 +45,7 @@ class Readable:
 
 
 def described(thing: Any, **more: object) -> str:
-    """The class of an object and its public attributes in a line, arrays by their dtype and shape; `more` behind them.
+    """Return an object's class and public attributes in a line, arrays by dtype and shape; `more` stands behind them.
 
     Of a dataclass those fields are left out that its own repr leaves out; of a named tuple all fields are shown.
     """
@@ -58,7 +58,7 @@ def described(thing: Any, **more: object) -> str:
 
 
 def brief(value: Any, room: int = 60) -> str:
-    """A value in few characters: an array by dtype and shape, a collection by its size where it is long.
+    """Return a value in few characters: an array by dtype and shape, a long collection by its size.
 
     >>> brief(np.zeros((2, 3))), brief([1, 2]), brief(list(range(100)))
     ('float64 (2, 3)', '[1, 2]', '100 items')
@@ -85,7 +85,7 @@ def brief(value: Any, room: int = 60) -> str:
 
 
 def brief_repr(thing: object, room: int = 120) -> str:
-    """An object's own repr, cut off where it is long, and its class where that would be an address in memory."""
+    """Return an object's own repr, cut off if it is long, or its class if the repr would be an address in memory."""
     text = " ".join(repr(thing).split())
     if " at 0x" in text:
         return type(thing).__name__
@@ -93,7 +93,7 @@ def brief_repr(thing: object, room: int = 120) -> str:
 
 
 class Texts:
-    """Gives ids as texts to whoever looks at a result, or their numbers where there is no tokenizer.
+    """Gives ids as texts to whoever looks at a result, or their numbers without a tokenizer.
 
     A result that was pickled or copied has lost the tokenizer, which is no part of it.
 
@@ -122,22 +122,22 @@ NUMBERS = Texts()
 
 
 def printable(text: str) -> str:
-    """A text without what can't be seen or sent: control and direction marks and lone surrogates become "·"."""
+    """Return a text that can be seen and sent: control and direction marks and lone surrogates become "·"."""
     return "".join(one if one.isprintable() or one == "\n" else "⇥" if one == "\t" else "·" for one in text)
 
 
 def visible(token: str) -> str:
-    """A token in which everything can be seen: blanks as ␣, line ends as ↵, tabs as ⇥, nothing at all as ∅."""
+    """Return a token with everything visible: blanks as ␣, line ends as ↵, tabs as ⇥, nothing at all as ∅."""
     return printable(token).replace("\n", "↵").replace(" ", "␣") or "∅"
 
 
 def escaped(text: object) -> str:
-    """A text as HTML shows it, in an element or in a quoted attribute, whatever it holds."""
+    """Return a text as HTML holds it, in an element or in a quoted attribute, whatever it contains."""
     return html.escape(printable(str(text)), quote=True)
 
 
 def number(value: float, top: float | None = None) -> str:
-    """A number in a cell: two places, or two digits where it is very small or large; "–" for NaN.
+    """Return a number as a cell shows it: two places, or two digits if it is very small or large; "–" for NaN.
 
     Beside numbers of which `top` is the largest size, what is small is 0.
 
@@ -151,7 +151,7 @@ def number(value: float, top: float | None = None) -> str:
 
 
 def in_bytes(count: float) -> str:
-    """A size in memory: "512 bytes", "3.4 MB"."""
+    """Return a size in memory as text: "512 bytes", "3.4 MB"."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.1f} {unit}"
@@ -160,7 +160,7 @@ def in_bytes(count: float) -> str:
 
 
 def tint(share: float) -> str:
-    """The CSS of a cell's background: red for a share of 0 to 1, blue below 0, none near 0 and for NaN."""
+    """Return the CSS of a cell's background: red for a share from 0 to 1, blue below 0, none near 0 and for NaN."""
     opacity = min(abs(share), 1.0) * STRONGEST if np.isfinite(share) else 0.0
     return f"background-color:rgba({WARM if share > 0 else COOL}, {opacity:.2f})" if opacity >= 0.005 else ""
 
@@ -177,9 +177,9 @@ class Cell(NamedTuple):
 
 
 def boxed(*parts: str, title: str = "", note: str = "") -> str:
-    """What a notebook shows of one result: parts that are HTML already, a title above and a note below, which are text.
+    """Return one result as HTML: `parts` are HTML already, the title above and the note below them are text.
 
-    What is too wide scrolls.
+    A result that is too wide scrolls.
     """
     head = f'<div style="font-weight:600;margin-bottom:.3em">{escaped(title)}</div>' if title else ""
     foot = f'<div style="opacity:.75;font-size:.85em;margin-top:.3em">{escaped(note)}</div>' if note else ""
@@ -187,9 +187,9 @@ def boxed(*parts: str, title: str = "", note: str = "") -> str:
 
 
 def table(rows: Iterable[Sequence[object]], *, head: Sequence[object] = (), right: bool = False) -> str:
-    """Rows of cells: texts, or numbers and `Cell`s, which stand to the right. The first of each row is its heading.
+    """Return rows of cells as an HTML table: texts, or numbers and `Cell`s, which are aligned to the right.
 
-    With `right` so do the columns' headings.
+    The first cell of each row is its heading. With `right` the columns' headings are aligned to the right, too.
     """
     made = []
     if head:
@@ -239,7 +239,7 @@ def heat(
     hints: Sequence[Sequence[str]] | None = None,
     most: float | None = None,
 ) -> str:
-    """A matrix, (rows, columns), as tinted cells: red above 0, blue below, strongest at `most` or the largest size.
+    """Return a matrix, (rows, columns), as tinted cells: red above 0, blue below, strongest at `most` or the largest.
 
     `texts` are written into the cells in place of the numbers, and `hints` are what hovering tells in their place. Of a
     large matrix the first rows and columns are shown, and the note says of how many.
@@ -268,7 +268,7 @@ def heat(
 
 
 def scale(what: str, top: float, diverging: bool) -> str:
-    """The legend of tinted cells: from −top or 0 to top, painted as the cells are."""
+    """Return the legend of tinted cells, from −top or 0 to top, painted as the cells are."""
     low = f"rgba({COOL}, {STRONGEST}), transparent" if diverging else "transparent"
     bar = f"background:linear-gradient(to right, {low}, rgba({WARM}, {STRONGEST}))"
     ends = [escaped(number(end, top)) for end in (-top if diverging else 0.0, top)]
@@ -280,7 +280,7 @@ def scale(what: str, top: float, diverging: bool) -> str:
 
 
 def words(pieces: Sequence[str], shares: Sequence[float], hints: Sequence[str], *, before: str = "") -> str:
-    """A text token by token, each tinted by its share; `before` is text that stands in front and has none.
+    """Return a text token by token as HTML, each tinted by its share; `before` is untinted text in front of it.
 
     Of a long text the first tokens are shown, and the number of the others.
     """
@@ -294,7 +294,7 @@ def words(pieces: Sequence[str], shares: Sequence[float], hints: Sequence[str], 
 
 
 def arrays(values: Mapping[str, Array]) -> str:
-    """Named arrays as a table: names, shapes and sizes, those that differ by their layer alone in one row."""
+    """Return named arrays as a table of names, shapes and sizes; arrays that differ only by layer share a row."""
     groups: dict[tuple[str, str], list[Array]] = {}
     for name, array in values.items():
         key = re.sub(r"^blocks\.\d+\.", "blocks.*.", name)
@@ -307,7 +307,7 @@ def arrays(values: Mapping[str, Array]) -> str:
 
 
 def framed(page: str, *, title: str, height: int = 640) -> str:
-    """A whole page as an inline frame of its own, which may run its scripts and reach nothing else."""
+    """Return a whole page as an inline frame, which may run its own scripts and reach nothing else."""
     return (
         f'<iframe title="{escaped(title)}" sandbox="allow-scripts" srcdoc="{html.escape(page, quote=True)}" '
         f'style="width:100%;height:{height}px;border:{LINE}"></iframe>'

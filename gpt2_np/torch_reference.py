@@ -36,6 +36,7 @@ class TorchReference:
     """
 
     backend = "torch"
+    batch_invariant = False  # torch's products go by the shape
     observable = False  # transformers shows residual streams and attention patterns, and lets nothing be edited
 
     def __init__(self, name: str | Path | None, *, dtype: str = "float32", device: str = "cpu") -> None:

@@ -1,24 +1,33 @@
-"""How true each method of attribution is on the bundled model: the tables of docs/attribution.md.
+"""How true each method of attribution is: the tables of docs/attribution.md.
 
-    python scripts/attribution_table.py            # prints them
-    python scripts/attribution_table.py --write    # writes them into the page
+    python scripts/attribution_table.py                  # prints those of the bundled model
+    python scripts/attribution_table.py --random         # those of a random model of GPT-2 small's shape (2 GB)
+    python scripts/attribution_table.py --random --write # writes them into the page
 
-The task: *he* or *she* after "The … was sad because", the clean prompt with a word for him, the corrupted one with a
-word for her. Nodes: Pearson's correlation of each method's scores with patching every node, a pair at a time. Edges:
-the correlation with patching every edge, on one pair; the faithfulness of circuits of the best edges, over all pairs.
+The bundled model's task: *he* or *she* after "The … was sad because", the clean prompt with a word for him, the
+corrupted one with a word for her. The random model's: pairs of eight random ids that differ in two places, and two
+random answers. Nodes: Pearson's correlation of each method's scores with patching every node, a pair at a time. Edges:
+the correlation with patching every edge, on one pair (of the bundled model alone: the random one has 32,491 edges);
+the faithfulness of circuits of the best edges, over all pairs.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from bench_internals import save_random_model
 
 from gpt2_np import GPT2
 from gpt2_np.gradients import logit_difference
 from gpt2_np.internals import attribution
+from gpt2_np.session.model import Model
 
 PAGE = Path(__file__).parent.parent / "docs" / "attribution.md"
 FRAMES = ("The {} was sad because", "The {} was happy because")
@@ -27,23 +36,55 @@ POINTS = {"resid_pre": "residual stream", "attn_out": "attention", "mlp_out": "M
 NODE_METHODS = ("atp", "atp*", "relp")
 EDGE_METHODS = ("eap", "eap-ig", "relp")
 SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-METRIC = logit_difference(" he", " she")
 
 
-def pairs(model: GPT2) -> list[tuple[str, str]]:
-    """Pairs of prompts of equally many tokens."""
+@dataclass(frozen=True)
+class Task:
+    """Pairs of prompts and what is measured: a metric for all of them, and ``of_pair`` for each alone."""
+
+    model: Model
+    clean: Sequence[Any]
+    corrupted: Sequence[Any]
+    metric: Any
+    bos: bool
+    exact_edges: bool
+
+    def of_pair(self, number: int) -> tuple[Any, Any, Any]:
+        """A pair's prompts and its metric."""
+        return self.clean[number], self.corrupted[number], self.metric.of_row(number)
+
+
+def bundled() -> Task:
+    """He or she, of the bundled model: pairs of equally many tokens."""
+    model = GPT2.from_pretrained(backend="numpy")
     both = [(frame.format(he), frame.format(she)) for frame in FRAMES for he, she in PEOPLE]
-    return [pair for pair in both if len({len(model.tokenizer.encode(text)) for text in pair}) == 1]
+    pairs = [pair for pair in both if len({len(model.tokenizer.encode(text)) for text in pair}) == 1]
+    clean, corrupted = zip(*pairs, strict=True)
+    he, she = ([model.to_single_token(word)] * len(pairs) for word in (" he", " she"))
+    return Task(model, clean, corrupted, logit_difference(he, she), True, True)
 
 
-def of_nodes(model: GPT2, chosen: list[tuple[str, str]]) -> str:
+def random_shape(folder: Path, pairs: int = 3, tokens: int = 8) -> Task:
+    """Random ids, of a random model of 124 million parameters."""
+    save_random_model(folder)
+    model, random = Model.from_pretrained(folder, backend="numpy"), np.random.default_rng(0)
+    V = model.config.vocab_size
+    clean = random.integers(0, V, (pairs, tokens))
+    corrupted = clean.copy()
+    corrupted[:, [tokens // 4, tokens // 2]] = random.integers(0, V, (pairs, 2))
+    right, wrong = random.integers(0, V, (2, pairs))
+    return Task(model, list(clean), list(corrupted), logit_difference(right, wrong), False, False)
+
+
+def of_nodes(task: Task) -> str:
     """The first table: mean and standard deviation over pairs of the correlation with patching, by kind of node."""
     names = [f"blocks.*.{point}" for point in POINTS]
     found: dict[str, dict[str, list[float]]] = {m: {point: [] for point in POINTS} for m in NODE_METHODS}
-    for clean, corrupted in chosen:
-        exact = attribution.exact_nodes(model, clean, corrupted, METRIC, names=names, prepend_bos=True)
+    for number in range(len(task.clean)):
+        pair = task.of_pair(number)
+        exact = attribution.exact_nodes(task.model, *pair, names=names, prepend_bos=task.bos)
         for method, table in found.items():
-            estimate = attribution.nodes(model, clean, corrupted, METRIC, method, names=names, prepend_bos=True)
+            estimate = attribution.nodes(task.model, *pair, method, names=names, prepend_bos=task.bos)
             for point, value in attribution.agreement(estimate, exact).items():
                 table[point].append(value)
     rows = [f"| nodes | {' | '.join(POINTS.values())} |", f"|---|{'---|' * len(POINTS)}"]
@@ -53,37 +94,44 @@ def of_nodes(model: GPT2, chosen: list[tuple[str, str]]) -> str:
     return "\n".join(rows)
 
 
-def of_edges(model: GPT2, chosen: list[tuple[str, str]]) -> str:
+def of_edges(task: Task) -> str:
     """The second table: correlation with patching every edge of the first pair, faithfulness by size, CPR, CMD."""
     heads = [f"{share:.1%}".replace(".0%", "%") for share in SHARES]
-    rows = [f"| edges | correlation | {' | '.join(heads)} | CPR | CMD |", f"|---|{'---|' * (len(SHARES) + 3)}"]
-    clean, corrupted = ([pair[side] for pair in chosen] for side in (0, 1))
-    exact = attribution.exact_edges(model, clean[0], corrupted[0], METRIC, prepend_bos=True)
+    columns = [*(["correlation"] if task.exact_edges else []), *heads, "CPR", "CMD"]
+    rows = [f"| edges | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
+    first = task.of_pair(0)
+    exact = attribution.exact_edges(task.model, *first, prepend_bos=task.bos) if task.exact_edges else None
     for method in EDGE_METHODS:
-        one = attribution.edges(model, clean[0], corrupted[0], METRIC, method, prepend_bos=True)
-        found = attribution.edges(model, clean, corrupted, METRIC, method, prepend_bos=True)
+        found = attribution.edges(
+            task.model, list(task.clean), list(task.corrupted), task.metric, method, prepend_bos=task.bos
+        )
         curve = attribution.curve(found, SHARES)
-        cells = [f"{attribution.agreement(one, exact)['edges']:.3f}", *(f"{x:.2f}" for x in curve.faithfulness)]
-        rows.append(f"| {method} | {' | '.join(cells)} | {curve.cpr:.3f} | {curve.cmd:.3f} |")
+        cells = [*(f"{x:.2f}" for x in curve.faithfulness), f"{curve.cpr:.3f}", f"{curve.cmd:.3f}"]
+        if exact is not None:
+            one = attribution.edges(task.model, *first, method, prepend_bos=task.bos)
+            cells.insert(0, f"{attribution.agreement(one, exact)['edges']:.3f}")
+        rows.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
 def main() -> None:
     """Print the tables, or write them between the page's marks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--random", action="store_true", help="a random model of GPT-2 small's shape")
     parser.add_argument("--write", action="store_true")
     arguments = parser.parse_args()
-    model = GPT2.from_pretrained(backend="numpy")
-    chosen = pairs(model)
-    by_node = f"{len(chosen)} pairs.\n\n{of_nodes(model, chosen)}\n"
-    print(by_node, flush=True)
-    by_edge = of_edges(model, chosen)
-    print(by_edge)
-    text = f"{by_node}\n{by_edge}"
+    with tempfile.TemporaryDirectory() as folder:
+        task = random_shape(Path(folder)) if arguments.random else bundled()
+        by_node = f"{len(task.clean)} pairs.\n\n{of_nodes(task)}\n"
+        print(by_node, flush=True)
+        by_edge = of_edges(task)
+        print(by_edge)
     if arguments.write:
-        marked = re.compile(r"(<!-- tables -->\n).*?(<!-- end -->)", re.DOTALL)
+        mark = "random tables" if arguments.random else "tables"
+        marked = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
         page = PAGE.read_text(encoding="utf-8")
-        PAGE.write_text(marked.sub(lambda match: f"{match[1]}{text}\n{match[2]}", page), encoding="utf-8")
+        text = marked.sub(lambda match: f"{match[1]}{by_node}\n{by_edge}\n{match[2]}", page)
+        PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,10 @@
 """What assistance saves: greedy decoding with and without, in alternating runs, the tokens compared.
 
     python scripts/bench_assisted.py --folder out/bench/gpt2
+    python scripts/bench_assisted.py --accepted [--write]
+
+With ``--accepted`` it tells how many candidates a pass were right, for every source of candidates on four kinds of text
+by the bundled model; ``--write`` puts the table into docs/decoding/README.md.
 
 `rows` is what `bench.py` imports. What assistance saves depends on how often it guesses right. Weights of the 124M
 shape can't be had that write words, so theirs are random but for one thing: what blocks add to the stream is made
@@ -92,11 +96,75 @@ def rows(folder: Path, runs: int = 5, new: int = 100) -> list[Row]:
     ]
 
 
+# Beginnings of four kinds of text that the bundled model knows how to go on with.
+TEXTS = {
+    "a tale": "Once upon a time there was a poor woodcutter who lived with his wife and his three sons at the edge of "
+    "a great forest. One day the eldest said to his father,",
+    "a refrain": "The first day the king's son rode out and said, “Open the gate, open the gate!” but no one heard "
+    "him. The second day the king's son rode out and said, “Open the gate, open the gate!” but no one heard him. "
+    "The third day the king's son",
+    "a dialogue": "“Where are you going?” said the fox. “To the mill,” said the hare. “Where are you going?” said the "
+    "fox. “To the mill,” said the goose. “Where are you going?” said",
+    "a list": "There was a cow in the meadow, a horse in the stable, a dog in the yard, a cat in the kitchen, a mouse "
+    "in the cellar, a cow in the meadow,",
+}
+NGRAMS: dict[str, Any] = {"spec_ngram_size_n": 3, "spec_ngram_size_m": 10, "draft_min": 1}
+SOURCES: dict[str, dict[str, Any]] = {
+    "prompt look-up, 10 ids": {"prompt_lookup_num_tokens": 10},
+    **{
+        f"{kind}, n 3": {"spec_type": kind} | NGRAMS
+        for kind in ("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod")
+    },
+    "ngram-cache": {"spec_type": "ngram-cache"},
+    **{
+        f"early exit, {layers} layers": {"assistant_early_exit": layers, "num_assistant_tokens": 5}
+        for layers in (1, 2, 4)
+    },
+}
+PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
+MARKERS = ("<!-- accepted -->\n", "<!-- end of accepted -->")
+
+
+def accepted(new: int = 160) -> str:
+    """Candidates that were right a pass, as a Markdown table; the text is the one without assistance throughout."""
+    model = GPT2.from_pretrained()
+    settings: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": None}
+    plain = {kind: model.generate(text, **settings).ids for kind, text in TEXTS.items()}
+    lines = [
+        f"Right candidates a pass of the model, bundled model, {new} new ids, greedy "
+        "(`python scripts/bench_assisted.py --accepted --write`):\n",
+        "| | " + " | ".join(TEXTS) + " |",
+        "|---" * (len(TEXTS) + 1) + "|",
+    ]
+    for name, how in SOURCES.items():
+        if how.get("assistant_early_exit", 0) >= model.config.n_layer:
+            continue
+        cells = []
+        for kind, text in TEXTS.items():
+            out = model.generate(text, **settings, **how)
+            if out.ids != plain[kind] or out.assistance is None:
+                raise ValueError(f"{name}: assistance changed the text")
+            cells.append(f"{out.assistance.accepted / out.assistance.passes:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="a checkpoint of the 124M shape")
+    parser.add_argument("--folder", type=Path, help="a checkpoint of the 124M shape")
+    parser.add_argument("--accepted", action="store_true", help="how many candidates a pass are right")
+    parser.add_argument("--write", action="store_true", help="put that table into docs/decoding/README.md")
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
+    if options.accepted:
+        found = accepted()
+        print(found)
+        if options.write:
+            before, rest = PAGE.read_text(encoding="utf-8").split(MARKERS[0])
+            PAGE.write_text(before + MARKERS[0] + found + MARKERS[1] + rest.split(MARKERS[1])[1], encoding="utf-8")
+        return
+    if options.folder is None:
+        parser.error("--folder is needed, unless --accepted is given")
     print(table(rows(options.folder, options.runs)))
 
 

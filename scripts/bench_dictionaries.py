@@ -1,9 +1,11 @@
 """What dictionaries cost: encoding beside the matrix product alone, evaluating beside plain scoring.
 
-    python scripts/bench_dictionaries.py [--rounds 7]
+    python scripts/bench_dictionaries.py [--rounds 7] [--cpu-time]
 
 24,576 features of width 768, 512 tokens, random weights whose features fire about as rarely as trained ones. Each pair
-is timed in turns, and the least of the rounds counts, so that a busy machine disturbs both alike.
+is timed in turns, and the least of the rounds counts, so that a busy machine disturbs both alike; with ``--cpu-time``
+by the process's own time, which says something on a machine so busy that processes wait (take one thread,
+``OMP_NUM_THREADS=1``, since threads' times are added up).
 """
 
 from __future__ import annotations
@@ -37,21 +39,23 @@ def random_dictionary(architecture: str, width: int = D, features: int = F, hook
     return Dictionary(config, tensors)
 
 
-def least(rounds: int, *runs: Callable[[], object]) -> list[float]:
-    """The least seconds of each, taken in turns."""
+def least(rounds: int, clock: Callable[[], float], *runs: Callable[[], object]) -> list[float]:
+    """The least seconds of each by a clock, taken in turns."""
     found = [float("inf")] * len(runs)
     for _ in range(rounds):
         for number, run in enumerate(runs):
-            start = time.perf_counter()
+            start = clock()
             run()
-            found[number] = min(found[number], time.perf_counter() - start)
+            found[number] = min(found[number], clock() - start)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--cpu-time", action="store_true", help="the process's own time")
+    options = parser.parse_args()
+    rounds, clock = options.rounds, time.process_time if options.cpu_time else time.perf_counter
     x = np.random.default_rng(1).normal(size=(T, D)).astype(np.float32)
     for architecture in ("standard", "topk", "jumprelu", "gated"):
         one = random_dictionary(architecture)
@@ -59,6 +63,7 @@ def main() -> None:
         features = one.encode(x)
         product, encode, decode = least(
             rounds,
+            clock,
             lambda weight=weight: np.matmul(x, weight, out=empty((T, F), np.float32)),  # type: ignore[misc]
             lambda one=one: one.encode(x),  # type: ignore[misc]
             lambda one=one, features=features: one.decode(features),  # type: ignore[misc]
@@ -74,6 +79,7 @@ def main() -> None:
         one = random_dictionary("topk", model.config.n_embd, 2048, hook)
         score, judge = least(
             rounds,
+            clock,
             lambda: model.score_all([(None, text) for text in texts]),
             lambda one=one: dictionaries.evaluate(model, one, texts),  # type: ignore[misc]
         )

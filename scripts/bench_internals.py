@@ -1,10 +1,13 @@
 """Time and memory of capturing everything: gpt2_np's `run_with_cache` beside TransformerLens's, on the CPU.
 
     python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
-    python scripts/bench_internals.py --attribution [--tokens 20]
+    python scripts/bench_internals.py --attribution [--transformer-lens-python tl/bin/python] [--tokens 20]
 
 With --attribution: what each method of attribution costs for a pair of prompts, in captured runs of one of them, by
-turns within one process (the median of each method's ratios to the captured run beside it), next to what it may cost.
+turns within one process (the median of each method's ratios to the captured run beside it), next to what it may cost;
+how long exact patching of every node of the bundled model takes; and, where there is a TransformerLens, its attribution
+patching by node and by edge beside ours of the same nodes and edges, in processes by turns. --cpu-time counts the work
+of one thread, which says something on a machine so busy that processes wait.
 
 A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once; each library then loads it in a
 process of its own, by turns, and captures every activation of one prompt. Printed: the best run's seconds, and by how
@@ -15,10 +18,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+LIBRARIES = ("gpt2_np", "TransformerLens")
 
 OURS = """
 from gpt2_np.session.model import Model
@@ -39,8 +45,9 @@ def capture(): return len(model.run_with_cache(tokens)[1])
 """
 
 MEASURE = """
-import json, sys, time
+import json, os, sys, time
 import numpy as np
+clock = time.process_time if os.environ.get("CPU_TIME") else time.perf_counter
 folder, T = sys.argv[1], int(sys.argv[2])
 ids = np.random.default_rng(0).integers(0, 50257, (1, T))
 {setup}
@@ -50,10 +57,10 @@ def status(field):
 plain()
 open("/proc/self/clear_refs", "w").write("5")   # forget the peak so far
 before, seconds = status("VmRSS"), []
-for _ in range(8):
-    start = time.perf_counter()
+for _ in range(int(sys.argv[3])):
+    start = clock()
     count = capture()
-    seconds.append(time.perf_counter() - start)
+    seconds.append(clock() - start)
 print(json.dumps({{"seconds": min(seconds), "activations": count, "peak_mib": status("VmHWM") - before}}))
 """
 
@@ -84,15 +91,17 @@ def save_random_model(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
 
-def measure(python: str, setup: str, folder: Path, tokens: int) -> dict[str, float]:
-    code = MEASURE.format(setup=setup)
-    done = subprocess.run([python, "-c", code, str(folder), str(tokens)], check=True, capture_output=True, text=True)
+def measure(python: str, setup: str, folder: Path, tokens: int, turns: int = 8) -> dict[str, float]:
+    """The best of some turns in a process of its own, and by how much its memory's peak rose meanwhile."""
+    command = [python, "-c", MEASURE.format(setup=setup), str(folder), str(tokens), str(turns)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 ATTRIBUTION = """
-import json, sys, time
+import json, os, sys, time
 import numpy as np
+clock = time.process_time if os.environ.get("CPU_TIME") else time.perf_counter
 from gpt2_np.gradients import logit_difference
 from gpt2_np.internals import attribution
 from gpt2_np.session.model import Model
@@ -113,15 +122,97 @@ most = {
 seconds = {name: [] for name in most}
 for _ in range(rounds + 1):  # the first round warms up
     for name, (work, _) in most.items():
-        start = time.perf_counter()
+        start = clock()
         work()
-        seconds[name].append(time.perf_counter() - start)
+        seconds[name].append(clock() - start)
 plain = np.array(seconds["captured run"][1:])
 for name, (_, limit) in most.items():
     own = np.array(seconds[name][1:])
     row = {"name": name, "seconds": float(np.median(own)), "runs": float(np.median(own / plain)), "most": limit}
     print(json.dumps(row))
 """
+
+
+EXACT = """
+import json, os, sys, time
+import numpy as np
+clock = time.process_time if os.environ.get("CPU_TIME") else time.perf_counter
+from gpt2_np.gradients import logit_difference
+from gpt2_np.internals import attribution
+from gpt2_np.session.model import Model
+model = Model.from_pretrained("tales", backend="numpy")
+T = int(sys.argv[1])
+clean = np.random.default_rng(0).integers(1, model.config.vocab_size, T)
+corrupted = clean.copy()
+corrupted[[T // 4, T // 2]] = [7, 99]
+names = [f"blocks.*.{point}" for point in ("resid_pre", "attn_out", "mlp_out", "attn.z")]
+runs = []
+start = clock()
+attribution.exact_nodes(model, clean, corrupted, logit_difference(4, 11), names=names, progress=runs.append)
+print(json.dumps({"seconds": clock() - start, "runs": sum(runs)}))
+"""
+
+PAIR = """
+clean = ids[0]
+corrupted = clean.copy()
+corrupted[[T // 4, T // 2]] = [7, 99]
+"""
+
+OUR_NODES = (
+    OURS.rsplit("def capture", 1)[0]
+    + PAIR
+    + """
+from gpt2_np.gradients import logit_difference
+from gpt2_np.internals import attribution
+metric = logit_difference(4, 11)
+def capture():
+    names = ["embed", "*.attn.z", "*.mlp_out"]
+    return sum(x.size for x in attribution.nodes(model, clean, corrupted, metric, names=names).scores.values())
+"""
+)
+OUR_EDGES = (
+    OUR_NODES.rsplit("def capture", 1)[0]
+    + """
+def capture(): return int(attribution.graph.there(model.config).sum()) * bool(
+    attribution.edges(model, clean, corrupted, metric).scores.any())
+"""
+)
+THEIR_NODES = (
+    THEIRS.rsplit("def capture", 1)[0].replace("torch.set_grad_enabled(False)\n", "")
+    + PAIR
+    + """
+from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
+sides = [torch.tensor(x[None]) for x in (clean, corrupted)]
+metric = lambda logits: logits[0, -1, 4] - logits[0, -1, 11]
+def capture(): return len(attribution_patch(model, *sides, metric).node_scores)
+"""
+)
+THEIR_EDGES = (
+    THEIR_NODES.rsplit("def capture", 1)[0]
+    + """
+def capture():
+    found = attribution_patch(model, *sides, metric, EdgeAttributionConfig(granularity="edge"))
+    return len(found.edge_scores) // T
+"""
+)
+
+
+def beside(python: str, folder: Path, tokens: int, rounds: int) -> None:
+    """Print TransformerLens's attribution patching beside ours: the best seconds, and the peak above the model."""
+    kinds = {"nodes": (OUR_NODES, THEIR_NODES), "edges": (OUR_EDGES, THEIR_EDGES)}
+    for kind, setups in kinds.items():
+        best: dict[str, dict[str, float]] = {}
+        for _ in range(rounds):
+            for library, interpreter, setup in zip(LIBRARIES, (sys.executable, python), setups, strict=True):
+                found = measure(interpreter, setup, folder, tokens, 3)
+                if library not in best or found["seconds"] < best[library]["seconds"]:
+                    best[library] = found
+        for library, found in best.items():
+            print(
+                f"{kind}, {library:<16} {found['seconds']:7.3f} s   peak {found['peak_mib']:6,.0f} MiB above, "
+                f"{found['activations']:,} scores",
+                flush=True,
+            )
 
 
 def attribution(folder: Path, tokens: int, rounds: int) -> None:
@@ -134,6 +225,11 @@ def attribution(folder: Path, tokens: int, rounds: int) -> None:
             f"{row['name']:<26} {row['seconds']:7.3f} s   {row['runs']:5.1f} captured runs, at most {row['most']}",
             flush=True,
         )
+    done = subprocess.run([sys.executable, "-c", EXACT, str(tokens)], check=True, capture_output=True, text=True)
+    row = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"exact nodes of the bundled model: {row['runs']:,} runs of {tokens} tokens, {row['seconds']:.1f} s", flush=True
+    )
 
 
 def main() -> None:
@@ -142,15 +238,20 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, help="of a prompt; 512 unless given, for --attribution 20")
     parser.add_argument("--attribution", action="store_true", help="what attribution costs, in captured runs")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each library, by turns")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of one thread's own work, for a busy machine")
     arguments = parser.parse_args()
+    if arguments.cpu_time:  # the processes that are started inherit both
+        os.environ |= {"CPU_TIME": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as name:
         save_random_model(Path(name))
         if arguments.attribution:
             attribution(Path(name), arguments.tokens or 20, arguments.rounds)
+            if arguments.transformer_lens_python:
+                beside(arguments.transformer_lens_python, Path(name), arguments.tokens or 20, arguments.rounds)
             return
-        libraries = [("gpt2_np", sys.executable, OURS)]
+        libraries = [(LIBRARIES[0], sys.executable, OURS)]
         if arguments.transformer_lens_python:
-            libraries.append(("TransformerLens", arguments.transformer_lens_python, THEIRS))
+            libraries.append((LIBRARIES[1], arguments.transformer_lens_python, THEIRS))
         best: dict[str, dict[str, float]] = {}
         for _ in range(arguments.rounds):  # by turns, so that a slow minute of the machine hits both
             for library, python, setup in libraries:

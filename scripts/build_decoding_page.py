@@ -168,6 +168,37 @@ def tree(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
+def circles(model: GPT2, entry: Page, path: Path) -> None:
+    """The tokens of a text that goes round in circles: what was written, what ended it in red, what would follow."""
+    options = asked(model, entry)
+    ended = model.generate(entry.prompt, max_new_tokens=LENGTH, **options)
+    whole = model.generate(entry.prompt, max_new_tokens=LENGTH)
+    size = next(n for n in range(1, options["max_pattern_size"] + 1) if ended.ids[-n:] == ended.ids[-2 * n : -n])
+    first = len(ended.ids) - size * options["min_count"]
+    figure, axes = plt.subplots(figsize=(8.2, 0.9), layout="constrained")
+    for place, text in enumerate(model.tokenizer.tokens(whole.ids)):
+        written, repeats = place < len(ended.ids), first <= place < len(ended.ids)
+        axes.text(
+            place,
+            0,
+            text.strip() or "⏎",
+            ha="center",
+            va="center",
+            color=INK if written else GREY,
+            bbox={
+                "boxstyle": "round,pad=0.25",
+                "facecolor": "#fdeae4" if repeats else "white",
+                "edgecolor": RED if repeats else GREY,
+            },
+        )
+    axes.axvline(len(ended.ids) - 0.5, color=RED)
+    axes.text(len(ended.ids) - 0.4, 0.75, "it ends here", color=RED, fontsize=7, va="center")
+    axes.set(xlim=(-0.7, LENGTH - 0.3), ylim=(-0.8, 1))
+    axes.axis("off")
+    figure.savefig(path)
+    plt.close(figure)
+
+
 def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
     """One entry as Markdown, its picture drawn."""
     name = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")
@@ -186,6 +217,8 @@ def picture_of(method: Method, entry: Page) -> Picture | None:
     """How an entry is drawn: a beam search by its tree, what acts on a distribution by what it leaves of that."""
     if method.make is not None or (method.streams and entry.random):
         return before_and_after
+    if method.stop is not None:
+        return circles
     return tree if "num_beams" in entry.example else None
 
 
@@ -221,7 +254,8 @@ INTRO = """# Every way to decode, with its picture
 {count} options and strategies on the bundled model, each with what it does to the next token's distribution (grey: the
 model's; blue: after it) or, of a search, with what it kept at each step (the best text in red), its formula, where it
 comes from, when to use it, and the call that reproduces it. Options carry transformers' names and act in its order;
-`order=[…]` and `profile="llama.cpp"` change that. What each costs at 50,257 tokens is in [cost.md](cost.md).
+`order=[…]` and `profile="llama.cpp"` change that; where engines part is in [dialects.md](dialects.md). What each costs
+at 50,257 tokens is in [cost.md](cost.md).
 `python scripts/build_decoding_page.py` writes this page.
 
 To see it for a prompt of your own, step by step: `gpt2-np generate … --explain`.

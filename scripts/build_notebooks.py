@@ -32,12 +32,13 @@ SHOWS = ("_repr_html_", "_repr_png_")
 
 
 def cells(text: str) -> list[dict[str, Any]]:
-    """The cells of a text: prose and code in turns, in the format of a notebook, without outputs."""
+    """Return the cells of a text: prose and code in turns, in the format of a notebook, without outputs."""
     found: list[dict[str, Any]] = []
     for number, part in enumerate(BLOCK.split(text)):
         source = part.strip("\n")
         if source:
-            cell = {"cell_type": "markdown", "id": f"cell-{len(found):02}", "metadata": {}, "source": lines(source)}
+            cell: dict[str, Any] = {"cell_type": "markdown", "id": f"cell-{len(found):02}", "metadata": {}}
+            cell["source"] = lines(source)
             if number % 2:
                 cell |= {"cell_type": "code", "execution_count": None, "outputs": []}
             found.append(cell)
@@ -45,12 +46,12 @@ def cells(text: str) -> list[dict[str, Any]]:
 
 
 def lines(text: str) -> list[str]:
-    """A text as a notebook's file holds it: its lines, each with its end, so that changes can be read in a diff."""
+    """Return a text as a notebook's file holds it: line by line, so that changes can be read in a diff."""
     return text.splitlines(keepends=True)
 
 
 def notebook(name: str) -> dict[str, Any]:
-    """The notebook of a text, not executed yet."""
+    """Return the notebook of a text, not executed yet."""
     about = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -60,14 +61,14 @@ def notebook(name: str) -> dict[str, Any]:
 
 
 def sources(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a notebook says, without its outputs: the kind and the text of every cell."""
+    """Return the kind and the text of every cell of a notebook, without its outputs."""
     return [(cell["cell_type"], "".join(cell["source"])) for cell in found["cells"]]
 
 
 def run_plainly(name: str) -> list[str]:
     """Execute a notebook's code without Jupyter, and show what Jupyter would show: a cell's last expression.
 
-    Returns what was shown, as texts of HTML, of bytes or of a terminal.
+    Return what was shown: HTML, pictures' bytes and a terminal's lines, as texts.
     """
     namespace: dict[str, Any] = {"__name__": name}
     shown: list[str] = []
@@ -88,7 +89,7 @@ def run_plainly(name: str) -> list[str]:
 
 
 def execute(found: dict[str, Any]) -> dict[str, Any]:
-    """The notebook with outputs, from a fresh kernel in an empty folder."""
+    """Return the notebook with its outputs, executed by a fresh kernel in an empty folder."""
     import nbformat
     from jupyter_client import AsyncKernelManager
     from nbclient import NotebookClient
@@ -104,7 +105,7 @@ def execute(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def cleaned(cell: dict[str, Any]) -> dict[str, Any]:
-    """A cell that was executed, as it is kept: without times, its pictures small, its texts as lines."""
+    """Return an executed cell as it is kept: without times, its pictures small, its texts as lines."""
     kept = {name: cell[name] for name in ("cell_type", "id", "source")} | {"metadata": {}}
     kept["source"] = lines(kept["source"])
     if cell["cell_type"] == "code":
@@ -113,7 +114,7 @@ def cleaned(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def output(one: dict[str, Any]) -> dict[str, Any]:
-    """One output as it is kept. ``ValueError`` for what must not be in a notebook: warnings, this machine's paths."""
+    """Return one output as it is kept. ``ValueError`` for warnings and for paths of this machine."""
     if one.get("name") == "stderr" or str(ROOT) in json.dumps(one):
         raise ValueError(f"an output must be free of warnings and of this machine's paths, got {json.dumps(one)[:400]}")
     if "data" not in one:
@@ -123,7 +124,7 @@ def output(one: dict[str, Any]) -> dict[str, Any]:
 
 
 def small(picture: str) -> str:
-    """A PNG in base64 with at most `COLOURS` colours, which is a third of the size."""
+    """Return a PNG in base64 with at most `COLOURS` colours, a third of its size."""
     from PIL import Image
 
     image = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
@@ -133,12 +134,12 @@ def small(picture: str) -> str:
 
 
 def written(found: dict[str, Any]) -> str:
-    """A notebook as its file holds it."""
+    """Return a notebook as its file holds it."""
     return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
 
 
 def committed(name: str) -> dict[str, Any]:
-    """The notebook that is there."""
+    """Return the notebook that is committed."""
     found: dict[str, Any] = json.loads((NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))
     return found
 

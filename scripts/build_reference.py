@@ -67,7 +67,8 @@ def modules() -> dict[str, Module]:
 def read(name: str, path: Path) -> Module:
     """What one file defines, as its text says."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    names, shows, others, imports = [], [], [], {}
+    names, shows, others = [], [], []
+    imports: dict[str, str] = {}
     for node in [*tree.body, *for_types(tree)]:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             if not node.name.startswith("_"):

@@ -5,7 +5,8 @@
 
 It needs an environment of its own; the tests need only the file. In it: the weights ("params."), the ids, every
 activation of the model as loaded ("cache.") and after TransformerLens's weight processing ("processed."), and the
-results of its cache methods, head scores and patching sweeps on the processed model.
+results of its cache methods, head scores and patching sweeps on the processed model, and of its attribution patching by
+node and by edge on the model as loaded.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from transformer_lens.head_detector import (
     get_previous_token_head_detection_pattern,
 )
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 V, T = 31, 8
@@ -159,6 +161,43 @@ def patches(bridge: TransformerBridge, clean: torch.Tensor, corrupted: torch.Ten
     }
 
 
+def attributions(bridge: TransformerBridge, clean: torch.Tensor, corrupted: torch.Tensor) -> dict[str, np.ndarray]:
+    """Attribution patching of the same metric: by node, and by edge summed over positions, (senders, receivers).
+
+    Senders are in the order embed, layer 0's heads, its MLP, …; receivers layer 0's queries, keys and values by head,
+    its MLP, …, the logits.
+    """
+
+    def metric(logits: torch.Tensor) -> torch.Tensor:
+        return logits[0, -1, 5] - logits[0, -1, 9]
+
+    L, H = bridge.cfg.n_layers, bridge.cfg.n_heads
+    length = clean.shape[1]
+    found = {"embed": np.zeros(length), "z": np.zeros((L, length, H)), "mlp_out": np.zeros((L, length))}
+    edges = np.zeros((1 + L * (H + 1), L * (3 * H + 1) + 1))
+    with torch.enable_grad():
+        nodes = attribution_patch(bridge, clean, corrupted, metric)
+        by_edge = attribution_patch(bridge, clean, corrupted, metric, EdgeAttributionConfig(granularity="edge"))
+    for node, score in nodes.node_scores.items():
+        if node.kind == "embed":
+            found["embed"][node.position] = score
+        elif node.kind == "mlp_out":
+            found["mlp_out"][node.layer, node.position] = score
+        else:
+            found["z"][node.layer, node.position, node.head] = score
+    for (writer, reader), score in by_edge.edge_scores.items():
+        sender = (
+            0 if writer.kind == "embed" else 1 + writer.layer * (H + 1) + (H if writer.head is None else writer.head)
+        )
+        if reader.kind == "logits":
+            receiver = edges.shape[1] - 1
+        else:
+            place = 3 * H if reader.kind == "mlp_in" else "qkv".index(reader.kind[0]) * H + reader.head
+            receiver = reader.layer * (3 * H + 1) + place
+        edges[sender, receiver] += score
+    return {name: x.astype(np.float32) for name, x in {**found, "edges": edges}.items()}
+
+
 def main() -> None:
     model = reference()
     ids = torch.randint(0, V, (2, T))
@@ -179,6 +218,7 @@ def main() -> None:
         golden |= {f"head.{name}": value for name, value in head_scores(loaded, repeated).items()}
         golden |= {f"composition.{kind}": plain(processed.all_composition_scores(kind).scores) for kind in "QKV"}
         golden |= {f"patch.{name}": value for name, value in patches(loaded, clean, corrupted).items()}
+        golden |= {f"atp.{name}": value for name, value in attributions(loaded, clean, corrupted).items()}
     golden |= {"ids": ids.numpy(), "clean": clean.numpy(), "corrupted": corrupted.numpy(), "repeated": repeated.numpy()}
     OUT.parent.mkdir(exist_ok=True)
     save_file(golden, OUT)

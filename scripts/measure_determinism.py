@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from benchmarks import machine
@@ -86,7 +87,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def answer(part: str, kind: Kind, path: str) -> None:
     """What a process started by `child` does."""
     model = answers.load(kind)
-    np.savez(path, **(answers.answers(model) if part == "writing" else trained.learned(model)))
+    found: dict[str, Any] = answers.answers(model) if part == "writing" else trained.learned(model)
+    np.savez(path, **found)
 
 
 def beside(what: str, kind: Kind) -> Difference | None:

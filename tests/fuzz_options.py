@@ -141,6 +141,8 @@ def of_callers(name: str, dice: random.Random, value: Any = None) -> Any:
         return Automaton(dice.choice(WRONG) if dice.random() < 0.4 else None)
     if name in ("unconditional", "assistant_model"):
         return lambda: Table(1)
+    if name == "first_layers":
+        return lambda layers: Table(1)
     return value
 
 
@@ -200,6 +202,7 @@ OF_KIND: dict[str, Callable[[random.Random], Any]] = {
     "id or ids": lambda dice: dice.choice([dice.randrange(V), some(dice)]),
     "numbers": lambda dice: [dice.choice([0.0, 0.5, dice.random()]) for _ in range(dice.choice([1, 8, 60]))],
     "name": lambda dice: "constant",
+    "callable": lambda dice: None,
     "names": lambda dice: dice.sample(SAMPLERS, len(SAMPLERS)),
     "profile": lambda dice: dice.choice(list(methods.PROFILES)),
     "phrases": lambda dice: [some(dice, 2) for _ in range(dice.randint(1, 3))],

@@ -129,6 +129,11 @@ def beside(name: str) -> dict[str, Any]:
     return {one: value for one, value in trial.items() if one != name}
 
 
+def maker(name: str, model: Any) -> Any:
+    """What a trial leaves open: what makes the steppers that draft, here of a model itself."""
+    return (lambda layers: model.first_layers(layers).start()) if name == "first_layers" else model.start
+
+
 def an_example(name: str) -> Any:
     """A value that some statement gives an option to show it."""
     for method in EVERY:

@@ -333,3 +333,36 @@ def test_models_that_don_t_fit_are_refused(pair) -> None:
         generate(pair[0].start(), [[1]], Options(assistant_model=Forgetless))
     with pytest.raises(ValueError, match=r"have the model's vocabulary \(4096 ids\), got one of 23"):
         GPT2.from_pretrained().generate("One day", assistant_model=pair[1])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.4])
+@pytest.mark.parametrize("seed", range(8))
+def test_sampled_tokens_under_a_draft_are_transformers(pair, seed: int, threshold: float) -> None:
+    prompt = prompt_of(6, seed)
+    config = SMALLER.generation_config
+    kept = (config.eos_token_id, config.pad_token_id)
+    config.num_assistant_tokens, config.num_assistant_tokens_schedule = 4, "constant"
+    config.assistant_confidence_threshold = threshold
+    # An id that never occurs: transformers takes whatever it pads with for padding, in a draft's text too.
+    config.eos_token_id, config.pad_token_id = None, 1000
+    try:
+        theirs = reference_generate(
+            MODEL, [prompt], seed, assistant_model=SMALLER, do_sample=True, max_new_tokens=20, pad_token_id=1000
+        )
+    finally:
+        config.eos_token_id, config.pad_token_id = kept
+    drafts = {"assistant_model": pair[1].start, "num_assistant_tokens": 4, "assistant_confidence_threshold": threshold}
+    ours = assisted(pair[0], prompt, {"do_sample": True, "seed": seed, "max_new_tokens": 20} | drafts, eos=None)
+    assert ours.ids == new_ids(theirs, [prompt])[0]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_sampled_tokens_under_look_up_are_transformers(pair, seed: int) -> None:
+    prompt = [1 + token % 4 for token in prompt_of(6, seed)] * 3
+    theirs = reference_generate(
+        MODEL, [prompt], seed, prompt_lookup_num_tokens=4, do_sample=True, temperature=0.7, max_new_tokens=20
+    )
+    lookup = {"prompt_lookup_num_tokens": 4, "prompt_lookup_draws": "transformers", "temperature": 0.7}
+    ours = assisted(pair[0], prompt, {"do_sample": True, "seed": seed, "max_new_tokens": 20} | lookup, eos=None)
+    assert ours.ids == new_ids(theirs, [prompt])[0]
+    assert ours.assistance.proposed > ours.assistance.accepted > 0

@@ -196,6 +196,37 @@ def test_a_data_set_of_pairs_is_each_of_them(method: str) -> None:
     assert whole.stack("mlp.post").shape == (2, 5, 64)
 
 
+@pytest.mark.parametrize("method", ["atp", "atp*", "relp"])
+def test_positions_and_heads_are_summed_within_each_pair(method: str) -> None:
+    model, rng = tiny(2), np.random.default_rng(1)
+    pairs = [rng.integers(0, 20, (2, length)) for length in (6, 4, 6, 5)]  # taken by length, given back in order
+    right, wrong = np.array([1, 2, 3, 4]), np.array([5, 6, 7, 8])
+    clean, corrupted = zip(*pairs, strict=True)
+    names = ["*.attn.z", "*.attn.pattern"]
+    sums = {
+        "layer": {"z": lambda x: x.sum(), "pattern": lambda x: x.sum()},
+        "head": {"z": lambda x: x.sum(axis=0), "pattern": lambda x: x.sum(axis=(1, 2))},
+    }
+    each = [
+        attribution.nodes(model, one, other, logit_difference(int(a), int(b)), method, names=names)
+        for (one, other), a, b in zip(pairs, right, wrong, strict=True)
+    ]
+    for over, table in sums.items():
+        metric = logit_difference(right, wrong)
+        found = attribution.nodes(model, list(clean), list(corrupted), metric, method, names=names, over=over)
+        for name, x in found.scores.items():
+            alone = np.stack([table[name.rsplit(".", 1)[1]](one.scores[name]) for one in each])
+            np.testing.assert_allclose(x, alone.mean(0), rtol=1e-8, atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(found.spread[name], alone.std(0), rtol=1e-6, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(found.clean, [one.clean[0] for one in each])
+        np.testing.assert_allclose(found.corrupted, [one.corrupted[0] for one in each])
+    by_place = attribution.nodes(model, *pairs[0], METRIC, method, names="*.attn.z", over="head position")
+    whole = attribution.nodes(model, *pairs[0], METRIC, method, names="*.attn.z")
+    np.testing.assert_array_equal(by_place.stack("z"), whole.stack("z").swapaxes(1, 2))
+    by_position = attribution.nodes(model, *pairs[0], METRIC, method, names="*.attn.z", over="position")
+    np.testing.assert_allclose(by_position.stack("z"), whole.stack("z").sum(axis=2), rtol=1e-12)
+
+
 def test_every_metric_with_a_derivative_is_taken() -> None:
     model = tiny()
     reference = model(CLEAN)
@@ -227,6 +258,8 @@ def test_texts_and_begin_of_text() -> None:
         ({"metric": lambda logits: logits[:, -1, 0]}, r"a metric needs a method value\(logits, ids\)"),
         ({"metric": type("Half", (), {"value": lambda self, logits, ids: logits[:, 0, 0]})()}, "Half has no .gradient"),
         ({"method": "gradient"}, "method must be one of atp, atp\\*, relp, got 'gradient'"),
+        ({"over": "token"}, "over must be one of layer, position, head, head position, got 'token'"),
+        ({"over": "head"}, "over 'head' needs activations that have heads, such as attn.z, got embed"),
         ({"names": "blocks.0.resid"}, "the nearest is 'blocks.0.resid_pre'"),
         ({"clean": [CLEAN]}, "must both be one prompt or both be a list"),
         (

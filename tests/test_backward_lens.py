@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 import torch
 from click.testing import CliRunner
 from gradient_reference import ours
@@ -18,12 +16,7 @@ from gpt2_np.cli import cli
 from gpt2_np.gradients import cross_entropy
 from gpt2_np.internals.backward_lens import backward_lens
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_what_would_be_written_is_the_direction_of_torchs_gradient() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
@@ -17,21 +15,11 @@ from gpt2_np.cli.internals import internals_group
 from gpt2_np.gradients import logit_difference
 from gpt2_np.internals import attribution, plots_attribution
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLEAN, CORRUPTED = "The boy was sad because", "The girl was sad because"
 ASK = ["--answer", " he", "--versus", " she"]
 METRIC = logit_difference(" he", " she")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 def run(*arguments: str | Path) -> str:
@@ -125,7 +113,10 @@ def test_edges_a_circuit_its_curve_and_its_file(gpt2: GPT2, tmp_path: Path, caps
         (["attribute", CLEAN, *ASK, "--method", "atp"], "--method atp needs a corrupted prompt as well"),
         (["attribute", CLEAN, CORRUPTED, *ASK, "--method", "saliency"], "saliency needs one prompt, not a corrupted"),
         (["attribute", CLEAN, "The girl", *ASK], "got 5 in 'The boy was sad because' and 2 in 'The girl'"),
-        (["attribute", CLEAN, CORRUPTED, *ASK, "--over", "head"], "an activation that has heads, such as attn.z"),
+        (
+            ["attribute", CLEAN, CORRUPTED, *ASK, "--over", "head"],
+            "needs activations that have heads, such as attn.z, got",
+        ),
         (["attribute", CLEAN, CORRUPTED, *ASK, "--point", "resid"], "the nearest is"),
         (["edges", CLEAN, "The girl", *ASK], "got 5 in 'The boy was sad because' and 2 in 'The girl'"),
         (["edges", CLEAN, CORRUPTED, *ASK, "--circuit", "3", "--threshold", "1"], "not both"),

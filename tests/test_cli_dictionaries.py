@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import browser
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 from dictionary_folders import random_dictionary
 
@@ -24,22 +22,12 @@ from gpt2_np.cli.internals import internals_group
 from gpt2_np.internals import dictionaries
 from gpt2_np.internals.page import inspect_page
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPT = "The king said to his mother"
 PNG = b"\x89PNG"
 HOOK = "blocks.3.hook_resid_pre"
 NAMES = {str(feature): f"name {feature}" for feature in range(1, 64, 2)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 @pytest.fixture(scope="module")

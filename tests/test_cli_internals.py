@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
@@ -24,24 +22,14 @@ from gpt2_np.internals.capture import Captured
 from gpt2_np.internals.corpus import read_corpus
 from gpt2_np.internals.lens import TunedLens, train_tuned_lens
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORY = "Once upon a time there was a king who had three sons. The king said to his sons: go and find me a bird. "
 CLEAN, CORRUPTED = "The king said to his mother", "The queen said to her mother"
 ANSWER = ["--answer", " and", "--versus", ","]
 PNG = b"\x89PNG"
 CONFIG = GPT2.from_pretrained().config
 L, H = CONFIG.n_layer, CONFIG.n_head
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 def run(*arguments: str | Path, group: click.Command = internals_group) -> str:
@@ -177,7 +165,7 @@ def test_neuron_capture_and_steer(corpus: Path, tmp_path: Path, gpt2: GPT2) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["patch", "The king", "The old king", *ANSWER], "equally many tokens, got 2 and 3"),
+        (["patch", "The king", "The old king", *ANSWER], "equally many tokens, got 2 in .* and 3 in"),
         (["ablate", "The king", "--answer", " kingly"], "an answer must be one token, got ' kingly', which is"),
         (["ablate", "The king", *ANSWER, "--how", "mean"], "mean ablation needs reference texts"),
         (["path", CLEAN, CORRUPTED, *ANSWER, "--to", "blocks.1.attn.q:x"], "a receiver is POINT or POINT:HEAD"),

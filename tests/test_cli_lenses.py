@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
@@ -16,15 +14,10 @@ from gpt2_np.cli import cli
 from gpt2_np.internals import jacobian_lens
 from gpt2_np.internals.corpus import read_corpus
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 STORY = "Once upon a time there was a king who had three sons. The king said to his sons: go and find me a bird. "
 CUT = ["--length", "22"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def run(*arguments: str | Path) -> str:

@@ -22,11 +22,6 @@ MODEL = ["--backend", "numpy"]
 PROMPTS = ["The king", "Once upon a time", "The sea was", "A", "The old woman had"]
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
-
-
 def run(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> tuple[list[dict], str]:
     """The objects that a command prints, and what it says on stderr."""
     with pytest.raises(SystemExit) if status else nullcontext() as left:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
@@ -18,16 +16,11 @@ from gpt2_np.internals import patchscopes
 from gpt2_np.internals.ablation import ablate
 from gpt2_np.internals.variants import logit_difference
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROMPT = "The king lost"
 ANSWER = ["--answer", " his", "--versus", " her"]
 PNG = b"\x89PNG"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def run(*arguments: str | Path) -> str:
@@ -37,11 +30,6 @@ def run(*arguments: str | Path) -> str:
 
 def said(*arguments: str | Path) -> Any:
     return json.loads(run(*arguments, "--json"))
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 def test_direct_adds_up_in_its_table_too(gpt2: GPT2, tmp_path: Path) -> None:

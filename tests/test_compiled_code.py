@@ -63,20 +63,21 @@ def test_what_a_kernel_reaches() -> None:
 
 def test_a_change_in_an_inlined_kernel_changes_what_the_next_process_computes(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "gpt2_np", tmp_path / "gpt2_np", ignore=shutil.ignore_patterns("bundled", "__pycache__"))
-    one_step = """
+    slope = """
 import numpy as np
-from gpt2_np.engine.kernels.causal_attention import attention
-q = np.ones((1, 1, 1, 16), np.float32)
-print(attention(q, q.swapaxes(1, 2).copy(), q.swapaxes(1, 2).copy(), np.zeros(1, np.int64), 1.0).ravel()[0])
+from gpt2_np.engine.kernels.backwards import gelu_backward_rows
+out = np.empty((1, 1), np.float32)
+gelu_backward_rows(np.ones((1, 1), np.float32), -np.ones((1, 1), np.float32), out)
+print(out[0, 0])
 """
-    before = run(one_step, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    arithmetic = tmp_path / "gpt2_np" / "engine" / "kernels" / "causal_attention.py"
-    text = arithmetic.read_text(encoding="utf-8")
-    assert "builder.fdiv(one, total)" in text
-    arithmetic.write_text(text.replace("builder.fdiv(one, total)", "builder.fadd(one, total)"), encoding="utf-8")
-    after = run(one_step, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
-    assert float(before.stdout) == 1.0
-    assert float(after.stdout) == 2.0, after.stderr
+    before = run(slope, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    inlined = tmp_path / "gpt2_np" / "engine" / "kernels" / "exponential.py"
+    text = inlined.read_text(encoding="utf-8")
+    assert "HIGHEST = -87.0, 88.0" in text
+    inlined.write_text(text.replace("HIGHEST = -87.0, 88.0", "HIGHEST = -87.0, 0.0"), encoding="utf-8")
+    after = run(slope, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert float(before.stdout) == pytest.approx(-0.08296, abs=1e-5), before.stderr  # GELU's slope at −1
+    assert float(after.stdout) == pytest.approx(0.04755, abs=1e-5), after.stderr  # with e^x held to 1
 
 
 def test_a_change_further_away_gives_another_key(tmp_path: Path) -> None:

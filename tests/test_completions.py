@@ -72,6 +72,11 @@ def test_what_absent_fields_mean(model: GPT2) -> None:
     assert plain.alternatives is None
     assert not asked(model, temperature=0, seed=3).options.do_sample
     assert asked(model, temperature=0, seed=3).options.seed is None
+    assert "top_p" not in asked(model, temperature=0, top_p=0.9).options.given
+    with pytest.raises(ValueError, match="top_p must be"):
+        asked(model, temperature=0, top_p=7)
+    with pytest.raises(ValueError, match="top_k"):  # which OpenAI's protocol doesn't have
+        asked(model, temperature=0, top_k=5)
     assert not asked(model, num_beams=2).options.do_sample
     assert not asked(model, penalty_alpha=0.5, top_k=4).options.do_sample
     assert asked(model, num_beams=2, temperature=1.5).options.do_sample

@@ -76,7 +76,6 @@ def test_the_trace_shows_the_candidates_and_the_pool() -> None:
         ({"force_words_ids": [[[5], [5, 6]]], "num_beams": 2}, "may begin another"),
         ({"force_words_ids": [[5, 3]], "num_beams": 2, "eos_token_id": 3}, "must not hold an end-of-text"),
         ({"force_words_ids": [[5]], "num_beams": 2, "do_sample": True}, "can't be combined with do_sample"),
-        ({"force_words_ids": [[5]], "num_beams": 2, "output_scores": True}, "output_scores is for strategies"),
     ],
 )
 def test_contradictions_are_refused_by_name(options, message) -> None:

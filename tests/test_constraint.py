@@ -16,18 +16,24 @@ V, EOS, LONGEST = 6, 5, 4
 
 
 class Table:
-    """Logits that depend on the last id alone, with hidden states for contrastive search."""
+    """Logits that depend on the last id alone, with hidden states for contrastive search and layers for DoLa."""
+
+    n_layer, tied = 4, False
 
     def __init__(self, seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         self.table = random.standard_normal((V, V)).astype(np.float32) * 3
         self.states = random.standard_normal((V, 4)).astype(np.float32)
+        self.early = random.standard_normal((self.n_layer, V, V)).astype(np.float32) * 3
 
     def feed(self, ids) -> np.ndarray:
         return self.table[[row[-1] for row in ids]]
 
     def feed_hidden(self, ids) -> tuple[np.ndarray, list[np.ndarray]]:
         return self.feed(ids), [self.states[list(row)] for row in ids]
+
+    def feed_layers(self, ids, layers) -> tuple[np.ndarray, np.ndarray]:
+        return self.feed(ids), self.early[list(layers)][:, [row[-1] for row in ids]]
 
     def reorder(self, rows) -> None:
         pass
@@ -91,6 +97,8 @@ STRATEGIES = st.one_of(
     ),
     st.fixed_dictionaries({"penalty_alpha": st.floats(0.1, 1), "top_k": st.integers(2, 4)}),
     st.just({"exhaustive": True}),
+    st.just({"dola_layers": "high"}),
+    st.fixed_dictionaries({"dola_layers": st.just("low"), "do_sample": st.just(True), "seed": st.integers(0, 99)}),
 )
 
 
@@ -233,7 +241,6 @@ def test_a_stop_waits_for_a_complete_text() -> None:
         ({"suppress_tokens": [2]}, r"no token is left .* after constraint: .* \(before it: suppress_tokens\)"),
         ({"bad_words_ids": [[1, 2]]}, r"no token is left .* after constraint: .* \(before it: bad_words_ids\)"),
         ({"forced_eos_token_id": EOS, "max_new_tokens": 2}, r"\(before it: forced_eos_token_id\)"),
-        ({"dola_layers": "high"}, "dola_layers can't be combined with constraint"),
         ({"profile": "mlx-lm"}, "profile 'mlx-lm' has no constraint"),
         (
             {"order": ["constraint", "forced_eos_token_id"], "forced_eos_token_id": 1},

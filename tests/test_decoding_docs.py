@@ -80,7 +80,7 @@ def test_every_processor_is_in_the_cost_table() -> None:
 
 
 def test_the_sampler_of_the_contributors_guide_works() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.DOTALL)
     module = types.ModuleType("decoders.processors.max_gap")
     module.__package__ = "decoders.processors"
     sys.modules[module.__name__] = module  # where dataclasses look

@@ -8,22 +8,15 @@ import re
 import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import threadpoolctl
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "build_notebooks.py"))
 NAMES, FOLDER = SCRIPT["NAMES"], SCRIPT["NOTEBOOKS"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def test_there_are_five_and_the_index_names_them_in_order() -> None:

@@ -64,6 +64,38 @@ def test_it_streams_in_several_samples_and_its_log_probabilities_are_the_model_s
         np.testing.assert_allclose(one.logprobs, own, atol=1e-5)
 
 
+class Only:
+    """An automaton that allows these ids, at any place, and never ends."""
+
+    def __init__(self, ids: list[int], V: int) -> None:
+        self.mask = np.isin(np.arange(V), ids)
+
+    def following(self, new) -> tuple[np.ndarray, bool]:
+        return self.mask, False
+
+
+def test_under_a_constraint_what_it_allows_is_judged_by_itself() -> None:
+    chosen, prompt = model(6), [4, 5]
+    V = chosen.config.vocab_size
+    everything = Options(dola_layers=[0, 2], max_new_tokens=7, constraint=Only(list(range(V)), V))
+    assert generate(chosen.start(), [prompt], everything)[0].ids == (
+        generate(chosen.start(), [prompt], Options(dola_layers=[0, 2], max_new_tokens=7))[0].ids
+    )
+    for allowed in ([1, 2], [9], [3, 8, 11]):  # unlikely ones among them, which DoLa alone would remove
+        options = Options(dola_layers=[0], max_new_tokens=5, constraint=Only(allowed, V), output_scores=True)
+        (found,) = generate(chosen.start(), [prompt], options)
+        text = list(prompt)
+        for token, scores in zip(found.ids, found.scores, strict=True):
+            final, early = chosen.start().feed_layers([text], [0])
+            rows = final[0].astype(float), early[0, 0].astype(float)
+            final, early = (row - np.log(np.exp(row).sum()) for row in rows)
+            kept = [one for one in allowed if final[one] >= max(final[allowed]) + np.log(0.1)]
+            assert np.flatnonzero(np.isfinite(scores)).tolist() == kept
+            np.testing.assert_allclose(scores[kept], (final - early)[kept], atol=1e-4)
+            assert token == max(kept, key=lambda one: final[one] - early[one])
+            text.append(token)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

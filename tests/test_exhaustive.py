@@ -81,7 +81,7 @@ def test_too_much_is_refused_before_it_starts() -> None:
         generate(TorchStepper(MODELS[0]), [[1]], Options(exhaustive=True, max_new_tokens=1, num_return_sequences=7))
 
 
-@pytest.mark.parametrize("other", [{"do_sample": True}, {"num_beams": 2}, {"output_scores": True}])
+@pytest.mark.parametrize("other", [{"do_sample": True}, {"num_beams": 2}])
 def test_contradictions_are_refused_by_name(other) -> None:
-    with pytest.raises(ValueError, match=r"exhaustive can't be combined with|output_scores is for"):
+    with pytest.raises(ValueError, match="exhaustive can't be combined with"):
         Options(exhaustive=True, **other)

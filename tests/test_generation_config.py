@@ -122,7 +122,7 @@ def test_options_that_are_given_win() -> None:
         ({"eos_token_id": "x"}, r"generation_config\.json: eos_token_id must be a token id, got 'x'"),
         ({"eos_token_id": [1, None]}, "eos_token_id must be a token id"),
         ({"bos_token_id": True}, "bos_token_id must be a token id, got True"),
-        ({"token_healing": True}, "token_healing is not supported"),
+        ({"token_healing": "yes"}, "token_healing must be True or False, got 'yes'"),
         ({"max_length": 2}, r"max_length must be a whole number above the prompt's length \(3\), got 2"),
         ({"max_length": "x"}, "max_length must be a whole number"),
         ({"do_sample": True, "temperature": -1}, "temperature .* got -1"),

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import threadpoolctl
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SCRIPT = runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "build_guide.py"))
 DOCUMENTS = sorted(path for path in SCRIPT["GUIDE"].glob("*.md") if "```python" in path.read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def test_every_study_is_there() -> None:

@@ -304,15 +304,39 @@ def test_the_harness_finds_the_model_by_name() -> None:
     assert registry.get("gpt2_np") is HarnessModel
 
 
+def test_the_device_that_the_harness_passes_where_nobody_names_one_is_passed_over(tiny: Path) -> None:
+    more = {"batch_size": 2, "max_batch_size": None, "device": "cuda:0"}
+    for made in (
+        HarnessModel.create_from_arg_obj({"pretrained": str(tiny), "dtype": "int8"}, more),
+        HarnessModel.create_from_arg_string(f"pretrained={tiny},dtype=int8", more),
+    ):
+        assert (made.rows, made.get_model_info()["model_dtype"]) == (2, "int8")
+
+
 @pytest.mark.slow
-def test_the_harness_s_own_command_line_runs_the_model(folder: Path, tiny: Path) -> None:
+def test_the_harness_s_own_command_line_runs_the_model(folder: Path, tiny: Path, tmp_path: Path) -> None:
     """It looks through all of its own tasks first, which takes a minute or more."""
     command = [sys.executable, "-m", "gpt2_np.evaluation", "run", "--model", "gpt2_np", "--tasks", "tale_words"]
     command += ["--model_args", f"pretrained={tiny},dtype=int8", "--include_path", str(folder), "--limit", "3"]
-    given = os.environ | {"PYTHONPATH": str(ROOT)}
+    given = os.environ | {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=given)
     assert "gpt2_np ({" in done.stdout, done.stderr
     assert "tale_words" in done.stdout
+
+
+def test_its_mistakes_are_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpt2_np.evaluation.__main__ import main as as_the_harness
+
+    def refuses() -> None:
+        HarnessModel("nothing/here")
+
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", refuses)
+    with pytest.raises(SystemExit) as left:
+        as_the_harness()
+    assert left.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert told.count("\n") == 1
 
 
 def test_a_model_on_torch_can_be_judged_too(tiny: Path, sides: Any) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt2_np import GPT2
+from gpt2_np.cli import cli
 
 PROMPTS = [
     "Once upon a ti",
@@ -64,3 +69,29 @@ def test_something_was_healed(model: GPT2) -> None:
 def test_what_cannot_be_is_refused(model: GPT2) -> None:
     with pytest.raises(ValueError, match=r"^token_healing must be True or False, got 'yes'$"):
         model.generate("The kin", token_healing="yes")  # type: ignore[arg-type]
+
+
+def test_generation_config_asks_for_it(model: GPT2, tmp_path: Path) -> None:
+    shutil.copytree(str(model.folder), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"token_healing": True, "eos_token_id": 0}))
+    told = GPT2.from_pretrained(tmp_path)
+    assert told.generate("The kin", max_new_tokens=1).prompt == "The kin"
+    assert told.generate("The kin", max_new_tokens=1, generation_config=True).prompt == "The kings"
+    off = told.generate("The kin", max_new_tokens=1, generation_config=True, token_healing=False)
+    assert off.prompt == "The kin"
+    done = CliRunner().invoke(cli, ["generate", "The kin", "-n", "3", "--generation-config", "--model", str(tmp_path)])
+    assert done.stdout == "The kings" + told.generate("The kin", max_new_tokens=3, token_healing=True).text + "\n"
+
+
+def test_a_flag_asks_for_it(model: GPT2, tmp_path: Path) -> None:
+    written = model.generate("The kin", max_new_tokens=4, token_healing=True)
+    command = ["generate", "The kin", "-n", "4", "--token-healing"]
+    assert CliRunner().invoke(cli, command).stdout == f"The kings{written.text}\n"
+    found = json.loads(CliRunner().invoke(cli, [*command, "--json"]).stdout)
+    assert (found["prompt"], found["healed"], found["ids"]) == ("The kin", "The kings", written.ids)
+    (tmp_path / "prompts.txt").write_text("The kin\nOnc\n")
+    lines = CliRunner().invoke(cli, ["generate", "--prompts", str(tmp_path / "prompts.txt"), *command[2:]]).stdout
+    assert [json.loads(line)["healed"] for line in lines.splitlines()] == ["The kings", "Onc"]
+    plain = CliRunner().invoke(cli, command[:-1]).stdout
+    assert plain.startswith("The kin")
+    assert not plain.startswith("The kings")

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from option_strategies import beside
+from option_strategies import beside, maker
 
 from decoders import Options, methods
 from gpt2_np import GPT2
@@ -44,7 +44,7 @@ ODD: list[Any] = [
     [1.5],
     len,
 ]
-CALLED = ("prefix_allowed_tokens_fn", "unconditional", "assistant_model")
+CALLED = ("prefix_allowed_tokens_fn", "unconditional", "assistant_model", "first_layers")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def model(small) -> GPT2:
 
 @pytest.mark.parametrize("name", methods.OPTIONS)
 def test_odd_values_work_or_are_refused_by_name(name: str, model: GPT2) -> None:
-    others = {one: model.start if value is None else value for one, value in beside(name).items()}
+    others = {one: maker(one, model) if value is None else value for one, value in beside(name).items()}
     for value in ODD:
         if (value is None and others) or (value is len and name in CALLED):
             continue  # not given, so what stands beside it is refused instead; and a callable's own mistake is its own

@@ -57,8 +57,8 @@ def test_float64_logits(theirs: GPT2LMHeadModel, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "tokens"),
     [
-        pytest.param({}, 50, id="greedy"),
-        pytest.param({"num_beams": 3}, 20, id="beams"),
+        pytest.param({}, 30, id="greedy"),
+        pytest.param({"num_beams": 3}, 12, id="beams"),
         pytest.param({}, 200, id="greedy, 200 tokens", marks=pytest.mark.slow),
         pytest.param({"num_beams": 3}, 200, id="beams, 200 tokens", marks=pytest.mark.slow),
     ],

@@ -3,116 +3,27 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scheduling import Asked, mixed, scheduler, slow, slow_beside
 
 from gpt2_np import GPT2
 from gpt2_np.server.batched import Batched
 from gpt2_np.server.errors import Refused
-from gpt2_np.server.jobs import Done, Event, Job, Read, Wrote
+from gpt2_np.server.jobs import Read, Wrote
 from gpt2_np.server.limits import Limits
 from gpt2_np.server.scheduler import Scheduler
-from gpt2_np.server.turns import Turns
 
-DTYPES = [
-    "float32",
-    "bfloat16",
-    "int8",
-    "int4",
-    pytest.param(
-        "float64",
-        marks=pytest.mark.xfail(
-            strict=True, reason="float64's products are BLAS's, which adds in an order that depends on the batch"
-        ),
-    ),
-]
-
-
-class BitsDiffer(AssertionError):
-    """The same tokens, but not the same bits."""
-
-
-class Asked:
-    """A job and what was told of it."""
-
-    def __init__(self, model: GPT2, ids: list[int], *, stop: Any = (), seconds: float = 600, **names: Any) -> None:
-        self.ids, self.events, self.ended = ids, list[Event](), threading.Event()
-        self.times: list[float] = []
-        more = {name: names.pop(name) for name in ("prompt_logprobs", "streams", "writes") if name in names}
-        self.names, self.stop = names, stop
-        _, options = model.options(names, len(ids))
-        self.job = Job(ids, options, stop, model.config.n_positions, self.deliver, seconds, **more)
-
-    def deliver(self, event: Event) -> None:
-        self.events.append(event)
-        self.times.append(time.monotonic())
-        if isinstance(event, Done):
-            self.ended.set()
-
-    def done(self) -> Done:
-        assert self.ended.wait(200), "a job must come to its end"
-        assert isinstance(self.events[-1], Done)
-        return self.events[-1]
-
-    def texts(self) -> list[tuple[list[int], list[float], str]]:
-        done = self.done()
-        assert done.error is None, done.error
-        return [(one.ids, one.logprobs, one.finish_reason) for one in done.completions]
-
-
-@contextmanager
-def scheduler(model: GPT2, **limits: Any) -> Iterator[Scheduler]:
-    """One that has ended, with its threads, when the test does."""
-    found = Scheduler(model, Limits(**limits))
-    try:
-        yield found
-    finally:
-        found.close()
-        found.join(10)
-        assert not found.thread.is_alive()
-        assert not found.beside.thread.is_alive()
+DTYPES = ["float32", "bfloat16", "int8", "int4", "float64"]
 
 
 @pytest.fixture(scope="module")
 def model(small: Path) -> GPT2:
     return GPT2.from_pretrained(small)
-
-
-KINDS: list[dict[str, Any]] = [
-    {},
-    {"do_sample": True},
-    {"do_sample": True, "num_return_sequences": 3, "top_k": 20},
-    {"do_sample": True, "temperature": 1.7, "top_p": 0.8, "repetition_penalty": 1.3},
-    {"do_sample": True, "best_of": 3, "num_return_sequences": 2},
-    {"do_sample": True, "mirostat": 2},
-    {"do_sample": True, "rng": "cuda", "min_p": 0.02},
-    {"no_repeat_ngram_size": 2, "top_logprobs": 3},
-    {"do_sample": True, "uniforms": [0.3, 0.9, 0.01, 0.5] * 20},
-    {"num_beams": 3},
-    {"penalty_alpha": 0.6, "top_k": 4},
-    {"do_sample": True, "guidance_scale": 1.5},
-]
-
-
-def mixed(model: GPT2, count: int, seed: int = 0) -> list[Asked]:
-    """Requests of every kind, with prompts and texts of any length."""
-    random_ = random.Random(seed)
-    asked = []
-    for number in range(count):
-        names = dict(KINDS[number % len(KINDS)])
-        if names.get("do_sample") and "uniforms" not in names:
-            names["seed"] = number
-        names["max_new_tokens"] = random_.randint(1, 30)
-        ids = [random_.randrange(1, 97) for _ in range(random_.randint(1, 40))]
-        asked.append(Asked(model, ids, **names))
-    return asked
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,33 +43,21 @@ def test_a_text_does_not_depend_on_who_else_is_served(small: Path, dtype: str) -
         assert texts == [(text.ids, text.logprobs, text.finish_reason) for text in several], one.names
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    [
-        "float32",
-        "bfloat16",
-        "int8",
-        "int4",
-        pytest.param(
-            "float64",
-            marks=pytest.mark.xfail(
-                strict=True, raises=BitsDiffer, reason="float64's products are BLAS's, whose bits depend on the shape"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_a_long_prompt_is_read_with_the_bits_of_generate(dtype: str) -> None:
-    """The server reads it in blocks, `generate` as a whole."""
+    """The server reads it in blocks, for searches too; `generate` as a whole."""
     model = GPT2.from_pretrained(dtype=dtype)
     random_ = random.Random(0)
-    asked = [Asked(model, [random_.randrange(1, 4000) for _ in range(n)], max_new_tokens=3) for n in (97, 150, 400)]
+    asked = [
+        Asked(model, [random_.randrange(1, 4000) for _ in range(n)], max_new_tokens=3, **more)
+        for n, more in ((97, {}), (150, {"num_beams": 3}), (400, {}), (300, {"prompt_lookup_num_tokens": 4}))
+    ]
     with scheduler(model) as one:
         one.submit([each.job for each in asked])
         texts = [each.texts() for each in asked]
-    written = [model.generate(each.ids, max_new_tokens=3) for each in asked]
-    assert [ids for ((ids, _, _),) in texts] == [alone.ids for alone in written]
-    if [logprobs for ((_, logprobs, _),) in texts] != [alone.logprobs for alone in written]:
-        raise BitsDiffer
+    for each, ((ids, logprobs, _),) in zip(asked, texts, strict=True):
+        alone = model.generate(each.ids, **each.names)
+        assert (ids, logprobs) == (alone.ids, alone.logprobs)
 
 
 def test_what_is_streamed_is_what_comes_out(model: GPT2) -> None:
@@ -229,17 +128,6 @@ def test_room_is_free_within_a_step_of_a_cancellation(model: GPT2) -> None:
         assert endless[0].done().error is not None
 
 
-def slow(one: Scheduler, seconds: float = 0.05) -> None:
-    """Make each step take so long."""
-    step = one.slots.step
-
-    def slowly(ids: Any) -> Any:
-        time.sleep(seconds)
-        return step(ids)
-
-    one.slots.step = slowly  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize("beside", [False, True])
 def test_a_request_that_is_late_says_so(model: GPT2, beside: bool) -> None:
     names: dict[str, Any] = {"num_beams": 2} if beside else {}
@@ -247,7 +135,7 @@ def test_a_request_that_is_late_says_so(model: GPT2, beside: bool) -> None:
     with scheduler(model) as one:
         slow(one)
         if beside:
-            one.beside.model.implementation.check = lambda: (time.sleep(0.02), one.beside._check())  # type: ignore
+            slow_beside(one)
         one.submit([asked.job])
         error = asked.done().error
     assert isinstance(error, Refused)
@@ -314,6 +202,7 @@ def test_an_overflow_in_one_row_reaches_no_other(small: Path) -> None:
     bad = Asked(model, [4, 6], max_new_tokens=40, eos_token_id=[])
     after = Asked(model, [4, 7], max_new_tokens=40, eos_token_id=[])
     with scheduler(model, rows=2) as one:
+        one.invariant = True  # in one batch, though the bits of this path depend on it
         step, count = one.slots.step, [0]
 
         def overflowing(ids: Any) -> Any:
@@ -350,25 +239,6 @@ def test_a_fault_of_ours_costs_what_is_in_progress_and_no_more(model: GPT2, caps
         one.submit([second.job])
         assert second.texts()[0][0] == model.generate([5], max_new_tokens=5).ids
     assert "secret/path" in capsys.readouterr().err
-
-
-def test_whoever_waits_for_a_turn_comes_before_whoever_has_just_had_it() -> None:
-    turns, order, inside = Turns(), [], threading.Event()
-
-    def other() -> None:
-        inside.set()
-        with turns:
-            order.append("other")
-
-    with turns:
-        thread = threading.Thread(target=other)
-        thread.start()
-        inside.wait()
-        time.sleep(0.05)
-    with turns:
-        order.append("again")
-    thread.join()
-    assert order == ["other", "again"]
 
 
 def test_futures_for_a_program_of_your_own(model: GPT2) -> None:

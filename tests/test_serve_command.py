@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -13,6 +14,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +86,62 @@ def test_at_a_signal_it_finishes_what_it_can_and_says_so_of_the_rest() -> None:
         else:
             assert status in (200, 503), raw
             assert status == 200 or json.loads(raw)["error"]["code"] == "shutting_down"
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process has started."""
+    listed = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(one) for file in listed for one in file.read_text().split()]
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended, be it that nobody has asked for its exit status yet."""
+    try:
+        return ") Z " in Path(f"/proc/{process}/stat").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def test_killed_under_load_clients_get_an_error_and_it_starts_again_at_the_same_port() -> None:
+    """By SIGKILL, at which nothing can be said: no client waits on, and no process stays behind."""
+    asked = {"prompt": "The king", "max_tokens": 8, "seed": 3}
+    endless = {"prompt": "a", "max_tokens": 500, "temperature": 0, "eos_token_id": []}
+    found: list[Any] = []
+
+    def work(client: Client, **body: Any) -> None:
+        try:
+            found.append(client.request("POST", "/v1/completions", endless | body))
+        except (OSError, http.client.HTTPException) as error:
+            found.append(error)
+
+    with process("--rows", "8") as (started, client):
+        text = client.complete(**asked)["choices"][0]["text"]
+        if find_spec("llguidance"):
+            client.complete("a", regex="[0-9]", max_tokens=1)
+        others = children(started.pid)
+        assert len(others) == bool(find_spec("llguidance") and Path("/proc").exists())
+        threads = [
+            threading.Thread(target=work, args=(client,), kwargs=more)
+            for more in [{"stream": True}, {}, {"num_beams": 3}, {"stream": True, "seed": 1, "temperature": 1}] * 6
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+        started.kill()
+        began = time.monotonic()
+        for thread in threads:
+            thread.join(20)
+        assert time.monotonic() - began < 10
+        assert len(found) == len(threads)
+        assert not [one for one in found if not isinstance(one, Exception)]
+        with pytest.raises(ConnectionRefusedError):
+            client.get("/health")
+    while not all(map(gone, others)):
+        assert time.monotonic() - began < 20, "what tries constraints out must end with the server"
+        time.sleep(0.05)
+    with process("--port", str(client.port)) as (_, again):
+        assert again.port == client.port
+        assert again.complete(**asked)["choices"][0]["text"] == text
 
 
 def test_what_can_not_be_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,11 +21,6 @@ from gpt2_np.session.model import Model
 BOY, GIRL = "The boy was sad because", "The girl was sad because"
 
 
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
-
-
 def test_runs_take_a_text_as_the_ids_that_it_is(gpt2: GPT2) -> None:
     ids, start = gpt2.prompt_ids("The king"), gpt2.prompt_ids("")
     for prepend_bos, same in ((False, ids), (True, start + ids)):
@@ -149,7 +144,7 @@ def test_pairs_that_are_none(gpt2: GPT2) -> None:
     metric = log_probability(" he")
     with pytest.raises(ValueError, match="every clean prompt needs its corrupted one, got 2 and 1"):
         patching.activation_patch(gpt2, [BOY, BOY], [GIRL], metric)
-    with pytest.raises(ValueError, match="must have equally many tokens, got 5 and 2"):
+    with pytest.raises(ValueError, match=r"must have equally many tokens, got 5 in .* and 2 in"):
         patching.activation_patch(gpt2, BOY, "The king", metric)
     with pytest.raises(ValueError, match="over 'position' needs pairs of one length, got 2, 5 tokens"):
         patching.activation_patch(gpt2, [BOY, "The king"], [GIRL, "The sea"], metric)

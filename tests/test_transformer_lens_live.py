@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from reference import random_ids, reference_model, save
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from gpt2_np.gradients import logit_difference
+from gpt2_np.internals import attribution
 from gpt2_np.internals.processing import process_weights
 from gpt2_np.session.model import Model
 
@@ -52,3 +55,23 @@ def test_every_activation_and_the_logits(tmp_path: Path, seed: int, processing: 
         np.testing.assert_allclose(cache[name], wanted[name], atol=2e-4, err_msg=name)
     if not processing:  # centred logits differ from the model's by a constant a position
         np.testing.assert_allclose(logits, expected_logits.numpy(), atol=2e-4)
+
+
+def test_attribution_patching_by_node_and_by_edge(tmp_path: Path) -> None:
+    from transformer_lens.model_bridge import TransformerBridge
+
+    script = runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "make_golden_transformer_lens.py"))
+    folder = save(reference_model(4, n_layer=3), tmp_path)
+    words = Tokenizer(models.WordLevel({f"<{number}>": number for number in range(97)}, unk_token="<0>"))
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<0>", bos_token="<0>").save_pretrained(folder)
+    bridge = TransformerBridge.boot_transformers(str(folder), device="cpu")
+    bridge.enable_compatibility_mode(no_processing=True)
+    ids = random_ids(2, 7, seed=11)
+    theirs = script["attributions"](bridge, *(torch.tensor(row[None]) for row in ids))
+
+    ours, metric = Model.from_pretrained(folder), logit_difference(5, 9)
+    found = attribution.nodes(ours, *ids, metric, names=["embed", "*.attn.z", "*.mlp_out"])
+    got = {"embed": found.scores["embed"], "z": found.stack("attn.z"), "mlp_out": found.stack("mlp_out")}
+    got["edges"] = attribution.edges(ours, *ids, metric).scores
+    for name, x in theirs.items():
+        np.testing.assert_allclose(got[name], x, atol=1e-4 * np.abs(x).max(), err_msg=name)

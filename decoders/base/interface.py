@@ -107,7 +107,10 @@ class Token:
 class Completion:
     """The result of one row: the new ids (a chosen end-of-text is kept), their log-probabilities, the finish reason.
 
-    ``score`` is a beam's: its sum of log-probabilities divided by its length to the power of length_penalty.
+    ``score`` is a beam's: its sum of log-probabilities divided by its length to the power of length_penalty. Where
+    ``output_scores`` asks for them, ``scores`` are (V,) for each id: what it was chosen by. Among beams these are
+    processed log-probabilities, and ``beam_indices`` says for each id which row it continued, counted over all
+    prompts: transformers' ``scores[step][beam_indices[text, step]]`` is ``scores[step]`` here.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -117,6 +120,7 @@ class Completion:
     top: list[tuple[tuple[int, float], ...]] = field(default_factory=list)
     scores: list[Array] = field(default_factory=list)
     assistance: Assistance | None = None
+    beam_indices: list[int] = field(default_factory=list)
 
 
 def log_softmax(logits: Array) -> Array:

@@ -199,9 +199,8 @@ class Method(NamedTuple):
 
     ``only`` says when it acts; ``excludes`` lists what can't be combined with it; ``takes`` lists options that it uses
     although they would otherwise act only elsewhere. ``check(options)`` makes checks that a table can't express. A
-    search that ``feeds_last`` also feeds the last token, so that the context holds one less. ``per_token`` says that
-    its texts can have alternatives and scores for each token, as those that stream can; ``with_profiles`` that another
-    engine's profile may be combined with it.
+    search that ``feeds_last`` also feeds the last token, so that the context holds one less. ``with_profiles``
+    says that another engine's profile may be combined with it.
 
     For a processor: it ``keeps`` at least `min_tokens_to_keep` tokens; it ``forbids`` tokens whatever the model says;
     it ``revives`` tokens that were forbidden before it; it ``forces`` one if none was left; it ``has_past``, so that it
@@ -215,7 +214,6 @@ class Method(NamedTuple):
     stop: Callable[..., Any] | None = None
     streams: bool = False
     feeds_last: bool = False
-    per_token: bool = False
     with_profiles: bool = False
     asked: tuple[str, ...] | None = None
     reads: tuple[str, ...] = ()

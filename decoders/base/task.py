@@ -65,6 +65,14 @@ class Named(NamedTuple):
     given: str = ""
 
 
+class Beside(NamedTuple):
+    """What is told of an id besides itself: its alternatives, what it was chosen by, the row that it continued."""
+
+    top: tuple[tuple[int, float], ...]
+    scores: Array | None
+    row: int | None
+
+
 @dataclass(frozen=True)
 class Prompt:
     """One prompt: its ids, how many ids may follow them, and the function that builds its chain of processors.
@@ -167,13 +175,12 @@ class Task:
 
             logprob = float(logprobs[token])
             self.trace.append(token_step(row, length, token, logprob, logits, scores, changes, reason))
+        told = self.beside(logprobs, scores)
+        return Token(row, token, float(logprobs[token]), reason, told.top, told.scores, assistance)
+
+    def beside(self, logprobs: Array, scores: Array, row: int | None = None) -> Beside:
+        """What is told of an id besides itself, as far as it was asked for, from its row's (V,) log-probabilities and
+        the scores that it was chosen by; `row` is the beam that it continued."""
         top = highest(logprobs, self.top_logprobs).tolist() if self.top_logprobs else ()
-        return Token(
-            row,
-            token,
-            float(logprobs[token]),
-            reason,
-            tuple((one, float(logprobs[one])) for one in top),
-            scores.copy() if self.output_scores else None,
-            assistance,
-        )
+        kept = scores.copy() if self.output_scores else None
+        return Beside(tuple((one, float(logprobs[one])) for one in top), kept, row)

@@ -12,11 +12,17 @@ profile        order of the samplers                              besides
 "ctranslate2"  top_k 1, temperature, top_p                        exactly k; top_p sums downwards
 "mlx-lm"       top_p, min_p, xtc, top_k, temperature              exactly k; top_p sums downwards, ties stay; penalties
                                                                   over the last 20 ids
+"vllm"         temperature, min_p, top_k, top_p                   transformers' ties; bad words only in the new text
+"exllamav3"    temperature, min_p, top_k, top_p                   ties stay; top_p drops the token that crosses p;
+                                                                  penalties count the prompt
+"koboldcpp"    top_k 100, top_a, tfs, typical_p, top_p 0.92,      llama.cpp's samplers; penalties over the last 320 ids
+               min_p, temperature 0.7, smoothing, xtc
 =============  =================================================  =====================================================
 
-Checked against llama.cpp's and mlx-lm's own functions; CTranslate2's against its source (``src/sampling.cc``,
-``src/ops/topp_mask_cpu.cc``). Their random streams and beam searches are their own. A constraint comes first with
-llama.cpp's profile, as a grammar does there where the first choice breaks it.
+Checked against llama.cpp's and mlx-lm's own functions; the others against their sources (CTranslate2's
+``src/sampling.cc``, ``src/ops/topp_mask_cpu.cc``; see `vllm`, `exllamav3`, `koboldcpp`). Their random streams and beam
+searches are their own. A constraint comes first with llama.cpp's profile, as a grammar does there where the first
+choice breaks it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.given import given
-from ..base.method import Method, Option
+from ..base.method import Method, Option, Page
 from ..base.value_types import WHOLE
 
 LONGEST = Option(
@@ -85,6 +85,17 @@ METHODS = (
         options=(LONGEST, SHORTEST, COUNT),
         stop=stop,
         check=check,
+        pages=(
+            Page(
+                "repetition detection",
+                what="A text ends once it has written one pattern so many times in a row.",
+                formula=r"(x_{t-n+1}, \dots, x_t) = (x_{t-2n+1}, \dots, x_{t-n}) = \dots",
+                source="vLLM, `RepetitionDetectionParams`",
+                when="Many texts at once, of which some may go round in circles until they are full.",
+                example={"max_pattern_size": 6, "min_count": 3},
+                prompt="one two one two one two one",
+            ),
+        ),
         trials={"repetition detection": {"max_pattern_size": 4}},
     ),
 )

@@ -14,34 +14,45 @@ from typing import Any, cast
 import numpy as np
 
 from ..base.errors import require
+from ..base.given import excluded, given
 from ..base.interface import Array, Assistance, RewindableStepper, Token, log_softmax, softmax
 from ..base.method import Method, Option
 from ..base.readable import Readable
-from ..base.task import Stream, Task
+from ..base.task import Draws, Prompt, Stream, Task
 from ..base.value_types import ANYTHING, NAME, NUMBER, WHOLE
 from ..processors import pipeline
-from ..random.draws import multinomial
+from ..random.draws import fastest, multinomial
 from .candidates import Candidates, Draft, PromptLookup
 
 # (the place among the candidates, the (1, V) scores there) → the id that follows.
 Choose = Callable[[int, Array], int]
+# (the random stream, the candidates, what they were drawn from) → how to choose at their places.
+Choosing = Callable[[Stream, Sequence[int], Sequence[Array]], Choose]
 
 # So many ids per pass: with few positions, a pass gives the same bits as one position at a time.
 IDS_PER_PASS = 48
 GROUP = "Assistance (faster, the same text)"
 
 
-def prompt_lookup(task: Task, prompt_lookup_num_tokens: int, max_matching_ngram_size: int) -> Iterator[Token]:
+def prompt_lookup(
+    task: Task, prompt_lookup_num_tokens: int, max_matching_ngram_size: int, prompt_lookup_draws: str
+) -> Iterator[Token]:
     """Each new id as it is chosen, candidates being what followed the newest ids before.
 
     Greedy decoding gives the tokens and scores that it gives without assistance, and so does sampling one text, for
-    the same seed: a candidate is kept where it is what would have been drawn.
+    the same seed: a candidate is kept where it is what would have been drawn. With the draws of "transformers" sampling
+    gives its tokens instead: it draws at all candidates at once, also where the first is wrong.
     """
-    return assisted(
-        task,
-        lambda prompt, V: PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V),
-        drafting=False,
-    )
+    sources: list[PromptLookup] = []
+
+    def source(prompt: Prompt, V: int) -> PromptLookup:
+        sources.append(PromptLookup(task, prompt, prompt_lookup_num_tokens, max_matching_ngram_size, V))
+        return sources[-1]
+
+    def choosing(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Array]) -> Choose:
+        return at_once(stream, sources[-1].found)
+
+    return assisted(task, source, choosing=choosing if prompt_lookup_draws == "transformers" else None)
 
 
 def draft_model(
@@ -54,23 +65,29 @@ def draft_model(
     """Each new id as it is chosen, candidates being what a smaller model says.
 
     Greedy decoding gives the tokens and scores that it gives without assistance. When sampling, candidates are kept by
-    rejection sampling: the same distribution, but for a seed another text than without, and than transformers'.
+    rejection sampling: the same distribution, for a seed another text than without, and the one that transformers
+    draws with this assistant (where ids that it pads with are none of the text's).
     """
     adapts = num_assistant_tokens_schedule in ("heuristic", "heuristic_transient")
     threshold = assistant_confidence_threshold
     return assisted(
         task,
         lambda prompt, V: Draft(task, prompt, V, assistant_model(), num_assistant_tokens, adapts, threshold),
-        drafting=True,
+        choosing=rejecting,
     )
 
 
-def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, drafting: bool) -> Iterator[Token]:
-    """Each new id as it is chosen, one text after the other: ``task.copies`` of each prompt."""
+def assisted(
+    task: Task, source_of: Callable[[Any, int], Candidates], *, choosing: Choosing | None = None
+) -> Iterator[Token]:
+    """Each new id as it is chosen, one text after the other: ``task.copies`` of each prompt.
+
+    `choosing` says how sampling chooses among candidates, where not as it does without.
+    """
     stepper = task.stepper
     rule = "assistance needs a stepper that can take ids back (feed_all and rewind)"
     require(hasattr(stepper, "feed_all") and hasattr(stepper, "rewind"), rule, type(stepper).__name__)
-    stream = task.stream if drafting else None
+    stream = task.stream if choosing is not None else None
     ahead = Verification(cast(RewindableStepper, stepper))
     for row, prompt in enumerate(prompt for prompt in task.prompts for _ in range(task.copies)):
         chain = prompt.chain(())
@@ -82,8 +99,8 @@ def assisted(task: Task, source_of: Callable[[Any, int], Candidates], *, draftin
         while reason is None:
             found, drawn_from = source.propose(text, prompt.longest - len(text) - 1)
             choose: Choose = (
-                rejecting(stream, found, drawn_from)
-                if stream is not None
+                choosing(stream, found, drawn_from)
+                if stream is not None and choosing is not None
                 else lambda place, scores: int(task.choose(scores, [0], 1)[0])
             )
             start, passes = len(text), passes + 1
@@ -162,6 +179,28 @@ def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Ar
     return choose
 
 
+def at_once(stream: Stream, candidates: int) -> Choose:
+    """``torch.multinomial`` at the places of so many candidates and of what follows them, as transformers draws."""
+    draws: Draws | None = None
+
+    def choose(place: int, scores: Array) -> int:
+        nonlocal draws
+        V = scores.shape[-1]
+        if draws is None:
+            draws = stream.draw(candidates + 1, V)
+        p = softmax(scores)[0]
+        places = np.flatnonzero(p)
+        return int(places[fastest(draws, p[places], place * V + places, 1)[0]])
+
+    return choose
+
+
+def check_draws(options: Any) -> None:
+    """Draws that are given are taken one by one."""
+    if given(options, "prompt_lookup_draws"):
+        excluded("prompt_lookup_draws", options, "uniforms")
+
+
 def check(options: Any) -> None:
     """The assistant must be what makes a stepper."""
     rule = "assistant_model must be what makes a stepper"
@@ -190,11 +229,23 @@ METHODS = (
                 group=GROUP,
                 help="Look for so many tokens at most.",
             ),
+            Option(
+                "prompt_lookup_draws",
+                NAME,
+                otherwise="plain",
+                off=("plain",),
+                choices=("plain", "transformers"),
+                needs=("prompt_lookup_num_tokens",),
+                only="sampling",
+                group=GROUP,
+                help="Sampled tokens: those without look-up, or transformers' with it.",
+            ),
         ),
         run=prompt_lookup,
         streams=True,
         with_profiles=True,
         excludes=ELSEWHERE,
+        check=check_draws,
         trials={"prompt look-up": {"prompt_lookup_num_tokens": 4}},
     ),
     Method(
@@ -213,7 +264,7 @@ METHODS = (
                 otherwise=20,
                 off=(20,),
                 within="[1, inf)",
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="How many of its tokens a time.",
             ),
@@ -223,7 +274,7 @@ METHODS = (
                 otherwise="constant",
                 off=("constant",),
                 choices=("constant", "heuristic", "heuristic_transient"),
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="Heuristic: more where all were right, fewer where not.",
             ),
@@ -233,7 +284,7 @@ METHODS = (
                 otherwise=0.4,
                 off=(0.4,),
                 within="[0, 1]",
-                needs=("assistant_model",),
+                needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
                 help="It stops after a token less probable than this.",
             ),

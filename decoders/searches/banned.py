@@ -224,6 +224,8 @@ METHODS = (
             "dola_layers",
             "exhaustive",
             "prompt_lookup_num_tokens",
+            "spec_type",
+            "assistant_early_exit",
             "assistant_model",
             # These have a past, which can't be taken back.
             "guidance_scale",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
 from ..base.method import Method, Option, Page
 from ..base.ranking import highest
-from ..base.task import Named, Prompt, Task
+from ..base.task import Beside, Named, Prompt, Task
 from ..base.value_types import NUMBER, WHOLE, ValueType
 from ..base.watching import Change
 from ..random.draws import multinomial
@@ -45,6 +45,7 @@ class Search:
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)
     changes: list[list[Change]] = field(default_factory=list)
+    beside: list[list[Beside]] = field(default_factory=list)
     stopped: str | None = None
 
 
@@ -67,8 +68,8 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
         totals = np.empty((len(growing), beams * V), np.float32)
         for place, number in enumerate(growing):
             search, mine = searches[number], own[place * beams : (place + 1) * beams]
-            summed, search.changes = processed(task, search.prompt, search.chain, search.running, mine)
-            totals[place] = summed.ravel()
+            scored = processed(task, search.prompt, search.chain, search.running, mine, number * beams)
+            totals[place], search.changes, search.beside = scored.totals.ravel(), scored.changes, scored.beside
         if task.stream is None:
             candidates = np.array([highest(row, K) for row in totals])
         else:
@@ -102,13 +103,12 @@ def grow(
     for place in candidates.tolist():
         parent, token = divmod(place, V)
         old = search.running[parent]
-        ids = (*old.ids, token)
         reason: FinishReason | None = None
-        if task.ends(search.prompt, ids):
+        if task.ends(search.prompt, (*old.ids, token)):
             reason = "stop"
         elif length == search.prompt.room or late:
             reason = "length"
-        grown.append(Beam(ids, (*old.logprobs, float(own[parent, token])), totals[place], reason))
+        grown.append(old.then(token, float(own[parent, token]), totals[place], reason, search.beside[parent]))
         parents.append(parent)
     return grown, parents
 
@@ -121,7 +121,7 @@ def settle(
     # Only what ends among the first num_beams candidates may enter the pool, where a free place scores UNREACHABLE: a
     # beam that is no better (what grew from one that may not be chosen) doesn't take it.
     ended = [
-        Beam(beam.ids, beam.logprobs, beam.score / np.float32(length**penalty), beam.finish_reason)
+        replace(beam, score=beam.score / np.float32(length**penalty))
         for beam in grown[:beams]
         if beam.finish_reason and possible(beam, task)
     ]
@@ -139,7 +139,7 @@ def settle(
         [beam.score + (UNREACHABLE if beam.finish_reason else np.float32(0)) for beam in grown], np.float32
     )
     chosen = highest(scores, beams).tolist()
-    search.running = [Beam(grown[place].ids, grown[place].logprobs, scores[place]) for place in chosen]
+    search.running = [replace(grown[place], score=scores[place], finish_reason=None) for place in chosen]
     if all(beam.finish_reason for beam in grown) or not any(possible(beam, task) for beam in search.running):
         search.stopped = OUT_OF_TIME if late else NOTHING_LEFT
     elif not can_improve(search, length, penalty, early_stopping):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason
-from ..base.task import Named, Prompt, Task
+from ..base.task import Beside, Named, Prompt, Task
 from ..base.watching import Change
 from ..processors import pipeline
 
@@ -27,12 +28,27 @@ OUT_OF_TIME = "max_time"
 
 @dataclass(frozen=True)
 class Beam:
-    """One hypothesis: the new ids, the model's log-probability of each, and its score."""
+    """One hypothesis: the new ids, the model's log-probability of each, and its score.
+
+    ``beside`` is what is told of each id besides, where the task asks for anything.
+    """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: np.float32 | float
     finish_reason: FinishReason | None = None
+    beside: tuple[Beside, ...] = ()
+
+    def then(
+        self,
+        token: int,
+        logprob: float,
+        score: np.float32 | float,
+        finish_reason: FinishReason | None = None,
+        beside: Sequence[Beside] = (),
+    ) -> Beam:
+        """The same with one more id."""
+        return Beam((*self.ids, token), (*self.logprobs, logprob), score, finish_reason, (*self.beside, *beside))
 
 
 @dataclass(frozen=True)
@@ -71,12 +87,24 @@ def candidates_a_step(beams: int, task: Task) -> int:
     return max(2, 1 + len(task.eos)) * beams
 
 
-def processed(
-    task: Task, prompt: Prompt, chain: Sequence[Named], running: Sequence[Beam], own: Array
-) -> tuple[Array, list[list[Change]]]:
-    """Return the (beams, V) sums of a prompt's beams continued by each token, and the processors' changes.
+class Scored(NamedTuple):
+    """A prompt's beams continued by each token: (beams, V) sums, what the processors changed, what is told of each.
 
-    `own` are the model's (beams, V) log-probabilities. ``ValueError`` where a sum passes float32's range.
+    ``beside`` holds for each beam what is told of an id that continues it: one entry, or none where nothing is asked.
+    """
+
+    totals: Array
+    changes: list[list[Change]]
+    beside: list[list[Beside]]
+
+
+def processed(
+    task: Task, prompt: Prompt, chain: Sequence[Named], running: Sequence[Beam], own: Array, first: int
+) -> Scored:
+    """The sums of a prompt's beams continued by each token.
+
+    `own` are the model's (beams, V) log-probabilities; `first` is the number of the first beam's row among those of
+    all prompts. ``ValueError`` where a sum passes float32's range.
     """
     texts = [np.array([*prompt.ids, *beam.ids]) for beam in running]
     so_far = np.array([[beam.score] for beam in running], np.float32)
@@ -89,7 +117,14 @@ def processed(
         raise ValueError(
             f"{names} must keep a beam's sum within float32, got inf after {len(running[0].ids) + 1} tokens"
         )
-    return totals, changes
+    return Scored(totals, changes, besides(task, own, scores, range(first, first + len(running))))
+
+
+def besides(task: Task, own: Array, scores: Array, rows: Iterable[int | None]) -> list[list[Beside]]:
+    """What is told of an id that continues each of some rows, from (rows, V) log-probabilities and scores."""
+    if not (task.top_logprobs or task.output_scores):
+        return [[] for _ in own]
+    return [[task.beside(mine, seen, row)] for mine, seen, row in zip(own, scores, rows, strict=False)]
 
 
 def tell(
@@ -135,4 +170,12 @@ def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str 
 def completion(beam: Beam) -> Completion:
     """Convert a beam to the caller's `Completion`."""
     reason: FinishReason = beam.finish_reason or "length"
-    return Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score))
+    return with_beside(Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score)), beam.beside)
+
+
+def with_beside(completion: Completion, told: Sequence[Beside]) -> Completion:
+    """A completion that tells of each id what was asked for besides."""
+    completion.top = [one.top for one in told if one.top]
+    completion.scores = [one.scores for one in told if one.scores is not None]
+    completion.beam_indices = [one.row for one in told if one.scores is not None and one.row is not None]
+    return completion

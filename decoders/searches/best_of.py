@@ -63,7 +63,6 @@ METHODS = (
             ),
         ),
         run=best_of,
-        per_token=True,
         with_profiles=True,
         excludes=("num_beams", "exhaustive"),
         check=check,

@@ -41,10 +41,12 @@ class PromptLookup(Readable):
     def __init__(self, task: Task, prompt: Prompt, tokens: int, ngram: int, V: int) -> None:
         self.tokens, self.ngram = tokens, ngram
         self.eos, self.V = task.eos, V
+        self.found = 0  # how many candidates there were, had there been room for all
         # What may forbid a token whatever the model says, so that looking it up would be in vain.
         self.rules = [named.processor for named in prompt.chain(()) if named.forbids]
 
     def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:
+        self.found = 0
         if most < 1:
             return [], []
         ids = np.array(text)
@@ -54,6 +56,7 @@ class PromptLookup(Readable):
                 found = self.allowed(ids, ids[start : start + self.tokens].tolist())
                 if found:
                     end = next((place for place, token in enumerate(found) if token in self.eos), len(found))
+                    self.found = end
                     return found[: min(end, most)], []
         return [], []
 

@@ -26,6 +26,7 @@ from .beam_common import (
     NOTHING_LEFT,
     OUT_OF_TIME,
     Beam,
+    Scored,
     candidates_a_step,
     check_length_penalty,
     first_beams,
@@ -79,7 +80,7 @@ def constrained_beam_search(
             if search.stopped is not None:
                 continue
             last = first + len(search.running)
-            grown, parents = advance(task, search, own[first:last], constraints, num_beams, late)
+            grown, parents = advance(task, number, search, own[first:last], constraints, num_beams, late)
             tell(task, number, grown, search.running, search.pool.beams, search.stopped, search.changes)
             if search.stopped is None:
                 rows += [first + parent for parent in parents]
@@ -93,7 +94,7 @@ def constrained_beam_search(
 
 
 def advance(
-    task: Task, search: Search, own: Array, constraints: Sequence[Choice], beams: int, late: bool
+    task: Task, number: int, search: Search, own: Array, constraints: Sequence[Choice], beams: int, late: bool
 ) -> tuple[list[Beam], list[int]]:
     """One step from the model's (beams, V) log-probabilities: the usual candidates, and the new beams' parents."""
     prompt, old = search.prompt, search.running
@@ -108,10 +109,11 @@ def advance(
     def ends(ids: tuple[int, ...]) -> bool:
         return task.ends(prompt, ids)
 
-    totals, search.changes = processed(task, prompt, search.chain, old, own)
-    grown, parents = candidates(old, totals, own, candidates_a_step(beams, task), ends)
+    scored = processed(task, prompt, search.chain, old, own, number * beams)
+    search.changes = scored.changes
+    grown, parents = candidates(old, scored, own, candidates_a_step(beams, task), ends)
     running, parents = split(grown, parents, beams, add)
-    search.running, parents = share_out(task, prompt, old, running, parents, totals, own, constraints, beams)
+    search.running, parents = share_out(task, prompt, old, running, parents, scored, own, constraints, beams)
     search.stopped = search.pool.stops(grown, search.running, late)
     if search.stopped in (NOTHING_LEFT, OUT_OF_TIME):
         good = [beam for beam in search.running if meets(beam.ids)]
@@ -127,7 +129,7 @@ def share_out(
     old: list[Beam],
     running: list[Beam],
     parents: list[int],
-    totals: Array,
+    scored: Scored,
     own: Array,
     constraints: Sequence[Choice],
     size: int,
@@ -144,7 +146,8 @@ def share_out(
         progress = Progress.of(constraints, [*prompt.ids, *beam.ids])
         for token in progress.helpful():
             further, ids = progress.then(token), (*beam.ids, token)
-            grown = Beam(ids, (*beam.logprobs, float(own[parent, token])), totals[parent, token])
+            total, told = scored.totals[parent, token], scored.beside[parent]
+            grown = beam.then(token, float(own[parent, token]), total, None, told)
             over = task.constrained and task.ends(prompt, ids)  # else asked at its next token, as in transformers
             if ids not in known and possible(grown, task) and not over:
                 known.add(ids)

@@ -2,7 +2,8 @@
 
 Chuang et al. 2024, "DoLa: Decoding by Contrasting Layers Improves Factuality in Large Language Models", as
 transformers 4 does it (``GenerationMixin._dola_decoding``); version 5 has moved it out of its core. There the layer
-is chosen for a whole batch at once; here each row chooses its own, so that a prompt gets what it gets alone.
+is chosen for a whole batch at once; here each row chooses its own, so that a prompt gets what it gets alone. Under a
+constraint, which transformers has none of, a token counts as plausible beside those that the constraint allows.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
 from ..base.method import Method, Option, Page
 from ..base.readable import Readable
-from ..base.task import Task
+from ..base.task import Named, Task
 from ..base.value_types import ValueType, is_ids
+from ..processors import pipeline
 from .token_by_token import token_by_token
 
 RELATIVE_TOP = 0.1  # a token must be at least this many times as likely as the best, by the last layer
@@ -34,7 +36,8 @@ LAYERS = ValueType(
 
 def dola(task: Task, dola_layers: Literal["low", "high"] | Sequence[int]) -> Iterator[Token]:
     """Token by token, from the contrast in place of the model's logits; log-probabilities are the model's own."""
-    stepper = Dola(task.stepper, dola_layers)
+    chains = [[one for one in prompt.chain(()) if one.option == "constraint"] for prompt in task.prompts]
+    stepper = Dola(task.stepper, dola_layers, chains)
     return token_by_token(replace(task, stepper=stepper), own=lambda: stepper.own)
 
 
@@ -57,25 +60,36 @@ def candidate_layers(chosen: Literal["low", "high"] | Sequence[int], n_layer: in
 
 
 class Dola(Readable):
-    """A stepper whose logits are the contrast of another's; ``own`` are the model's, row for row."""
+    """A stepper whose logits are the contrast of another's; ``own`` are the model's, row for row.
+
+    `chains` hold for each prompt the processor of a constraint, if there is one.
+    """
 
     own: Array
 
-    def __init__(self, stepper: Stepper, chosen: Literal["low", "high"] | Sequence[int]) -> None:
+    def __init__(
+        self, stepper: Stepper, chosen: Literal["low", "high"] | Sequence[int], chains: Sequence[Sequence[Named]] = ()
+    ) -> None:
         require(hasattr(stepper, "feed_layers"), "dola_layers needs a model that gives logits of its layers", stepper)
         self.stepper = cast(EarlyExitStepper, stepper)
         self.layers = candidate_layers(chosen, self.stepper.n_layer, self.stepper.tied)
+        self.chains = chains
+        self.texts: list[tuple[int, list[int]]] = []  # (the prompt's number, the ids so far) of each row
 
     def feed(self, ids: Sequence[Sequence[int]]) -> Array:
         """Continue each row; (rows, V) contrasted log-probabilities, −inf where the last layer thinks too little."""
         self.own, early = self.stepper.feed_layers(ids, self.layers)
         chosen = most_different(self.own, early)
-        return contrast(self.own, early[chosen, np.arange(len(chosen))])
+        before = self.texts or [(number, []) for number in range(len(ids))]
+        self.texts = [(number, [*text, *new]) for (number, text), new in zip(before, ids, strict=True)]
+        allowed = pipeline.side_by_side(self.chains, self.texts, self.own)
+        return contrast(self.own, early[chosen, np.arange(len(chosen))], allowed)
 
     def reorder(self, rows: Sequence[int]) -> None:
         """New row i continues old row ``rows[i]``."""
         self.stepper.reorder(rows)
         self.own = self.own[list(rows)]
+        self.texts = [self.texts[row] for row in rows]
 
 
 def most_different(final: Array, early: Array) -> Array:
@@ -91,11 +105,15 @@ def most_different(final: Array, early: Array) -> Array:
     return (0.5 * (to_final + to_early)).argmax(axis=0)
 
 
-def contrast(final: Array, early: Array) -> Array:
-    """log p(last layer) − log p(early layer), for the tokens that the last layer finds plausible (section 2.3)."""
+def contrast(final: Array, early: Array, allowed: Array) -> Array:
+    """log p(last layer) − log p(early layer), for the tokens that the last layer finds plausible (section 2.3).
+
+    `allowed` are the last layer's logits, −inf for what may not be written.
+    """
     final, early = log_softmax(final), log_softmax(early)
-    threshold = final.max(axis=-1, keepdims=True) + final.dtype.type(np.log(RELATIVE_TOP))
-    return np.where(final < threshold, final.dtype.type(-np.inf), final - early)
+    plausible = np.where(allowed > -np.inf, final, -np.inf)
+    threshold = plausible.max(axis=-1, keepdims=True) + final.dtype.type(np.log(RELATIVE_TOP))
+    return np.where(plausible < threshold, final.dtype.type(-np.inf), final - early)
 
 
 METHODS = (
@@ -106,8 +124,7 @@ METHODS = (
         ),
         run=dola,
         streams=True,
-        # It removes all but the likeliest tokens before any processor acts: what a constraint allows is rarely left.
-        excludes=("num_beams", "exhaustive", "constraint"),
+        excludes=("num_beams", "exhaustive"),
         pages=(
             Page(
                 "DoLa",

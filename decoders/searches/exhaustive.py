@@ -5,6 +5,8 @@ The oracle of beam search: same scores, nothing pruned.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..base.errors import require
@@ -13,7 +15,7 @@ from ..base.method import Method, Option
 from ..base.task import Task
 from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beam_common import Beam, check_length_penalty, completion
+from .beam_common import Beam, besides, check_length_penalty, completion
 
 LIMIT = 2**18  # texts
 
@@ -39,17 +41,17 @@ def exhaustive_search(task: Task, length_penalty: float) -> list[Completion]:
         own, parents, grown = log_softmax(logits), [], []
         texts = [(number, [*prompts[number].ids, *beam.ids]) for number, beam in growing]
         scores = pipeline.side_by_side(chains, texts, own)
+        told = besides(task, own, scores, [None] * len(growing))
         for place, (number, old) in enumerate(growing):
             for token in np.flatnonzero(scores[place] > -np.inf).tolist():
                 ids, total = (*old.ids, token), old.score + float(scores[place, token])
                 reason = task.finish_reason(prompts[number], ids, late=False)
-                beam = Beam(ids, (*old.logprobs, float(own[place, token])), total, reason)
+                beam = old.then(token, float(own[place, token]), total, reason, told[place])
                 if reason is None:
                     parents.append(place)
                     grown.append((number, beam))
                 else:
-                    normalised = total / len(ids) ** length_penalty
-                    ended[number].append(Beam(ids, beam.logprobs, normalised, reason))
+                    ended[number].append(replace(beam, score=total / len(ids) ** length_penalty))
         growing = grown
         if growing:
             task.stepper.reorder(parents)

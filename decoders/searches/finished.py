@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from ..base.interface import Array
+from ..base.interface import Array, FinishReason
 from ..base.ranking import highest
 from ..base.readable import Readable
 from ..base.task import Task
-from .beam_common import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, possible
+from .beam_common import BEATEN, FULL, NOTHING_LEFT, OUT_OF_TIME, Beam, Scored, possible
 
 Early = bool | Literal["never"]
 
@@ -87,18 +87,18 @@ def split(
 
 
 def candidates(
-    running: Sequence[Beam], totals: Array, own: Array, k: int, ends: Callable[[tuple[int, ...]], bool]
+    running: Sequence[Beam], scored: Scored, own: Array, k: int, ends: Callable[[tuple[int, ...]], bool]
 ) -> tuple[list[Beam], list[int]]:
-    """Return the k best continuations of some beams and their parents, best first, from (beams, V) `totals`.
+    """Return the k best continuations of some beams and their parents, best first, from their (beams, V) sums.
 
     `own` are the model's log-probabilities, (beams, V); `ends` tells of new ids whether they end a text.
     """
-    V, flat = totals.shape[-1], totals.ravel()
+    V, flat = own.shape[-1], scored.totals.ravel()
     grown, parents = [], []
     for place in highest(flat, k).tolist():
         parent, token = divmod(place, V)
         old = running[parent]
-        ids, logprobs = (*old.ids, token), (*old.logprobs, float(own[parent, token]))
-        grown.append(Beam(ids, logprobs, flat[place], "stop" if ends(ids) else None))
+        reason: FinishReason | None = "stop" if ends((*old.ids, token)) else None
+        grown.append(old.then(token, float(own[parent, token]), flat[place], reason, scored.beside[parent]))
         parents.append(parent)
     return grown, parents

@@ -91,7 +91,8 @@ def group_beam_search(
                     search.taken += filling
                     continue
                 last = first + len(group.running)
-                grown, parents = advance(task, search.prompt, group, own[first:last], late)
+                row = number * num_beams + rank * size
+                grown, parents = advance(task, search.prompt, group, own[first:last], late, row)
                 search.taken += [beam.ids[-1] for beam in group.running]
                 tell(task, number, grown, group.running, group.pool.beams, group.stopped, group.changes, rank)
                 if group.stopped is None:
@@ -105,14 +106,15 @@ def group_beam_search(
     return [one for beams in ended for one in returned(beams, task, length_penalty)]
 
 
-def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool) -> tuple[list[Beam], list[int]]:
+def advance(task: Task, prompt: Prompt, group: Group, own: Array, late: bool, row: int) -> tuple[list[Beam], list[int]]:
     """Do one step of one group from the model's (beams, V) log-probabilities; return its candidates and the new beams'
-    parents.
+    parents. `row` is the number of its first beam's row.
     """
     size = len(group.running)
-    totals, group.changes = processed(task, prompt, group.chain, group.running, own)
+    scored = processed(task, prompt, group.chain, group.running, own, row)
+    group.changes = scored.changes
     k = candidates_a_step(size, task)
-    grown, parents = candidates(group.running, totals, own, k, lambda ids: task.ends(prompt, ids))
+    grown, parents = candidates(group.running, scored, own, k, lambda ids: task.ends(prompt, ids))
     group.running, parents = split(grown, parents, size, group.pool.add)
     group.stopped = group.pool.stops(grown, group.running, late)
     if group.stopped in (NOTHING_LEFT, OUT_OF_TIME):

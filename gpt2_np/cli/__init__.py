@@ -24,6 +24,7 @@ INTERNALS = [
     "internals_corpus",
     "internals_dictionaries",
     "internals_dictionaries_made",
+    "internals_graph",
     "internals_lenses",
     "internals_parts",
     "internals_states",

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from ..model.choices import DTYPES
+from ..text.healing import wanted
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
 from .decoding import ASSISTANCE, LENGTH, decoding_options
@@ -52,6 +53,12 @@ EXAMPLES = {
 )
 @grouped(
     "Sampling", "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
+)
+@grouped(
+    "Input",
+    "--token-healing",
+    is_flag=True,
+    help="Regrow the prompt's last token, where the prompt may end within one.",
 )
 @constraint_options
 @output_option()
@@ -113,9 +120,10 @@ def generate(
             sys.exit(1)
         return
     assert prompt is not None
+    heals = wanted(dict(chosen), gpt2.generation_config)
     if as_json and explain:
         raise ValueError("--explain prints a table, --json nothing but JSON; write the steps with --trace FILE instead")
-    if as_json or explain or trace_file is not None or not checked.streams:
+    if as_json or explain or trace_file is not None or not checked.streams or heals:
         trace: list[Any] | None = [] if explain or trace_file is not None else None
         written = gpt2.generate(prompt, trace=trace, **chosen)
         if trace_file is not None and trace is not None:
@@ -123,12 +131,12 @@ def generate(
         several = written if isinstance(written, list) else [written]
         for number, one in enumerate(several, 1):
             if as_json:
-                print(dumps(fields(prompt, one)))
+                print(dumps(fields(prompt, one) | ({"healed": one.prompt} if heals else {})))
             else:
                 if len(several) > 1:
                     score = "" if one.score is None else f", score {one.score:.4f}"
                     print(f"[{number}{score}]")
-                print(prompt + one.text)
+                print((one.prompt if heals else prompt) + one.text)
         if explain and trace is not None:
             print(f"\n{explained(trace, gpt2)}")
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from .internals_graph import transcoders_option
 from .options import GroupedCommand, grouped
 from .readable import bos_option, load_readable, readable_model_options
 
@@ -17,6 +18,9 @@ from .readable import bos_option, load_readable, readable_model_options
 @grouped("Dictionary", "--dictionary", metavar="NAME", help="Show its features: a folder, hub id, release, or tales.")
 @grouped("Dictionary", "--dictionary-id", metavar="ID", help="A release's id, or a sub-folder.")
 @grouped("Dictionary", "--corpus", type=click.Path(path_type=Path), help="Texts to show where its features fire most.")
+@transcoders_option(False)
+@grouped("Transcoders", "--answer", help="What their graph explains.  [default: the likeliest token]")
+@grouped("Transcoders", "--versus", help="… over this token.  [default: the second likeliest]")
 @bos_option
 @readable_model_options
 def inspect_command(
@@ -26,12 +30,16 @@ def inspect_command(
     dictionary: str | None,
     dictionary_id: str | None,
     corpus: Path | None,
+    transcoders: Path | None,
+    answer: str | None,
+    versus: str | None,
     bos: bool,
     model: str,
     dtype: str,
 ) -> None:
     """Write a page that shows, for PROMPT, what every head attends to, what each layer would say next (the logit lens),
-    the next tokens' probabilities, which heads and MLPs raised them, and with --dictionary which features fire.
+    the next tokens' probabilities, which heads and MLPs raised them, with --dictionary which features fire, and with
+    --transcoders how features make each other and the answer.
 
     It is one file that needs no network; open it in any browser.
     """
@@ -43,12 +51,18 @@ def inspect_command(
 
     if dictionary is None and (corpus is not None or dictionary_id is not None):
         raise ValueError("--corpus and --dictionary-id need a --dictionary")
+    if (answer is None) is not (versus is None) or (answer is not None and transcoders is None):
+        raise ValueError("--answer and --versus belong together, and need --transcoders")
+    layers = [] if transcoders is None else dictionaries.load_layers(transcoders)
     gpt2 = load_readable(model, dtype)
+    asked = None if answer is None else (gpt2.to_single_token(answer), gpt2.to_single_token(versus or ""))
     sae = None if dictionary is None else dictionaries.load(dictionary, dictionary_id)
     boards: list[dictionaries.Dashboard] = []
     if sae is not None and corpus is not None:
         with bar(0, "token") as progress:
             boards = dictionaries.dashboards(gpt2, sae, texts_of(gpt2, corpus, None), progress=progress.update)
-    page = inspect_page(gpt2, prompt, top=top, prepend_bos=bos, dictionary=sae, dashboards=boards)
+    page = inspect_page(
+        gpt2, prompt, top=top, prepend_bos=bos, dictionary=sae, dashboards=boards, transcoders=layers, question=asked
+    )
     write_whole(out, page.encode("utf-8"))
     print(out)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from .internals import answers, draw, experiment, metric_of, show
+from .internals import draw, experiment, metric_of, show
 from .options import grouped
+from .pairs import Asked, asked, check_source, needed, pairs_option, question
 from .plain import dumps
 from .progress import bar
 from .readable import bos_option, load_readable
@@ -27,23 +28,26 @@ WIDTH = 40  # of the longest bar
 
 
 @experiment("attribute", "Which tokens, or which activations, did it.")
-@click.argument("prompt")
+@click.argument("prompt", required=False)
 @click.argument("corrupted", required=False)
-@answers
+@pairs_option
 @bos_option
 @grouped(
     "Attribution",
     "--method",
     type=click.Choice([*OF_INPUTS, *OF_NODES]),
-    help="Of tokens or, with CORRUPTED, of activations.  [default: saliency, or atp]",
+    help="Of tokens or, with CORRUPTED or --pairs, of activations.  [default: saliency, or atp]",
 )
 @grouped("Attribution", "--steps", default=50, show_default=True, help="Steps of integrated_gradients.")
 @grouped("Attribution", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
-@grouped("Attribution", "--over", type=click.Choice(["position", "head"]), default="position", show_default=True)
+@grouped(
+    "Attribution", "--over", type=click.Choice(["position", "head", "layer"]), default="position", show_default=True
+)
 def attribute(
-    prompt: str,
+    prompt: str | None,
     corrupted: str | None,
-    answer: str,
+    pairs: Path | None,
+    answer: str | None,
     versus: str | None,
     bos: bool,
     method: str | None,
@@ -58,23 +62,27 @@ def attribute(
     """What each token of PROMPT does for the answer's log-probability (or, with --versus, for the logit difference).
 
     With a CORRUPTED prompt of equally many tokens it is what each activation of PROMPT would do in it: an estimate of
-    `internals patch` by one gradient, all layers and places at once.
+    `internals patch` by one gradient, all layers and places at once. With --pairs it is the mean over a file of pairs,
+    and its standard deviation; pairs of different lengths need --over head or layer.
+
+    \b
+    gpt2-np internals task possessives --pairs > pairs.jsonl
+    gpt2-np internals attribute --pairs pairs.jsonl --point attn.z --over head
     """
-    method = method or ("saliency" if corrupted is None else "atp")
-    if (method in OF_NODES) is (corrupted is None):
-        needs = "a corrupted prompt as well" if corrupted is None else "one prompt, not a corrupted one beside it"
+    check_source((prompt, corrupted), pairs)
+    alone = corrupted is None and pairs is None
+    method = method or ("saliency" if alone else "atp")
+    if (method in OF_NODES) is alone:
+        needs = "a corrupted prompt as well" if alone else "one prompt, not a corrupted one beside it"
         raise ValueError(f"--method {method} needs {needs}")
     gpt2 = load_readable(model, dtype)
-    metric = metric_of(gpt2, answer, versus)
-    if corrupted is None:
-        of_tokens(gpt2, prompt, metric, method, steps, bos, question(answer, versus), as_json, out)
+    if alone and prompt is not None:
+        right = needed(answer)
+        metric = metric_of(gpt2, right, versus)
+        of_tokens(gpt2, prompt, metric, method, steps, bos, question(right, versus), as_json, out)
     else:
-        of_activations(gpt2, (prompt, corrupted), metric, method, point, over, bos, as_json, out)
-
-
-def question(answer: str, versus: str | None) -> str:
-    """What the metric asks, as a title has it."""
-    return f"Why {answer!r}" + (f" and not {versus!r}?" if versus is not None else "?")
+        of = asked(gpt2, (prompt, corrupted), answer, versus, pairs)
+        of_activations(gpt2, of, method, point, over, bos, as_json, out)
 
 
 def of_tokens(
@@ -128,52 +136,60 @@ def bars(tokens: Sequence[str], scores: Array) -> list[str]:
 
 
 def of_activations(
-    gpt2: GPT2,
-    prompts: tuple[str, str],
-    metric: Any,
-    method: str,
-    point: str,
-    over: str,
-    bos: bool,
-    as_json: bool,
-    out: Path | None,
+    gpt2: GPT2, of: Asked, method: str, point: str, over: str, bos: bool, as_json: bool, out: Path | None
 ) -> None:
-    """A table of layers by positions or heads."""
+    """A table of layers by positions or heads; for a file of pairs, one of the mean and one of the spread."""
     from ..internals import attribution
+
+    with bar(of.count or 0, "pair") as progress:
+        found = attribution.nodes(
+            gpt2,
+            of.clean,
+            of.corrupted,
+            of.metric,
+            method,
+            names=f"blocks.*.{point}",
+            over=over,
+            prepend_bos=bos,
+            progress=progress.update,
+        )
+    values, spread = (np.atleast_2d(found.stack(point, side).T).T for side in ("scores", "spread"))
+    labels = words_at(gpt2, of, bos) if over == "position" else [over] if over == "layer" else None
+    about: dict[str, Any] = {"method": method, "point": point} | means(found, of)
+    axes: dict[str, Any] = {"row": "layer", "column": over, "labels": labels}
+    if as_json:
+        about |= {"spread": np.round(spread, 6).tolist()} if of.count else {}
+        show(values, True, **axes, **about)
+    else:
+        show(values, False, **axes, **about)
+        if of.count:
+            show(spread, False, **axes, **{"standard deviation over": f"{of.count} pairs"})
+    title = f"{method} of {point}" + (f", mean of {of.count} pairs" if of.count else "")
+    bar_title = "estimated change of the metric"
+    draw(out, lambda plots: plots.heat(values, title=title, x=over, y="layer", x_labels=labels, bar=bar_title))
+
+
+def means(found: Nodes | Edges, of: Asked) -> dict[str, Any]:
+    """The metric of the clean and the corrupted runs, and how many pairs a file has."""
+    both = {"clean": float(found.clean.mean()), "corrupted": float(found.corrupted.mean())}
+    return both | ({} if of.count is None else {"pairs": of.count})
+
+
+def words_at(gpt2: GPT2, of: Asked, bos: bool) -> list[str]:
+    """A label for each position: the corrupted prompt's token, or the position where those of several pairs differ."""
+    from ..internals.attribution.pairs import ids_of, is_several
     from ..internals.labels import visible
 
-    found = attribution.nodes(gpt2, *prompts, metric, method, names=f"blocks.*.{point}", prepend_bos=bos)
-    values = by(found, point, over)
-    ids = attribution.pairs.ids_of(gpt2, prompts[1], prepend_bos=bos)
-    labels = [visible(token) for token in gpt2.tokenizer.tokens(ids.tolist())] if over == "position" else None
-    about = {"method": method, "point": point, "clean": float(found.clean[0]), "corrupted": float(found.corrupted[0])}
-    show(values, as_json, row="layer", column=over, labels=labels, **about)
-    bar_title = "estimated change of the metric"
-    draw(
-        out,
-        lambda plots: plots.heat(
-            values, title=f"{method} of {point}", x=over, y="layer", x_labels=labels, bar=bar_title
-        ),
-    )
-
-
-def by(found: Nodes, point: str, over: str) -> Array:
-    """Scores by layer and position, (L, T), or by layer and head, (L, H): summed over all else."""
-    stacked = found.stack(point)
-    name = next(iter(found.scores)).split(".", 2)[2]
-    axes = {"attn.q": "TH", "attn.k": "TH", "attn.v": "TH", "attn.z": "TH", "attn.result": "TH"}.get(name, "T")
-    axes = "HTS" if name in ("attn.pattern", "attn.attn_scores") else "TF" if name.startswith("mlp.") else axes
-    letter = {"position": "T", "head": "H"}[over]
-    if letter not in axes:
-        raise ValueError(f"--over head needs an activation that has heads, such as attn.z, got --point {point}")
-    summed: Array = stacked.sum(axis=tuple(1 + at for at, one in enumerate(axes) if one != letter))
-    return summed
+    prompts: Any = of.corrupted if is_several(of.corrupted) else [of.corrupted]
+    ids = np.stack([ids_of(gpt2, one, prepend_bos=bos) for one in prompts])
+    words = [visible(token) for token in gpt2.tokenizer.tokens(ids[0].tolist())]
+    return [word if (ids[:, at] == ids[0, at]).all() else str(at) for at, word in enumerate(words)]
 
 
 @experiment("edges", "Which edges between heads, MLPs and logits did it, and the circuit that they make.")
-@click.argument("clean")
-@click.argument("corrupted")
-@answers
+@click.argument("clean", required=False)
+@click.argument("corrupted", required=False)
+@pairs_option
 @bos_option
 @grouped("Attribution", "--method", type=click.Choice(OF_EDGES), default="eap", show_default=True)
 @grouped("Attribution", "--steps", default=5, show_default=True, help="Steps of eap-ig.")
@@ -184,9 +200,10 @@ def by(found: Nodes, point: str, over: str) -> Array:
 @grouped("Circuit", "--save", type=click.Path(path_type=Path), help="The circuit as JSON, as EAP-IG writes it.")
 @grouped("Output", "--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many edges to list.")
 def edges(
-    clean: str,
-    corrupted: str,
-    answer: str,
+    clean: str | None,
+    corrupted: str | None,
+    pairs: Path | None,
+    answer: str | None,
     versus: str | None,
     bos: bool,
     method: str,
@@ -207,40 +224,55 @@ def edges(
     An edge leads from the embedding, a head (a3.h7: layer 3, head 7) or an MLP (m3) to a later head's query, key or
     value, an MLP or the logits. With --circuit or --threshold the model runs with those edges only, everything else
     being as in the corrupted run: its faithfulness is 1 where that is as good as the whole model. --out draws the
-    circuit (of --top edges, where none was asked for), or with --curve the curve.
+    circuit (of --top edges, where none was asked for), or with --curve the curve. With --pairs all of it is about the
+    mean over a file of pairs, of any lengths, and each edge has its standard deviation.
+
+    \b
+    gpt2-np internals task possessives --count 20 --pairs | gpt2-np internals edges --pairs - --circuit 100
     """
     from ..internals import attribution
 
+    check_source((clean, corrupted), pairs)
     if count is not None and threshold is not None:
         raise ValueError("give --circuit, a number of edges, or --threshold, a size of score, not both")
     if save is not None and count is None and threshold is None:
         raise ValueError("--save writes a circuit: ask for one with --circuit or --threshold")
     gpt2 = load_readable(model, dtype)
-    metric = metric_of(gpt2, answer, versus)
-    found = attribution.edges(gpt2, clean, corrupted, metric, method, steps, prepend_bos=bos)
-    asked = count is not None or threshold is not None
-    circuit = found.circuit(count if threshold is None else None, threshold=threshold) if asked else None
-    about: dict[str, Any] = {"method": method, "clean": float(found.clean[0]), "corrupted": float(found.corrupted[0])}
+    of = asked(gpt2, (clean, corrupted), answer, versus, pairs)
+    with bar(of.count or 0, "pair") as progress:
+        found = attribution.edges(
+            gpt2, of.clean, of.corrupted, of.metric, method, steps, prepend_bos=bos, progress=progress.update
+        )
+    wanted = count is not None or threshold is not None
+    circuit = found.circuit(count if threshold is None else None, threshold=threshold) if wanted else None
+    about: dict[str, Any] = {"method": method} | means(found, of)
     if circuit is not None:
         about |= {"edges": len(circuit), "faithfulness": circuit.faithfulness(ablation)}
         if save is not None:
             circuit.to_json(save)
     curve = attribution.curve(found, ablation=ablation) if with_curve else None
-    report(found, about, curve, top, as_json)
+    report(found, about, curve, top, as_json, with_spread=of.count is not None)
 
     def picture(plots: Any) -> Any:
         from ..internals import plots_attribution
 
         if curve is not None:
-            return plots_attribution.curves({method: curve}, title=question(answer, versus))
-        return plots_attribution.circuit(circuit or found.circuit(top), title=question(answer, versus))
+            return plots_attribution.curves({method: curve}, title=of.title)
+        return plots_attribution.circuit(circuit or found.circuit(top), title=of.title)
 
     draw(out, picture)
 
 
-def report(found: Edges, about: dict[str, Any], curve: Any, top: int, as_json: bool) -> None:
+def report(
+    found: Edges, about: dict[str, Any], curve: Any, top: int, as_json: bool, *, with_spread: bool = False
+) -> None:
     """The best edges, the circuit's size and faithfulness, and the curve."""
-    best = [{"from": sender, "to": receiver, "score": score} for sender, receiver, score in found.top(top)]
+    best: list[dict[str, Any]] = [
+        {"from": sender, "to": receiver, "score": score} for sender, receiver, score in found.top(top)
+    ]
+    for edge in best if with_spread else []:
+        place = found.senders.index(edge["from"]), found.receivers.index(edge["to"])
+        edge["spread"] = float(found.spread[place])
     if as_json:
         if curve is not None:
             about["curve"] = {
@@ -256,7 +288,8 @@ def report(found: Edges, about: dict[str, Any], curve: Any, top: int, as_json: b
     for name, value in about.items():
         print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
     for edge in best:
-        print(f"{edge['score']:>10.4f}  {edge['from']} → {edge['to']}")
+        deviation = f" ± {edge['spread']:.4f}" if with_spread else ""
+        print(f"{edge['score']:>10.4f}{deviation}  {edge['from']} → {edge['to']}")
     if curve is not None:
         for share, size, value in zip(curve.shares, curve.edges, curve.faithfulness, strict=True):
             print(f"{share:>8.1%} of the edges, {size:>6} left: faithfulness {value:.3f}")

@@ -18,17 +18,17 @@ def standard_input() -> str:
         raise ValueError(f"standard input must be UTF-8 text; byte {error.start} is not") from None
 
 
-def read_lines(path: Path) -> Iterator[Line]:
+def read_lines(path: Path, jsonl: bool | None = None) -> Iterator[Line]:
     """The prompts of a file, or of standard input ("-"), as they are read; empty lines are none.
 
     A file whose name ends in .jsonl holds JSON objects, any other a prompt a line; standard input is JSONL where its
-    first line is an object. ``OSError`` where a file can't be read.
+    first line is an object; unless `jsonl` says so. ``OSError`` where a file can't be read.
     """
     if str(path) == "-":
-        yield from parse(_stdin(), None)
+        yield from parse(_stdin(), jsonl)
         return
     with path.open("rb") as file:
-        yield from parse(file, path.suffix.lower() == ".jsonl")
+        yield from parse(file, path.suffix.lower() == ".jsonl" if jsonl is None else jsonl)
 
 
 def count(path: Path) -> int | None:

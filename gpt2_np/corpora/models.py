@@ -43,21 +43,40 @@ def fingerprint(folder: Path) -> str:
 def load(job: Job, *, share: bool) -> GPT2:
     """Load the run's model; with `share`, map its weights from a file that all workers on this machine map.
 
-    ``ValueError`` where the name leads to other files here than where the run was started.
+    Where the cache can't be written, the worker has weights of its own. ``ValueError`` if the name leads to other files
+    here than where the run was started.
     """
     folder = hub.locate(job.model)
     found = fingerprint(folder)
     if found != job.fingerprint:
         raise ValueError(f"{folder} holds another model here than where the run was started")
-    if not share:
-        return GPT2.from_pretrained(folder, dtype=job.dtype, backend=job.backend)
-    config = Config.from_file(folder / "config.json")
-    path = place() / f"{found}-{job.dtype}-{job.backend}-{__version__}.safetensors"
+    if share:
+        try:
+            return shared(job, folder)
+        except OSError:
+            give_back()
+    return own(job, folder)
+
+
+def own(job: Job, folder: Path) -> GPT2:
+    """Load the run's model with weights of its own."""
+    return GPT2.from_pretrained(folder, dtype=job.dtype, backend=job.backend)
+
+
+def shared(job: Job, folder: Path) -> GPT2:
+    """Load the run's model from the file of its weights in the cache, which the first worker on a machine writes.
+
+    ``OSError`` if it can't be written or read.
+    """
     from ..engine import mapped
 
+    path = place() / f"{job.fingerprint}-{job.dtype}-{job.backend}-{__version__}.safetensors"
+    config = Config.from_file(folder / "config.json")
     with alone(path):
-        if not path.is_file():
-            gpt2 = GPT2.from_pretrained(folder, dtype=job.dtype, backend=job.backend)
+        try:
+            params = mapped.read(path, config)
+        except (FileNotFoundError, ValueError):  # a damaged file counts as missing
+            gpt2 = own(job, folder)
             params = as_run(gpt2)
             if all(is_mapped(array) for array in arrays(params) if array.nbytes > SMALL):
                 return gpt2  # the checkpoint itself is what a run reads, and it is mapped already
@@ -65,8 +84,9 @@ def load(job: Job, *, share: bool) -> GPT2:
             prune(path)
             del gpt2, params
             give_back()
-    os.utime(path)
-    return GPT2(mapped.read(path, config), config, folder=folder, backend=job.backend)
+            params = mapped.read(path, config)
+        os.utime(path)
+    return GPT2(params, config, folder=folder, backend=job.backend)
 
 
 def as_run(gpt2: GPT2) -> Params:

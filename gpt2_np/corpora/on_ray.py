@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..display import Readable
 from ..system.errors import in_words
 from ..system.files import JSONObject
 from . import packages
@@ -27,7 +28,7 @@ from .work import Worker, use_threads
 TRIES = 5  # how often a part is tried again whose worker died with it
 
 
-class Actor:
+class Actor(Readable):
     """A worker in a process of Ray's. It returns a user's errors instead of raising them: Ray would try again."""
 
     def __init__(self, job: Job, sources: Sequence[Source], out: str, cores: int) -> None:
@@ -89,12 +90,14 @@ def run(
         if room < 1:
             raise ValueError(f"no machine of the cluster has {cores} cores for an actor")
         size = min(room if actors is None else actors, len(parts))
+        # A part that waits at one actor can't be done by another: so each has no more than the one that it works on.
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size, max_tasks_in_flight_per_actor=1)
         items = [{"part": json.dumps(part)} for part in parts]
         found = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             Actor,
             batch_size=1,
             num_cpus=cores,
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=size, initial_size=size),
+            compute=pool,
             fn_constructor_args=(job, list(sources), str(out.absolute()), cores),
             max_task_retries=TRIES,
         )
@@ -119,11 +122,11 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anyone
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # its processes' notes are no concern of a user's
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its processes' notes are no concern of a user's
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what Ray will do from its next release on
     settings: dict[str, Any] = {"include_dashboard": False} if address is None else {}
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), unheard():
             warnings.simplefilter("ignore")  # of Ray's own code
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -132,6 +135,24 @@ def connected(ray: Any, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def unheard() -> Iterator[None]:
+    """Let what is written to standard error go nowhere: Ray's C++ code writes there that it will write nothing."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without standard error
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -221,7 +221,7 @@ def run(
         raise ValueError(f"captures are taken in full precision, {' or '.join(FULL)}, got dtype {names.dtype!r}")
     home = hub.locate(names.model)
     where = names.model if home != Path(names.model).expanduser() else str(home.absolute())
-    backend = "numpy" if names.dtype == "float64" and names.backend is None else available.chosen(names.backend)
+    backend = available.chosen(names.backend)
     check(GPT2.from_pretrained(home, backend=backend))
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     for path in given:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..display import Readable
 from ..internals.partial_runs import activations
 from ..model.choices import BACKENDS
 from ..model.ids import check_vocabulary, whole_numbers
@@ -26,7 +27,7 @@ Array = np.ndarray
 Failed = list[JSONObject]
 
 
-class Worker:
+class Worker(Readable):
     """A model, loaded once, and the parts that are brought to it.
 
     A worker keeps nothing from one part to the next, so a part's shard depends on nothing but its rows: whoever works

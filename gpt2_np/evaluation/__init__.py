@@ -1,6 +1,7 @@
 """Evaluation: how good a model is, and what reduced precision costs it.
 
 harness        `HarnessModel`: a model under lm-evaluation-harness, which the `evaluate` extra brings
+arguments      what the harness passes to a model
 tasks          tasks by name, run on a model
 answers        answers that are kept in a file
 likelihoods    log-probabilities of many continuations, common beginnings read once

@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import sys
 
+from ..system.errors import in_words
+
 
 def main() -> None:
-    """Register the model, then do what ``lm_eval`` does. Exit status 2, with one line, where that isn't installed."""
+    """Register the model, then do what ``lm_eval`` does.
+
+    Exit status 2, with one line, where that isn't installed, and for what can't be asked for.
+    """
     try:
         from gpt2_np.evaluation import HarnessModel as HarnessModel
     except ImportError as error:
@@ -18,7 +23,11 @@ def main() -> None:
         sys.exit(2)
     from lm_eval.__main__ import cli_evaluate
 
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except (ValueError, OSError) as error:
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from ..text.generation_config import acting
 from ..text.gpt2 import GPT2
 from ..text.stopping import StopString
 from .answers import Answers, fingerprint
+from .arguments import is_drawn, rows_of, whole, without_device
 from .likelihoods import Answer, log_likelihoods
 
 NAME = "gpt2_np"
@@ -84,8 +85,21 @@ class HarnessModel(TemplateLM):
         self._contexts = lru_cache(maxsize=256)(self._encode)  # choices follow each other with the same context
         self.kept = None if cache is None else Answers(Path(cache), fingerprint(self.model, self.settings))
 
-    def __repr__(self) -> str:
-        return f"HarnessModel({self.model!r})"
+    # The harness's command line passes the device "cuda:0" where nobody names one: it says so of torch, not of this.
+
+    @classmethod
+    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> HarnessModel:
+        """A model by the text of ``--model_args``; the harness's own `device` is passed over."""
+        made: HarnessModel = super().create_from_arg_string(arg_string, without_device(additional_config))
+        return made
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> HarnessModel:
+        """A model by its arguments; the harness's own `device` is passed over."""
+        made: HarnessModel = super().create_from_arg_obj(arg_dict, without_device(additional_config))
+        return made
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -274,26 +288,3 @@ class HarnessModel(TemplateLM):
             "model_dtype": dtype,
             "model_backend": self.model.backend,
         }
-
-
-def is_drawn(request: Instance) -> bool:
-    """Tell whether a request asks for a sample, which may differ each time; a temperature alone asks for one."""
-    if len(request.args) < 2 or not isinstance(request.args[1], dict):
-        return False
-    said = request.args[1].get("do_sample")
-    return bool(float(request.args[1].get("temperature") or 0) > 0 if said is None else said)
-
-
-def rows_of(batch_size: int | str | None) -> int | None:
-    """Return the most rows that a batch may have; None for "auto", "auto:4" and if nothing is said."""
-    if batch_size is None or str(batch_size).split(":")[0] == "auto":
-        return None
-    return whole("batch_size", int(batch_size) if str(batch_size).isdigit() else batch_size, 1, None)
-
-
-def whole(name: str, value: Any, least: int, most: int | None) -> int:
-    """Return an argument that must be an integer within a range; ``ValueError`` for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        rule = f"at least {least}" if most is None else f"between {least} and {most}"
-        raise ValueError(f"{name} must be a whole number, {rule}, got {value!r}")
-    return value

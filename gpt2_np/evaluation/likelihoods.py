@@ -13,8 +13,10 @@ from ..model.arrays import Array
 from ..model.cache import position_bytes
 from ..model.config import Config
 from ..model.ops import log_normalizer
+from ..model.taps import no_tap
 from ..session.implementation import AnyCache
 from ..session.model import Model
+from ..system.threads import blas_threads, evenly, on_threads
 from ..text.continuations import common
 
 Ids = tuple[int, ...]
@@ -23,8 +25,10 @@ CERTAIN: Answer = (0.0, True)  # of a continuation without ids
 
 TOKENS = 1024  # fed at once, padding included: enough for the matrix products to run at full speed
 KEYS = 1 << 29  # bytes of keys and values that the rows of a batch may take
-LOGITS = 1 << 28  # bytes of logits of a batch
-SMALL_BATCH = 256  # tokens of a batch so small that its padding doesn't matter
+LOGITS = 1 << 28  # bytes that the logits of a batch would take together
+AT_ONCE = 1 << 26  # bytes of logits that are there at a time
+CACHED = 1 << 17  # logits whose working copies stay in a core's cache
+SMALL_BATCH = 256  # tokens of a batch so small that its padding does not matter
 PADDING = 1 / 8  # of a batch's tokens, at most
 SHARED = 32  # fewest shared ids that are worth reading separately
 
@@ -223,10 +227,7 @@ def read(model: Model, shared: int, units: Sequence[Unit], limits: Limits) -> It
         feed(model, cache, [unit.before[shared:] for unit in some])
         cache.reorder([row for row, unit in enumerate(some) for _ in unit.tails])
         tails = padded([tail for unit in some for tail in unit.tails])
-        logits = model.forward(tails, cache=cache)
-        model.check_logits(logits, tails, cache=cache)
-        for scores, asked in zip(logits, [one for unit in some for one in unit.asked], strict=True):
-            yield from answers(scores, asked)
+        yield from answers(model, cache, tails, [one for unit in some for one in unit.asked])
 
 
 def feed(model: Model, cache: AnyCache, rows: Sequence[Ids]) -> None:
@@ -245,11 +246,50 @@ def padded(rows: Sequence[Ids]) -> Array:
     return ids
 
 
-def answers(logits: Array, asked: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, Answer]]:
-    """Return the answers to one row's requests, from the (positions, V) logits after each id of its tail."""
-    scores = logits[: max(len(ids) for _, ids in asked)]
-    best = scores.argmax(axis=-1)
-    normalizer = log_normalizer(scores)
-    for number, ids in asked:
-        picked = scores[np.arange(len(ids)), ids] - normalizer[: len(ids)]
-        yield number, (float(picked.sum()), bool((best[: len(ids)] == ids).all()))
+def answers(
+    model: Model, cache: AnyCache, tails: Array, asked: Sequence[list[tuple[int, Ids]]]
+) -> Iterator[tuple[int, Answer]]:
+    """The answers to what is asked of each row, whose (T,) tail is read behind what the cache holds.
+
+    Logits of some positions are there at a time; what edits a model may look at all of them, so an edited one reads
+    the tails whole.
+    """
+    rows, positions = tails.shape
+    size = max(1, AT_ONCE // (4 * model.config.vocab_size * rows)) if model.tap is no_tap else positions
+    lengths = [max(len(ids) for _, ids in some) for some in asked]
+    picked = [[np.empty(len(ids)) for _, ids in some] for some in asked]
+    normalizer, best = np.zeros(tails.shape), np.zeros(tails.shape, np.int64)
+    for start in range(0, positions, size):
+        part = slice(start, min(start + size, positions))
+        logits = model.forward(tails[:, part], cache=cache)
+        model.check_logits(logits, tails[:, part], cache=cache)
+        places = [
+            row * logits.shape[1] + place
+            for row, length in enumerate(lengths)
+            for place in range(min(length - start, logits.shape[1]))
+        ]
+        of_part = normalizer_and_best(logits.reshape(-1, logits.shape[-1]), np.array(places, np.int64))
+        normalizer[:, part], best[:, part] = (one.reshape(rows, -1) for one in of_part)
+        for scores, some, values in zip(logits, asked, picked, strict=True):
+            for (_, ids), mine in zip(some, values, strict=True):
+                here = np.array(ids[part], np.int64)
+                mine[start : start + len(here)] = scores[np.arange(len(here)), here]
+    for row, (some, values) in enumerate(zip(asked, picked, strict=True)):
+        for (number, ids), mine in zip(some, values, strict=True):
+            total = (mine - normalizer[row, : len(ids)]).sum()
+            yield number, (float(total), bool((best[row, : len(ids)] == ids).all()))
+
+
+def normalizer_and_best(logits: Array, places: Array) -> tuple[Array, Array]:
+    """`log_normalizer` and the likeliest id of some of the (n, V) logits, (n,) each; zeros elsewhere."""
+    normalizer, best = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
+    few, workers = max(1, CACHED // logits.shape[1]), blas_threads()
+
+    def work(some: slice) -> None:
+        for start in range(some.start, some.stop, few):  # which stay in a core's cache
+            here = places[start : min(start + few, some.stop)]
+            scores = logits[here]
+            normalizer[here], best[here] = log_normalizer(scores), scores.argmax(axis=-1)
+
+    on_threads(work, evenly(len(places), max(1, min(len(places), 4 * workers))), workers)
+    return normalizer, best

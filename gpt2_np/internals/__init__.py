@@ -22,8 +22,8 @@
     partial_runs  runs that go no further than what is asked of them
     capture      activations of a corpus larger than memory, on disk
     corpus       texts of ids from files, one at a time
-    page         one prompt on one web page
-    plots        a picture of each; needs matplotlib (`plots_attribution`, `plots_dictionaries`)
+    page         one prompt on one web page (`page_graph`: an attribution graph as a panel of it)
+    plots        a picture of each; needs matplotlib (`plots_attribution`, `plots_dictionaries`, `plots_graph`)
 
 Decompositions of a run's residual stream are methods of `gpt2_np.model.activations.ActivationCache`.
 """

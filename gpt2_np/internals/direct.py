@@ -1,4 +1,4 @@
-"""Direct logit attribution: what each part of one run added to a logit, with no detour through later parts.
+"""Direct logit attribution: the contribution of each component of one run to a logit, not counting later components.
 
 Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits". The last stream is a sum of what embeddings,
 heads and MLPs wrote; the final norm, its scale taken from the run, and the unembedding are linear; so a logit is a sum
@@ -39,7 +39,7 @@ class Direct:
 
     @property
     def total(self) -> float:
-        """The sum of all parts, which is ``logit`` but for rounding."""
+        """The sum of all components, which is ``logit`` up to rounding."""
         parts = self.heads.sum() + self.mlps.sum() + self.attention_biases.sum()
         return float(parts) + self.embed + self.pos_embed + self.norm_bias
 
@@ -71,7 +71,8 @@ class Direct:
 def direct(
     model: Model, ids: Sequence[int] | Array, token: int, versus: int | None = None, *, position: int = -1
 ) -> Direct:
-    """What every part added to the logit of `token` (less that of `versus`) at a position of one prompt, (T,).
+    """Return what every component added to the logit of `token` (less that of `versus`) at a position of one prompt,
+    (T,).
 
     Worked out in float64 from the run's activations. ``ValueError`` for more than one row, for tokens that the
     vocabulary doesn't have, and for a position outside the prompt.

@@ -1,4 +1,4 @@
-"""Function vectors: a task shown by examples, as one direction in the stream.
+"""Function vectors: a task that examples demonstrate, as one direction in the stream.
 
 Todd et al. 2024, "Function Vectors in Large Language Models". Prompts that show a task by examples give each head's
 mean output at the last position; put into prompts whose examples are shuffled, one head at a time, they show which
@@ -25,7 +25,7 @@ QUESTION, BETWEEN = "Q: {x}\nA:", "\n\n"  # the paper's form: "Q: x\nA: y", two 
 
 
 class Shown(NamedTuple):
-    """A prompt that shows a task by examples and asks for one more, and the answer as it stands behind it."""
+    """A prompt that demonstrates a task by examples and asks for one more, and its answer."""
 
     prompt: str
     answer: str
@@ -64,7 +64,7 @@ def shown(
 
 
 def mean_outputs(model: Model, prompts: Sequence[Ids]) -> Array:
-    """Each head's mean z at the last position of prompts of any lengths: (L, H, K) float64. Equation 2."""
+    """Return each head's mean z at the last position of prompts of any lengths: (L, H, K) float64. Equation 2."""
     if not len(prompts):
         raise ValueError("a mean needs at least one prompt, got none")
     total = np.zeros((model.config.n_layer, model.config.n_head, model.config.head_width))
@@ -110,7 +110,7 @@ def _constant(value: Array) -> Callable[[Array], Array]:
 
 
 def best_heads(effects: Array, count: int = 10) -> list[tuple[int, int]]:
-    """The heads of the largest effects, (layer, head), the strongest first."""
+    """Return the heads of the largest effects, (layer, head), the strongest first."""
     if not 1 <= count <= effects.size:
         raise ValueError(f"count must be between 1 and {effects.size}, got {count}")
     order = np.argsort(-effects, axis=None, kind="stable")[:count]
@@ -119,7 +119,7 @@ def best_heads(effects: Array, count: int = 10) -> list[tuple[int, int]]:
 
 
 def function_vector(model: Model, means: Array, heads: Sequence[tuple[int, int]]) -> Array:
-    """The sum of what the heads' mean outputs write to the stream, biases left out: (D,). Equation 5.
+    """Return the sum of what the heads' mean outputs write to the stream, without biases: (D,). Equation 5.
 
     Added to the stream of a prompt's last position before a layer by `steering.steer` or `steering.addition`.
     """

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from decoders.base.ranking import highest
+
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
 from ..model import ops
 from ..model.activations import ActivationCache
@@ -23,7 +25,6 @@ from ..system.files import write_whole
 from ..weights.load import floats
 
 Array = np.ndarray
-STRETCH = 128  # logits of which the highest is looked at first
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
@@ -79,17 +80,6 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     return best.reshape(shape), chances.reshape(shape)
 
 
-def highest(row: Array, count: int) -> Array:
-    """Return the places of the `count` highest of (V,) numbers, highest first, ties in order."""
-    stretches, bound = len(row) // STRETCH, -np.inf
-    if stretches >= 2 * count:
-        # At least `count` stretches have a maximum of at least this; lower values aren't among the highest.
-        peaks = row[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-        bound = np.partition(peaks, -count)[-count]
-    places = np.flatnonzero(row >= bound)
-    return places[np.argsort(-row[places], kind="stable")[:count]]
-
-
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
     """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
 
@@ -131,7 +121,7 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, 
 
 
 def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
-    """The likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
+    """Show the likeliest next token of each stream and position, tinted by its probability, the last stream on top."""
     best, chances = likeliest(looked.logits[-MOST_ROWS:, :MOST_COLUMNS], 5)
     words = [[[visible(word) for word in looked.texts(ids)] for ids in row] for row in best[::-1]]
     chances, labels = chances[::-1], looked.labels[::-1]

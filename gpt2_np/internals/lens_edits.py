@@ -1,4 +1,4 @@
-"""Interventions on what a Jacobian lens reads: a token's direction added, taken away, or exchanged for another's.
+"""Interventions on what a Jacobian lens reads: a token's direction is added, removed, or swapped for another's.
 
 Each gives the edits of the streams behind some layers, for `Model.with_edits`. Gurnee et al. 2026, "Verbalizable
 Representations Form a Global Workspace in Language Models", methods; as in TransformerLens 4.3's ``JacobianLens``. A
@@ -23,7 +23,8 @@ SMALLEST_ANGLE = 1e-3  # sine of the angle between two directions below which ex
 def steer(
     lens: Lens, model: Model, token: int, layers: Sequence[int], *, strength: float = 1.0, positions: Any = None
 ) -> dict[str, AnyEdit]:
-    """Add a token's direction: h + strength · m · v/‖v‖, m the median length of the row's streams at that layer.
+    """Add a token's direction: h + strength · m · v/‖v‖, where m is the median length of the row's streams at that
+    layer.
 
     The median, since a text's first position is many times longer than the others. While generating it is that of what
     is fed in one pass. ``ValueError`` for a strength that isn't finite.
@@ -46,7 +47,9 @@ def steer(
 def ablate(
     lens: Lens, model: Model, tokens: Sequence[int], layers: Sequence[int], *, positions: Any = None
 ) -> dict[str, AnyEdit]:
-    """Take away whatever the stream has of what tokens' directions span: h − Q Qᵀ h, Q an orthonormal basis of it."""
+    """Remove the projection of the stream onto the span of tokens' directions: h − Q Qᵀ h, Q an orthonormal basis of
+    it.
+    """
 
     def matrix(layer: int) -> Array:
         units = _units(lens, model, tokens, layer).astype(np.float64)
@@ -87,7 +90,7 @@ def swap(
 
 
 def _linear(matrix: Array, positions: Any) -> Edit:
-    """The edit h @ matrix, with its derivative."""
+    """Return the edit h @ matrix, with its derivative."""
 
     def change(x: Array) -> Array:
         return (x @ matrix).astype(x.dtype)

@@ -62,7 +62,7 @@ class Dashboard:
 
 
 def said(raises: Sequence[int], lowers: Sequence[int], texts: Texts) -> list[str]:
-    """The words that something raises and lowers, as HTML."""
+    """Show the words that something raises and lowers."""
     rows = [
         (name, "  ".join(map(visible, texts(ids)))) for name, ids in (("raises", raises), ("lowers", lowers)) if ids
     ]
@@ -70,7 +70,7 @@ def said(raises: Sequence[int], lowers: Sequence[int], texts: Texts) -> list[str
 
 
 def places(examples: Sequence[Example], texts: Texts) -> list[str]:
-    """The strongest places of a corpus, as HTML: each a text, its tokens tinted by their values."""
+    """Show the strongest places of a corpus: each is a text, its tokens tinted by their values."""
     most = max((abs(one.value) for one in examples), default=1.0) or 1.0
     return [
         words(texts(one.ids), [value / most for value in one.values], [f"{value:.3g}" for value in one.values])
@@ -112,7 +112,7 @@ def dashboards(
             counts[at] += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
             active[at] += int((values > 0).sum())
             if not values.max() > 0:
-                continue  # a place where it doesn't fire is no example of where it does
+                continue  # a place where it doesn't fire is no example
             entry = (float(values.max()), -number, _example(ids[0], values, number, context))
             if len(best[at]) < examples:
                 heapq.heappush(best[at], entry)

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ..display import framed, in_bytes
 from ..gradients.metrics import logit_difference
 from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
+from . import page_graph
 from .dictionaries import Dashboard, Dictionary, fires, logit_effects
-from .lens import highest, likeliest, nearest, stream_names
+from .lens import likeliest, nearest, stream_names
 
 Array = np.ndarray
 MOST_TOKENS = 512
@@ -47,6 +50,8 @@ def inspect_page(
     prepend_bos: bool = False,
     dictionary: Dictionary | None = None,
     dashboards: Sequence[Dashboard] = (),
+    transcoders: Sequence[Dictionary] = (),
+    question: tuple[int, int] | None = None,
 ) -> Page:
     """The page for a prompt, as HTML that needs no network and no other file: a str, which a notebook shows in a frame.
 
@@ -55,8 +60,9 @@ def inspect_page(
     prompt did for the likeliest one against the next (of a prompt of more than `MOST_OWED` tokens at the last position
     only, and not for a model with edits). With a `dictionary` it shows the features that fire at each token, where else
     in the prompt they do, the words that they raise and lower, and of those in `dashboards` where in a corpus they fire
-    most. ``ValueError`` for a prompt of more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below
-    1.
+    most. With `transcoders`, one a layer, it draws the attribution graph of the logit difference behind the last token
+    between the two tokens of `question`, or the two likeliest. ``ValueError`` for a prompt of more than `MOST_TOKENS`
+    tokens (the page would weigh too much), or `top` below 1.
     """
     ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
     if len(ids) > MOST_TOKENS:
@@ -68,11 +74,16 @@ def inspect_page(
     text = model.tokenizer.decode(ids)
     data = page_data(model, ids, cache, top)
     data["features"] = None if dictionary is None else _features(model, ids, dictionary, dashboards)
+    if transcoders:
+        first, second, *_ = highest(cache["unembed"][0, -1], 2).tolist()
+        asked = question or (first, second)
+        data["graph"] = page_graph.panel(model, transcoders, ids, asked, lambda some: words(model, some))
     data["about"] = (
         f"{len(ids)} tokens, {model.config.n_layer} layers of {model.config.n_head} heads, "
         f"{model.config.n_embd} wide" + (f": {model.folder.name}" if model.folder else "")
     )
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    template = template.replace("@GRAPH@", page_graph.fragment() if transcoders else "")
     # Within a script element only "<" could end it; JSON can spell it out. The marks are replaced in one pass each,
     # the title first, so that nothing a prompt says is taken for a mark.
     shown = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
@@ -81,7 +92,7 @@ def inspect_page(
 
 
 def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
-    """What the page shows, as JSON can say it. Attention is bytes (255 is 1), deflated: layer, head, query, key.
+    """Return the content of the page as JSON data. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
     """
@@ -116,7 +127,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
 def _features(
     model: GPT2, ids: Sequence[int], dictionary: Dictionary, dashboards: Sequence[Dashboard]
 ) -> dict[str, object]:
-    """The features that fire most at each token, and of each of these where it fires and what it does."""
+    """Return the features that fire most at each token, and for each of these where it fires and what it does."""
     found = fires(model, dictionary, ids)
     at = [found.at(position, FEATURES) for position in range(len(ids))]
     used = sorted({int(number) for numbers, _ in at for number in numbers})
@@ -125,9 +136,6 @@ def _features(
     except ValueError:  # of an activation that isn't added to the stream
         effects = np.zeros((len(used), 0))
     boards = {board.feature: board for board in dashboards}
-
-    def words(order: Array) -> list[str]:
-        return [shown(word) for word in model.tokenizer.tokens(order.tolist())]
 
     def examples(number: int) -> list[dict[str, object]]:
         board = boards.get(number)
@@ -149,8 +157,8 @@ def _features(
             number: {
                 "name": dictionary.names.get(number, ""),
                 "values": np.round(found.features[:, number].astype(np.float64), 3).tolist(),
-                "raises": words(highest(row, WORDS)),
-                "lowers": words(highest(-row, WORDS)),
+                "raises": words(model, highest(row, WORDS).tolist()),
+                "lowers": words(model, highest(-row, WORDS).tolist()),
                 "density": None if number not in boards else round(boards[number].density, 6),
                 "examples": examples(number),
             }
@@ -215,6 +223,11 @@ def _attribution(model: GPT2, cache: ActivationCache, heads: Array, targets: Arr
     return {"tokens": [shown(word) for word in model.tokenizer.tokens(targets.tolist())], "values": values}
 
 
+def words(model: GPT2, ids: Sequence[int]) -> list[str]:
+    """Tokens as a page shows them."""
+    return [shown(word) for word in model.tokenizer.tokens(list(ids))]
+
+
 def shown(token: str) -> str:
-    """A token as a page shows it: line ends as ↵, so that every token has some width."""
+    """Return a token as a page shows it: line ends as ↵, so that every token has some width."""
     return token.replace("\n", "↵").replace("\t", "⇥") or "∅"

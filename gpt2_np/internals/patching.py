@@ -12,18 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..display import NUMBERS, Cell, Texts, boxed, described, heat, number, table
-from ..gradients.run import several
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.edits import AnyEdit, Part
 from ..model.params import as_array
 from ..model.taps import BLOCK_POINTS, canonical, nearest
 from ..session.model import Model
+from .attribution.pairs import Pairs, Prompts, pairs_of
 from .variants import Metric, Variant, grid, in_ids, of_row, run_variants
 
 Array = np.ndarray
 Ids = Sequence[int] | Array
-Prompts = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array  # one, or one for each pair
 RECEIVERS = ("attn.q", "attn.k", "attn.v", "mlp.pre", "unembed")
 
 
@@ -106,8 +105,8 @@ def activation_patch(
         (8, 4)
     """
     point = _block_point(point)
-    pairs = _pairs(model, clean, corrupted, prepend_bos)
-    lengths = sorted({len(one) for one, _ in pairs})
+    pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    lengths = sorted({len(row) for row in pairs.clean})
     sizes = {"layer": model.config.n_layer, "head": model.config.n_head, "position": lengths[0]}
     axes = ("layer", *(() if over == "layer" else over.split()))
     if axes not in (("layer",), ("layer", "position"), ("layer", "head"), ("layer", "head", "position")):
@@ -164,40 +163,24 @@ def path_patch(
         scores = run_variants(model, other, variants, measure, batch=batch, progress=progress)
         return scores.reshape(L, H), better, worse
 
-    return _averaged(_pairs(model, clean, corrupted, prepend_bos), metric, model, ("layer", "head"), of_pair)
+    pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    return _averaged(pairs, metric, model, ("layer", "head"), of_pair)
 
 
 Found = tuple[Array, float, float]  # the scores of one pair, and the metric of its clean and its corrupted run
 
 
 def _averaged(
-    pairs: Sequence[tuple[Ids, Ids]],
-    metric: Metric,
-    model: Model,
-    axes: tuple[str, ...],
-    of_pair: Callable[[Ids, Ids, Metric], Found],
+    pairs: Pairs, metric: Metric, model: Model, axes: tuple[str, ...], of_pair: Callable[[Ids, Ids, Metric], Found]
 ) -> Patching:
     """The mean over pairs, each measured by the metric's own row where there are several."""
     metric, several = in_ids(metric, model), len(pairs) > 1
-    found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in enumerate(pairs)]
+    rows = enumerate(zip(pairs.clean, pairs.corrupted, strict=True))
+    found = [of_pair(one, other, of_row(metric, at) if several else metric) for at, (one, other) in rows]
     scores = np.stack([scores for scores, _, _ in found])
     before, after = (float(np.mean([one[end] for one in found])) for end in (1, 2))
-    ids = pairs[0][1] if len(pairs) == 1 else None
+    ids = pairs.corrupted[0] if len(pairs) == 1 else None
     return Patching(scores.mean(axis=0), axes, before, after, scores.std(axis=0), ids, model.texts)
-
-
-def _pairs(model: Model, clean: Prompts, corrupted: Prompts, prepend_bos: bool) -> list[tuple[Array, Array]]:
-    """The pairs of (T,) ids that two prompts, or two lists of prompts, are. ``ValueError`` for unequal ones."""
-    left, right = ([model.to_ids(side, prepend_bos=prepend_bos)] for side in (clean, corrupted))
-    left, right = ([row for side in sides for row in (side if several(side) else [side])] for sides in (left, right))
-    if len(left) != len(right):
-        raise ValueError(f"every clean prompt needs its corrupted one, got {len(left)} and {len(right)}")
-    pairs = [(model.check_ids(one)[0], model.check_ids(other)[0]) for one, other in zip(left, right, strict=True)]
-    for one, other in pairs:
-        if len(one) != len(other):
-            rule = "the clean and the corrupted prompt must have equally many tokens"
-            raise ValueError(f"{rule}, got {len(one)} and {len(other)}")
-    return pairs
 
 
 def _received(

@@ -1,7 +1,7 @@
 """A server of completions: OpenAI's protocol over HTTP, with continuous batching.
 
 scheduler     `Scheduler`: texts join and leave between the model's steps; slots of memory are `session.slots`
-growing       one job's texts in the batch          beside   searches, in a thread of their own
+growing       one job's texts in the batch          beside   searches, in threads of their own
 jobs          what is to be written, and the events that tell of it
 batched       `Batched`: the same in a program of your own, without HTTP
 turns         one model, several threads

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from ..display import Readable
+from ..text import healing
 from ..text.gpt2 import GPT2
 from ..text.requests import Prompt
 from ..text.results import Generation, generation
@@ -43,7 +44,7 @@ class Batched(Readable):
         makes room within a step.
         """
         names = cast("dict[str, Any]", dict(options))
-        heals = bool(names.pop("token_healing", False))
+        heals = healing.wanted(names, self.model.generation_config)
         wanted = names.pop("stopping_criteria", None)
         if num_return_sequences != 1:
             names["num_return_sequences"] = num_return_sequences

@@ -1,6 +1,4 @@
-"""Jobs that can't share a batch: searches, and methods that run the model themselves; one after the other, in a
-thread.
-"""
+"""What can't share a batch: searches, what runs the model by itself, and models whose bits depend on the batch."""
 
 from __future__ import annotations
 
@@ -8,7 +6,9 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from threading import Condition, Thread
+from typing import Any
 
 import decoders
 from decoders import Completion, Token
@@ -21,8 +21,9 @@ from ..text.gpt2 import GPT2
 from ..text.requests import capacity
 from .errors import closing, late, refusal
 from .jobs import Done, Job, PromptRead, Read, Wrote
+from .limits import Limits
 from .observing import Observer
-from .turns import Turns, in_turns
+from .turns import Together, Turns, in_turns
 
 
 class Cancelled(Exception):
@@ -30,16 +31,30 @@ class Cancelled(Exception):
 
 
 class Beside(Readable):
-    """A thread that works on one job at a time, and takes turns with the batch at each pass of the model."""
+    """Threads that work on one job each, and take turns with the batch at each pass of the model.
 
-    def __init__(self, model: GPT2, turns: Turns, observer: Observer) -> None:
-        self.model, self.observer = in_turns(model, turns, self._check), observer
+    Between two passes of the batch stands one of theirs at most, however many jobs there are, and none that reads more
+    than a block of a prompt. A job begins when a thread is free and there is room for its tokens, in the order in which
+    they came.
+    """
+
+    def __init__(self, model: GPT2, turns: Turns, limits: Limits, observer: Observer) -> None:
+        self.model, self.limits, self.observer = model, limits, observer
+        self.turns = Together(turns)
         self.waiting: deque[Job] = deque()
-        self.job: Job | None = None
+        self.running: list[Job] = []
         self.ends: float | None = None
         self.changed = Condition()
-        self.thread = Thread(target=self._run, name="gpt2_np searches", daemon=True)
-        self.thread.start()
+        self.threads = [
+            Thread(target=self._run, name=f"gpt2_np search {number}", daemon=True) for number in range(limits.searches)
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether its threads run."""
+        return any(thread.is_alive() for thread in self.threads)
 
     def submit(self, job: Job) -> None:
         """Accept one more job."""
@@ -51,70 +66,107 @@ class Beside(Readable):
         """Let jobs run until then, and accept no more."""
         with self.changed:
             self.ends = ends
-            self.changed.notify()
+            self.changed.notify_all()
 
-    def _check(self) -> None:
-        """Called before each pass of the model: end jobs that are cancelled or late."""
-        job = self.job
-        if job is None:
-            return
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its threads to end, no longer than so many seconds for each."""
+        for thread in self.threads:
+            thread.join(timeout)
+
+    def check(self, job: Job) -> None:
+        """Called before each pass of the model: ends what nobody waits for, and what is late, waiting or at work."""
+        for other in list(self.waiting):
+            error = self._over(other)
+            if error is not None and self._withdrawn(other):
+                self._end(other, error)
+        error = self._over(job)
+        if error is not None:
+            raise error
+
+    def _over(self, job: Job) -> Exception | None:
+        """Why a job is at its end, if it is."""
         if job.cancelled:
-            raise Cancelled
+            return Cancelled()
         if job.late:
-            raise late(job.seconds)
-        if self.ends is not None and time.monotonic() > self.ends:
-            raise closing()
+            return late(job.seconds)
+        return closing() if self.ends is not None and time.monotonic() > self.ends else None
+
+    def _withdrawn(self, job: Job) -> bool:
+        """Take a job out of those that wait; whether it was still there."""
+        with self.changed:
+            if job not in self.waiting:
+                return False
+            self.waiting.remove(job)
+            return True
+
+    def _next(self) -> Job | None:
+        """The next job, as soon as there is one, and room for it; None where none will come any more."""
+        with self.changed:
+            while not (self._has_room() or (self.ends is not None and not self.waiting)):
+                self.changed.wait()
+            if not self.waiting:
+                return None
+            job = self.waiting.popleft()
+            self.running.append(job)
+            return job
+
+    def _has_room(self) -> bool:
+        """Whether the first one that waits may begin; one that is alone always may."""
+        if not self.waiting:
+            return False
+        taken = sum(job.positions for job in self.running)
+        return not self.running or taken + self.waiting[0].positions <= self.limits.tokens
 
     def _run(self) -> None:
-        while True:
-            with self.changed:
-                while not (self.waiting or self.ends is not None):
-                    self.changed.wait()
-                if not self.waiting:
-                    return
-                self.job = self.waiting.popleft()
-            job, written, error = self.job, list[Completion](), None
+        while (job := self._next()) is not None:
+            written, error = list[Completion](), None
             try:
-                self._check()
+                self.check(job)
                 written = self._work(job)
-            except Cancelled:
-                error = closing()
             except Exception as fault:
-                error = refusal(fault)
-                if error.status == 500:
-                    traceback.print_exception(fault, file=sys.stderr)
-            reason = "cancelled" if job.cancelled else "done" if error is None else error.code or error.kind
-            self.observer.ended(reason)
-            self.job = None
-            job.deliver(Done([] if error else written, error))
+                error = fault
+            with self.changed:
+                self.running.remove(job)
+                self.changed.notify_all()
+            self._end(job, error, written)
+
+    def _end(self, job: Job, error: Exception | None, written: Sequence[Completion] = ()) -> None:
+        """Tell of a job's end."""
+        told = None if error is None else closing() if isinstance(error, Cancelled) else refusal(error)
+        if error is not None and told is not None and told.status == 500:
+            traceback.print_exception(error, file=sys.stderr)
+        self.observer.ended("cancelled" if job.cancelled else "done" if told is None else told.code or told.kind)
+        job.deliver(Done([] if told else list(written), told))
 
     def _work(self, job: Job) -> list[Completion]:
+        model = in_turns(self.model, self.turns, lambda: self.check(job), in_blocks=True)
         if job.heals:
-            vocabulary = self.model.config.vocab_size
-            job.ids = healing.healed(job.ids, self.model.tokenizer, self.model.start, vocabulary)
+            vocabulary = model.config.vocab_size
+            job.ids = healing.healed(job.ids, self.model.tokenizer, model.start, vocabulary)
         if job.prompt_logprobs is not None:
-            self._read(job, job.prompt_logprobs)
+            self._read(model, job, job.prompt_logprobs)
         if not job.writes:
             return []
-        stepper = self.model.start(capacity=capacity([job.ids], job.options, job.context))
-        if not job.options.streams:
-            written = decoders.generate(stepper, [job.ids], job.options, context=job.context, stopping=job.stopping)
+        stepper = model.start(capacity=capacity([job.ids], job.options, job.context))
+        asked: dict[str, Any] = {"context": job.context, "stopping": job.stopping, "trace": job.trace}
+        if not job.options.search.streams:
+            written = decoders.generate(stepper, [job.ids], job.options, **asked)
             self.observer.first(time.monotonic() - job.arrived)
             self.observer.wrote(sum(len(one.ids) for one in written))
             return written
         tokens: list[Token] = []
-        for token in decoders.stream(stepper, [job.ids], job.options, context=job.context, stopping=job.stopping):
+        for token in decoders.stream(stepper, [job.ids], job.options, **asked):
             if not tokens:
                 self.observer.first(time.monotonic() - job.arrived)
             tokens.append(token)
             self.observer.wrote(1)
             if job.streams:
                 job.deliver(Wrote([token]))
-        return put_together(tokens, 1)
+        return put_together(tokens, job.options.num_return_sequences)
 
-    def _read(self, job: Job, alternatives: int) -> None:
+    def _read(self, model: GPT2, job: Job, alternatives: int) -> None:
         """The log-probabilities of a prompt."""
-        prompt, session = PromptRead(job.ids, alternatives), self.model.start(capacity=len(job.ids))
+        prompt, session = PromptRead(job.ids, alternatives), model.start(capacity=len(job.ids))
         for start in range(0, len(job.ids), BLOCK):
             prompt.add(start, session.feed_all([job.ids[start : start + BLOCK]])[0])
         self.observer.read(len(job.ids))

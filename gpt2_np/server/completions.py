@@ -12,6 +12,7 @@ from decoders import Options, methods
 from decoders.base.errors import require
 from decoders.options import DEFAULTS
 
+from ..text import healing
 from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from ..text.requests import Prompt, from_json, is_batch
@@ -33,6 +34,7 @@ NOT_HERE = {
     "stopping_criteria": "stopping_criteria are functions of a program: give stop",
     "prefix_allowed_tokens_fn": "prefix_allowed_tokens_fn is a function of a program: give regex, choice or grammar",
     "unconditional": "unconditional is a function of a program: give guidance_scale alone",
+    "first_layers": "first_layers is a function of a program: give assistant_early_exit alone",
 }
 OF_THE_ANSWER = ("model", "stream", "stream_options", "echo", "user", "return_token_ids")
 
@@ -101,12 +103,12 @@ def read(
         if name in names:
             raise Refused(why, param=name)
     flags = {name: flag(names, name) for name in ("stream", "echo", "return_token_ids", "token_healing")}
+    heals = healing.wanted(names, model.generation_config)
     settings = names.get("stream_options", {})
     require(isinstance(settings, dict), "stream_options must be an object", settings)
     prompts, shown_ids = prompt_ids(names.pop("prompt", ""), model, limits)
     for name in OF_THE_ANSWER:
         names.pop(name, None)
-    names.pop("token_healing", None)
     wanted = renamed(names)
     stop = strings("stop", wanted.pop("stop", None), limits)
     kept = strings("stop_strings", wanted.pop("stop_strings", None), limits)
@@ -133,7 +135,7 @@ def read(
         flag(settings, "include_usage"),
         flags["return_token_ids"],
         writes,
-        flags["token_healing"],
+        heals,
         None if alternatives is None else options.top_logprobs,
     )
     check(asked, model, limits)
@@ -200,6 +202,8 @@ def how_to_choose(names: dict[str, Any]) -> None:
         require(not names.get("do_sample"), "temperature must be above 0 where do_sample is true", temperature)
         names["do_sample"] = False
         del names["temperature"]
+        if "top_p" in names:  # OpenAI's protocol has both, and clients send them together
+            methods.option("top_p").check(names.pop("top_p"))
     if "do_sample" not in names:
         given = {name for name, value in names.items() if name in DEFAULTS and value != DEFAULTS[name]}
         searches = [one for one in methods.asked_for(frozenset(given)) if one.run is not None]

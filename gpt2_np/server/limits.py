@@ -17,12 +17,13 @@ def limit(default: Any, help: str, least: float = 1) -> Any:
 class Limits:
     """A server's limits; ``ValueError``, in one line, for one that can't be.
 
-    ``rows`` texts are decoded together, which may come to ``tokens`` tokens, prompts and room for new ones counted;
-    ``queue`` requests wait for that. The others are of one request.
+    ``rows`` texts are decoded together, which may come to ``tokens`` tokens, prompts and room for new ones counted; so
+    may the ``searches`` that run beside them. ``queue`` requests wait for that. The others are of one request.
     """
 
     rows: int = limit(32, "Texts that are written at once.")
     tokens: int = limit(65536, "Tokens of all texts in progress together, room for new ones counted.")
+    searches: int = limit(4, "Searches that run at once beside those texts; their tokens count apart.")
     queue: int = limit(256, "Requests that may wait; one more is refused (429).")
     seconds: float = limit(600.0, "How long one request may take, waiting included.", 0)
     texts: int = limit(64, "Texts of one request: prompts times n (or best_of, or beams).")

@@ -29,10 +29,11 @@ READ = 2 * BLOCK  # positions of prompts that are read between two steps, where 
 class Scheduler(Readable):
     """Writes the texts of jobs. One thread runs the model for all texts that grow token by token.
 
-    Between two steps it drops jobs that are cancelled or late, admits those that there is room for, in the order of
-    arrival, and reads prompts, a block at a time. Batches are batch-invariant: other jobs change only the time that a
-    text takes. Searches run in a thread of their own (`Beside`), and take turns with this one at each pass of the
-    model.
+    Between two steps it lets go of jobs that are cancelled or late, takes on those that there is room for, in the order
+    in which they came, and reads prompts, a block at a time. A row's bits don't depend on the rows beside it, so
+    whoever else is served changes nothing but the time that it takes. Searches run in threads of their own
+    (`Beside`), and take turns with this one at each pass of the model; so does everything where the model's bits depend
+    on the batch (float64, the numpy backend, edits).
     """
 
     def __init__(self, model: GPT2, limits: Limits | None = None, observer: Observer | None = None) -> None:
@@ -47,7 +48,8 @@ class Scheduler(Readable):
         self.stepped: float | None = None  # when the last step ended, while texts are in progress
         self.changed = Condition()
         self.ends: float | None = None  # when everything must have come to its end, once it is being closed
-        self.beside = Beside(model, turns, self.observer)
+        self.beside = Beside(model, turns, self.limits, self.observer)
+        self.invariant = model.batch_invariant
         self.thread = Thread(target=self._run, name="gpt2_np inference", daemon=True)
         self.thread.start()
 
@@ -63,7 +65,7 @@ class Scheduler(Readable):
                 raise busy(waiting)
             for job in jobs:
                 self.observer.submitted()
-                if job.shares:
+                if job.shares and self.invariant:
                     self.waiting.append(job)
                 else:
                     self.beside.submit(job)
@@ -86,12 +88,12 @@ class Scheduler(Readable):
     def join(self, timeout: float | None = None) -> None:
         """Wait for the threads to end, which they do once the scheduler is closed."""
         self.thread.join(timeout)
-        self.beside.thread.join(timeout)
+        self.beside.join(timeout)
 
     @property
     def alive(self) -> bool:
-        """Whether it accepts jobs."""
-        return self.ends is None and self.thread.is_alive() and self.beside.thread.is_alive()
+        """Whether it takes on jobs."""
+        return self.ends is None and self.thread.is_alive() and self.beside.alive
 
     # ---- the thread that runs the model ----------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from ..weights.panels import Matrix
 
 
 def facts(model: Any) -> dict[str, str]:
-    """Facts of a `Model` by name: where it is from, its shape, its parameters and their precision, what computes it.
+    """Return facts of a `Model` by name: its origin, its shape, its parameters and their precision, what computes it.
 
     Nothing is loaded or computed for it, so it costs microseconds.
     """
@@ -35,7 +35,7 @@ def facts(model: Any) -> dict[str, str]:
 
 
 def source(model: Any) -> str:
-    """Where a model's parameters came from: a name, a folder, or neither."""
+    """Return where a model's parameters came from: a name, a folder, or neither."""
     if model.origin is None:
         return "parameters that were given" + (f", tokenizer of {named(model.folder)}" if model.folder else "")
     given = model.origin.name
@@ -43,12 +43,12 @@ def source(model: Any) -> str:
 
 
 def named(folder: Path) -> str:
-    """A model's folder; of the models that come with the package the name alone, wherever that lies."""
+    """Return a model's folder, or the name alone for a model that comes with the package."""
     return f"{folder.name}, which comes with the package" if folder.parent == hub.BUNDLED else str(folder)
 
 
 def precision(model: Any) -> str:
-    """What the weights are kept in: "float32", "float64", or a reduced precision."""
+    """Return the data type of the weights: "float32", "float64", or a reduced precision."""
     weight = matrices(model.params.h[0])[0].weight
     if isinstance(weight, Matrix):
         return weight.precision
@@ -56,7 +56,7 @@ def precision(model: Any) -> str:
 
 
 def line(model: Any) -> str:
-    """A model in one line.
+    """Return a model in one line.
 
     >>> from gpt2_np import GPT2
     >>> GPT2.from_pretrained(backend="numpy")  # doctest: +ELLIPSIS
@@ -69,5 +69,5 @@ def line(model: Any) -> str:
 
 
 def card(model: Any) -> str:
-    """A model as a table, in HTML."""
+    """Return a model as a table, in HTML."""
     return display.boxed(display.table(facts(model).items()), title=type(model).__name__)

@@ -67,6 +67,11 @@ class Implementation(Computes, Protocol):
     observable: bool  # whether every named activation can be watched and edited
 
     @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        ...
+
+    @property
     def backend(self) -> str:
         """Its name: "numba", "numpy", "torch"."""
         ...
@@ -84,6 +89,11 @@ class NumPy(Readable):
 
     def __init__(self, params: Params, config: Config, backend: str | None) -> None:
         self.params, self.config, self.backend = params, config, available.chosen(backend)
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Of the kernels' float32 sums; BLAS, which float64 and the readable path multiply by, goes by the shape."""
+        return self.compiled and self.dtype == np.float32
 
     @property
     def dtype(self) -> np.dtype:

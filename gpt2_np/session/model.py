@@ -112,6 +112,11 @@ class Model:
         """The name of the implementation: "numba", "numpy", or "torch" for the reference."""
         return self.implementation.backend
 
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether a position's bits depend neither on the rest of the batch nor on how its text is cut into passes."""
+        return self.tap is no_tap and self.implementation.batch_invariant
+
     def __copy__(self: AnyModel) -> AnyModel:
         """Return another object for the same model; parameters are frozen, so nothing is copied."""
         copied = object.__new__(type(self))
@@ -361,7 +366,10 @@ class Model:
         raise ValueError(f"a text needs a model with a tokenizer; give ids, got {text!r:.60}")
 
     def to_str_tokens(self, prompt: Any, *, prepend_bos: bool = False) -> list[str]:
-        """Each token of one prompt as a text, as TransformerLens names it; without a tokenizer the ids' numbers."""
+        """Return each token of one prompt as a text, by TransformerLens's name; without a tokenizer the ids' numbers.
+
+        ``ValueError`` for several prompts.
+        """
         row = check_ids(self.to_ids(prompt, prepend_bos=prepend_bos), self.config)
         if len(row) != 1:
             raise ValueError(f"to_str_tokens takes one prompt, got {len(row)} rows")

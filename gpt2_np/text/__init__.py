@@ -13,5 +13,7 @@ generation_config    generation_config.json
 constraints          regex, JSON schema, choice, grammar; `gbnf` is grammars in llama.cpp's notation
 dry_breakers         DRY's sequence breakers
 healing              token healing: a prompt's last token taken back and regrown
+assistants           draft models, by name or as a model
+translation          draft models of another vocabulary
 save                 a folder as transformers saves it
 """

@@ -19,9 +19,18 @@ FILE = "generation_config.json"
 MARKS = ("bos_token_id", "eos_token_id", "pad_token_id")
 OPTIONS = {*methods.OPTIONS, "stop_strings"}
 # Only the caller says how many texts are returned, and gives what no file can hold.
-NOT_FROM_FILE = {"num_return_sequences", "assistant_model", "unconditional", "constraint", "seed", "uniforms", *MARKS}
+NOT_FROM_FILE = {
+    "num_return_sequences",
+    "assistant_model",
+    "unconditional",
+    "first_layers",
+    "constraint",
+    "seed",
+    "uniforms",
+    *MARKS,
+}
 # Settings of transformers that change a text and aren't supported here, with the value that switches them off.
-UNSUPPORTED: dict[str, Any] = {"token_healing": False, "constraints": None, "assistant_early_exit": None}
+UNSUPPORTED: dict[str, Any] = {"constraints": None}
 # Values that switch a setting off in transformers and are no valid value here.
 OFF: dict[str, Any] = {"prompt_lookup_num_tokens": 0}
 # These act only in beam search without `Option.only` saying so: their methods refuse them in their own words.

@@ -13,12 +13,13 @@ import decoders
 from decoders import Options
 
 from ..display import Texts
-from ..model.choices import BACKENDS
 from ..model.ids import check_prompt
+from ..session.first_layers import first_layers
 from ..session.model import Model
 from . import constraints, generation_config, healing, save
+from .assistants import drafting
 from .continuations import bytes_of, continuations
-from .requests import NAMED, Prompt, Reader, capacity, check_assistant, is_batch
+from .requests import Prompt, Reader, capacity, is_batch
 from .results import Generation as Generation
 from .results import generation, pieces
 from .scoring import By, Choice, Score, batches, nll, nlls, rank
@@ -94,8 +95,8 @@ class GPT2(Model):
 
         Options carry the names and meaning of transformers' ``GenerationConfig`` (see `decoders.Options`), and
         ``stop_strings``. One prompt without `num_return_sequences` gives a `Generation`; anything else a list of them,
-        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model of the same
-        vocabulary or the name of one, which is then loaded for this call.
+        in transformers' order. ``force_words_ids`` may hold texts, and ``assistant_model`` be a model or the name of
+        one, which is then loaded for this call; its vocabulary may be another.
 
         ``stopping_criteria`` is a callable or a list of some: each is asked after every token, as
         ``stop(prompt ids, new ids) -> bool``, and a text ends ("stop") where one says yes, in every strategy; a beam
@@ -333,7 +334,7 @@ class GPT2(Model):
         for it.
         """
         ids = [self.prompt_ids(one) for one in prompts]
-        if not healing.wanted(names):
+        if not healing.wanted(names, self.generation_config):
             return ids
         return [healing.healed(one, self.tokenizer, self.start, self.config.vocab_size) for one in ids]
 
@@ -360,22 +361,13 @@ class GPT2(Model):
             lambda: self.tokenizer,
             lambda: self._vocabulary,
             self.start,
-            self._assistant,
+            lambda assistant: drafting(self, assistant, GPT2.from_pretrained),
+            lambda layers: first_layers(self, layers).start(),
         )
 
     @cached_property
     def _vocabulary(self) -> constraints.Vocabulary:
         return constraints.Vocabulary(self.tokenizer, self.config.vocab_size)
-
-    def _assistant(self, assistant: Any) -> Any:
-        """What makes steppers of a draft model, which may be a name, a model of the same vocabulary, or just that."""
-        if isinstance(assistant, NAMED):
-            backend = self.backend if self.backend in BACKENDS else None
-            assistant = GPT2.from_pretrained(assistant, backend=backend)
-        if not isinstance(assistant, Model):
-            return assistant
-        check_assistant(assistant.config.vocab_size, self.config.vocab_size)
-        return assistant.start
 
     def _bytes(self, text: Prompt, ids: Sequence[int]) -> int:
         return bytes_of(text, ids, self.tokenizer if self.has_tokenizer else None)

@@ -7,22 +7,28 @@ in the vocabulary, where a space isn't written as one: so a last token that begi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import decoders
 from decoders import Options
 
+from .generation_config import FILE
 from .tokenizer import Tokenizer
 
 LONGER, SAME = 10.0, 11.0  # added to the score of a longer token, and of the token itself
 
 
-def wanted(names: dict[str, Any]) -> bool:
-    """Remove the option ``token_healing`` from `names` and return it; ``ValueError`` for anything but a bool."""
-    asked = names.pop("token_healing", None)
+def wanted(names: dict[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Remove the option ``token_healing`` from `names` and return it, or what generation_config.json says of it.
+
+    ``ValueError`` for anything but a bool.
+    """
+    asked, where = names.pop("token_healing", None), ""
+    if asked is None and names.get("generation_config") is True:
+        asked, where = settings.get("token_healing"), f"{FILE}: "
     if asked is not None and not isinstance(asked, bool):
-        raise ValueError(f"token_healing must be True or False, got {asked!r:.100}")
+        raise ValueError(f"{where}token_healing must be True or False, got {asked!r:.100}")
     return bool(asked)
 
 

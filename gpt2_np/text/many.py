@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..model.cache import position_bytes
 from ..model.ids import check_prompt
 from ..system.errors import in_words
+from .healing import wanted
 from .lines import Line
 from .requests import from_json
 
@@ -26,12 +27,16 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """One prompt that is to be answered: `key` says which others may run beside it (None: none), `cost` its bytes."""
+    """One prompt that is to be answered: `key` says which others may run beside it (None: none), `cost` its bytes.
+
+    `healed` says that its last token may be another in the end.
+    """
 
     index: int
     what: Any
     key: str | None = None
     cost: int = 0
+    healed: bool = False
 
 
 Read = Callable[[Line], Job]
@@ -58,7 +63,11 @@ def generating(gpt2: GPT2, options: Mapping[str, Any]) -> tuple[Read, Work]:
         copies = max(chosen.num_beams * (chosen.num_return_sequences or 1), chosen.best_of or 1)
         positions = min(len(ids) + chosen.most(len(ids)), gpt2.config.n_positions)
         return Job(
-            line.index, (prompt, ids, names), None if alone else key_of(names), cost(gpt2.config, positions, copies)
+            line.index,
+            (prompt, ids, names),
+            None if alone else key_of(names),
+            cost(gpt2.config, positions, copies),
+            wanted(dict(names), gpt2.generation_config),
         )
 
     def work(jobs: Sequence[Job]) -> list[list[Record]]:
@@ -164,7 +173,9 @@ def generated(job: Job, written: Sequence[Generation]) -> list[Record]:
     """The lines of one prompt: one, or as many as it has sequences."""
     records = []
     for number, one in enumerate(written):
-        record = {"index": job.index} | fields(job.what[0], one)
+        record: Record = {"index": job.index} | fields(job.what[0], one)
+        if job.healed:
+            record["healed"] = one.prompt
         if len(written) > 1:
             record |= {"sequence": number, "sequences": len(written)}
         records.append(record)

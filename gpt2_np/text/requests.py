@@ -11,6 +11,7 @@ import numpy as np
 
 from decoders import Options
 from decoders.base.errors import suggestion
+from decoders.base.value_types import is_whole
 from decoders.methods import option
 from decoders.options import DEFAULTS
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 # The options that are none of `decoders.Options`.
-IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", *constraints.KINDS)
+IN_TEXT = ("stop_strings", "stopping_criteria", "generation_config", "token_healing", *constraints.KINDS)
 Prompt = str | Sequence[int]
 Criterion = Callable[[Sequence[int], Sequence[int]], bool]
 
@@ -48,7 +49,8 @@ class Reader(Readable):
     """Reads requests for one model, given its configuration, its settings, and functions that provide the rest.
 
     `tokenizer` and `vocabulary` are called only if a request holds text, or a constraint on it. `start` makes a stepper
-    of the model, for guidance. `assistant` makes one of the model that ``assistant_model`` names or is.
+    of the model, for guidance, and `first_layers` one of its first layers. `assistant` makes one of the model that
+    ``assistant_model`` names or is.
     """
 
     config: Config
@@ -57,6 +59,7 @@ class Reader(Readable):
     vocabulary: Callable[[], constraints.Vocabulary]
     start: Callable[[], Any]
     assistant: Callable[[Any], Any]
+    first_layers: Callable[[int], Any]
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
@@ -105,6 +108,7 @@ class Reader(Readable):
             if name not in DEFAULTS and name not in IN_TEXT:
                 raise ValueError(f"there is no option {name!r}{suggestion(name, [*DEFAULTS, *IN_TEXT])}")
         asked = generation_config.asked(self.settings, dict(names), longest)
+        asked.pop("token_healing", None)  # which is of prompts alone: see `healing`
         strings = stop_strings(asked.pop("stop_strings", None))
         self.encode_texts(asked)
         automaton = constraints.from_options(asked, self.vocabulary)
@@ -128,6 +132,11 @@ class Reader(Readable):
             names.setdefault("unconditional", self.start)
         if names.get("assistant_model") is not None:
             names["assistant_model"] = self.assistant(names["assistant_model"])
+        layers = names.get("assistant_early_exit")
+        if layers is not None:
+            if is_whole(layers) and layers > self.config.n_layer:  # before anything is written
+                raise ValueError(f"assistant_early_exit must be between 1 and {self.config.n_layer}, got {layers}")
+            names.setdefault("first_layers", self.first_layers)
         negative = names.get("negative_prompt_ids")
         if isinstance(negative, str):
             names["negative_prompt_ids"] = self.prompt(negative)
@@ -184,9 +193,12 @@ def capacity(prompts: Sequence[Sequence[int]], options: Options, context: int) -
 
 
 def check_assistant(theirs: int, ours: int) -> None:
-    """Raise ``ValueError`` if a draft model's vocabulary has another size."""
+    """Raise ``ValueError`` if a draft model's vocabulary has another size: without tokenizers, ids say nothing."""
     if ours != theirs:
-        raise ValueError(f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}")
+        raise ValueError(
+            f"assistant_model must have the model's vocabulary ({ours} ids), got one of {theirs}, "
+            "and no two tokenizers that tell what they spell"
+        )
 
 
 NAMED = (str, Path)  # what names a model that is to be loaded

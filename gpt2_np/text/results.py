@@ -22,8 +22,9 @@ class Generation:
     log-probabilities of them (nats), before any processor; ``finish_reason`` is "stop" (end-of-text, a stop string) or
     "length" (max_new_tokens, or the context's end). ``score`` is a beam's. ``top`` and ``scores`` are present if
     ``top_logprobs`` and ``output_scores`` asked for them, ``assistance`` (passes, proposed, accepted, draft_passes) if
-    prompt look-up or a draft model assisted. ``tokens`` is the text that each id completes, an end-of-text included; it
-    is empty without a tokenizer.
+    prompt look-up or a draft model assisted. ``beam_indices`` come with the ``scores`` of beams: of each id the row
+    that it continued, as transformers counts rows. ``tokens`` is the text that each id completes, an end-of-text
+    included; it is empty without a tokenizer.
     """
 
     prompt: str
@@ -35,6 +36,7 @@ class Generation:
     top: tuple[tuple[tuple[int, float], ...], ...] = ()
     scores: tuple[np.ndarray, ...] = ()
     assistance: Assistance | None = None
+    beam_indices: tuple[int, ...] = ()
     tokens: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
@@ -79,12 +81,13 @@ def generation(
         tuple(completion.top),
         tuple(completion.scores),
         completion.assistance,
+        tuple(completion.beam_indices),
         () if tokenizer is None else tuple(completed(completion.ids, tokenizer)),
     )
 
 
 def completed(ids: Sequence[int], tokenizer: Tokenizer) -> list[str]:
-    """The text that each id completes: of a character whose bytes are spread over ids, the last one has it all."""
+    """Return the text that each id completes: if ids share a character's bytes, the last of them has all of it."""
     streamer = tokenizer.streamer()
     texts = [streamer.feed(token) for token in ids]
     return [*texts[:-1], texts[-1] + streamer.finish()] if texts else []

@@ -5,8 +5,12 @@ Python.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable, Sequence
+import copy
+import re
+from collections.abc import Collection, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from ..display import Readable
 from ..model.config import Config
@@ -14,6 +18,9 @@ from . import tokenizer_files
 from .byte_level_bpe import BYTE_OF_LETTER
 from .tokenizer_files import Inner
 from .tokenizer_marks import END_OF_TEXT
+
+Special = Literal["all"] | Collection[str]
+SURROGATE = re.compile("[\ud800-\udfff]")  # half a character, which UTF-8 can't carry
 
 
 class Tokenizer(Readable):
@@ -66,17 +73,35 @@ class Tokenizer(Readable):
         """Every id that stands for something, in order."""
         return sorted(set(self.inner.get_vocab(with_added_tokens=True).values()))
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        *,
+        add_special_tokens: bool = True,
+        allowed_special: Special | None = None,
+        disallowed_special: Special | None = None,
+    ) -> list[int]:
         """Return the ids of a text, as transformers' ``tokenizer(text)["input_ids"]`` does.
 
         What ``add_bos_token`` and its like in the tokenizer's files put around a text is there too, unless
-        `add_special_tokens` is off: a part of a text gets nothing at its ends. ``ValueError`` for text that UTF-8
-        can't carry, or that the vocabulary can't: it may lack some bytes; and for a mark that the model has no id for.
+        `add_special_tokens` is off: a part of a text gets nothing at its ends. Two surrogates that make one character
+        count as that. ``ValueError`` for text that UTF-8 can't carry, or that the vocabulary can't: it may lack some
+        bytes; and for a mark that the model has no id for.
+
+        Every mark in the text, such as ``<|endoftext|>``, becomes its id, as in transformers. Where either of
+        `allowed_special` and `disallowed_special` is given, marks are treated as tiktoken treats them, for text that
+        isn't to be trusted: those allowed (none, unless given) become their ids; one that is disallowed (all others,
+        unless given) is a ``ValueError``; what is neither is text like any other. Each is a collection of marks, or
+        "all"; nothing is put around a text then.
         """
-        try:
-            ids: list[int] = self.inner.encode(text, add_special_tokens=add_special_tokens).ids
-        except (UnicodeEncodeError, TypeError):
-            raise ValueError("text must be valid Unicode, got a lone surrogate") from None
+        if SURROGATE.search(text):
+            text = joined(text)
+        if allowed_special is not None or disallowed_special is not None:
+            ids = self._guarded(
+                text, allowed_special or (), "all" if disallowed_special is None else disallowed_special
+            )
+        else:
+            ids = self.inner.encode(text, add_special_tokens=add_special_tokens).ids
         if self._unspeakable and not self._unspeakable.isdisjoint(text.encode()) and not self._carries(text, ids):
             raise ValueError(
                 f"the tokenizer must be a byte-level BPE with a token for each byte, got one that can't "
@@ -88,6 +113,33 @@ class Tokenizer(Readable):
                 f"has {self.ids_of_model} ids"
             )
         return ids
+
+    def _guarded(self, text: str, allowed_special: Special, disallowed_special: Special) -> list[int]:
+        """tiktoken's ``Encoding.encode``: which marks become ids, which are refused, which are text."""
+        decoder = self.inner.get_added_tokens_decoder()
+        marks = {added.content: token for token, added in decoder.items() if added.special}
+        allowed = set(marks if allowed_special == "all" else marks.keys() & set(allowed_special))
+        refused = marks.keys() - allowed if disallowed_special == "all" else marks.keys() & set(disallowed_special)
+        found = re.search(alternatives(refused), text) if refused else None
+        if found is not None:
+            raise ValueError(
+                f"text must not hold the mark {found[0]!r}: name it in allowed_special, or leave it out of "
+                "disallowed_special, where it then is text like any other"
+            )
+        ids: list[int] = []
+        for part in re.split(f"({alternatives(allowed)})", text) if allowed else [text]:
+            if part in allowed:
+                ids.append(marks[part])
+            elif part:
+                ids += self._without_marks.encode(part, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _without_marks(self) -> Inner:
+        """The same, with marks that are text like any other."""
+        copied = copy.copy(self.inner)
+        copied.encode_special_tokens = True
+        return copied
 
     def _carries(self, text: str, ids: Sequence[int]) -> bool:
         """Tell whether ids represent all of a text except white space, which special tokens may absorb and prefixes
@@ -121,6 +173,19 @@ class Tokenizer(Readable):
     def streamer(self) -> TextStreamer:
         """Return an object that turns ids into text as they come."""
         return TextStreamer(self)
+
+
+def alternatives(marks: Iterable[str]) -> str:
+    """The pattern of any of these marks, longer ones first."""
+    return "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+
+
+def joined(text: str) -> str:
+    """A text whose pairs of surrogates are the characters that they stand for; ``ValueError`` where one is alone."""
+    try:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
+    except UnicodeDecodeError:
+        raise ValueError("text must be valid Unicode, got a lone surrogate") from None
 
 
 class TextStreamer(Readable):

@@ -100,7 +100,14 @@ def resumed(model: GPT2) -> Difference:
         if report.step == 3:
             raise Stop
 
-    settings = {"steps": 4, "save_steps": 2, "context": CONTEXT, "batch_size": 2, "sample_tokens": 0, "held_out": 0.0}
+    settings: dict[str, Any] = {
+        "steps": 4,
+        "save_steps": 2,
+        "context": CONTEXT,
+        "batch_size": 2,
+        "sample_tokens": 0,
+        "held_out": 0.0,
+    }
     settings |= {"backend": model.backend}
     text = [model.tokenizer.encode(TEXT)]
     with tempfile.TemporaryDirectory() as folder:

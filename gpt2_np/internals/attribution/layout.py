@@ -26,7 +26,7 @@ class Edge(NamedTuple):
 
 
 def strongest(circuit: Any, most: int = MOST_EDGES) -> list[Edge]:
-    """The edges of a `Circuit` that have the largest scores, the largest first."""
+    """Return the edges of a `Circuit` with the largest scores, the largest first."""
     left, right = graph.senders(circuit.model.config), graph.receivers(circuit.model.config)
     places = np.argwhere(circuit.edges)
     order = np.argsort(-np.abs(circuit.scores[circuit.edges]), kind="stable")[:most]
@@ -34,20 +34,20 @@ def strongest(circuit: Any, most: int = MOST_EDGES) -> list[Edge]:
 
 
 def reader(receiver: str) -> tuple[str, str]:
-    """The node that a receiver belongs to, and which of its inputs it is: ``a0.h1<q>`` → (``a0.h1``, ``q``)."""
+    """Return the node of a receiver, and which of the node's inputs it is: ``a0.h1<q>`` → (``a0.h1``, ``q``)."""
     name, _, part = receiver.partition("<")
     return name, part.removesuffix(">")
 
 
 def label(name: str) -> str:
-    """``a3.h7`` → "3.7", ``m3`` → "MLP 3"."""
+    """Return a node's label in a picture: ``a3.h7`` → "3.7", ``m3`` → "MLP 3"."""
     if name.startswith("a"):
         return name[1:].replace(".h", ".")
     return f"MLP {name[1:]}" if name.startswith("m") else name
 
 
 def positions(edges: list[Edge]) -> dict[str, tuple[float, float]]:
-    """Where the nodes of these edges stand, y upwards: columns by layer, every other layer half a step higher."""
+    """Return where these edges' nodes stand, y upwards: columns by layer, every other layer half a step higher."""
     names = {name for edge in edges for name in (edge.sender, edge.receiver)} | {"input", "logits"}
     columns: dict[float, list[str]] = {}
     for name in sorted(names):
@@ -60,7 +60,7 @@ def positions(edges: list[Edge]) -> dict[str, tuple[float, float]]:
 
 
 def bend(x: float, y: float, to_x: float, to_y: float) -> float:
-    """How an edge bends: below the lowest row where both ends stand there, above where it falls far, else hardly."""
+    """Return how an edge bends: below the lowest row if both ends are there, above if it falls far, else hardly."""
     if to_x - x <= 1:
         return 0.0
     if y == to_y == 0:

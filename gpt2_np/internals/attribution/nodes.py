@@ -28,6 +28,7 @@ METHODS = ("atp", "atp*", "relp")
 SUMMED = ("D", "K", "V", "1")  # the letters of one vector, which is one node
 TOKENS_PER_RUN = 512  # tokens in one run
 STREAM = ("embed", "resid_pre", "resid_mid", "resid_post")  # part of no layer: no dropped layer removes them
+OVER = {"layer": "", "position": "T", "head": "H", "head position": "HT"}  # which letters of a shape stay apart
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +40,7 @@ class Nodes:
     (T, H), ``"blocks.0.mlp.post"`` (T, F), ``"blocks.0.attn.pattern"`` (H, T, S). Of several pairs scores are the mean
     and `spread` the standard deviation (of the population; 0 for one pair). `clean` and `corrupted` are the metric of
     each pair's runs, (n,); `ids` are the corrupted prompt's where there is one pair, for the names of positions.
+    With `over`, scores are sums over what it doesn't name: see `nodes`.
     """
 
     scores: Mapping[str, Array]
@@ -48,6 +50,7 @@ class Nodes:
     corrupted: Array
     ids: Array | None = field(default=None, repr=False, compare=False)
     texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+    over: str | None = None
 
     def __repr__(self) -> str:
         return described(self)
@@ -55,8 +58,11 @@ class Nodes:
     def _repr_html_(self) -> str:
         return node_table(self)
 
-    def stack(self, point: str) -> Array:
-        """Return the scores of one point of every block: (L, …). ``ValueError`` if a layer's are missing."""
+    def stack(self, point: str, side: str = "scores") -> Array:
+        """Return the scores of one point of every block: (L, …), or with `side` "spread" their spread.
+
+        ``ValueError`` if a layer's are missing.
+        """
         name = canonical(f"blocks.0.{point}").removeprefix("blocks.0.")
         name = next((one for one in BLOCK_POINTS if one == name or one.endswith(f".{name}")), name)
         layers = sorted(int(one.split(".")[1]) for one in self.scores if one.split(".", 2)[2:] == [name])
@@ -65,7 +71,8 @@ class Nodes:
             raise ValueError(
                 f"no scores of {point!r} for every layer; the nearest that there are is {nearest(name, known)!r}"
             )
-        return np.stack([self.scores[f"blocks.{layer}.{name}"] for layer in layers])
+        table = self.spread if side == "spread" else self.scores
+        return np.stack([table[f"blocks.{layer}.{name}"] for layer in layers])
 
 
 def nodes(
@@ -76,6 +83,7 @@ def nodes(
     method: str = "atp",
     *,
     names: str | Iterable[str] | None = None,
+    over: str | None = None,
     prepend_bos: bool = False,
     progress: Callable[[int], Any] | None = None,
 ) -> Nodes:
@@ -86,11 +94,12 @@ def nodes(
     begin-of-text). `method`: "atp", the gradient itself; "atp*", which does the softmax of every exchanged query and
     key again, and takes in turn what each layer writes out of the gradient: the mean size of the estimates, with the
     sign of their sum (the paper has sizes alone); "relp", in which relevance rules take the gradient's place
-    (`rules.Relevance`). `names` are activations as in `run_with_cache`; all but ``attn.result`` if None. `progress` is
-    told the number of pairs that are done.
+    (`rules.Relevance`). `names` are activations as in `run_with_cache`; all but ``attn.result`` if None. `over` says
+    what stays apart, as in `activation_patch`: "layer", "position", "head" or "head position", each pair's scores
+    being summed over all else (every node by itself if None). `progress` is told the number of pairs that are done.
 
     ``ValueError``, before anything runs, for a metric without a derivative, a pair whose prompts have not equally many
-    tokens, and for several pairs of which not all have as many, since nodes have positions.
+    tokens, and for several pairs of which not all have as many, unless positions are summed over.
 
     Examples:
         >>> from gpt2_np import GPT2
@@ -107,35 +116,67 @@ def nodes(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     metric = measure(metric, model)
     pairs = pairs_of(model, clean, corrupted, prepend_bos=prepend_bos)
+    chosen, shapes = select(names, model.config), points(model.config)
+    _check_over(over, {name: shapes[name] for name in chosen})
     lengths = sorted({len(row) for row in pairs.clean})
-    if len(lengths) > 1:
-        raise ValueError(f"nodes have positions, so all pairs must have equally many tokens, got {lengths}")
-    chosen = select(names, model.config)
+    if len(lengths) > 1 and (over is None or "T" in OVER[over]):
+        raise ValueError(
+            f"nodes have positions, so all pairs must have equally many tokens, got {lengths}; "
+            "over 'layer' or 'head' sums over positions"
+        )
     score = {"atp": plain, "atp*": star, "relp": plain}[method]
     rule = relevance(model) if method == "relp" else None
     table: dict[str, list[Array]] = {name: [] for name in chosen}
-    measured: list[tuple[Array, Array]] = []
+    measured, done = np.zeros((2, len(pairs))), []
     for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
         logits, cache = model.run_with_cache(from_clean, needed(chosen, method))
         found, after = score(model, cache, from_corrupted, alone, chosen, rule)
         for name, x in found.items():
-            table[name].append(np.asarray(x, np.float64))
-        measured.append((values(alone, logits, from_clean), after))
+            table[name].append(_summed(np.asarray(x, np.float64), shapes[name], over))
+        measured[:, rows] = values(alone, logits, from_clean), after
+        done.append(rows)
         if progress is not None:
             progress(len(rows))
-    return gathered({name: np.concatenate(parts) for name, parts in table.items()}, method, measured, pairs, model)
+    back = np.argsort(np.concatenate(done))  # pairs are taken by length
+    each = {name: np.concatenate(parts)[back] for name, parts in table.items()}
+    return gathered(each, method, [(measured[0], measured[1])], pairs, model, over)
+
+
+def _check_over(over: str | None, shapes: Mapping[str, str]) -> None:
+    """``ValueError`` for an `over` that isn't one, or whose axes an activation lacks."""
+    if over is not None and over not in OVER:
+        raise ValueError(f"over must be one of {', '.join(OVER)}, got {over!r}")
+    for name, shape in shapes.items():
+        if over is not None and "H" in OVER[over] and "H" not in shape.split():
+            raise ValueError(f"over {over!r} needs activations that have heads, such as attn.z, got {name}")
+
+
+def _summed(x: Array, shape: str, over: str | None) -> Array:
+    """The scores of pairs, (b, …), summed over the axes that `over` doesn't keep apart; heads before positions."""
+    if over is None:
+        return x
+    letters = shape.split()[1:]
+    letters = letters[:-1] if letters[-1] in SUMMED else letters
+    kept = [letter for letter in letters if letter in OVER[over]]
+    x = x.sum(axis=tuple(1 + at for at, letter in enumerate(letters) if letter not in kept))
+    return x.swapaxes(1, 2) if kept == ["T", "H"] else x
 
 
 def gathered(
-    each: Mapping[str, Array], method: str, measured: list[tuple[Array, Array]], pairs: Pairs, model: Model
+    each: Mapping[str, Array],
+    method: str,
+    measured: list[tuple[Array, Array]],
+    pairs: Pairs,
+    model: Model,
+    over: str | None = None,
 ) -> Nodes:
     """Return the mean and the standard deviation over pairs of each pair's result, (n, …)."""
     before, after = (np.concatenate(side) for side in zip(*measured, strict=True))
     scores = {name: x.mean(axis=0) for name, x in each.items()}
     ids = pairs.corrupted[0] if len(pairs) == 1 else None
     spread = {name: x.std(axis=0) for name, x in each.items()}
-    return Nodes(scores, spread, method, before, after, ids, model.texts)
+    return Nodes(scores, spread, method, before, after, ids, model.texts, over)
 
 
 def plain(

@@ -25,27 +25,28 @@ ACROSS, UP, MARGIN = 74, 44, 26  # pixels between columns and rows of a circuit'
 
 
 def metric_of(found: Any) -> str:
-    """The metric of the clean and of the corrupted runs, the mean where there are several pairs."""
+    """Return the metric of the clean and of the corrupted runs as text, the mean over several pairs."""
     several = f", mean of {len(found.clean)} pairs" if len(found.clean) > 1 else ""
     return f"metric {np.mean(found.clean):.3g} clean, {np.mean(found.corrupted):.3g} corrupted{several}"
 
 
 def node_table(found: Any) -> str:
-    """`Nodes`: one point of the stream by layer and position, heads by layer, and the names of all scores there are."""
-    parts, labels = [], None if found.ids is None else found.texts(found.ids)
+    """Show `Nodes`: one point of the stream by layer and position, heads by layer, and the names of all scores."""
+    parts: list[str] = []
+    labels = None if found.ids is None else found.texts(found.ids)
     layers = sorted({int(name.split(".")[1]) for name in found.scores if name.startswith("blocks.")})
     rows = [f"layer {layer}" for layer in layers]
     for point in (*STREAMS, "attn.z"):
         names = [f"blocks.{layer}.{point}" for layer in layers]
         if not layers or any(name not in found.scores for name in names) or (parts and point != "attn.z"):
             continue
-        values = np.stack([found.scores[name] for name in names])
-        if point == "attn.z":  # (L, T, H)
-            values = values.sum(axis=1)
-            columns, corner = [str(head) for head in range(values.shape[1])], "head"
-        else:
-            columns, corner = labels or [str(at) for at in range(values.shape[1])], "position"
-        what = "attn.z, summed over positions" if point == "attn.z" else point
+        values, corner, what = np.stack([found.scores[name] for name in names]), found.over or "position", point
+        if point == "attn.z" and found.over != "position" and values.ndim == 3:  # (L, T, H), or heads before positions
+            values, corner = values.sum(axis=1 if found.over is None else 2), "head"
+            what = "attn.z, summed over positions"
+        values = values.reshape(len(layers), -1)
+        numbers = [str(at) for at in range(values.shape[1])]
+        columns = labels if corner == "position" and labels else numbers if values.shape[1] > 1 else ["all"]
         parts.append(heat(values, rows=rows, columns=columns, corner=corner, legend=f"{what}: change of the metric"))
     title = f"Nodes by {found.method}: {metric_of(found)}"
     return boxed(*parts, *([] if parts else [arrays(found.scores)]), title=title, note=_others(found.scores))
@@ -58,7 +59,7 @@ def _others(scores: Any) -> str:
 
 
 def edge_table(found: Any) -> str:
-    """`Edges`: the largest of them."""
+    """Show `Edges`: the largest of them."""
     total, best = int(graph.there(found.model.config).sum()), found.top(SHOWN)
     title = f"Edges by {found.method}: {metric_of(found)}"
     note = f"The {len(best)} largest of {total:,} edges; positive moves the metric towards the clean run."
@@ -72,7 +73,7 @@ def _ranked(best: list[tuple[str, str, float]]) -> str:
 
 
 def curve_table(found: Any) -> str:
-    """`Curve`: faithfulness by size."""
+    """Show a `Curve`: faithfulness by size."""
     rows = [
         (f"{share:.1%}", int(count), Cell(number(float(value)), float(value)))
         for share, count, value in zip(found.shares, found.edges, found.faithfulness, strict=True)
@@ -84,7 +85,7 @@ def curve_table(found: Any) -> str:
 
 
 def input_words(found: Any) -> str:
-    """`Inputs`: the prompt, each token tinted by its score."""
+    """Show `Inputs`: the prompt, each token tinted by its score."""
     scores = np.asarray(found.scores, np.float64)
     top = float(np.abs(scores[np.isfinite(scores)]).max(initial=0)) or 1.0
     pieces = found.texts(found.ids)
@@ -100,7 +101,7 @@ def input_words(found: Any) -> str:
 
 
 def circuit_picture(found: Any) -> str:
-    """`Circuit`: its picture, of at most `layout.MOST_EDGES` edges, red where one moves the metric to the clean run."""
+    """Draw a `Circuit`, at most `layout.MOST_EDGES` edges of it, red if one moves the metric towards the clean run."""
     edges = layout.strongest(found)
     at = layout.positions(edges)
     across, up = (max(place[axis] for place in at.values()) for axis in (0, 1))
@@ -138,7 +139,7 @@ def circuit_picture(found: Any) -> str:
 
 
 def _arrow(edge: layout.Edge, at: Any, pixel: Any, share: float) -> str:
-    """One edge as a curve with its head, the wider and the less transparent the larger its score is."""
+    """Draw one edge as a curve with its head, the wider and the less transparent the larger its score is."""
     (x, y), (to_x, to_y) = at[edge.sender], at[edge.receiver]
     lift = layout.PORTS.get(edge.part, 0.0)
     rad = layout.bend(x, y, to_x, to_y)

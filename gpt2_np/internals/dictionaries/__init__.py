@@ -17,6 +17,7 @@ firing         which features a prompt makes fire, token by token
 effects        what features do: to the logits directly, to a metric by its gradient
 dashboards     where in a corpus features fire, how often and how much, and the words that they move
 graph          how the features of a prompt make each other, with a transcoder a layer
+graph_effects  whether such a graph is true: features silenced one by one
 histograms     of many features at once
 training       dictionaries from activations on disk
 splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
@@ -28,7 +29,7 @@ from .dictionary import Dictionary
 from .effects import Attribution, DirectFeatures, attribute, direct, logit_effects
 from .evaluation import Evaluation, evaluate
 from .firing import Firing, fires
-from .load import load
+from .load import load, load_layers
 from .releases import RELEASES
 from .save import save
 from .splicing import splice, spliced
@@ -49,6 +50,7 @@ __all__ = [
     "evaluate",
     "fires",
     "load",
+    "load_layers",
     "logit_effects",
     "save",
     "splice",

@@ -66,12 +66,12 @@ class Coder:
 
     @property
     def hook_name(self) -> str:
-        """The activation that it reads, by TransformerLens's name. ``ValueError`` where its file names none."""
+        """The activation that it reads, by TransformerLens's name. ``ValueError`` if its file names none."""
         return named("hook_name", self.config.hook_name)
 
     @property
     def hook_name_out(self) -> str:
-        """The activation that it predicts: for an autoencoder the one that it reads."""
+        """The activation that it predicts; for an autoencoder this is the one that it reads."""
         return named("hook_name_out", self.config.hook_name_out)
 
     @property
@@ -92,7 +92,7 @@ class Coder:
         """exp(r_mag) of a gated dictionary, (F,)."""
         return np.exp(self.tensors["r_mag"])
 
-    # ---- there and back ---------------------------------------------------------------------------------------------
+    # ---- encode and decode ------------------------------------------------------------------------------------------
 
     def encode(self, x: Array) -> Array:
         """The features of activations: (…, D) → (…, F), 0 where they don't fire. Heads may be apart, (…, H, D / H).
@@ -104,10 +104,10 @@ class Coder:
         return self._encode(normalise(self.config.normalize_activations, self.flat(x))[0])
 
     def decode(self, features: Array, x: Array | None = None) -> Array:
-        """What the features stand for: (…, F) → (…, O).
+        """Return the activations that features represent: (…, F) → (…, O).
 
-        A dictionary that normalises its input needs that input, `x` (…, D), to take it back: ``ValueError`` without.
-        The skip connection of a transcoder isn't part of it, as in SAELens; `reconstruct` has it.
+        A dictionary that normalises its input needs that input, `x` (…, D), to invert the normalisation: ``ValueError``
+        without it. A transcoder's skip connection isn't included, as in SAELens; `reconstruct` includes it.
         """
         if features.shape[-1] != self.config.d_sae:
             raise ValueError(f"features must be {self.config.d_sae} wide, got {features.shape}")
@@ -127,7 +127,7 @@ class Coder:
         return self.both(x)[1]
 
     def both(self, x: Array) -> tuple[Array, Array]:
-        """The features and the reconstruction of activations, (…, F) and as `reconstruct` has it."""
+        """Return the features and the reconstruction of activations, (…, F) and as `reconstruct` returns it."""
         rows = self.flat(x)
         read, scale = normalise(self.config.normalize_activations, rows)
         features = self._encode(read)
@@ -171,7 +171,7 @@ class Coder:
     # ---- its parts --------------------------------------------------------------------------------------------------
 
     def flat(self, x: Array) -> Array:
-        """Activations as vectors, (…, D): heads side by side where they are apart. ``ValueError`` for other widths."""
+        """Return activations as vectors, (…, D), with separate heads side by side. ``ValueError`` for other widths."""
         x = np.asarray(x)
         x = x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
         if x.shape[-1:] == (self.config.d_in,):
@@ -203,7 +203,9 @@ class Coder:
             activations.relu(pre, t["b_enc"][only])
 
     def encode_some(self, x: Array, only: Sequence[int] | Array) -> Array:
-        """The features of these numbers alone, (…, len(only)): cheaper than all, but for top-k, where all compete."""
+        """Return only the features with these numbers, (…, len(only)): cheaper than all, except for top-k, where all
+        compete.
+        """
         rows = normalise(self.config.normalize_activations, self.flat(x))[0]
         if self.config.activation in ("topk", "abstopk"):
             return self._encode(rows)[..., only]
@@ -214,7 +216,7 @@ class Coder:
         return pre
 
     def written(self, features: Array) -> Array:
-        """The features' directions added up, and ``b_dec``, in the units that the dictionary reads: (…, F) → (…, O).
+        """Sum the features' directions and ``b_dec``, in the units that the dictionary reads: (…, F) → (…, O).
 
         Where few of many features fire, only their directions are read.
         """
@@ -230,12 +232,12 @@ class Coder:
         return y if self.config.is_transcoder else scale.back(y)
 
     def of_features(self, of_written: Array) -> Array:
-        """∂L/∂features from ∂L/∂`written`: (…, O) → (…, F)."""
+        """Return ∂L/∂features, given ∂L/∂`written`: (…, O) → (…, F)."""
         found = of_written @ self.tensors["W_dec"].T
         return found if self.norms is None else found / self.norms
 
     def directions(self, only: Sequence[int] | Array | slice = slice(None)) -> Array:
-        """What one unit of each feature adds to what is written, (n, O), in the units that the dictionary reads."""
+        """Return what one unit of each feature adds to the output, (n, O), in the units that the dictionary reads."""
         rows = self.tensors["W_dec"][only]
         return rows if self.norms is None else rows / self.norms[only][:, None]
 
@@ -248,7 +250,8 @@ TAKEN_BACK = ("constant_norm_rescale", "layer_norm")
 
 
 def product(features: Array, directions: Array) -> Array:
-    """features @ directions, (n, F) and (F, O): row by row over what fires, where that is the faster way.
+    """Return features @ directions, (n, F) and (F, O): sparse, row by row over the features that fire, where that is
+    faster.
 
     A dense product does about 95 multiplications a nanosecond on two cores; a row of its own costs 8 µs, and each
     feature that fires 0.65 ns a number of its direction, which is read from memory (measured at 512 × 24,576 × 768).
@@ -266,7 +269,7 @@ def product(features: Array, directions: Array) -> Array:
 
 
 def named(what: str, name: str | None) -> str:
-    """A hook's name. ``ValueError`` where there is none."""
+    """Return a hook's name. ``ValueError`` if there is none."""
     if name is None:
         raise ValueError(f"this dictionary's cfg.json has no {what}, so nothing says where in a model it belongs")
     return name

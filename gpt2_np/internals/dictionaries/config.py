@@ -1,4 +1,4 @@
-"""What a dictionary's ``cfg.json`` says: SAELens 6's fields, and those of the versions before it that 6 still reads."""
+"""The ``cfg.json`` of a dictionary: SAELens 6's fields, and those of earlier versions that SAELens 6 still reads."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ class Config:
     @property
     def is_transcoder(self) -> bool:
         """Whether it predicts one activation from another (Dunefsky et al. 2024) rather than an activation itself."""
-        return self.architecture.endswith("transcoder")
+        return is_transcoder(self.architecture)
 
     @property
     def has_skip(self) -> bool:
         """Whether a matrix leads past the features (Paulo et al. 2025, "Transcoders Beat Sparse Autoencoders")."""
-        return "skip" in self.architecture
+        return has_skip(self.architecture)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -123,7 +123,7 @@ class Config:
         return shapes
 
     def needs(self) -> dict[str, bool]:
-        """What the model must be loaded with, beyond GPT-2 as it is: the ``model_from_pretrained_kwargs`` that are on.
+        """Return what the model must be loaded with, beyond plain GPT-2: the enabled ``model_from_pretrained_kwargs``.
 
         ``ValueError`` where the file holds something else.
         """
@@ -133,8 +133,18 @@ class Config:
         return {str(name): bool(value) for name, value in asked.items() if value}
 
 
+def is_transcoder(architecture: str) -> bool:
+    """Whether dictionaries of an architecture read one activation and predict another."""
+    return architecture.endswith("transcoder")
+
+
+def has_skip(architecture: str) -> bool:
+    """Whether dictionaries of an architecture have a matrix that leads past the features."""
+    return "skip" in architecture
+
+
 def read(fields: JSONObject) -> Config:
-    """The `Config` of a ``cfg.json``'s content, of whichever version. ``ValueError`` says what is wrong with it.
+    """Return the `Config` in a ``cfg.json`` of any version. ``ValueError`` says what is wrong with it.
 
     As SAELens 6 does: a file without a version, or of one before 6, has all its fields side by side, some under older
     names (``hook_point``, ``activation_fn_str``), a boolean ``normalize_activations``, and topk as an activation
@@ -153,7 +163,7 @@ def read(fields: JSONObject) -> Config:
     if ARCHITECTURES[architecture] == "relu":
         check_activation(fields.get("activation_fn", "relu"))
     hook, hook_out = metadata.get("hook_name"), metadata.get("hook_name_out")
-    transcodes = architecture.endswith("transcoder")
+    transcodes = is_transcoder(architecture)
     return Config(
         architecture,
         d_in=fields.get("d_in"),  # type: ignore[arg-type]  # checked there
@@ -174,13 +184,13 @@ def read(fields: JSONObject) -> Config:
 
 
 def is_new(version: object) -> bool:
-    """Whether a file says that SAELens 6 or a later one wrote it."""
+    """Tell whether SAELens 6 or a later version wrote a file."""
     head = str(version).split(".")[0] if version else ""
     return head.isdecimal() and int(head[:4]) >= 6
 
 
 def of_old(fields: JSONObject) -> tuple[JSONObject, JSONObject]:
-    """The fields of a file before SAELens 6 under today's names, and the metadata among them."""
+    """Return the fields of a file from before SAELens 6 under today's names, and its metadata."""
     new = {OLD_NAMES.get(name, name): value for name, value in fields.items()}
     hook = new.get("hook_name")
     new.setdefault("reshape_activations", "hook_z" if isinstance(hook, str) and "hook_z" in hook else "none")
@@ -194,7 +204,7 @@ def of_old(fields: JSONObject) -> tuple[JSONObject, JSONObject]:
 
 
 def check_activation(function: object) -> None:
-    """``ValueError`` for an activation function that SAELens 6 has no architecture for, and would take for ReLU."""
+    """Raise ``ValueError`` for an activation function that SAELens 6 doesn't support, and would treat as ReLU."""
     if function != "relu":
         raise ValueError(
             f"activation_fn must be 'relu', or 'topk' with a k in activation_fn_kwargs, got {function!r:.60}"
@@ -202,19 +212,19 @@ def check_activation(function: object) -> None:
 
 
 def whole(name: str, value: object, least: int, most: int) -> None:
-    """``ValueError`` for what isn't a whole number in a range."""
+    """Raise ``ValueError`` for anything but an integer in a range."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise ValueError(f"{name} must be a whole number between {least} and {most}, got {value!r:.60}")
 
 
 def boolean(name: str, value: object) -> bool:
-    """A field that is true or false. ``ValueError`` for another."""
+    """Return a boolean field. ``ValueError`` for any other value."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, got {value!r:.60}")
     return value
 
 
 def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """``ValueError`` for a value that is none of the choices."""
+    """Raise ``ValueError`` for a value that is none of the choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r:.60}")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ...display import NUMBERS, Readable, Texts, boxed, described
 from ...session.model import Model
 from ..capture import Captured
@@ -102,7 +104,7 @@ def dashboards(
 def activations_of(
     model: Model, dictionary: Coder, texts: Iterable[Sequence[int]] | Captured, batch: int
 ) -> Iterator[tuple[Array, Array]]:
-    """(B, T) ids and what a dictionary reads there, (B, T, …), of texts or of a capture."""
+    """Yield (B, T) ids and the activations that a dictionary reads there, (B, T, …), from texts or from a capture."""
     name = places.reads(dictionary)
     if isinstance(texts, Captured):
         for number in range(len(texts)):
@@ -113,17 +115,19 @@ def activations_of(
 
 
 class Kept(Readable):
-    """What is kept of a corpus: for each of n features its best places, with their surroundings, and its histogram."""
+    """The part of a corpus that is kept: for each of n features its best places, with their context, and its
+    histogram.
+    """
 
     def __init__(self, features: int, examples: int, context: int) -> None:
         self.context, self.texts, self.tokens = context, 0, 0
         self.best: list[list[Example]] = [[] for _ in range(features)]
-        self.least = np.zeros(features)  # what a place must be above to be among the best
+        self.least = np.zeros(features)  # the value that a place must exceed to be among the best
         self.examples = examples
         self.histograms = Histograms(features)
 
     def add(self, ids: Array, features: Array, counts: Array) -> None:
-        """One text: (T,) ids, (T, n) features, and which of its tokens count."""
+        """Add one text: (T,) ids, (T, n) features, and which of its tokens count."""
         self.tokens += int(counts.sum())
         self.histograms.add(features[counts])
         sizes = np.abs(features) * counts[:, None]
@@ -139,13 +143,13 @@ class Kept(Readable):
         self.texts += 1
 
     def example(self, ids: Array, values: Array, position: int) -> Example:
-        """A place and what surrounds it."""
+        """Return a place with its context."""
         start, end = max(0, position - self.context), position + self.context + 1
         around = [float(value) for value in values[start:end]]
         return Example(float(values[position]), self.texts, position, start, ids[start:end].tolist(), around)
 
     def dashboard(self, at: int, feature: int, raises: list[int], lowers: list[int], effects: list[float]) -> Dashboard:
-        """What is known of one of the features."""
+        """Return the dashboard of one feature."""
         zeros = int(self.histograms.zeros[at])
         return Dashboard(
             feature=feature,
@@ -164,7 +168,7 @@ class Kept(Readable):
 def moved_words(
     model: Model, dictionary: Coder, features: Array, words: int
 ) -> list[tuple[int, list[int], list[int], list[float]]]:
-    """Of each feature its number, the ids that it raises most and lowers most, and by how much."""
+    """Return for each feature its number, the ids that it raises and lowers most, and by how much."""
     found: list[tuple[int, list[int], list[int], list[float]]] = []
     for start in range(0, len(features), 256):  # (256, V) logits at a time
         some = features[start : start + 256]
@@ -175,7 +179,6 @@ def moved_words(
             continue
         count = min(words, effects.shape[1])
         for feature, row in zip(some.tolist(), effects, strict=True):
-            order = np.argsort(-row, kind="stable")
-            up, down = order[:count], order[::-1][:count]
+            up, down = highest(row, count), highest(-row, count)
             found.append((feature, up.tolist(), down.tolist(), [float(row[one]) for one in [*up, *down]]))
     return found

@@ -20,7 +20,7 @@ WRITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "embed"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """What each feature did for a metric at each token of one prompt: its activation times the metric's gradient.
+    """The effect of each feature on a metric at each token of one prompt: its activation times the metric's gradient.
 
     ``scores`` (T, F); ``error`` (T,), the same of what the dictionary misses; ``bias`` (T,), of ``b_dec``. Together
     they are activation × gradient of the whole activation. ``value`` is the metric.
@@ -45,7 +45,7 @@ class Attribution:
         return boxed(table(rows, head=["token", "feature", "score"]), title=title, note=note)
 
     def top(self, count: int = 20) -> list[tuple[int, int, float]]:
-        """The (position, feature, score) of the largest scores in size, the largest first."""
+        """Return the (position, feature, score) of the largest scores in size, the largest first."""
         order = np.argsort(-np.abs(self.scores), axis=None, kind="stable")[:count]
         positions, features = np.unravel_index(order, self.scores.shape)
         values = self.scores[positions, features]
@@ -56,7 +56,7 @@ class Attribution:
 def attribute(
     model: Model, dictionary: Coder, ids: str | Sequence[int] | Array, metric: Metric, *, prepend_bos: bool = False
 ) -> Attribution:
-    """What each feature did for a metric, to first order: f · ∂metric/∂f, with the error term kept as it is.
+    """Return the effect of each feature on a metric, to first order: f · ∂metric/∂f, with the error term held constant.
 
     Marks et al. 2024, "Sparse Feature Circuits", eq. 3, against a baseline of 0. It is the effect that silencing a
     feature would have if everything behind were linear. ``ValueError`` for more than one prompt, and where the model
@@ -83,7 +83,7 @@ def attribute(
 
 
 def stream_directions(model: Model, dictionary: Coder, features: Sequence[int] | Array) -> Array:
-    """What one unit of each feature adds to the residual stream at its token, (n, D).
+    """Return what one unit of each feature adds to the residual stream at its token, (n, D).
 
     ``ValueError`` for a dictionary of an activation that isn't added to the stream, nor leads there by one matrix (the
     values that heads gather, MLP neurons). The scale of a dictionary that normalises its input is left out.
@@ -103,7 +103,7 @@ def stream_directions(model: Model, dictionary: Coder, features: Sequence[int] |
 
 
 def logit_effects(model: Model, dictionary: Coder, features: Sequence[int] | Array) -> Array:
-    """How one unit of each feature moves every logit directly, (n, V), but for the final norm's scale.
+    """Return how one unit of each feature moves every logit directly, (n, V), up to the final norm's scale.
 
     The direction is centred and multiplied by the final norm's gain, as the norm does, and unembedded.
     """
@@ -114,9 +114,9 @@ def logit_effects(model: Model, dictionary: Coder, features: Sequence[int] | Arr
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DirectFeatures:
-    """A logit, or a difference of two, at one position, as a sum: ``features`` (F,), and ``rest``, all that isn't one.
+    """A logit, or a difference of two, at one position, as a sum: ``features`` (F,), and ``rest``, everything else.
 
-    What a feature does by way of later layers is in ``rest``.
+    The effect of a feature through later layers is part of ``rest``.
     """
 
     features: Array
@@ -145,7 +145,7 @@ def direct(
     position: int = -1,
     prepend_bos: bool = False,
 ) -> DirectFeatures:
-    """What each feature at a position adds to the logit of `token` (less that of `versus`) there.
+    """Return what each feature at a position adds to the logit of `token` (less that of `versus`) there.
 
     The final norm's scale is the run's own. ``ValueError`` for a position outside the prompt, and as in
     `stream_directions`.

@@ -24,7 +24,8 @@ DENSE = 0.1  # the share of tokens from which a feature is called dense (Rajaman
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What `evaluate` found. Losses and divergences in nats a token; ``mse`` is summed over the activation's width.
+    """The result of `evaluate`. Losses and divergences are in nats a token; ``mse`` is summed over the activation's
+    width.
 
     ``density`` (F,) is the share of tokens at which each feature fires, ``consistency`` (F,) how many tokens of a text
     in which it fires at all (0 for a feature that never does). ``score`` is the share of the loss that silencing the
@@ -201,7 +202,7 @@ def one_batch(model: Model, dictionary: Dictionary, ids: Array, mask: Array, sum
 
 
 class Sums(Readable):
-    """Sums over tokens and batches, in float64, of which `evaluation` makes means."""
+    """Sums over tokens and batches, in float64, which `evaluation` turns into means."""
 
     def __init__(self, features: int) -> None:
         self.fired, self.texts_fired = np.zeros(features, np.int64), np.zeros(features, np.int64)
@@ -287,7 +288,8 @@ class Sums(Readable):
 
 
 def compare(ids: Array, plain: Array, spliced: Array, ablated: Array) -> tuple[Array, Array]:
-    """The losses of three runs, (3, B, T − 1), and how far the last two are from the first: (2, B, T) nats, float64.
+    """Return the losses of three runs, (3, B, T − 1), and the divergence of the last two from the first: (2, B, T)
+    nats, float64.
 
     KL(plain ‖ other) = Σ p · (log p − log q). `ablated` may be one position's logits, (1, 1, V), for all.
     """
@@ -318,15 +320,15 @@ def compare(ids: Array, plain: Array, spliced: Array, ablated: Array) -> tuple[A
 
 
 def squared(x: Array) -> Array:
-    """The squared length of each vector, (n,) float64."""
+    """Return the squared length of each vector, (n,) float64."""
     return np.einsum("nd,nd->n", x, x).astype(np.float64)
 
 
 def explained(missed: float, variance: float) -> float:
-    """1 − missed / variance; where there is no variance, 1 for a perfect reconstruction and 0 for another."""
+    """Return 1 − missed / variance; without variance, 1 for a perfect reconstruction and 0 otherwise."""
     return (1.0 if missed < 1e-10 else 0.0) if variance < 1e-10 else 1 - missed / variance
 
 
 def ratio(part: float, whole: float) -> float:
-    """part / whole, and 0 where there is no whole."""
+    """Return part / whole, or 0 if the whole is 0."""
     return part / whole if whole else 0.0

@@ -42,7 +42,9 @@ class Firing:
         return boxed(fired, missed, title="The features that fire most in the prompt", note=note)
 
     def at(self, position: int, count: int = 5) -> tuple[Array, Array]:
-        """The features that fire most at a position, strongest first, and how much: two of at most `count`."""
+        """Return the features that fire most at a position, strongest first, and their values: two of at most
+        `count`.
+        """
         return strongest(self.features[position], count)
 
     def most(self, count: int = 20) -> tuple[Array, Array]:
@@ -56,7 +58,7 @@ class Firing:
 
 
 def strongest(values: Array, count: int) -> tuple[Array, Array]:
-    """Where values (F,) are largest in size, and the values there, those that are 0 left out."""
+    """Return where values (F,) are largest in size, and the values there, without zeros."""
     if count < 1:
         raise ValueError(f"count must be at least 1, got {count}")
     order = np.argsort(-np.abs(values), kind="stable")[:count]
@@ -65,7 +67,7 @@ def strongest(values: Array, count: int) -> tuple[Array, Array]:
 
 
 def fires(model: Model, dictionary: Coder, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Firing:
-    """Which features fire at which token of one prompt, a text or (T,) ids.
+    """Return which features fire at which token of one prompt, a text or (T,) ids.
 
     ``ValueError`` where the model has no place for the dictionary.
     """

@@ -1,4 +1,4 @@
-"""A dictionary's weights rewritten: a factor of the activations folded in, training checkpoints made fit for use."""
+"""Rewriting a dictionary's weights: a factor of the activations is folded in, training checkpoints are made usable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 def folded(dictionary: Dictionary, factor: float) -> Dictionary:
-    """The same dictionary for activations as they are, where it was trained on them times `factor`.
+    """Return the same dictionary for plain activations, if it was trained on activations times `factor`.
 
     As SAELens's ``fold_activation_norm_scaling_factor``: W_enc · factor, W_dec and b_dec / factor. Features keep the
     size that they had in training.
@@ -29,7 +29,7 @@ def folded(dictionary: Dictionary, factor: float) -> Dictionary:
 
 
 def for_use(config: Config, tensors: Mapping[str, Array]) -> Dictionary:
-    """The dictionary of a file's tensors, in the form that encodes.
+    """Return the dictionary of a file's tensors, in the form that encodes.
 
     What training leaves behind becomes what SAELens's ``save_inference_model`` would write of it: the one threshold of
     batch-wise top-k is JumpReLU's, after the directions' lengths are folded into the encoder; a factor of fine-tuning

@@ -21,6 +21,7 @@ from .coding import Coder
 
 Array = np.ndarray
 READS = ("ln2.normalized", "ln2.out")
+MOST = 6000  # features of a graph: every one has an edge from every one before it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -30,7 +31,8 @@ class Graph:
     ``sources`` are ("token", -1, t, -1), ("feature", layer, t, number) and ("error", layer, t, -1); ``targets`` the
     features, in the same order, and ("logit", L, position, token) at last. ``edges`` (targets, sources) is what each
     source adds to each target: to a feature's pre-activation, to the logit. With ``biases`` (targets,) the rows add up
-    to ``values`` (targets,). ``activations`` (features,) are those of the features.
+    to ``values`` (targets,). ``activations`` (features,) are those of the features. Where the last target is the logit
+    less another one's, ``versus`` is that token.
     """
 
     ids: Array
@@ -40,6 +42,7 @@ class Graph:
     biases: Array
     values: Array
     activations: Array
+    versus: int | None = None
     texts: Texts = field(default=NUMBERS, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -60,12 +63,12 @@ class Graph:
         return boxed(table(rows, head=["source", "layer", "token", "adds"]), title=title)
 
     def between(self) -> Array:
-        """The edges from feature to feature, (features, features)."""
+        """Return the edges from feature to feature, (features, features)."""
         first = len(self.ids)
         return self.edges[:-1, first : first + len(self.activations)]
 
     def effects(self) -> Array:
-        """How silencing each feature would change the logit by this graph, by all its paths: (features,).
+        """Return how ablating each feature would change the logit by this graph, over all its paths: (features,).
 
         A feature's change is the sum of the changes of what it reads: features stay on, and as they are in scale.
         """
@@ -76,8 +79,8 @@ class Graph:
         total = np.linalg.solve(np.eye(n) - shares.T, direct)
         return -total
 
-    def influence(self) -> Array:
-        """How much of the logit's sum of sizes leads back to each source, (sources,): Ameisen et al., section 3.3.
+    def flows(self) -> Array:
+        """Return how much of the logit's sum of sizes leads back along each edge, (targets, sources).
 
         Each target's edges are taken by size and made to add up to 1; paths are followed from the logit back.
         """
@@ -85,10 +88,29 @@ class Graph:
         sizes = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         first, n = len(self.ids), len(self.activations)
         reached = np.linalg.solve(np.eye(n) - sizes[:-1, first : first + n].T, sizes[-1, first : first + n])
-        return sizes[-1] + reached @ sizes[:-1]
+        return np.append(reached, 1.0)[:, None] * sizes
+
+    def influence(self) -> Array:
+        """Return how much of the logit's sum of sizes leads back to each source, (sources,): Ameisen et al., 3.3."""
+        return self.flows().sum(axis=0)
+
+    def strongest(self, count: int) -> list[tuple[int, int, float, float]]:
+        """The edges along which most leads back: target, source, what is added, and the share of all (`flows`)."""
+        flows = self.flows()
+        order = np.argsort(-flows, axis=None, kind="stable")[:count]
+        places = [
+            (int(target), int(source)) for target, source in zip(*np.unravel_index(order, flows.shape), strict=True)
+        ]
+        return [(*one, float(self.edges[one]), float(flows[one])) for one in places if flows[one]]
+
+    def gap(self) -> float:
+        """By how much edges and bias miss a target's value at most: rounding."""
+        return float(np.abs(self.edges.sum(axis=1) + self.biases - self.values).max())
 
     def pruned(self, count: int) -> Graph:
-        """The graph with the `count` features of most influence; what the others would have added is in the biases."""
+        """Return the graph with the `count` features of most influence; the contributions of the others become part of
+        the biases.
+        """
         first, n = len(self.ids), len(self.activations)
         order = np.sort(np.argsort(-self.influence()[first : first + n], kind="stable")[:count])
         columns = np.concatenate([np.arange(first), first + order, np.arange(first + n, len(self.sources))])
@@ -102,6 +124,7 @@ class Graph:
             self.biases[rows] + lost,
             self.values[rows],
             self.activations[order],
+            self.versus,
             self.texts,
         )
 
@@ -114,13 +137,15 @@ def graph(
     versus: int | None = None,
     *,
     position: int = -1,
+    prepend_bos: bool = False,
 ) -> Graph:
     """The attribution graph of one prompt for the logit of `token` (less that of `versus`) at a position.
 
     `transcoders` are one a layer, first to last, from ``ln2.normalized`` or ``ln2.out`` to ``mlp_out``. Computed in
-    float64. ``ValueError`` for others, for top-k (whose features compete), and for more than one prompt.
+    float64. ``ValueError`` for others, for top-k (whose features compete), for more than one prompt, and for more than
+    `MOST` features that fire.
     """
-    row = model.check_ids(model.to_ids(ids))
+    row = model.check_ids(model.to_ids(ids, prepend_bos=prepend_bos))
     T, L = row.shape[1], model.config.n_layer
     if len(row) != 1 or not -T <= position < T:
         raise ValueError(f"position must be between {-T} and {T - 1} of one prompt, got {position}, {len(row)} rows")
@@ -132,6 +157,9 @@ def graph(
     logits, found = resumed.run(model, row, [*wanted, "embed", "pos_embed", "ln_final.scale"])
     run = {name: x[0].astype(np.float64) for name, x in found.items()}
     layers = [Layer(model.params.h[layer], one, run, layer) for layer, one in enumerate(transcoders)]
+    count = sum(len(layer.features) for layer in layers)
+    if count > MOST:
+        raise ValueError(f"at most {MOST} features may fire in a graph, got {count:,}: give a shorter prompt")
 
     words = unembedding(model.params)
     read = (words[token] - (0 if versus is None else words[versus])).astype(np.float64)
@@ -177,12 +205,13 @@ def graph(
         np.array(biases)[order],
         np.array(values)[order],
         np.concatenate([layer.activations for layer in layers]),
+        versus,
         model.texts,
     )
 
 
 def check(model: Model, transcoders: Sequence[Coder]) -> None:
-    """``ValueError`` where they aren't one transcoder a layer of the kind that a graph is made of."""
+    """Raise ``ValueError`` unless they are one transcoder per layer of a supported kind."""
     if len(transcoders) != model.config.n_layer:
         raise ValueError(
             f"a graph needs a transcoder for each of {model.config.n_layer} layers, got {len(transcoders)}"
@@ -252,5 +281,5 @@ class Layer(Readable):
 
 
 def norm_back(flow: Array, scale: Array) -> Array:
-    """Back through a norm whose scale is held: (n, T, D), (T, 1)."""
+    """Propagate a gradient through a norm whose scale is held constant: (n, T, D), (T, 1)."""
     return (flow - flow.mean(axis=-1, keepdims=True)) / scale

@@ -61,6 +61,30 @@ def load(name: str | Path, sae_id: str | None = None) -> Dictionary:
     return read(releases.from_hub(text, sae_id or ""))
 
 
+def load_layers(folder: str | Path) -> list[Dictionary]:
+    """The dictionaries in a folder's sub-folders, one a layer, in the order of the layers whose activations they write.
+
+    ``ValueError`` or ``FileNotFoundError`` where there is none, where one is broken, or where a layer has two.
+    """
+    where = Path(folder).expanduser()
+    if not where.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    found: dict[int, Path] = {}
+    table: dict[int, Dictionary] = {}
+    for path in sorted(path.parent for path in where.glob(f"*/{CONFIG}")):
+        one = read(path)
+        parts = one.hook_name_out.split(".")
+        if len(parts) < 2 or parts[0] != "blocks" or not parts[1].isdecimal():
+            raise ValueError(f"{path} must write an activation of a layer, got {one.hook_name_out!r}")
+        layer = int(parts[1])
+        if layer in found:
+            raise ValueError(f"a layer has one dictionary, and layer {layer} has {found[layer].name} and {path.name}")
+        found[layer], table[layer] = path, one
+    if not table:
+        raise FileNotFoundError(f"{folder} must hold a folder for each layer with {CONFIG} and {WEIGHTS}, got none")
+    return [table[layer] for layer in sorted(table)]
+
+
 def of_release(release: str, sae_id: str) -> Dictionary:
     """One of a release of SAELens's, with what its list says of it besides.
 

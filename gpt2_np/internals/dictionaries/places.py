@@ -16,12 +16,12 @@ REWRITTEN = {"fold_ln": ("ln1.out", "ln2.out", "ln_final.out"), "fold_value_bias
 
 
 def reads(dictionary: Coder) -> str:
-    """The activation that it reads, by its own name: ``blocks.5.resid_pre``."""
+    """Return the activation that it reads, by its own name: ``blocks.5.resid_pre``."""
     return canonical(dictionary.hook_name)
 
 
 def writes(dictionary: Coder) -> str:
-    """The activation that it predicts, by its own name."""
+    """Return the activation that it predicts, by its own name."""
     return canonical(dictionary.hook_name_out)
 
 
@@ -55,7 +55,7 @@ def check(dictionary: Coder, model: ModelConfig) -> None:
 
 
 def vectors(dictionary: Coder, x: Array) -> Array:
-    """An activation of the model, (B, T, …), as the dictionary reads it: (B, T, D).
+    """Return an activation of the model, (B, T, …), as the dictionary reads it: (B, T, D).
 
     One head's part where it reads one head, heads side by side where it reads all. In a dictionary that was trained on
     centred writing weights (``center_writing_weights``), the stream without its mean, which is what that makes of it.
@@ -69,19 +69,19 @@ def vectors(dictionary: Coder, x: Array) -> Array:
 
 
 def targets(dictionary: Coder, x: Array) -> Array:
-    """What the dictionary is to predict, (B, T, O), of the activation at `writes`."""
+    """Return what the dictionary is to predict, (B, T, O), given the activation at `writes`."""
     return x.reshape(*x.shape[:2], -1) if dictionary.config.is_transcoder else vectors(dictionary, x)
 
 
 def gradient(dictionary: Coder, of_vectors: Array) -> Array:
-    """The gradient of one head's or all heads' activations from that of `vectors`."""
+    """Return the gradient of one head's or all heads' activations, given that of `vectors`."""
     if is_centred(dictionary):
         return of_vectors - of_vectors.mean(axis=-1, keepdims=True)
     return of_vectors
 
 
 def picked(dictionary: Coder, x: Array) -> Array:
-    """The part of an activation, or of its gradient, that the dictionary writes, as vectors: (B, T, O)."""
+    """Return the part of an activation, or of its gradient, that the dictionary writes, as vectors: (B, T, O)."""
     head = dictionary.config.hook_head_index
     if head is not None and x.ndim == 4:
         return x[:, :, head]
@@ -89,7 +89,7 @@ def picked(dictionary: Coder, x: Array) -> Array:
 
 
 def put(dictionary: Coder, x: Array, new: Array) -> Array:
-    """An activation with `new`, (B, T, O), in the place of what the dictionary writes; x's own array stays."""
+    """Return an activation with `new`, (B, T, O), in place of what the dictionary writes; x itself is unchanged."""
     head = dictionary.config.hook_head_index
     if head is not None and x.ndim == 4:
         changed = x.copy()
@@ -99,5 +99,5 @@ def put(dictionary: Coder, x: Array, new: Array) -> Array:
 
 
 def is_centred(dictionary: Coder) -> bool:
-    """Whether it was trained on a stream whose mean had been taken out."""
+    """Tell whether it was trained on a stream whose mean had been subtracted."""
     return bool(dictionary.config.needs().get("center_writing_weights")) and reads(dictionary).endswith(STREAM)

@@ -21,7 +21,7 @@ STREAM = ("resid_pre", "resid_mid", "resid_post")
 
 
 class Replaced(Readable):
-    """A tap that puts given arrays in the place of activations."""
+    """A tap that replaces activations by given arrays."""
 
     def __init__(self, arrays: Mapping[str, Array]) -> None:
         self.arrays = arrays
@@ -74,7 +74,7 @@ def logits_with(
 
 
 def operations(model: Model) -> tuple[Operations, Params]:
-    """What a model without edits computes plain runs with, kernels where it has them, and the parameters for that.
+    """Return the operations of a model without edits for plain runs, kernels where it has them, and their parameters.
 
     Elsewhere a run that is observed takes the readable operations; here it is a corpus that is read.
     """
@@ -99,11 +99,11 @@ def logits_without(
 
 
 def run(model: Model, ids: Array, names: list[str]) -> tuple[Array, Mapping[str, Array]]:
-    """The logits and some activations of a plain run: (B, T, V), and by name."""
+    """Return the logits and some activations of a plain run: (B, T, V), and by name."""
     capture = Capture(names)
     if model.tap is no_tap and isinstance(model.implementation, NumPy):
         ops, params = operations(model)
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by `check_logits`
+        with np.errstate(over="ignore", invalid="ignore"):  # `check_logits` reports an overflow
             logits = forward(params, model.config, ids, ops=ops, tap=capture)
     else:
         logits = model.forward(ids, tap=capture)

@@ -1,7 +1,7 @@
-"""A dictionary spliced into a run: its reconstruction in the activation's place, features changed on the way.
+"""Splicing a dictionary into a run: its reconstruction replaces the activation, and features can be changed.
 
-With the error term (Marks et al. 2024, "Sparse Feature Circuits", section 2) what the dictionary misses is added again,
-so that the run is the model's own but for the features that are changed.
+With the error term (Marks et al. 2024, "Sparse Feature Circuits", section 2) the reconstruction error is added again,
+so that the run is the model's own except for the changed features.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Changes(Readable):
     shift: Array
 
     def __call__(self, features: Array) -> Array:
-        """The changed features, of (…, n) which are those of `numbers`."""
+        """Return the changed features, given (…, n), the features with these `numbers`."""
         return features * self.factor.astype(features.dtype) + self.shift.astype(features.dtype)
 
 
@@ -45,7 +45,7 @@ def changes(
     add: Mapping[int, float] | None = None,
     value: Mapping[int, float] | None = None,
 ) -> Changes:
-    """The `Changes` that these words mean, in a dictionary of so many features.
+    """Build the `Changes` that these arguments describe, in a dictionary of so many features.
 
     `ablate` are features that are silenced; `scale` multiplies some, `add` adds to some wherever they are (steering),
     `value` sets some. ``ValueError`` for a feature that isn't there, is named twice, or gets no finite number.
@@ -67,14 +67,16 @@ def changes(
 
 
 def check_feature(number: int, features: int) -> None:
-    """``ValueError`` for a feature that a dictionary doesn't have."""
+    """Raise ``ValueError`` for a feature that a dictionary doesn't have."""
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or not 0 <= number < features:
         raise ValueError(f"a feature must be a whole number between 0 and {features - 1}, got {number!r}")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Splice(Readable):
-    """What takes an activation's place: the dictionary's word for it, with `changes`, and the error term or not."""
+    """The replacement of an activation: the dictionary's reconstruction, with `changes`, with or without the error
+    term.
+    """
 
     dictionary: Coder
     error: bool
@@ -91,7 +93,7 @@ class Splice(Readable):
         return places.put(self.dictionary, x, y)
 
     def moved(self, vectors: Array, features: Array | None = None) -> Array:
-        """What the changes of features add to the activation: (B, T, O)."""
+        """Return what the changes of features add to the activation: (B, T, O)."""
         numbers = self.changes.numbers
         if features is None:
             features = self.dictionary.encode_some(vectors, numbers)
@@ -121,7 +123,7 @@ def splice(
     add: Mapping[int, float] | None = None,
     value: Mapping[int, float] | None = None,
 ) -> Edit:
-    """The edit that puts an autoencoder into a model: ``model.with_edits({sae.hook_name: splice(sae)})``.
+    """Return the edit that puts an autoencoder into a model: ``model.with_edits({sae.hook_name: splice(sae)})``.
 
     `error` adds what the dictionary misses again; `positions` limits it to a part of the text; the rest says what
     becomes of features (`changes`). Gradients pass it. ``ValueError`` for a transcoder, which reads and writes two
@@ -172,7 +174,7 @@ def spliced(
 
 
 class Transcoded(Readable):
-    """A tap that reads one activation and puts a transcoder's word in another one's place; gradients pass it.
+    """A tap that reads one activation and writes a transcoder's output in place of another; gradients pass through it.
 
     What it read is kept for each thread until the place that it writes has come.
     """

@@ -36,7 +36,7 @@ COLUMNS = ("step", "loss", "mse", "sparsity", "auxiliary", "l0", "explained_vari
 
 @dataclass(frozen=True)
 class Report:
-    """Where a run is: after `step` of `steps`; what the step found; how many features are dead."""
+    """The state of a run after `step` of `steps`: what the step found, and how many features are dead."""
 
     step: int
     steps: int
@@ -198,7 +198,7 @@ class Run(Readable):
     def tell(
         self, found: Step, dead: int, rate: float, length: float, report: Callable[[Report], object] | None
     ) -> None:
-        """The table of losses, and whoever listens."""
+        """Append to the table of losses, and call the reporting function."""
         settings = self.settings
         if self.step % settings.report_steps == 0 or self.step == settings.steps:
             numbers = (found.loss, found.mse, found.sparsity, found.auxiliary, found.l0, found.explained)
@@ -209,7 +209,7 @@ class Run(Readable):
             report(Report(self.step, settings.steps, found.loss, found.l0, found.explained, dead, seconds))
 
     def write(self, folder: Path) -> None:
-        """The dictionary's files, and what a later run goes on with."""
+        """Write the dictionary's files, and the state that a later run resumes from."""
         save(self.dictionary(), folder)
         state = {**self.weights, "silent": self.silent, "factors": np.array(self.factors)}
         write_whole(folder / RAW, safetensors(state))

@@ -27,7 +27,7 @@ Weights = dict[str, Array]
 
 
 class Step(NamedTuple):
-    """What a step found: its loss and the parts of it, the gradients, and which features fired."""
+    """The result of a step: its loss and the parts of it, the gradients, and which features fired."""
 
     loss: float
     mse: float
@@ -87,7 +87,7 @@ def loss_and_gradients(
 
 
 def features(h: Array, weights: Weights, settings: Settings) -> Array:
-    """The features of pre-activations, (n, F); these stay."""
+    """Return the features of pre-activations, (n, F), which are unchanged."""
     if settings.activation == "topk":
         f = np.zeros_like(h)
         places = largest(h, settings.k)
@@ -130,7 +130,7 @@ def jumprelu(
 
 
 def revive(h: Array, error: Array, of_h: Array, W_dec: Array, settings: Settings, dead: Array, grads: Weights) -> float:
-    """The auxiliary loss: the dead features that are largest predict what the others miss. Gao et al. 2024, A.2."""
+    """Compute the auxiliary loss: the largest dead features predict what the others miss. Gao et al. 2024, A.2."""
     n, some, most = len(h), np.flatnonzero(dead), max(1, W_dec.shape[1] // 2)
     of_dead = h[:, some]
     count = min(most, len(some))

@@ -8,7 +8,7 @@ from typing import Any
 from ....engine import available
 from ....training.optimizer import AdamW
 from ....training.schedule import share
-from ..config import ARCHITECTURES
+from ..config import ARCHITECTURES, has_skip, is_transcoder
 
 TRAINED = (
     "topk",
@@ -100,12 +100,12 @@ class Settings:
     @property
     def is_transcoder(self) -> bool:
         """Whether it predicts another activation than the one it reads."""
-        return self.architecture.endswith("transcoder")
+        return is_transcoder(self.architecture)
 
     @property
     def has_skip(self) -> bool:
         """Whether a matrix leads past the features."""
-        return "skip" in self.architecture
+        return has_skip(self.architecture)
 
     @property
     def coefficient(self) -> float:

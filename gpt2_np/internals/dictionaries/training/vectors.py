@@ -57,7 +57,7 @@ class Vectors(Readable):
         return sum(self.counts)
 
     def groups(self, epoch: int) -> list[list[int]]:
-        """The chunks of each group of an epoch."""
+        """Return the chunks of each group of an epoch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.counts))
         groups: list[list[int]] = []
         size = 0
@@ -111,11 +111,11 @@ class Vectors(Readable):
         return self.held[1]
 
     def first(self) -> tuple[Array, Array]:
-        """The vectors of the first group: what means and lengths are estimated from."""
+        """Return the vectors of the first group, from which means and lengths are estimated."""
         return self._group(0, 0, self.groups(0)[0])[:2]
 
     def fingerprint(self) -> str:
-        """What tells one capture from another: its description and its sizes."""
+        """Return a description that distinguishes captures: its contents and its sizes."""
         return json.dumps([self.captured.about, self.counts, self.reads, self.writes], sort_keys=True)
 
 

@@ -1,0 +1,103 @@
+"""Drafts without a model, as llama.cpp has them (``docs/speculative.md``): what followed the same n-gram before, looked
+up in five ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ..base.interface import Array, Token
+from ..base.method import Method, Option
+from ..base.readable import Readable
+from ..base.task import Task
+from ..base.value_types import NAME, WHOLE
+from .assisted import ELSEWHERE, GROUP, assisted
+from .candidates import Candidates
+from .ngram_maps import Map, Simple
+from .ngram_tables import Cache, Mod, Pool
+
+KINDS = ("ngram-simple", "ngram-map-k", "ngram-map-k4v", "ngram-mod", "ngram-cache")
+
+
+def ngram_drafts(
+    task: Task,
+    spec_type: str,
+    spec_ngram_size_n: int | None,
+    spec_ngram_size_m: int | None,
+    spec_ngram_min_hits: int,
+    draft_min: int | None,
+    draft_max: int | None,
+) -> Iterator[Token]:
+    """Each new id as it is chosen, candidates being what followed the newest ids before.
+
+    The text is the one that the model writes alone, greedy or sampled, for the same seed.
+    """
+    make = source(spec_type, spec_ngram_size_n, spec_ngram_size_m, spec_ngram_min_hits, draft_min, draft_max)
+    least, most = (0, draft_max) if spec_type == "ngram-mod" else (draft_min or 0, draft_max)
+    return assisted(task, lambda prompt, V: Bounded(make(prompt.ids), least, most))
+
+
+def source(
+    kind: str, n: int | None, m: int | None, min_hits: int, least: int | None, most: int | None
+) -> Callable[[Sequence[int]], Candidates]:
+    """What makes the source of a prompt's drafts. What isn't given is llama.cpp's: n 12 and m 48; of ngram-mod n 24, at
+    least 48 and at most 64 ids a draft; of ngram-cache at most 8."""
+    if kind == "ngram-mod":
+        pool = Pool(24 if n is None else n)
+        return lambda prompt: Mod(prompt, pool, 48 if least is None else least, 64 if most is None else most)
+    if kind == "ngram-cache":
+        return lambda prompt: Cache(prompt, 8 if most is None else most)
+    size, length = 12 if n is None else n, 48 if m is None else m
+    if kind == "ngram-simple":
+        return lambda prompt: Simple(prompt, size, length)
+    return lambda prompt: Map(prompt, size, length, min_hits, kind == "ngram-map-k4v")
+
+
+class Bounded(Readable):
+    """Another source's drafts: longer ones are cut, shorter ones are none."""
+
+    passes = 0
+
+    def __init__(self, source: Candidates, least: int, most: int | None) -> None:
+        self.source, self.least, self.most = source, least, most
+
+    def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:
+        found, _ = self.source.propose(text, most if self.most is None else min(most, self.most))
+        return ([] if len(found) < self.least else found), []
+
+    def learn(self, proposed: int, accepted: int) -> None:
+        self.source.learn(proposed, accepted)
+
+
+def of_drafts(name: str, help: str, low: int, otherwise: int | None = None) -> Option:
+    """An option of these drafts."""
+    interval = f"[{low}, inf)"
+    return Option(name, WHOLE, within=interval, otherwise=otherwise, needs=("spec_type",), group=GROUP, help=help)
+
+
+METHODS = (
+    Method(
+        "n-gram drafts",
+        options=(
+            Option(
+                "spec_type",
+                NAME,
+                choices=KINDS,
+                group=GROUP,
+                help="Try what followed the newest tokens before, as llama.cpp looks it up.",
+            ),
+            of_drafts("spec_ngram_size_n", "So many tokens are looked up; 12, of ngram-mod 24.", 1),
+            of_drafts("spec_ngram_size_m", "So many that followed are tried; 48.", 1),
+            of_drafts("spec_ngram_min_hits", "Of ngram-map-k4v: only what was looked up so often.", 1, 1),
+            of_drafts("draft_min", "Fewer are not tried; of ngram-mod 48.", 0),
+            of_drafts("draft_max", "No more are tried; of ngram-mod 64, of ngram-cache 8.", 1),
+        ),
+        run=ngram_drafts,
+        streams=True,
+        with_profiles=True,
+        excludes=(*ELSEWHERE, "prompt_lookup_num_tokens", "assistant_model", "assistant_early_exit"),
+        trials={
+            kind: {"spec_type": kind, "spec_ngram_size_n": 2} | ({"draft_min": 1} if kind == "ngram-mod" else {})
+            for kind in KINDS
+        },
+    ),
+)
