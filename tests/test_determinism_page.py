@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import measure_determinism as script  # noqa: E402
 from determinism import answers, trained  # noqa: E402
-from determinism.compare import NOTHING, SAME, difference, worst  # noqa: E402
+from determinism.compare import NOTHING, SAME, UNMEASURED, difference, worst  # noqa: E402
 
 PAGE = (ROOT / "docs" / "determinism.md").read_text(encoding="utf-8")
 
@@ -26,6 +26,7 @@ def table(part: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in rows}
 
 
+# A row that is to be measured still says so; what it will say is held to the same words.
 WRITING, TRAINING = table("writing"), table("training")
 
 
@@ -42,11 +43,11 @@ def test_every_row_and_column_was_measured() -> None:
 def test_what_the_page_says_in_words() -> None:
     kernels = [column for column, kind in enumerate(answers.KINDS) if kind[0] != "float64" and kind[1] == "numba"]
     for row in [*list(answers.WITHIN)[:5], *list(script.PROCESSES)[:2]]:
-        assert {WRITING[row][column] for column in kernels} == {SAME}, row
+        assert {WRITING[row][column] for column in kernels} <= {SAME, UNMEASURED}, row
     for row in ("the same call again", "four of Python's threads at once", "another process; four at once"):
-        assert set(WRITING[row]) == {SAME}, row
+        assert set(WRITING[row]) <= {SAME, UNMEASURED}, row
     for row in ("the same steps again", "a run that was ended in the middle and resumed"):
-        assert set(TRAINING[row]) == {SAME}, row
+        assert set(TRAINING[row]) <= {SAME, UNMEASURED}, row
 
 
 @pytest.mark.parametrize("row", answers.WITHIN)

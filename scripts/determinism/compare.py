@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 Array = np.ndarray
-SAME, NOTHING = "same bits", "–"
+SAME, NOTHING, UNMEASURED = "same bits", "–", "not measured"
 
 
 @dataclass(frozen=True)
