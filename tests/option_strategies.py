@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from decoders import Options, methods
 from decoders.base.method import Interval, Method, Option
 from decoders.options import DEFAULTS
+from gpt2_np.session.first_layers import first_layers
 
 Drawn = st.SearchStrategy[Any]
 FEW = 9  # numbers without an end to their range go no further from its start (or from 0), but for one that is far out
@@ -89,9 +90,10 @@ def possible(options: Mapping[str, Any]) -> dict[str, Any]:
 def impossible(options: Mapping[str, Any]) -> Iterator[str]:
     """The options that can't be beside the others."""
     acting = asked_for({name: value for name, value in options.items() if value != DEFAULTS[name]})
+    said = {name for name, value in options.items() if value != DEFAULTS[name] or methods.option(name).means_off(value)}
     for name in options:
         needed = methods.option(name).needs
-        if needed and not options.keys() & set(needed):
+        if needed and not said & set(needed):
             yield name
         if name == "min_tokens_to_keep" and not any(method.keeps for method in acting):
             yield name
@@ -131,7 +133,7 @@ def beside(name: str) -> dict[str, Any]:
 
 def maker(name: str, model: Any) -> Any:
     """What a trial leaves open: what makes the steppers that draft, here of a model itself."""
-    return (lambda layers: model.first_layers(layers).start()) if name == "first_layers" else model.start
+    return (lambda layers: first_layers(model, layers).start()) if name == "first_layers" else model.start
 
 
 def an_example(name: str) -> Any:

@@ -309,7 +309,7 @@ class Forgetless:
     [
         ({"prompt_lookup_num_tokens": 0}, "prompt_lookup_num_tokens must be a whole number of at least 1, got 0"),
         ({"max_matching_ngram_size": 2}, "max_matching_ngram_size needs prompt_lookup_num_tokens"),
-        ({"num_assistant_tokens": 2}, "num_assistant_tokens needs assistant_model"),
+        ({"num_assistant_tokens": 2}, "num_assistant_tokens needs one of assistant_model, assistant_early_exit"),
         ({"prompt_lookup_num_tokens": 2, "num_beams": 2}, "prompt_lookup_num_tokens can't be combined with num_beams"),
         ({"prompt_lookup_num_tokens": 2, "penalty_alpha": 0.5, "top_k": 4}, "can't be combined with penalty_alpha"),
         ({"prompt_lookup_num_tokens": 2, "dola_layers": "low"}, "can't be combined with dola_layers"),

@@ -84,7 +84,7 @@ def test_a_change_further_away_gives_another_key(tmp_path: Path) -> None:
     folder = shutil.copytree(ROOT / "gpt2_np", tmp_path / "gpt2_np", ignore=shutil.ignore_patterns("bundled"))
     code = "from gpt2_np.engine.kernels import compiled, sources\nfrom pathlib import Path\n"
     code += "home = sources.PACKAGE / 'engine' / 'kernels'\n"
-    code += "print(*(sources.digest(home / f'{one}.py') for one in ('fused', 'arithmetic')))"
+    code += "print(*(sources.digest(home / f'{one}.py') for one in ('fused', 'kernel_types')))"
     variables = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "1"}
     fused, arithmetic = run(code, tmp_path, **variables).stdout.split()
     with (folder / "engine" / "kernels" / "pointwise.py").open("a") as file:
