@@ -13,7 +13,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "reference"
@@ -234,7 +234,8 @@ def commands_page() -> str:
     ]
 
     def told(command: click.Command, name: str, parent: click.Context | None) -> None:
-        context = click.Context(command, parent, info_name=name, max_content_width=100, terminal_width=100)
+        settings: dict[str, Any] = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+        context = click.Context(command, parent, info_name=name, **settings)
         lines.extend([f"## {context.command_path}\n", f"```text\n{context.get_help().strip()}\n```\n"])
         if isinstance(command, click.Group):
             for each in command.list_commands(context):
