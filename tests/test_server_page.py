@@ -216,7 +216,7 @@ def test_where_there_is_a_key_it_is_asked_for(window: Browser) -> None:
         window.click("#lock button")
         until(window, "document.querySelectorAll('#next button').length > 5")
         assert write(window)
-    assert [one for one in window.complaints() if "401" not in one] == []
+        assert [one for one in window.complaints() if "401" not in one] == []
 
 
 def test_it_needs_nothing_from_elsewhere() -> None:
