@@ -271,7 +271,7 @@ def test_a_number_gets_the_same_bits_in_a_vector_as_alone() -> None:
         assert single[1, 0] == whole[1, d]
 
 
-@pytest.mark.parametrize(("D", "F"), [(7, 5), (33, 3), (96, 50), (70, 331), (768, 97), (100, 64)])
+@pytest.mark.parametrize(("D", "F"), [(7, 5), (33, 3), (96, 50), (70, 331), (768, 97), (100, 64), (127, 40), (61, 20)])
 @pytest.mark.parametrize("dtype", ["float32", *REDUCED])
 def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> None:
     x, weight, bias = normal(200, D), normal(D, F, seed=1), normal(F, seed=2)

@@ -30,7 +30,7 @@ def int8_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) 
 
     The sums are exact. Several rows whose inputs fill tiles are multiplied by AMX where the processor has it.
     """
-    if len(x) >= FOR_TILES and codes.shape[1] % (BYTES_OF_ROW // 4) == 0:
+    if len(x) >= FOR_TILES and x.shape[1] % BYTES_OF_ROW == 0:
         by_tiles(x, codes, scales, bias, out)
     else:
         by_vectors(x, codes, scales, bias, out)
