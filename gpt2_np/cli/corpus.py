@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +47,10 @@ def corpus_group(context: click.Context) -> None:
 def task(
     name: str, summary: str, field: str, dtypes: tuple[str, ...]
 ) -> Callable[[Callable[..., None]], click.Command]:
-    """Return a decorator for subcommands with IN… and OUT, and the options that all tasks share."""
+    """Return a decorator for subcommands with IN… and OUT, and the options that all tasks share.
+
+    The command's function is given the values of the shared options as one mapping.
+    """
 
     def decorate(function: Callable[..., None]) -> click.Command:
         options: list[Callable[[Any], Any]] = [
@@ -60,9 +64,15 @@ def task(
         ]
         if dtypes is DTYPES:
             options.append(backend_option("Compiled kernels, or the readable path.", BACKENDS))
+
+        @wraps(function)
+        def command(inputs: tuple[Path, ...], out: Path, **given: Any) -> None:
+            shared = {one: given.pop(one) for one in SHARED if one in given}
+            function(inputs, out, shared, **given)
+
         for option in reversed(options):
-            function = option(function)
-        return corpus_group.command(name, cls=GroupedCommand, examples=EXAMPLES, short_help=summary)(function)
+            command = option(command)
+        return corpus_group.command(name, cls=GroupedCommand, examples=EXAMPLES, short_help=summary)(command)
 
     return decorate
 
@@ -96,6 +106,8 @@ def engine_options() -> list[Callable[[FC], FC]]:
     ]
 
 
+ENGINE = ("engine", "actors", "cores", "address")
+SHARED = (*ENGINE, "field", "id_field", "shard_rows", "as_json", "model", "dtype", "backend")
 WHO = "This process with all cores, or Ray's actors on many machines (the `ray` extra)."
 
 
@@ -110,15 +122,23 @@ def engine_of(engine: str, actors: int | None, cores: int | None, address: str |
     return Engine(engine, actors, 1 if cores is None else cores, address)
 
 
-def finish(work: Callable[..., Result], as_json: bool) -> None:
-    """Do the work with a bar of progress, print what came of it, and leave with status 1 where rows failed."""
+def finish(
+    work: Callable[..., Result], inputs: tuple[Path, ...], out: Path, shared: Mapping[str, Any], **own: Any
+) -> None:
+    """Do the work with a bar of progress, print what came of it, and leave with status 1 where rows failed.
+
+    `shared` are the values of the options that all tasks have, `own` those of the task's own.
+    """
+    said = dict(shared)
+    as_json = said.pop("as_json")
+    engine = engine_of(*(said.pop(name) for name in ENGINE))
     with bar(None, "row") as progress:
 
         def told(done: int, total: int) -> None:
             progress.total = total
             progress.update(int(done - progress.n))
 
-        result = work(progress=told)
+        result = work(inputs, out, **own, **said, engine=engine, progress=told)
     if as_json:
         counts = {"rows": result.rows, "failed": len(result.errors), "shards": result.shards, "new_shards": result.new}
         print(dumps({"out": str(result.folder), **counts, **result.sums}))
@@ -146,23 +166,7 @@ def in_lines(result: Result) -> list[str]:
 @task("score", "Score every row of a corpus.", "text", DTYPES)
 @grouped("Score", "--prompt", help="What comes before every text that has no prompt of its own.")
 @grouped("Score", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
-def score(
-    inputs: tuple[Path, ...],
-    out: Path,
-    prompt: str | None,
-    stride: int | None,
-    field: str,
-    id_field: str,
-    shard_rows: int,
-    engine: str,
-    actors: int | None,
-    cores: int | None,
-    address: str | None,
-    as_json: bool,
-    model: str,
-    dtype: str,
-    backend: str | None,
-) -> None:
+def score(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], prompt: str | None, stride: int | None) -> None:
     """How well the model predicts each row of IN: OUT is a folder of Parquet with id, nll (nats), tokens and bytes.
 
     \b
@@ -174,24 +178,7 @@ def score(
     """
     from .. import corpora
 
-    chosen = engine_of(engine, actors, cores, address)
-    finish(
-        lambda progress: corpora.score(
-            inputs,
-            out,
-            model=model,
-            dtype=dtype,
-            backend=backend,
-            prompt=prompt,
-            stride=stride,
-            field=field,
-            id_field=id_field,
-            shard_rows=shard_rows,
-            engine=chosen,
-            progress=progress,
-        ),
-        as_json,
-    )
+    finish(corpora.score, inputs, out, shared, prompt=prompt, stride=stride)
 
 
 @task("capture", "Capture activations of every row of a corpus.", "text", FULL)
@@ -199,21 +186,7 @@ def score(
 @grouped("Capture", "--length", type=int, help="Tokens a row is cut into.  [default: 256, or the context]")
 @grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
 def capture(
-    inputs: tuple[Path, ...],
-    out: Path,
-    names: tuple[str, ...],
-    length: int | None,
-    store: str,
-    field: str,
-    id_field: str,
-    shard_rows: int,
-    engine: str,
-    actors: int | None,
-    cores: int | None,
-    address: str | None,
-    as_json: bool,
-    model: str,
-    dtype: str,
+    inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], names: tuple[str, ...], length: int | None, store: str
 ) -> None:
     """Capture activations of each row of IN into OUT, a folder of safetensors that all that reads captures takes.
 
@@ -225,21 +198,4 @@ def capture(
     """
     from .. import corpora
 
-    chosen = engine_of(engine, actors, cores, address)
-    finish(
-        lambda progress: corpora.capture(
-            inputs,
-            out,
-            names,
-            model=model,
-            dtype=dtype,
-            length=length,
-            store=store,
-            field=field,
-            id_field=id_field,
-            shard_rows=shard_rows,
-            engine=chosen,
-            progress=progress,
-        ),
-        as_json,
-    )
+    finish(corpora.capture, inputs, out, shared, names=names, length=length, store=store)

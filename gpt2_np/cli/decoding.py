@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from decoders.methods import OPTIONS, PROFILES, SEARCHES, Listed, option
 
-from .options import FC, ParamType
+from ..model.choices import DTYPES
+from .options import FC, ParamType, Text, grouped
 
 if TYPE_CHECKING:
     from decoders.base.method import Option
@@ -181,6 +183,38 @@ def decoding_options(function: FC) -> FC:
     searches = [f"searches.{home}" for home in dict.fromkeys(reversed(SEARCHES.values()))]
     flags = [(name, listed) for name, listed in OPTIONS.items() if listed.flag]
     flags.sort(key=lambda flag: searches.index(flag[1].home) if flag[1].home in searches else len(searches))
+    function = beside_methods(function)
     for name, listed in reversed(flags):
         function = click.option(name, *listed.flag.split("/"), cls=DecodingOption, listed=listed)(function)
     return function
+
+
+def beside_methods(function: FC) -> FC:
+    """The options of decoding that no method states: stops, a draft model's dtype, the settings of a file."""
+    for one in (
+        grouped("Sampling", "--generation-config", is_flag=True, help=SETTINGS),
+        grouped(ASSISTANCE, "--assistant-dtype", type=click.Choice(DTYPES), help=DRAFTS),
+        grouped(LENGTH, "--stop", "--stop-strings", "stop_strings", multiple=True, type=Text(), help=STOPS),
+    ):
+        function = one(function)
+    return function
+
+
+SETTINGS = "Settings of generation_config.json for options not given."
+DRAFTS = "What the smaller model's weights are kept in.  [default: float32]"
+STOPS = "End once this was written (\\n: a line's end, \\t: a tab); repeatable."
+
+
+def typed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, as `GPT2.generate` takes them, but for --assistant-dtype.
+
+    With --generation-config its settings give way to what was typed, not to defaults. ``ValueError`` for
+    --assistant-dtype without a draft model.
+    """
+    source = click.get_current_context().get_parameter_source
+    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
+    if options["generation_config"]:
+        chosen = {name: value for name, value in chosen.items() if source(name) is not ParameterSource.DEFAULT}
+    if "assistant_dtype" in chosen and "assistant_model" not in chosen:
+        raise ValueError("--assistant-dtype needs --assistant-model; give it too, or leave --assistant-dtype out")
+    return chosen

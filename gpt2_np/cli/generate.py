@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from ..model.choices import DTYPES
 from ..text.healing import wanted
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
-from .decoding import ASSISTANCE, LENGTH, decoding_options
 from .decoding import EXAMPLES as DECODING_EXAMPLES
+from .decoding import decoding_options, typed
 from .explain import explained, write_trace
 from .lines import Line, standard_input
 from .many import fields, generate_many
-from .options import GroupedCommand, Text, grouped, load, model_options, output_option, prompts_option
+from .options import GroupedCommand, grouped, load, model_options, output_option, prompts_option
 from .plain import dumps
 from .progress import compiling
 
@@ -36,24 +34,6 @@ EXAMPLES = {
 @click.argument("prompt", required=False)
 @prompts_option("Continue each prompt of a file")
 @decoding_options
-@grouped(
-    LENGTH,
-    "--stop",
-    "--stop-strings",
-    "stop_strings",
-    multiple=True,
-    type=Text(),
-    help="End once this was written (\\n: a line's end, \\t: a tab); repeatable.",
-)
-@grouped(
-    ASSISTANCE,
-    "--assistant-dtype",
-    type=click.Choice(DTYPES),
-    help="What the smaller model's weights are kept in.  [default: float32]",
-)
-@grouped(
-    "Sampling", "--generation-config", is_flag=True, help="Settings of generation_config.json for options not given."
-)
 @grouped(
     "Input",
     "--token-healing",
@@ -82,7 +62,6 @@ def generate(
     backend: str | None,
     device: str | None,
     as_json: bool,
-    stop_strings: tuple[str, ...],
     explain: bool,
     trace_file: Path | None,
     **options: Any,
@@ -100,18 +79,11 @@ def generate(
     many = prompts is not None or output is not None
     if many and (explain or trace_file is not None):
         raise ValueError("--explain and --trace are for one prompt; leave them out beside --prompts and --output")
-    chosen = {name: value for name, value in options.items() if value is not None and value != ()}
-    if options["generation_config"]:  # its settings give way to what was typed, not to defaults
-        source = click.get_current_context().get_parameter_source
-        chosen = {name: value for name, value in chosen.items() if source(name) is not ParameterSource.DEFAULT}
-    if stop_strings:
-        chosen["stop_strings"] = stop_strings
+    chosen = typed(options)
     gpt2 = load(model, dtype, backend, device)
     assistant_dtype = chosen.pop("assistant_dtype", None)
     if "assistant_model" in chosen:
         chosen["assistant_model"] = load(chosen["assistant_model"], assistant_dtype or "float32", backend, device)
-    elif assistant_dtype is not None:
-        raise ValueError("--assistant-dtype needs --assistant-model; give it too, or leave --assistant-dtype out")
     _, checked = gpt2.options(chosen)
     compiling(gpt2)
     if many:
