@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from ..system.files import lock
 from .plain import dumps
 
 Record = dict[str, Any]
@@ -105,16 +106,8 @@ class Appended:
 
 def alone(file: BinaryIO, path: Path) -> None:
     """``ValueError`` where another process holds the file; it is held until it is closed."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise ValueError(f"{path} is being written by another run; wait for it, or choose another --output") from None
-    except OSError:  # a file system without locks
-        return
+    if not lock(file):
+        raise ValueError(f"{path} is being written by another run; wait for it, or choose another --output")
 
 
 def results(output: Path | None) -> Printed | Appended:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..system.files import JSONObject, read_object, write_whole
+from ..system.files import JSONObject, lock, read_object, write_whole
 from . import shards
 from .inputs import Cut, Part, Source
 from .job import Job
@@ -91,19 +91,13 @@ def read(out: Path) -> JSONObject:
 def held(out: Path) -> Iterator[None]:
     """Make the folder if necessary and hold it for this run alone. ``ValueError`` if another run holds it."""
     out.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
+    if sys.platform == "win32":  # where a folder can't be opened
         yield
         return
-    import fcntl
-
     handle = os.open(out, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{out} is being written by another run; wait for it, or choose another folder") from None
-        except OSError:  # a file system without locks
-            pass
+        if not lock(handle):
+            raise ValueError(f"{out} is being written by another run; wait for it, or choose another folder")
         yield
     finally:
         os.close(handle)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..model.config import Config
 from ..model.params import Params, flatten
 from ..session.implementation import NumPy
 from ..system import cache
+from ..system.files import lock
 from ..system.memory import give_back
 from ..text.gpt2 import GPT2
 from ..version import __version__
@@ -135,11 +135,7 @@ def place() -> Path:
 def alone(path: Path) -> Iterator[None]:
     """Let one worker of a machine at a time make a file, while the others wait."""
     with open(path.with_name(f".{path.name}.lock"), "wb") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            with contextlib.suppress(OSError):  # a file system without locks: then several make it, each whole
-                fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file, wait=True)  # where there are no locks, several make it, each whole
         yield
 
 

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -54,6 +54,24 @@ def pretender(path: Path) -> str | None:
     if start.startswith((b"<!doctype html", b"<html")):
         return f"{path} is a web page, not the file itself; download it again"
     return None
+
+
+def lock(file: int | IO[bytes], *, wait: bool = False) -> bool:
+    """Lock an open file or folder against other processes until it is closed; return False if another one holds it.
+
+    With `wait` the lock is waited for. On Windows, and on file systems without locks, there is none to be held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def shards(index: Path) -> list[str]:
