@@ -6,24 +6,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-import threadpoolctl
 
 from gpt2_np.cli import main
 
 pytest.importorskip("pyarrow", reason="corpora are written as Parquet, which needs pyarrow")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 
 from gpt2_np import GPT2
@@ -16,19 +14,9 @@ from gpt2_np.cli import cli
 from gpt2_np.gradients import log_probability, logit_difference
 from gpt2_np.internals import attribution
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLEAN, CORRUPTED = "The boy was sad because", "The girl was sad because"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 def run(*arguments: str | Path, stdin: str | None = None) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 from gpt2_np import GPT2, corpora
 from gpt2_np.internals import dictionaries, jacobian_lens
@@ -19,14 +17,9 @@ from gpt2_np.internals.dictionaries.evaluation import summed
 
 pq = pytest.importorskip("pyarrow.parquet", reason="corpora are written as Parquet, which needs pyarrow")
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = [f"The king had {number} sons, and the fox ran to the river." for number in range(11)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def written(path: Path, rows: list[Any]) -> Path:

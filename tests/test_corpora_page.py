@@ -5,27 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import threadpoolctl
 
 from gpt2_np.cli import main
 
 pytest.importorskip("pyarrow", reason="corpora are written as Parquet, which needs pyarrow")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 PAGE = Path(__file__).parent.parent / "docs" / "corpora.md"
 BLOCKS = re.findall(r"^```(python|sh)( ray)?\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 TEXTS = [f"The king had {number} sons, and the fox ran to the river." for number in range(6)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is small: a second thread only waits."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import browser
 import numpy as np
 import pytest
-import threadpoolctl
 from click.testing import CliRunner
 from dictionary_folders import random_dictionary
 from golden_transformer_lens import as_loaded
@@ -23,16 +22,11 @@ from gpt2_np.internals.dictionaries.graph import graph
 from gpt2_np.internals.dictionaries.graph_effects import Silenced, silence
 from gpt2_np.internals.page import inspect_page
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 IDS = np.random.default_rng(5).integers(1, 31, 9)
 PROMPT = "Once the king lost"
 ASK = ["--answer", " his", "--versus", " her"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The models are small: a second thread only waits, and everyone with it where a machine is busy."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def made(architecture: str, width: int, layers: int, features: int = 24, scale: float = 0.3) -> list[Dictionary]:
@@ -154,11 +148,6 @@ def test_layers_come_from_a_folder_in_their_order(tmp_path: Path) -> None:
 
 
 # ---- for the bundled model, on the command line and on the page -----------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def gpt2() -> GPT2:
-    return GPT2.from_pretrained(backend="numpy")
 
 
 @pytest.fixture(scope="module")
