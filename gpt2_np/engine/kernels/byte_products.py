@@ -13,11 +13,12 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import register_jitable
 
-from .dot_products import HALVES, WORDS, multiply_add_pairs
+from .dot_products import FLOATS, HALVES, WORDS, multiply_add_pairs
 from .llvm import Builder, Value
 from .simd import LANES, VNNI
 
 Array = np.ndarray
+FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
 OFFSET = 1 << 14  # makes signed 15-bit integers non-negative
 
 
@@ -32,6 +33,16 @@ def add_products_of_bytes(builder: Builder, sums: Value, unsigned: Value, signed
     even = builder.and_(unsigned, HALVES([255] * 2 * LANES)), builder.ashr(builder.shl(signed, eight), eight)
     odd = builder.lshr(unsigned, eight), builder.ashr(signed, eight)
     return multiply_add_pairs(builder, *odd, multiply_add_pairs(builder, *even, sums))
+
+
+def combined(builder: Builder, higher: Value, lower: Value, offsets: Value) -> Value:
+    """Combine the sums of products of inputs' higher and lower bytes, LANES int32 each, into float32.
+
+    ``offsets``, what OFFSET has added, are subtracted. All are integers of up to 53 bits, which float64 holds exactly.
+    """
+    higher, lower = (builder.sitofp(sums, FLOAT64S) for sums in (higher, lower))
+    total = builder.fadd(builder.fmul(higher, FLOAT64S([256.0] * LANES)), lower)
+    return builder.fptrunc(builder.fsub(total, builder.fpext(offsets, FLOAT64S)), FLOATS)
 
 
 @register_jitable

@@ -21,7 +21,7 @@ from .amx import (
     store_tile,
     zero_tile,
 )
-from .byte_products import split
+from .byte_products import combined, split
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
 from .int8_vectors import of_panel, round_group
@@ -31,7 +31,6 @@ from .panel_passes import AHEAD, one_thread, put_columns
 from .simd import LANES, LINE_BYTES, address, broadcast, emits, index_after, load, multiply_add, prefetch_line, store
 
 Array = np.ndarray
-FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
 VECTORS = 2  # vectors of outputs at a time: the sums of two bytes of each fill half of the tiles
 HIGHER, LOWER, WEIGHTS = 4, 5, 6  # the tiles behind the sums'
 bytes1 = types.Array(types.uint8, 1, "C")
@@ -93,7 +92,7 @@ def _some_rows(context: Context, builder: Builder, signature: Signature, argumen
                 for digit, tile in enumerate((HIGHER, LOWER)):
                     multiply_tiles(builder, digit * VECTORS + v, tile, WEIGHTS + v)
             with cgutils.for_range(builder, pace) as next_line:
-                step = builder.add(builder.mul(index_after(builder, INDEX(0), half), blocks), d)
+                step = builder.add(builder.mul(INDEX(half), blocks), d)
                 number = builder.add(builder.add(line, builder.mul(step, pace)), next_line.index)
                 prefetch_line(builder, builder.gep(ahead, [builder.mul(number, INDEX(LINE_BYTES))]))
         for tile in range(2 * VECTORS):
@@ -104,31 +103,13 @@ def _some_rows(context: Context, builder: Builder, signature: Signature, argumen
                 load(builder, address(context, builder, kind, array, outputs), FLOATS)
                 for kind, array in zip(signature.args[8:11], (scale, moved, bias), strict=True)
             )
-            offsets = builder.fpext(offsets, FLOAT64S)
             with cgutils.for_range(builder, rows) as loop:
                 row = loop.index
-                higher, lower = (
-                    builder.sitofp(
-                        load(
-                            builder,
-                            builder.gep(
-                                first_sum,
-                                [
-                                    index_after(
-                                        builder, builder.mul(row, INDEX(LANES)), (k * VECTORS + v) * ROWS * LANES
-                                    )
-                                ],
-                            ),
-                            WORDS,
-                        ),
-                        FLOAT64S,
-                    )
-                    for k in (0, 1)
-                )
-                total = builder.fadd(builder.fmul(higher, FLOAT64S([256.0] * LANES)), lower)
-                total = builder.fptrunc(builder.fsub(total, offsets), FLOATS)
-                mine = builder.load(address(context, builder, of_steps, steps, builder.add(r, row)))
-                each = builder.fmul(scales, broadcast(builder, mine, FLOATS))
+                mine = builder.gep(first_sum, [builder.mul(row, INDEX(LANES))])
+                higher, lower = (load(builder, mine, WORDS, (k * VECTORS + v) * ROWS * LANES) for k in (0, 1))
+                total = combined(builder, higher, lower, offsets)
+                step = builder.load(address(context, builder, of_steps, steps, builder.add(r, row)))
+                each = builder.fmul(scales, broadcast(builder, step, FLOATS))
                 place = address(context, builder, of_out, out, builder.add(r, row), builder.add(f, outputs))
                 store(builder, multiply_add(builder, total, each, biases), place)
     return context.get_dummy_value()

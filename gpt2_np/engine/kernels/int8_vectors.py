@@ -10,7 +10,7 @@ from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ...weights.panels import INT8_STEP, TILE, unpacked
-from .byte_products import OFFSET, add_products_of_bytes, split
+from .byte_products import OFFSET, add_products_of_bytes, combined, split
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
 from .kernel_types import PARALLEL, SERIAL, bits_of_float, codes8, float_of_bits, matrix, out2, threads_here, vector
@@ -32,7 +32,6 @@ from .simd import (
 )
 
 Array = np.ndarray
-FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
 VECTORS = 4  # vectors of outputs at a time
 ROWS_PER_PASS = 3 if AVX512 else 1  # rows at a time
 bytes3 = types.Array(types.uint8, 3, "C")
@@ -136,12 +135,9 @@ def _step(rows: int) -> Callable[..., None]:
                     load(builder, address(context, builder, kind, array, outputs), FLOATS)
                     for kind, array in zip(signature.args[8:11], (scale, moved, bias), strict=True)
                 )
-                offsets = builder.fpext(offsets, FLOAT64S)
                 for row in range(rows):
-                    # Integers of up to 53 bits, which float64 holds exactly.
-                    higher, lower = (builder.sitofp(sums[(2 * row + k) * VECTORS + v], FLOAT64S) for k in (0, 1))
-                    total = builder.fadd(builder.fmul(higher, FLOAT64S([256.0] * LANES)), lower)
-                    total = builder.fptrunc(builder.fsub(total, offsets), FLOATS)
+                    higher, lower = (sums[(2 * row + k) * VECTORS + v] for k in (0, 1))
+                    total = combined(builder, higher, lower, offsets)
                     mine = builder.load(
                         address(context, builder, signature.args[7], steps, index_after(builder, r, row))
                     )
