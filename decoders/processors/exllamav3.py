@@ -14,11 +14,11 @@ import numpy as np
 
 from ..base.interface import FORBIDDEN, LogitsProcessor
 from ..base.method import Cost, Place, Profile, Vectors
-from ..base.ranking import glimpses, nth, top
+from ..base.ranking import nth
 from .penalties import RecentPenalty
 from .temperature import OR_ZERO
 from .top_p import TOP_P
-from .truncation import SORTING, removed
+from .truncation import SORTING, masses, removed
 
 Array = np.ndarray
 
@@ -42,10 +42,7 @@ class TopP:
     def row(self, row: Array) -> Array:
         """(V,) scores with −inf for what is beyond p."""
         there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
-        highest = there.max()
-        weight = np.exp(there - highest).sum()
-        for n in glimpses(len(there)):  # few of the best decide in most cases
-            mass = np.cumsum(np.exp(top(there, n) - highest) / weight)
+        for n, mass in masses(there):
             count = int(np.count_nonzero(mass <= mass.dtype.type(self.top_p)))
             if count < n:
                 break

@@ -13,12 +13,12 @@ import numpy as np
 
 from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Place, Profile, Vectors
-from ..base.ranking import best, glimpses, highest, top
+from ..base.ranking import best, glimpses, highest
 from .min_p import MIN_P
 from .temperature import OR_ZERO
 from .top_k import TOP_K
 from .top_p import TOP_P
-from .truncation import SORTING, at_least, removed
+from .truncation import SORTING, at_least, masses, removed
 from .typical_p import TYPICAL_P
 
 Array = np.ndarray
@@ -59,10 +59,7 @@ class TopP:
     def count(self, row: Array) -> int:
         """Return how many of (V,) scores are kept."""
         finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
-        highest = finite.max()
-        weight = np.exp(finite - highest).sum()
-        for n in glimpses(len(finite)):  # few of the best decide in most cases
-            mass = np.cumsum(np.exp(top(finite, n) - highest) / weight)
+        for n, mass in masses(finite):
             count = int(np.searchsorted(mass, mass.dtype.type(self.top_p))) + 1
             if count <= n:
                 break

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN
-from ..base.ranking import best, nth
+from ..base.ranking import best, glimpses, nth, top
 
 Array = np.ndarray
 # min_tokens_to_keep of beam sampling with one, two and three end-of-texts, which conformance vectors show.
@@ -31,6 +33,17 @@ def removed(scores: Array, remove: Array) -> Array:
 def cumulative(p: Array) -> Array:
     """Return cumulative sums along the last axis as torch computes them: in float64, each rounded to p's dtype."""
     return np.cumsum(p, axis=-1, dtype=np.float64).astype(p.dtype)
+
+
+def masses(scores: Array) -> Iterator[tuple[int, Array]]:
+    """Yield n and the cumulative probabilities of the n best of some finite scores, of more each time.
+
+    Few of the best decide in most cases, so only they are sorted. Sums have the scores' dtype.
+    """
+    highest = scores.max()
+    weight = np.exp(scores - highest).sum()
+    for n in glimpses(len(scores)):
+        yield n, np.cumsum(np.exp(top(scores, n) - highest) / weight)
 
 
 def kth_largest(scores: Array, k: int) -> Array:
