@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,8 @@ def moved(
 ) -> dict[str, list[list[str]]]:
     """By ``layer.feature`` the words that a feature raises most by itself, and those that it lowers."""
     found = {}
-    for layer, feature in sorted(features):
-        effect = logit_effects(model, transcoders[layer], [feature])[0]
-        found[f"{layer}.{feature}"] = [words(highest(row, WORDS).tolist()) for row in (effect, -effect)]
+    for layer, some in groupby(sorted(features), lambda one: one[0]):
+        numbers = [feature for _, feature in some]
+        for feature, effect in zip(numbers, logit_effects(model, transcoders[layer], numbers), strict=True):
+            found[f"{layer}.{feature}"] = [words(highest(row, WORDS).tolist()) for row in (effect, -effect)]
     return found
