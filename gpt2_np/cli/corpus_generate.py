@@ -8,11 +8,12 @@ from typing import Any
 from ..model.choices import DTYPES
 from .constraints import constraint_options
 from .corpus import finish, task
-from .decoding import decoding_options, typed
+from .decoding import beside_methods, decoding_options, typed
 
 
 @task("generate", "Continue every row of a corpus.", "prompt", DTYPES)
 @decoding_options
+@beside_methods
 @constraint_options
 def generate(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], **options: Any) -> None:
     """Continue each row of IN: OUT is a folder of Parquet with id, sequence, prompt, text, ids, logprobs and more.

@@ -183,7 +183,6 @@ def decoding_options(function: FC) -> FC:
     searches = [f"searches.{home}" for home in dict.fromkeys(reversed(SEARCHES.values()))]
     flags = [(name, listed) for name, listed in OPTIONS.items() if listed.flag]
     flags.sort(key=lambda flag: searches.index(flag[1].home) if flag[1].home in searches else len(searches))
-    function = beside_methods(function)
     for name, listed in reversed(flags):
         function = click.option(name, *listed.flag.split("/"), cls=DecodingOption, listed=listed)(function)
     return function

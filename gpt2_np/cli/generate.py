@@ -12,7 +12,7 @@ from ..text.healing import wanted
 from .constraints import EXAMPLES as CONSTRAINT_EXAMPLES
 from .constraints import constraint_options
 from .decoding import EXAMPLES as DECODING_EXAMPLES
-from .decoding import decoding_options, typed
+from .decoding import beside_methods, decoding_options, typed
 from .explain import explained, write_trace
 from .lines import Line, standard_input
 from .many import fields, generate_many
@@ -34,6 +34,7 @@ EXAMPLES = {
 @click.argument("prompt", required=False)
 @prompts_option("Continue each prompt of a file")
 @decoding_options
+@beside_methods
 @grouped(
     "Input",
     "--token-healing",
