@@ -184,7 +184,8 @@ with contextlib.suppress(SystemExit):
     main(["--help"])
 assert "numba" not in sys.modules
 main(["generate", "a", "-n", "1"])
-assert "numba" in sys.modules and "scipy" not in sys.modules
+loaded = [name for name in ("numba", "scipy") if name in sys.modules]
+assert loaded == ([] if sys.platform == "linux" else ["numba"]), loaded  # object_code is for Linux
 import scipy.linalg
 """
     compiled = [sys.executable, "-m", "gpt2_np", "generate", "a", "-n", "1"]  # Numba loads SciPy where it compiles

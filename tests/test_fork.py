@@ -27,11 +27,14 @@ if __name__ == "__main__":
     print("same")
 """
 THREADS = """
-import threading, numba
+import sys, threading
+if sys.argv[1] == "with Numba":
+    import numba
 from gpt2_np import GPT2
+from gpt2_np.engine.kernels.threads import layer
 model = GPT2.from_pretrained()
 wanted = model.generate("One day", max_new_tokens=12).ids
-assert numba.threading_layer() == "workqueue"
+assert layer() == "workqueue"
 found = []
 def work():
     for _ in range(12):
@@ -55,8 +58,9 @@ def test_a_forked_process_computes_the_same(dtype: str, backend: str) -> None:
     assert (done.returncode, done.stdout) == (0, "same\n"), done.stderr
 
 
-def test_threads_take_turns_on_workqueue() -> None:
-    done = run(THREADS, NUMBA_THREADING_LAYER="workqueue")
+@pytest.mark.parametrize("code", ["with Numba", "from the object file"])
+def test_threads_take_turns_on_workqueue(code: str) -> None:
+    done = run(THREADS, code, NUMBA_THREADING_LAYER="workqueue")
     assert (done.returncode, done.stdout) == (0, "36 True\n"), done.stderr
 
 

@@ -24,6 +24,7 @@ from gpt2_np.engine.kernels import (
     float32,
     int4,
     int8_vectors,
+    table_arrays,
 )
 from gpt2_np.engine.kernels.panel_passes import lines_to_prefetch
 from gpt2_np.engine.kernels.product import kernel
@@ -285,12 +286,12 @@ def test_a_row_gets_the_same_bits_in_any_company(dtype: str, D: int, F: int) -> 
 
 def norms(table, out):
     for n in range(len(table)):
-        arrays = address_tables.layer("I", table, n)
+        arrays = table_arrays.layer("I", table, n)
         out[n, 0], out[n, 1], out[n, 2] = arrays[0][1, 0, 2, 1], arrays[2].sum(), arrays[4][1, 2, 3]
 
 
 def beside(table, out):
-    arrays = address_tables.others("b", table, 0)
+    arrays = table_arrays.others("b", table, 0)
     out[0, 0], out[0, 1], out[0, 2] = arrays[1][1, 2], arrays[4][1, 2, 3, 4], arrays[9][1]
 
 
@@ -300,11 +301,11 @@ def like(kind, seed: int) -> np.ndarray:
 
 
 def test_arrays_found_by_a_table() -> None:
-    layers = [tuple(like(kind, seed) for kind in address_tables.layer_arrays("I")) for seed in range(3)]
+    layers = [tuple(like(kind, seed) for kind in table_arrays.layer_arrays("I")) for seed in range(3)]
     expected = [[k[1, 0, 2, 1], weight.sum(), codes[1, 2, 3]] for k, _, weight, _, codes, *_ in layers]
     for result in both_ways(norms, address_tables.address_table(layers), np.zeros((3, 3), np.float32)):
         np.testing.assert_array_equal(result, expected)
-    others = tuple(like(kind, 0) for kind in address_tables.other_arrays("b"))
+    others = tuple(like(kind, 0) for kind in table_arrays.other_arrays("b"))
     for result in both_ways(beside, address_tables.address_table([others]), np.zeros((1, 3), np.float32)):
         np.testing.assert_array_equal(result, [[others[1][1, 2], others[4][1, 2, 3, 4], others[9][1]]])
 

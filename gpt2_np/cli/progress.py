@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+    from ..session.model import Model
 
-def compiling(model: object) -> None:
-    """Load the kernels, and say so when that takes long: they are compiled once on a machine, which takes seconds."""
-    if getattr(model, "backend", None) != "numba":
+
+def compiling(model: Model) -> None:
+    """Load the compiled forward pass, and say so when that takes long: it is compiled once on a machine, in seconds."""
+    if model.backend != "numba":
         return
-    from ..engine import available
-
     told = threading.Timer(1.0, _tell)
     if sys.stderr.isatty():
         told.start()
     with hidden(*unneeded()):
-        if available.loads():
-            from ..engine import decode_step as decode_step
+        getattr(model.implementation, "step", None)  # it is loaded when it is first asked for
 
     if told.is_alive():
         told.cancel()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..display import Readable
+from ..engine.kernels.threads import limit
 from ..internals.partial_runs import activations
 from ..model.choices import BACKENDS
 from ..model.ids import check_vocabulary, whole_numbers
@@ -170,13 +169,7 @@ class Worker(Readable):
 
 def use_threads(cores: int) -> None:
     """Let this process compute on so many threads. Called before Numba is loaded, it starts no more than those."""
-    if "numba" not in sys.modules:
-        os.environ["NUMBA_NUM_THREADS"] = str(cores)
-    else:
-        import numba
-
-        started: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # it is set when it is loaded
-        numba.set_num_threads(min(cores, started))
+    limit(cores)
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(cores)

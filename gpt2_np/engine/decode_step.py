@@ -15,19 +15,17 @@ from ..model.arrays import Weight
 from ..model.cache import KVCache
 from ..model.config import Config
 from ..model.forward import attention_scale
+from ..model.ops import GELU_NEW
 from ..model.params import Block, Linear, Params, matrices
-from ..system.garbage import without_garbage_collection
-from ..system.memory import empty
-from ..weights.panels import Matrix
-from .kernels import GELU_NEW
-from .kernels.address_tables import WEIGHTS, address_table
-from .kernels.matrices import zeros
+from ..system.memory import empty, in_one_piece
+from ..weights.panels import Matrix, no_bias
+from . import available
+from .kernels.address_tables import address_table
+from .kernels.forward_pass import forward as compiled_forward
 from .kernels.threads import launch
 
-with without_garbage_collection():
-    from .kernels import fused
-
 Array = np.ndarray
+PRECISIONS = {"f", "I", "b", "B"}  # of packed weights: float32, bfloat16, int8, int4, by ``dtype.char``
 POSITIONS_PER_PASS = 2048  # positions at a time, where there are several rows: they need about 100 MB
 
 
@@ -35,13 +33,8 @@ def supported(params: Params, config: Config) -> bool:
     """Tell whether `forward` can run this model: GPT-2's own activation, all layers alike, matrices in panels
     (`layout`).
     """
-    if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
-        return False
-    weights = [linear.weight for p in params.h for linear in matrices(p)]
-    if not all(isinstance(weight, Matrix) for weight in (*weights, params.lm_head)):
-        return False
-    precisions = {parts(weight)[0].dtype.char for weight in weights}
-    if len(precisions) > 1 or not {*precisions, parts(params.lm_head)[0].dtype.char} <= WEIGHTS.keys():
+    weights = [*(linear.weight for p in params.h for linear in matrices(p)), params.lm_head]
+    if precisions(params, config) is None or not all(isinstance(weight, Matrix) for weight in weights):
         return False
     layers = [arrays(p) for p in params.h]
     rows = [params.wte, params.wpe, *(array for layer in layers for array in layer), *parts(params.lm_head)]
@@ -51,6 +44,30 @@ def supported(params: Params, config: Config) -> bool:
         and all(kind == kinds[0] for kind in kinds)
         and params.wte.dtype == params.wpe.dtype == np.float32
     )
+
+
+def precisions(params: Params, config: Config) -> tuple[str, str] | None:
+    """Return the precisions of the blocks' and of the unembedding's matrices, packed or not, as ``dtype.char`` of their
+    codes; None for a model that `forward` can't run.
+    """
+    if config.activation_function not in GELU_NEW or params.ln_f.weight.dtype != np.float32:
+        return None
+    weights = [*(linear.weight for p in params.h for linear in matrices(p)), params.lm_head]
+    stored = [weight.codes if isinstance(weight, Matrix) else weight for weight in weights]
+    *blocks, head = [array.dtype.char if isinstance(array, np.ndarray) else "" for array in stored]
+    return (blocks[0], head) if len(set(blocks)) == 1 and {*blocks, head} <= PRECISIONS else None
+
+
+def ready(params: Params, config: Config) -> bool:
+    """Load or compile the forward pass for these parameters, packed or not, and tell whether that worked."""
+    kinds = precisions(params, config)
+    if kinds is None:
+        return False
+    try:
+        compiled_forward(*kinds)
+    except ImportError:
+        return available.loads()  # it says what is wrong with Numba
+    return True
 
 
 def forward(
@@ -144,14 +161,21 @@ def renew(
 
 def prepare(params: Params, config: Config, cache: KVCache | Passing, B: int, T: int) -> Prepared:
     """Build the compiled step and those of its arguments that stay the same from step to step."""
+    kinds = precisions(params, config)
+    assert kinds is not None, "supported() was asked before"
     layers = [(cache.k[layer], cache.v[layer], *arrays(p)) for layer, p in enumerate(params.h)]
     scales = np.array([attention_scale(config, layer) for layer in range(config.n_layer)], np.float32)
     x, positions = empty((B * T, config.n_embd), np.float32), np.empty(B * T, np.int64)
-    working = fused.room(B, B * T, config.n_embd, config.mlp_width, config.n_head)
+    working = room(B, B * T, config.n_embd, config.mlp_width, config.n_head)
     head = parts(params.lm_head)
-    others = (params.wte, params.wpe, *params.ln_f, *head, zeros(config.vocab_size), scales, x, positions, *working)
-    run = fused.forward(parts(params.h[0].attn.c_attn.weight)[0].dtype.char, head[0].dtype.char)
+    others = (params.wte, params.wpe, *params.ln_f, *head, no_bias(config.vocab_size), scales, x, positions, *working)
+    run = compiled_forward(*kinds)
     return Prepared(params, cache.k, (B, T), run, (address_table(layers), address_table([others])), (layers, others))
+
+
+def room(B: int, R: int, D: int, F: int, H: int) -> list[Array]:
+    """Return a block's working memory for R positions of B rows."""
+    return in_one_piece(((R, D), (R, 3 * D), (B, D), (R, H, D // H), (R, F)), np.float32)
 
 
 def arrays(p: Block) -> tuple[Array, ...]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..engine.kernels.backwards import gelu_backward_rows, layer_norm_backward_rows
-from ..engine.kernels.pointwise import GELU_NEW
 from ..engine.threaded import in_pieces
+from ..model.ops import GELU_NEW
 from ..system.memory import empty
 from . import threaded
 from .threaded import activate_parameters as activate_parameters

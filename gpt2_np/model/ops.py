@@ -297,6 +297,8 @@ ACTIVATIONS: dict[str, Callable[..., Array]] = {
     "prelu": prelu,
     "xielu": xielu,
 }
+# The names of GPT-2's own GELU; `gelu_fast` is equal to it in float32's precision.
+GELU_NEW = tuple(name for name, one in ACTIVATIONS.items() if one in (gelu_new, gelu_fast))
 
 
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:

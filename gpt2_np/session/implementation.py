@@ -93,7 +93,7 @@ class NumPy(Readable):
     @property
     def batch_invariant(self) -> bool:
         """Of the kernels' float32 sums; BLAS, which float64 and the readable path multiply by, goes by the shape."""
-        return self.compiled and self.dtype == np.float32
+        return self.dtype == np.float32 and (self.step is not None or self.compiled)
 
     @property
     def dtype(self) -> np.dtype:
@@ -169,11 +169,12 @@ class NumPy(Readable):
         if self.backend != "numba":
             return None
         with ThreadPoolExecutor(1) as aside:
-            packing = aside.submit(lambda: self.packed)  # while Numba and the kernels are loaded
-            if self.compiled:
-                from ..engine import decode_step
-            packing.result()
-        return decode_step if self.compiled and decode_step.supported(self.packed, self.config) else None
+            packing = aside.submit(lambda: self.packed)  # while the compiled code is loaded
+            from ..engine import decode_step
+
+            ready = decode_step.ready(self.params, self.config)
+            packed = packing.result()
+        return decode_step if ready and decode_step.supported(packed, self.config) else None
 
     @cached_property
     def packed(self) -> Params:

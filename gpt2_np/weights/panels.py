@@ -15,6 +15,7 @@ The last panel's missing outputs, and missing inputs, are zeros; int4 repeats th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -104,6 +105,12 @@ def packed(weight: Array) -> Matrix:
     codes = empty(panel_shape(D, F), np.float32)
     pack_panels(weight, codes, slice(0, len(codes)))
     return Matrix(codes, NO_SCALES, (D, F))
+
+
+@lru_cache(maxsize=4)
+def no_bias(outputs: int) -> Array:
+    """Return the bias of the unembedding, which has none: zeros."""
+    return np.zeros(outputs, np.float32)
 
 
 def panel_shape(D: int, F: int) -> tuple[int, int, int]:

@@ -19,16 +19,15 @@ from ...system.garbage import without_garbage_collection
 if TYPE_CHECKING:
     from .causal_attention import attention
     from .matrices import linear, unembed
-    from .pointwise import GELU_NEW, activate, gelu_new, layer_norm, softmax
+    from .pointwise import activate, gelu_new, layer_norm, softmax
 
 COMPILED = {
     "causal_attention": ("attention",),
     "matrices": ("linear", "unembed"),
-    "pointwise": ("GELU_NEW", "activate", "gelu_new", "layer_norm", "softmax"),
+    "pointwise": ("activate", "gelu_new", "layer_norm", "softmax"),
 }
 
 __all__ = [
-    "GELU_NEW",
     "activate",
     "attention",
     "attention_scores",

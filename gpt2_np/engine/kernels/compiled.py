@@ -19,6 +19,7 @@ import numba
 from numba.cloudpickle import loads
 from numba.core import config
 from numba.core.caching import NullCache
+from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys  # type: ignore[attr-defined]  # numba has it, but doesn't list it
 from numba.core.serialize import dumps
@@ -46,11 +47,30 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
     return decorate
 
 
-class KernelCache(NullCache):
-    """The cache of one function's code, which Numba consults before it compiles and informs afterwards."""
+def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[..., Any]], CFunc]:
+    """Decorate as ``numba.cfunc(signature, **settings)`` does: C's calling convention, which needs no Numba to call.
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    The code is cached as that of `compiled`. The `name` tells functions of the same source apart.
+    """
+
+    def decorate(function: Callable[..., Any]) -> CFunc:
+        made = CFunc(function, (signature.args, signature.return_type), {}, {"nopython": True, **settings})
+        made._cache = KernelCache(function, name)  # type: ignore[attr-defined]  # numba's annotations lack it
+        made.compile()
+        return made
+
+    return decorate
+
+
+class KernelCache(NullCache):
+    """The cache of one function's code, which Numba consults before it compiles and informs afterwards.
+
+    A function whose closure holds another one needs a `name`: a function's repr tells its address.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str = "") -> None:
+        self.function, self.name = function, name
+        self.code = b""  # the object file, once there is one
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the function compiled for these types; None if it must be compiled."""
@@ -66,9 +86,12 @@ class KernelCache(NullCache):
             return None
         code_cache.used(path.parent)
         try:
-            return CompileResult._rebuild(target_context, *loads(content))
+            library, *rest = loads(content)
+            found = CompileResult._rebuild(target_context, library, *rest)
         except Exception:  # intact, but not readable by this version of Numba
             return None
+        self.code = _object_file(library)
+        return found
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Store compiled code; if that fails, one line on stderr says so."""
@@ -78,17 +101,25 @@ class KernelCache(NullCache):
         try:
             path = self._path(signature)
             place = str(path.parent.parent)
-            code_cache.write(path, dumps(result._reduce()))
+            library, *rest = result._reduce()
+            self.code = _object_file(library)
+            code_cache.write(path, dumps((library, *rest)))
         except OSError as error:
             code_cache.say_uncached(place, error.strerror or str(error))
 
     def _path(self, signature: Any) -> Path:
         """Return FOLDER/MODULE-KEY/FUNCTION-TYPES, where the key covers everything that the code depends on."""
         function = self.function
-        cells = [cell.cell_contents for cell in function.__closure__ or ()]
-        types = repr((signature, cells, function.__code__.co_code)).encode()
+        named = self.name or [cell.cell_contents for cell in function.__closure__ or ()]
+        types = repr((signature, named, function.__code__.co_code)).encode()
         name = f"{function.__name__}-{hashlib.sha256(types).hexdigest()[:16]}"
         return folder(function.__code__.co_filename) / name
+
+
+def _object_file(library: Any) -> bytes:
+    """Return the machine code in a Numba library's serialized form: its name, "object", (machine code, bitcode)."""
+    code: bytes = library[2][0]
+    return code
 
 
 @cache

@@ -6,24 +6,22 @@ in sequence, and so gives the same bits, without returning to Python in between.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import types, void
+from numba import carray, types, void  # type: ignore[attr-defined]  # numba has carray, but doesn't list it
 from numba.extending import register_jitable
 
-from ...system.memory import in_one_piece
-from .address_tables import layer, others
 from .causal_attention import append_to_cache, attend
-from .compiled import compiled
-from .kernel_types import SERIAL, out3
+from .compiled import PLAIN as PLAIN
+from .compiled import entry
+from .kernel_types import SERIAL
 from .panel_passes import one_thread
 from .pointwise import add_on_threads, gelu_on_threads, gelu_rows, layer_norm_on_threads, layer_norm_rows
 from .product import product
+from .table_arrays import layer, others
 
 Array = np.ndarray
-ids2 = types.Array(types.int64, 2, "C", readonly=True)
 
 
 @register_jitable
@@ -116,21 +114,17 @@ def activate(x: Array) -> None:
         gelu_on_threads(x)
 
 
-def room(B: int, R: int, D: int, F: int, H: int) -> tuple[Array, ...]:
-    """Return a block's working memory for R positions of B rows."""
-    return tuple(in_one_piece(((R, D), (R, 3 * D), (B, D), (R, H, D // H), (R, F)), np.float32))
-
-
-@cache
 def forward(code: str, head: str) -> Any:
-    """Return the compiled forward pass for blocks' and unembedding's weights of these dtypes (``dtype.char``).
+    """Compile the forward pass for blocks' and unembedding's weights of these dtypes (``dtype.char``).
 
-    It is compiled on first request. It takes ``ids`` (B, T), token types of the same shape or (0, 0), the rows'
-    ``lengths`` (B,), and the ``logits`` that it fills, (B, 1, V) for each row's last position or (B, T, V) for all;
-    then the layer norms' epsilon, an `address_table` of the layers' arrays, and a one-row `address_table` of the
-    others. It writes the new keys and values into the cache and adds T to the lengths.
+    It takes ``ids`` (B, T), token types of the same shape or (0, 0), the rows' ``lengths`` (B,), and the ``logits``
+    that it fills, (B, 1, V) for each row's last position or (B, T, V) for all; then the layer norms' epsilon, an
+    `address_table` of the layers' arrays, and a one-row `address_table` of the others. It writes the new keys and
+    values into the cache and adds T to the lengths. What is returned has C's calling convention: `forward_pass` calls
+    it.
     """
 
+    @register_jitable
     def run(
         ids: Array, kinds: Array, lengths: Array, logits: Array, epsilon: float, layers: Array, rest: Array
     ) -> None:
@@ -159,6 +153,23 @@ def forward(code: str, head: str) -> Any:
         for b in range(B):
             lengths[b] += T
 
-    signature = void(ids2, ids2, types.int64[::1], out3, types.float32, ids2, ids2)
-    # The GIL stays held: not every threading layer of Numba can serve two steps at once.
-    return compiled(signature, **SERIAL | {"nogil": False})(run)
+    if PLAIN:
+        return run
+
+    def called(
+        ids: Any, kinds: Any, lengths: Any, logits: Any, layers: Any, rest: Any, shapes: Any, epsilon: float
+    ) -> None:
+        B, T, K, S, V, L, M, N = carray(shapes, (8,))
+        run(
+            carray(ids, (B, T)),
+            carray(kinds, (K * B, K * T)),
+            carray(lengths, (B,)),
+            carray(logits, (B, S, V)),
+            epsilon,
+            carray(layers, (L, M)),
+            carray(rest, (1, N)),
+        )
+
+    ints, floats = types.CPointer(types.int64), types.CPointer(types.float32)
+    signature = void(ints, ints, ints, floats, ints, ints, ints, types.float32)
+    return entry(signature, f"{code} {head}", **SERIAL | {"nogil": False})(called)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from ...model import ops
 from ...model.arrays import Array, Weight
 from ...system.memory import empty
-from ...weights.panels import Matrix, packed
+from ...weights.panels import Matrix, no_bias, packed
 from .product import product
 
 
@@ -24,7 +22,7 @@ def unembed(x: Array, lm_head: Weight) -> Array:
     matrix = in_panels(lm_head.T if isinstance(lm_head, np.ndarray) else lm_head)
     if matrix is None or x.dtype != np.float32:
         return ops.unembed(x, lm_head)
-    return _product(x, matrix, zeros(matrix.shape[1]))
+    return _product(x, matrix, no_bias(matrix.shape[1]))
 
 
 def in_panels(weight: Weight) -> Matrix | None:
@@ -34,12 +32,6 @@ def in_panels(weight: Weight) -> Matrix | None:
     if isinstance(weight, Matrix):
         return weight
     return packed(weight) if isinstance(weight, np.ndarray) and weight.dtype == np.float32 else None
-
-
-@lru_cache(maxsize=4)
-def zeros(outputs: int) -> Array:
-    """Return the bias of the unembedding, which has none: zeros."""
-    return np.zeros(outputs, np.float32)
 
 
 def _product(x: Array, matrix: Matrix, bias: Array) -> Array:

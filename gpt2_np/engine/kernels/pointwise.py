@@ -85,13 +85,9 @@ def gelu_new(x: Array) -> Array:
     return out
 
 
-# The names of GPT-2's own GELU; `gelu_fast` is equal to it in float32's precision.
-GELU_NEW = tuple(name for name, one in ops.ACTIVATIONS.items() if one in (ops.gelu_new, ops.gelu_fast))
-
-
 def activate(x: Array, name: str, parameters: tuple[Array, ...] = ()) -> Array:
     """Compute `ops.activate`: compiled for GPT-2's own GELU, by `ops` for the others."""
-    return gelu_new(x) if name in GELU_NEW and x.dtype == np.float32 else ops.activate(x, name, parameters)
+    return gelu_new(x) if name in ops.GELU_NEW and x.dtype == np.float32 else ops.activate(x, name, parameters)
 
 
 @compiled(void(matrix, out2), **SERIAL)

@@ -11,14 +11,14 @@ import platform
 import sys
 from functools import lru_cache
 
-from numba.core.registry import cpu_target
-
 ARCH_REQ_XCOMP_PERM, TILE_DATA, ARCH_PRCTL = 0x1023, 18, 158  # Linux's numbers, for x86-64
 
 
 @lru_cache(maxsize=1)
 def described() -> tuple[str, str, str]:
     """Return the target of Numba's code generator: triple, processor name, features."""
+    from numba.core.registry import cpu_target  # code from object files needs no Numba
+
     triple, name, features = cpu_target.target_context.codegen().magic_tuple()
     return str(triple), str(name), str(features)
 
@@ -30,7 +30,13 @@ def tiles() -> bool:
     Linux denies them to a process that hasn't asked, since each thread's registers grow by 8 KB. Children inherit the
     permission.
     """
-    if not (has("amx-tile") and has("amx-int8") and sys.platform == "linux" and platform.machine() == "x86_64"):
+    return has("amx-tile") and has("amx-int8") and tiles_granted()
+
+
+@lru_cache(maxsize=1)
+def tiles_granted() -> bool:
+    """Ask Linux for AMX's tile registers, and tell whether this process may use them."""
+    if not (sys.platform == "linux" and platform.machine() == "x86_64"):
         return False
     try:
         call = ctypes.CDLL(None).syscall

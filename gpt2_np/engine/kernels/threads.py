@@ -10,15 +10,15 @@ take the cores from each other. So BLAS is called from these Python threads, whi
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-import numba
-
 from ...system.threads import Piece, evenly, on_threads, one_blas_thread
+from . import numba_runtime
 
 
 def launch(kernel: Callable[..., object], *arguments: Any) -> None:
@@ -26,9 +26,22 @@ def launch(kernel: Callable[..., object], *arguments: Any) -> None:
     "workqueue".
     """
     if _forked:
-        numba.set_num_threads(1)
+        limit(1)
     with _turn():
         kernel(*arguments)
+
+
+def limit(number: int) -> None:
+    """Let the calling thread's kernels use so many threads, or all that were started if these are fewer."""
+    if numba_runtime.running:
+        numba_runtime.limit(min(number, numba_runtime.started()))
+    elif "numba" in sys.modules:
+        import numba
+
+        started: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # it is set when it is loaded
+        numba.set_num_threads(min(number, started))
+    else:
+        os.environ["NUMBA_NUM_THREADS"] = str(number)
 
 
 _forked: list[int] = []  # the process id, if the process was forked after this module was loaded
@@ -45,14 +58,29 @@ if hasattr(os, "register_at_fork"):
 
 @lru_cache(maxsize=1)
 def _turn() -> AbstractContextManager[object]:
-    numba.get_num_threads()  # chooses the layer, where nothing has yet
-    layer = numba.threading_layer()  # type: ignore[attr-defined]  # numba has it, but doesn't list it
-    return Lock() if layer == "workqueue" else nullcontext()
+    return Lock() if layer() == "workqueue" else nullcontext()
+
+
+def layer() -> str:
+    """Return the name of Numba's threading layer, which is chosen here where nothing has chosen it yet."""
+    if numba_runtime.running:
+        return numba_runtime.running[0]
+    import numba
+
+    numba.get_num_threads()
+    name: str = numba.threading_layer()  # type: ignore[attr-defined]  # numba has it, but doesn't list it
+    return name
 
 
 def threads() -> int:
     """Return how many threads Numba would use."""
-    return 1 if _forked else numba.get_num_threads()
+    if _forked:
+        return 1
+    if numba_runtime.running:
+        return numba_runtime.threads()
+    import numba
+
+    return numba.get_num_threads()
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
