@@ -226,9 +226,9 @@ def first_token(size: str, folder: Path) -> Row:
         command = [sys.executable, "-c", code, str(folder)]
         return median(lambda: subprocess.run(command, check=True, env=environment), 15)
 
-    python = seconds(BARE + "import numpy, numba" + END)
+    python = seconds(BARE + "import numpy" + END)
     return Row(
-        f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy and Numba: {python:.2f} s"
+        f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy: {python:.2f} s"
     )
 
 
