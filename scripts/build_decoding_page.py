@@ -2,9 +2,9 @@
 
     python scripts/build_decoding_page.py
 
-What it says of a method stands in the method's own statement (`decoders.base.method.Page`). Runs every call on the
-bundled model. What stands between the markers of the two sections that are written by hand (constraints, speculation)
-is kept.
+What it says of a method stands in the method's own statement (`decoders.base.method.Documentation`). It runs every call
+on the bundled model. What stands between the markers of the two sections that are written by hand (constraints,
+speculation) is kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from decoders import methods
-from decoders.base.method import Method, Page
+from decoders.base.method import Documentation, Method
 from decoders.base.value_types import PHRASES, SEQUENCE_BIAS
 from decoders.base.watching import entropy, shares
 from decoders.generate import chain
@@ -33,7 +33,7 @@ from decoders.searches.beam_common import Step
 from gpt2_np import GPT2
 
 PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
-Picture = Callable[[GPT2, Page, Path], None]
+Picture = Callable[[GPT2, Documentation, Path], None]
 GREY, BLUE, RED, INK = "#c9ced6", "#4269d0", "#e4572e", "#333"
 SHOWN, LENGTH, SEED = 12, 20, 1
 STEPS = 5  # of a search, in its picture
@@ -61,7 +61,7 @@ def ids_for(model: GPT2, value: Any) -> Any:
     return value
 
 
-def asked(model: GPT2, entry: Page) -> dict[str, Any]:
+def asked(model: GPT2, entry: Documentation) -> dict[str, Any]:
     """The options of an entry's call."""
     options = dict(entry.example)
     for name, value in options.items():
@@ -70,7 +70,7 @@ def asked(model: GPT2, entry: Page) -> dict[str, Any]:
     return options | ({"do_sample": True, "seed": SEED} if entry.random else {})
 
 
-def calls(model: GPT2, entry: Page) -> str:
+def calls(model: GPT2, entry: Documentation) -> str:
     """The Python line, and the command where every option has a flag."""
     options = asked(model, entry)
     shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -89,7 +89,7 @@ def calls(model: GPT2, entry: Page) -> str:
     return f"```sh\n{shlex.join(words)}\n```\n\n{text}"
 
 
-def before_and_after(model: GPT2, entry: Page, path: Path) -> None:
+def before_and_after(model: GPT2, entry: Documentation, path: Path) -> None:
     """The next token's distribution as the model gives it, and as the option leaves it."""
     ids = model.prompt_ids(entry.prompt)
     _, options = model.options(asked(model, entry))
@@ -122,7 +122,7 @@ def before_and_after(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def tree(model: GPT2, entry: Page, path: Path) -> None:
+def tree(model: GPT2, entry: Documentation, path: Path) -> None:
     """What a search kept at each step; the best text's path in red."""
     trace: list[Any] = []
     options = asked(model, entry)
@@ -168,7 +168,7 @@ def tree(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def circles(model: GPT2, entry: Page, path: Path) -> None:
+def circles(model: GPT2, entry: Documentation, path: Path) -> None:
     """The tokens of a text that goes round in circles: what was written, what ended it in red, what would follow."""
     options = asked(model, entry)
     ended = model.generate(entry.prompt, max_new_tokens=LENGTH, **options)
@@ -199,7 +199,7 @@ def circles(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
+def section(model: GPT2, entry: Documentation, picture: Picture | None) -> str:
     """One entry as Markdown, its picture drawn."""
     name = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")
     parts = [f"### {entry.title}\n", f"{entry.what}\n", f"$${entry.formula}$$\n"]
@@ -213,7 +213,7 @@ def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
     return "\n".join(parts)
 
 
-def picture_of(method: Method, entry: Page) -> Picture | None:
+def picture_of(method: Method, entry: Documentation) -> Picture | None:
     """How an entry is drawn: a beam search by its tree, what acts on a distribution by what it leaves of that."""
     if method.make is not None or (method.streams and entry.random):
         return before_and_after
@@ -224,12 +224,12 @@ def picture_of(method: Method, entry: Page) -> Picture | None:
 
 def sections(model: GPT2, some: Sequence[Method]) -> list[str]:
     """The entries of some methods."""
-    return [section(model, entry, picture_of(method, entry)) for method in some for entry in method.pages]
+    return [section(model, entry, picture_of(method, entry)) for method in some for entry in method.documentation]
 
 
 def briefly(kind: str, some: Sequence[Method]) -> list[str]:
     """A line for each of the methods that have no entry: the option that asks for it, and that option's help."""
-    others = [method.askers[0] for method in some if not method.pages]
+    others = [method.askers[0] for method in some if not method.documentation]
     lines = [f"- `{name}`: {methods.option(name).help}" for name in others]
     return [f"### Other {kind}, in a line each\n", "\n".join([*lines, ""])] if others else []
 
@@ -274,7 +274,7 @@ def main() -> None:
     old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     warpers, processors, strategies = divided()
     parts = [
-        INTRO.format(count=sum(len(method.pages) for method in methods.every())),
+        INTRO.format(count=sum(len(method.documentation) for method in methods.every())),
         "## Warpers: what is left to draw from\n",
         *sections(model, warpers),
         *briefly("warpers", warpers),

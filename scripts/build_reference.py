@@ -203,18 +203,19 @@ def options_page() -> str:
         "([`GPT2.generate`](gpt2_np.md)).\n",
     ]
     # Where an option has no help, because the command line doesn't offer it, its method's page says what it does.
-    said = {one.options[0].name: one.pages[0].what for one in methods.every() if one.options and one.pages}
+    shown = [one for one in methods.every() if one.options and one.documentation]
+    said = {one.options[0].name: one.documentation[0].what for one in shown}
     groups: dict[str, list[str]] = {}
     for name in methods.OPTIONS:
         one = methods.option(name)
         values = " or ".join(f"`{choice!r}`" for choice in one.choices) or f"`{one.kind.annotation}`".replace(
             "|", "\\|"
         )
-        within = f", {one.within}" if one.within else ""
+        interval = f", {one.interval}" if one.interval else ""
         default = one.default if one.default is not None else one.otherwise
         told = "" if default is None else f"`{default!r}`"
         what = (one.help or said.get(name, "")).replace("|", "\\|")
-        row = f"| `{name}` | {values}{within} | {told} | {what} |"
+        row = f"| `{name}` | {values}{interval} | {told} | {what} |"
         groups.setdefault(one.group or "In Python only", []).append(row)
     for group, rows in groups.items():
         lines += [f"## {group}\n", "| option | values | unless given | what it does |\n|---|---|---|---|", *rows, ""]

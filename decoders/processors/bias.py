@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import LOGIT_BIAS, PHRASES, SEQUENCE_BIAS, pairs
 
 Array = np.ndarray
@@ -68,8 +68,8 @@ METHODS = (
         make=of_sequences,
         check=lambda options: below_infinity("sequence_bias", options.sequence_bias),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "sequence_bias",
                 what="A bias on the token that would complete a sequence. `logit_bias` does it for single ids.",
                 formula=r"z_i \leftarrow z_i + b",
@@ -100,8 +100,8 @@ METHODS = (
         options=(BAD_WORDS,),
         make=lambda place, bad_words_ids: bad_words(bad_words_ids, place.eos),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "bad_words_ids",
                 what="Sequences that never come.",
                 formula=r"z_i \leftarrow -\infty",

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import COPYING, KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
 
 EPSILON_CUTOFF = Option(
-    "epsilon_cutoff", NUMBER, within="(0, 1)", off=(0, 1), group="Sampling", help="Only tokens at least this likely."
+    "epsilon_cutoff", NUMBER, interval="(0, 1)", off=(0, 1), group="Sampling", help="Only tokens at least this likely."
 )
 ETA_CUTOFF = Option(
     "eta_cutoff",
     NUMBER,
-    within="(0, 1)",
+    interval="(0, 1)",
     off=(0, 1),
     group="Sampling",
     help="As epsilon, lower where the entropy is high.",
@@ -70,8 +70,8 @@ METHODS = (
         make=lambda place, epsilon_cutoff: EpsilonCutoff(epsilon_cutoff, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "epsilon_cutoff",
                 what="What is less likely than a fixed ε goes.",
                 formula=r"p_i \ge \varepsilon",
@@ -90,8 +90,8 @@ METHODS = (
         make=lambda place, eta_cutoff: EtaCutoff(eta_cutoff, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "eta_cutoff",
                 what="As epsilon, but lower where the entropy is high.",
                 formula=r"p_i \ge \min(\varepsilon, \sqrt{\varepsilon}\,e^{-H})",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.errors import require
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import NUMBER, PHRASES, WHOLE
 from .penalties import AGAIN
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 MULTIPLIER = Option(
     "dry_multiplier",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Rules",
     help="Above 0: don't continue what was said before.",
@@ -26,7 +26,7 @@ BASE = Option(
     "dry_base",
     NUMBER,
     otherwise=1.75,
-    within="[1, inf)",
+    interval="[1, inf)",
     needs=("dry_multiplier",),
     group="Rules",
     help="How the penalty grows with the length.",
@@ -35,7 +35,7 @@ ALLOWED_LENGTH = Option(
     "dry_allowed_length",
     WHOLE,
     otherwise=2,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("dry_multiplier",),
     group="Rules",
     help="Repeats so long are free.",
@@ -43,7 +43,7 @@ ALLOWED_LENGTH = Option(
 LAST_N = Option(
     "dry_penalty_last_n",
     WHOLE,
-    within="[0, inf)",
+    interval="[0, inf)",
     off=(-1,),
     needs=("dry_multiplier",),
     group="Rules",
@@ -159,8 +159,8 @@ METHODS = (
         "dry_multiplier",
         options=(MULTIPLIER, BASE, ALLOWED_LENGTH, LAST_N, BREAKERS),
         make=make,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "dry_multiplier",
                 what="What would continue a repetition loses, the more the longer that is.",
                 formula=r"z_i \leftarrow z_i - m\,b^{\,L - a}",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER, WHOLE
 from .no_repeat_ngram import forbid_repeats
 from .penalties import AGAIN, penalize
@@ -17,7 +17,7 @@ Array = np.ndarray
 PENALTY = Option(
     "encoder_repetition_penalty",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(1,),
     group="Rules",
     help="Above 1: what stands in the prompt becomes likelier.",
@@ -25,7 +25,7 @@ PENALTY = Option(
 SIZE = Option(
     "encoder_no_repeat_ngram_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Rules",
     help="No sequence of so many of the prompt's tokens comes again.",
@@ -79,8 +79,8 @@ METHODS = (
         make=lambda place, encoder_repetition_penalty: EncoderRepetitionPenalty(
             place.prompt_length, encoder_repetition_penalty
         ),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "encoder_repetition_penalty",
                 what="What stands in the prompt gains: negative scores divided by, others times the penalty.",
                 formula=r"z_i \leftarrow z_i\,\theta \text{ or } z_i / \theta",
@@ -100,8 +100,8 @@ METHODS = (
             place.prompt_length, encoder_no_repeat_ngram_size
         ),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "encoder_no_repeat_ngram_size",
                 what="No n-gram of the prompt comes again; the new text may repeat itself.",
                 formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{prompt}",

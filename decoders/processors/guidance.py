@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Stepper, log_softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import CALLABLE, NUMBER, PROMPTS
 
 Array = np.ndarray
@@ -19,7 +19,7 @@ Array = np.ndarray
 SCALE = Option(
     "guidance_scale",
     NUMBER,
-    within="(-inf, inf)",
+    interval="(-inf, inf)",
     off=(1,),
     group="Rules",
     help="Above 1: away from the negative prompt.",
@@ -148,8 +148,8 @@ METHODS = (
         make=make,
         check=check,
         has_past=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "guidance_scale",
                 what="Away from what would follow another prompt.",
                 formula=r"\log p \leftarrow \log p_0 + s\,(\log p - \log p_0)",

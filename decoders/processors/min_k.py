@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, nth, top
 from ..base.value_types import FLAG, NUMBER
 from .truncation import SORTING, at_least, removed
@@ -21,7 +21,7 @@ TAU = Option(
     "min_k_tau",
     NUMBER,
     otherwise=3.0,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("min_k",),
     group=GROUP,
     help="At least so many tokens where all scores lie within 1, half as many within 2.",
@@ -72,8 +72,8 @@ METHODS = (
         unread=("min_k",),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "min_k",
                 what="The best tokens stay, up to the steepest drop of the sorted scores, early drops counting more.",
                 formula=r"k = \arg\max_i \frac{z_{(i)} - z_{(i+1)}}{z_{(1)} - z_{(V)}} \cdot \frac{1}{i}",

@@ -18,7 +18,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import FORBIDDEN, log_softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import NUMBER, WHOLE
 from .truncation import removed
@@ -38,7 +38,7 @@ TAU = Option(
     "mirostat_tau",
     NUMBER,
     otherwise=5.0,
-    within="(0, inf)",
+    interval="(0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
     help="The surprise to aim at, in bits.",
@@ -47,7 +47,7 @@ ETA = Option(
     "mirostat_eta",
     NUMBER,
     otherwise=0.1,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
     help="How fast to learn.",
@@ -176,8 +176,8 @@ METHODS = (
         excludes=("num_beams", "best_of", "dola_layers"),
         check=check,
         has_past=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "mirostat",
                 what="Truncates so that what is drawn surprises by τ bits on average.",
                 formula=r"-\log_2 p_i \le \mu, \quad \mu \leftarrow \mu - \eta\,(S - \tau)",
@@ -186,7 +186,7 @@ METHODS = (
                 example={"mirostat": 2, "mirostat_tau": 3.0},
                 random=True,
             ),
-            Page(
+            Documentation(
                 "mirostat, version 1",
                 what="The same aim by a top-k whose k follows from Zipf's law.",
                 formula=r"k = \left(\frac{\hat\epsilon\,2^\mu}{1 - V^{-\hat\epsilon}}\right)^{1/\hat s}",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import WHOLE
 from .penalties import AGAIN
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 SIZE = Option(
     "no_repeat_ngram_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Rules",
     help="No sequence of so many tokens comes twice.",
@@ -56,8 +56,8 @@ METHODS = (
         options=(SIZE,),
         make=lambda place, no_repeat_ngram_size: NoRepeatNgram(no_repeat_ngram_size),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "no_repeat_ngram_size",
                 what="No n-gram comes twice.",
                 formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{text}",

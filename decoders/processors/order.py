@@ -37,7 +37,12 @@ ORDER = Option("order", NAMES, may_be_empty=False, group=GROUP, help="The sample
 ENGINE = ValueType("profile", "str", "a profile's name", lambda value: isinstance(value, str))
 PROFILE = Option("profile", ENGINE, group=GROUP, help="The order, defaults and tie rule of that engine.")
 KEEP = Option(
-    "min_tokens_to_keep", WHOLE, within="[1, inf)", only="sampling", group=GROUP, help="No sampler leaves fewer tokens."
+    "min_tokens_to_keep",
+    WHOLE,
+    interval="[1, inf)",
+    only="sampling",
+    group=GROUP,
+    help="No sampler leaves fewer tokens.",
 )
 
 

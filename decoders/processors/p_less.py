@@ -12,7 +12,7 @@ import numpy as np
 
 from ..base.given import excluded
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import FLAG
 from .truncation import removed, spared
 
@@ -52,8 +52,8 @@ METHODS = (
         make=lambda place, **given: partial(p_less, keep=place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "p_less",
                 what="What is at least as likely as two draws are to agree stays; there is nothing to tune.",
                 formula=r"p_i \ge \sum_j p_j^2",

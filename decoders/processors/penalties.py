@@ -11,7 +11,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded, given
 from ..base.interface import LogitsProcessor
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import NUMBER, WHOLE
 
 Array = np.ndarray
@@ -19,7 +19,7 @@ Array = np.ndarray
 REPETITION = Option(
     "repetition_penalty",
     NUMBER,
-    within="(0, inf]",
+    interval="(0, inf]",
     off=(1,),
     group="Rules",
     help="Above 1: what occurred becomes less likely.",
@@ -33,7 +33,7 @@ FREQUENCY = Option(
 LAST_N = Option(
     "penalty_last_n",
     WHOLE,
-    within="[-1, inf)",
+    interval="[-1, inf)",
     needs=("repetition_penalty", "presence_penalty", "frequency_penalty"),
     group="Rules",
     help="Penalties look at the last so many tokens; -1: at all, 0: at none.",
@@ -41,7 +41,7 @@ LAST_N = Option(
 IGNORED = Option(
     "prompt_ignore_length",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     needs=("repetition_penalty",),
     group="Rules",
@@ -163,8 +163,8 @@ METHODS = (
         options=(REPETITION, LAST_N, IGNORED),
         make=repetition,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "repetition_penalty",
                 what="What occurred loses: negative scores times, others divided by the penalty.",
                 formula=r"z_i \leftarrow z_i / \theta \text{ or } z_i\,\theta",
@@ -185,8 +185,8 @@ METHODS = (
         options=(PRESENCE,),
         make=presence,
         reads=("penalty_last_n",),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "presence_penalty",
                 what="Subtracted once from what was generated before; the prompt doesn't count, but llama.cpp "
                 "counts the last n ids.",
@@ -205,8 +205,8 @@ METHODS = (
         options=(FREQUENCY,),
         make=frequency,
         reads=("penalty_last_n",),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "frequency_penalty",
                 what="Subtracted for each time.",
                 formula=r"z_i \leftarrow z_i - b\,c_i",

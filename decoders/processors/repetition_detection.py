@@ -8,13 +8,13 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.given import given
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.value_types import WHOLE
 
 LONGEST = Option(
     "max_pattern_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Length",
     help="End a text that repeats up to so many tokens over and over.",
@@ -23,7 +23,7 @@ SHORTEST = Option(
     "min_pattern_size",
     WHOLE,
     otherwise=1,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     needs=("max_pattern_size",),
     group="Length",
@@ -33,7 +33,7 @@ COUNT = Option(
     "min_count",
     WHOLE,
     otherwise=2,
-    within="[2, inf)",
+    interval="[2, inf)",
     needs=("max_pattern_size",),
     group="Length",
     help="How often they must come, one right behind the other.",
@@ -85,8 +85,8 @@ METHODS = (
         options=(LONGEST, SHORTEST, COUNT),
         stop=stop,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "repetition detection",
                 what="A text ends once it has written one pattern so many times in a row.",
                 formula=r"(x_{t-n+1}, \dots, x_t) = (x_{t-2n+1}, \dots, x_{t-n}) = \dots",

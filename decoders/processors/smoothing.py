@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from ..base.watching import possible
 
@@ -16,7 +16,7 @@ Array = np.ndarray
 FACTOR = Option(
     "smoothing_factor",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Samplers of other engines",
     help="Bend scores by their distance from the best, squared.",
@@ -26,7 +26,7 @@ CURVE = Option(
     NUMBER,
     otherwise=1.0,
     off=(1,),
-    within="[1, inf)",
+    interval="[1, inf)",
     needs=("smoothing_factor",),
     group="Samplers of other engines",
     help="Above 1: the unlikely falls more steeply.",
@@ -63,8 +63,8 @@ METHODS = (
         options=(FACTOR, CURVE),
         make=lambda place, smoothing_factor, smoothing_curve: Smoothing(smoothing_factor, smoothing_curve),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "smoothing_factor",
                 what="Scores near the best come nearer to it, those far off go further; the curve sharpens the fall.",
                 formula=r"z_i \leftarrow z_1 + f\,(s\,d_i^3 - k\,d_i^2),\quad d_i = z_i - z_1",

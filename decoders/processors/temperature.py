@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.given import excluded
 from ..base.interface import FORBIDDEN, LogitsProcessor, softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import NUMBER
 from .truncation import removed
@@ -20,7 +20,7 @@ Array = np.ndarray
 TEMPERATURE = Option(
     "temperature",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(1,),
     hints={0: "leave do_sample out for greedy decoding"},
     group="Sampling",
@@ -29,7 +29,7 @@ TEMPERATURE = Option(
 RANGE = Option(
     "dynatemp_range",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Samplers of other engines",
     help="Let the temperature follow the entropy, by so much.",
@@ -38,7 +38,7 @@ EXPONENT = Option(
     "dynatemp_exponent",
     NUMBER,
     otherwise=1.0,
-    within="(0, inf)",
+    interval="(0, inf)",
     needs=("dynatemp_range",),
     group="Samplers of other engines",
     help="How it follows.",
@@ -127,8 +127,8 @@ METHODS = (
         check=check,
         asked=("temperature", "dynatemp_range"),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "temperature",
                 what="Sharpens (below 1) or flattens (above 1) the whole distribution.",
                 formula=r"p'_i \propto p_i^{1/T}",
@@ -137,7 +137,7 @@ METHODS = (
                 example={"temperature": 0.5},
                 random=True,
             ),
-            Page(
+            Documentation(
                 "dynatemp_range",
                 what="A temperature that follows the entropy: low where the model is sure, high where it isn't.",
                 formula=r"T = T_{lo} + (T_{hi} - T_{lo})\,(H / \ln n)^{e}",

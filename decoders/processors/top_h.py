@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import highest
 from ..base.value_types import NUMBER
 from .truncation import cumulative, removed
@@ -16,7 +16,7 @@ from .truncation import cumulative, removed
 Array = np.ndarray
 
 TOP_H = Option(
-    "top_h", NUMBER, within="(0, 1]", group="Sampling", help="The best tokens, up to this share of the entropy."
+    "top_h", NUMBER, interval="(0, 1]", group="Sampling", help="The best tokens, up to this share of the entropy."
 )
 
 
@@ -51,8 +51,8 @@ METHODS = (
         options=(TOP_H,),
         make=lambda place, top_h: TopH(top_h),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_h",
                 what="The best tokens while their entropy stays within a share of the distribution's.",
                 formula=r"H(\text{kept}) \le h \cdot H",

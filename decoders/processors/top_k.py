@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import WHOLE
 from .truncation import KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
 
-TOP_K = Option("top_k", WHOLE, within="[1, inf)", off=(0,), group="Sampling", help="Only the k best tokens.")
+TOP_K = Option("top_k", WHOLE, interval="[1, inf)", off=(0,), group="Sampling", help="Only the k best tokens.")
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ METHODS = (
         make=lambda place, top_k: TopK(top_k, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_k",
                 what="The k best tokens stay, and what ties with the last of them.",
                 formula=r"z_i \ge z_{(k)}",

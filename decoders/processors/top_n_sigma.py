@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import removed
 
@@ -17,7 +17,7 @@ Array = np.ndarray
 TOP_N_SIGMA = Option(
     "top_n_sigma",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     group="Samplers of other engines",
     help="Only scores so many deviations below the best.",
 )
@@ -47,8 +47,8 @@ METHODS = (
         options=(TOP_N_SIGMA,),
         make=lambda place, top_n_sigma: TopNSigma(top_n_sigma),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_n_sigma",
                 what="Scores less than n standard deviations below the best stay.",
                 formula=r"z_i \ge \max_j z_j - n\,\sigma(z)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, highest
 from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, cumulative, removed, spared
@@ -18,7 +18,7 @@ Array = np.ndarray
 TYPICAL_P = Option(
     "typical_p",
     NUMBER,
-    within="(0, 1]",
+    interval="(0, 1]",
     off=(1,),
     group="Sampling",
     help="Tokens of typical surprise, up to this probability.",
@@ -65,8 +65,8 @@ METHODS = (
         make=lambda place, typical_p: Typical(typical_p, place.keep) if typical_p < 1 else None,
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "typical_p",
                 what="Tokens whose surprise is near the entropy, up to a mass; the likeliest may go.",
                 formula=r"|{-\ln p_i} - H|",

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import LogitsProcessor
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best, descending
 from ..base.value_types import ValueType, is_long, is_number, plain
 from ..random.torch_rng import randperm
@@ -201,8 +201,8 @@ METHODS = (
         options=(WATERMARKING,),
         make=make,
         last=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "watermarking_config",
                 what="A hash of the last id colours a quarter of all tokens green; green ones gain a bias, "
                 "which a detector finds again.",
@@ -211,7 +211,7 @@ METHODS = (
                 when="To recognise one's own text later (`decoders.processors.watermark.WatermarkDetector`).",
                 example={"watermarking_config": {"bias": 3.0}},
             ),
-            Page(
+            Documentation(
                 "watermarking_config (SynthID)",
                 what="A tournament among the candidates, played by the bits of a keyed hash.",
                 formula=r"p_i \leftarrow p_i\,(1 + g_i - \textstyle\sum_j g_j p_j)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN, softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import IDS, NUMBER
 from .truncation import at_least, removed
@@ -18,7 +18,7 @@ Array = np.ndarray
 PROBABILITY = Option(
     "xtc_probability",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     off=(0,),
     group="Samplers of other engines",
     help="How often the top choices are excluded.",
@@ -27,7 +27,7 @@ THRESHOLD = Option(
     "xtc_threshold",
     NUMBER,
     otherwise=0.1,
-    within="[0, 1]",
+    interval="[0, 1]",
     needs=("xtc_probability",),
     group="Samplers of other engines",
     help="What makes a top choice.",
@@ -98,8 +98,8 @@ METHODS = (
         reads=("seed",),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "xtc_probability",
                 what="Now and then all of the top choices but the least likely one go.",
                 formula=r"\{i : p_i \ge t\} \text{ but the least likely}",

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN, Array, RewindableStepper, Token, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Prompt, Task
 from ..base.value_types import ANYTHING
 from ..base.watching import Change
@@ -233,8 +233,8 @@ METHODS = (
             "adaptive_target",
         ),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "banned_strings",
                 what="A phrase that has been written is undone, whatever tokens spell it, and another way is taken.",
                 formula=r"\arg\max_i p_i, \quad i \notin B_t",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.ranking import highest
 from ..base.task import Beside, Named, Prompt, Task
 from ..base.value_types import NUMBER, WHOLE, ValueType
@@ -180,7 +180,7 @@ METHODS = (
                 "num_beams",
                 WHOLE,
                 1,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
                 help="Follow so many texts at once and return the likeliest.",
             ),
@@ -206,8 +206,8 @@ METHODS = (
         ),
         run=beam_search,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "beam search",
                 what="The likeliest beginnings are followed side by side.",
                 formula=r"\frac{\sum \log p}{n^{\,\alpha}}",
@@ -215,7 +215,7 @@ METHODS = (
                 when="Translation-like tasks with one right answer.",
                 example={"num_beams": 4},
             ),
-            Page(
+            Documentation(
                 "beam sampling",
                 what="Beams whose candidates are drawn without replacement.",
                 formula=r"\text{top}_K\; p_i / q_i",

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.interface import Completion
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Task
 from ..base.value_types import WHOLE
 from .collected import collected
@@ -57,7 +57,7 @@ METHODS = (
             Option(
                 "best_of",
                 WHOLE,
-                within=f"[1, {MOST_TEXTS}]",
+                interval=f"[1, {MOST_TEXTS}]",
                 group="Best of many",
                 help="With --do-sample: the likeliest per token of so many samples.",
             ),
@@ -66,8 +66,8 @@ METHODS = (
         with_profiles=True,
         excludes=("num_beams", "exhaustive"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "best of n",
                 what="Of n samples the one that the model finds likeliest per token.",
                 formula=r"\frac1n \sum \log p",

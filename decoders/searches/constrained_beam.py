@@ -18,7 +18,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Named, Prompt, Task
 from ..base.value_types import ValueType, flat, is_id, is_list
 from ..base.watching import Change
@@ -219,8 +219,8 @@ METHODS = (
         run=constrained_beam_search,
         reads=("num_beams", "length_penalty", "early_stopping"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "constrained beams",
                 what="Every text contains the words asked for.",
                 formula=r"\text{banks by words met}",

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, HiddenStepper, Token, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Task
 from ..base.value_types import NUMBER
 from ..processors import pipeline
@@ -21,7 +21,7 @@ from ..processors import pipeline
 ALPHA = Option(
     "penalty_alpha",
     NUMBER,
-    within="(0, 1]",
+    interval="(0, 1]",
     off=(0,),
     group="Contrast",
     help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1.",
@@ -101,8 +101,8 @@ METHODS = (
         feeds_last=True,
         excludes=("do_sample", "num_beams", "dola_layers", "exhaustive"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "contrastive search",
                 what="Of the k likeliest the one that least resembles what was said.",
                 formula=r"(1 - \alpha)\,p_i - \alpha \max_j \cos(h_i, h_j)",

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.readable import Readable
 from ..base.task import Named, Task
 from ..base.value_types import ValueType, is_ids
@@ -125,8 +125,8 @@ METHODS = (
         run=dola,
         streams=True,
         excludes=("num_beams", "exhaustive"),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "DoLa",
                 what="What the last layer says more than an early one does.",
                 formula=r"\log p_{last} - \log p_{early}",

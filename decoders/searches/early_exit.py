@@ -52,7 +52,7 @@ METHODS = (
             Option(
                 "assistant_early_exit",
                 WHOLE,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
                 metavar="LAYERS",
                 help="Try what the model's own first layers say.",

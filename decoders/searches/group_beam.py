@@ -13,7 +13,7 @@ from typing import Any
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Named, Prompt, Task
 from ..base.value_types import ID, NUMBER, WHOLE
 from ..base.watching import Change
@@ -146,7 +146,7 @@ METHODS = (
                 "num_beam_groups",
                 WHOLE,
                 1,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
                 help="Diverse beams: so many groups that keep apart.",
             ),
@@ -159,8 +159,8 @@ METHODS = (
         unread=("diversity_penalty",),
         reads=("num_beams", "length_penalty", "early_stopping"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "diverse beams",
                 what="Groups of beams, each penalised for what the groups before it chose.",
                 formula=r"\log p_i - \lambda\,c_i",

@@ -71,7 +71,7 @@ class Bounded(Readable):
 def of_drafts(name: str, help: str, low: int, otherwise: int | None = None) -> Option:
     """An option of these drafts."""
     interval = f"[{low}, inf)"
-    return Option(name, WHOLE, within=interval, otherwise=otherwise, needs=("spec_type",), group=GROUP, help=help)
+    return Option(name, WHOLE, interval=interval, otherwise=otherwise, needs=("spec_type",), group=GROUP, help=help)
 
 
 METHODS = (

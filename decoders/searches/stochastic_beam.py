@@ -17,7 +17,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, FinishReason, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Beside, Task
 from ..base.value_types import FLAG
 from ..processors import pipeline
@@ -150,8 +150,8 @@ METHODS = (
         unread=("stochastic_beams",),
         reads=("num_beams",),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "stochastic beams",
                 what="As many different texts as beams, drawn without replacement.",
                 formula=r"G_{\phi} = \phi + \text{Gumbel}",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
-from ..base.method import Cost, Method, Option, Page
+from ..base.method import Cost, Documentation, Method, Option
 from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
@@ -116,7 +116,7 @@ METHODS = (
                 "max_new_tokens",
                 WHOLE,
                 50,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group="Length",
                 flag="-n/--max-new-tokens",
                 help="How many tokens at most.",
@@ -124,14 +124,14 @@ METHODS = (
             Option(
                 "max_length",
                 WHOLE,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group="Length",
                 help="How long prompt and text may be together; -n goes before it.",
             ),
             Option(
                 "max_time",
                 NUMBER,
-                within="(0, inf]",
+                interval="(0, inf]",
                 group="Length",
                 metavar="SECONDS",
                 help="End after so many seconds.",
@@ -159,7 +159,7 @@ METHODS = (
                 "cuda_multiprocessors",
                 WHOLE,
                 otherwise=132,
-                within="[1, inf)",
+                interval="[1, inf)",
                 only="sampling",
                 group="Sampling",
                 help="Of the device whose stream it is.",
@@ -173,18 +173,23 @@ METHODS = (
                 help="Draw with the numbers in this file, one in [0, 1) a token.",
             ),
             Option(
-                "num_return_sequences", WHOLE, 1, within=f"[1, {MOST_TEXTS}]", group="Sampling", help="How many texts."
+                "num_return_sequences",
+                WHOLE,
+                1,
+                interval=f"[1, {MOST_TEXTS}]",
+                group="Sampling",
+                help="How many texts.",
             ),
             Option("output_scores", FLAG, False, help="Keep the scores that each token was chosen by."),
-            Option("top_logprobs", WHOLE, 0, within="[0, inf)", help="Keep so many of the likeliest at each place."),
+            Option("top_logprobs", WHOLE, 0, interval="[0, inf)", help="Keep so many of the likeliest at each place."),
         ),
         run=token_by_token,
         asked=(),  # it runs where nothing else is asked for
         streams=True,
         with_profiles=True,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "greedy",
                 what="Always the likeliest token.",
                 formula=r"\arg\max_i p_i",
@@ -192,7 +197,7 @@ METHODS = (
                 when="Short factual answers; parity checks. It loops.",
                 example={},
             ),
-            Page(
+            Documentation(
                 "sampling",
                 what="Each token is drawn; the seed gives what torch's gives.",
                 formula=r"\arg\max_i p_i / q_i,\; q_i \sim \text{Exp}(1)",
