@@ -21,7 +21,7 @@ from ..base.value_types import ANYTHING
 
 Array = np.ndarray
 
-CONSTRAINT = Option("constraint", ANYTHING, help="Only texts that this automaton over ids accepts.")
+CONSTRAINT = Option("constraint", ANYTHING, help="Generate only texts that this automaton over ids accepts.")
 
 
 class Automaton(Protocol):

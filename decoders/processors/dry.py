@@ -20,7 +20,7 @@ MULTIPLIER = Option(
     interval="(0, inf)",
     off=(0,),
     group="Rules",
-    help="Above 0: don't continue what was said before.",
+    help="DRY: penalise tokens that would continue a repetition; 0 turns it off.",
 )
 BASE = Option(
     "dry_base",
@@ -29,7 +29,7 @@ BASE = Option(
     interval="[1, inf)",
     needs=("dry_multiplier",),
     group="Rules",
-    help="How the penalty grows with the length.",
+    help="The factor by which the DRY penalty grows with each repeated token.",
 )
 ALLOWED_LENGTH = Option(
     "dry_allowed_length",
@@ -38,7 +38,7 @@ ALLOWED_LENGTH = Option(
     interval="[0, inf)",
     needs=("dry_multiplier",),
     group="Rules",
-    help="Repeats so long are free.",
+    help="Repetitions of up to this many tokens are not penalised.",
 )
 LAST_N = Option(
     "dry_penalty_last_n",
@@ -47,7 +47,7 @@ LAST_N = Option(
     off=(-1,),
     needs=("dry_multiplier",),
     group="Rules",
-    help="Look back so far; 0: not at all.  [default: everything]",
+    help="How many tokens DRY looks back; 0 turns it off.  [default: all]",
 )
 BREAKERS = Option(
     "dry_sequence_breakers",
@@ -55,7 +55,7 @@ BREAKERS = Option(
     needs=("dry_multiplier",),
     may_be_empty=False,
     group="Rules",
-    help='No repeat reaches over this; repeatable.  [default: newline : " *]',
+    help='A text that ends a repetition; repeatable.  [default: newline : " *]',
     flag="--dry-sequence-breaker",
     metavar="TEXT",
     repeatable=True,
@@ -162,7 +162,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "dry_multiplier",
-                what="What would continue a repetition loses, the more the longer that is.",
+                what="Tokens that would continue a repetition are penalised, more strongly the longer it is.",
                 formula=r"z_i \leftarrow z_i - m\,b^{\,L - a}",
                 source="p-e-w 2024; llama.cpp, `llama_sampler_dry_apply`",
                 when="Loops of whole phrases, without punishing single words.",

@@ -22,7 +22,7 @@ SCALE = Option(
     interval="(-inf, inf)",
     off=(1,),
     group="Rules",
-    help="Above 1: away from the negative prompt.",
+    help="Classifier-free guidance: above 1 steers away from the negative prompt.",
 )
 NEGATIVE = Option(
     "negative_prompt_ids",
@@ -30,12 +30,14 @@ NEGATIVE = Option(
     needs=("guidance_scale",),
     may_be_empty=False,
     group="Rules",
-    help="What to turn away from.",
+    help="The prompt that guidance steers away from.",
     flag="--negative-prompt",
     metavar="TEXT",
     in_text="str | Sequence[int] | Sequence[str | Sequence[int]]",
 )
-UNCONDITIONAL = Option("unconditional", CALLABLE, help="What makes the second stepper that guidance_scale needs.")
+UNCONDITIONAL = Option(
+    "unconditional", CALLABLE, help="A function that returns the second stepper, which guidance_scale needs."
+)
 
 
 class Guidance:
@@ -151,7 +153,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "guidance_scale",
-                what="Away from what would follow another prompt.",
+                what="Scores are moved away from those that another prompt would have.",
                 formula=r"\log p \leftarrow \log p_0 + s\,(\log p - \log p_0)",
                 source="Sanchez et al. 2023",
                 when="To follow a prompt more closely, or to avoid the negative one.",

@@ -21,7 +21,7 @@ MIN_LENGTH = Option(
     WHOLE,
     interval="[0, inf)",
     off=(0,),
-    help="No end-of-text before prompt and text have so many tokens.",
+    help="No end-of-text before prompt and text together have this many tokens.",
 )
 MIN_NEW_TOKENS = Option(
     "min_new_tokens",
@@ -29,7 +29,7 @@ MIN_NEW_TOKENS = Option(
     interval="[0, inf)",
     off=(0,),
     group="Length",
-    help="No end-of-text before so many new tokens.",
+    help="No end-of-text before this many new tokens.",
 )
 DECAYING = Option("exponential_decay_length_penalty", DECAY)
 
@@ -117,8 +117,8 @@ METHODS = (
                 what="End-of-text becomes likelier with every token past a start.",
                 formula=r"z_{eos} \leftarrow z_{eos} + |z_{eos}|\,(f^{\,i} - 1)",
                 source="transformers",
-                when="Texts of about a length, not cut off. `min_new_tokens` and `forced_eos_token_id` are its hard "
-                "companions.",
+                when="For texts of about one length that aren't cut off. `min_new_tokens` and `forced_eos_token_id` "
+                "set hard limits.",
                 example={"exponential_decay_length_penalty": (5, 1.3)},
                 picture=False,
             ),

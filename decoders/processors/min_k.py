@@ -16,7 +16,9 @@ from .truncation import SORTING, at_least, removed
 Array = np.ndarray
 
 GROUP = "Samplers of other engines"
-MIN_K = Option("min_k", FLAG, False, group=GROUP, help="Only the best tokens, up to the steepest drop of their scores.")
+MIN_K = Option(
+    "min_k", FLAG, False, group=GROUP, help="Keep only the best tokens, up to the steepest drop in their sorted scores."
+)
 TAU = Option(
     "min_k_tau",
     NUMBER,
@@ -24,7 +26,7 @@ TAU = Option(
     interval="[0, inf)",
     needs=("min_k",),
     group=GROUP,
-    help="At least so many tokens where all scores lie within 1, half as many within 2.",
+    help="Keep at least this many tokens where all scores lie within 1, half as many within 2.",
 )
 
 
@@ -75,7 +77,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "min_k",
-                what="The best tokens stay, up to the steepest drop of the sorted scores, early drops counting more.",
+                what="The best tokens are kept, up to the steepest drop in the sorted scores; early drops count more.",
                 formula=r"k = \arg\max_i \frac{z_{(i)} - z_{(i+1)}}{z_{(1)} - z_{(V)}} \cdot \frac{1}{i}",
                 source="Ding et al. 2026",
                 when="Before any temperature, even a very high one: the set doesn't depend on it.",

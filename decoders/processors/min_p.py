@@ -20,7 +20,7 @@ MIN_P = Option(
     interval="[0, 1]",
     off=(0,),
     group="Sampling",
-    help="Only tokens at least this many times as likely as the best.",
+    help="Keep only tokens of at least this share of the best token's probability.",
 )
 
 
@@ -50,7 +50,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "min_p",
-                what="What is at least a fraction of the best token's probability stays.",
+                what="Tokens of at least a fraction of the best token's probability are kept.",
                 formula=r"p_i \ge m \cdot \max_j p_j",
                 source="Nguyen et al. 2024",
                 when="With high temperatures: it stays strict where the model is sure.",

@@ -31,7 +31,7 @@ MIROSTAT = Option(
     choices=(1, 2),
     off=(0,),
     group="Samplers of other engines",
-    help="Steer the surprise of what is drawn.",
+    help="Mirostat, version 1 or 2: hold the average surprise of drawn tokens at a target.",
     metavar="1|2",
 )
 TAU = Option(
@@ -41,7 +41,7 @@ TAU = Option(
     interval="(0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
-    help="The surprise to aim at, in bits.",
+    help="Mirostat's target surprise, in bits.",
 )
 ETA = Option(
     "mirostat_eta",
@@ -50,7 +50,7 @@ ETA = Option(
     interval="[0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
-    help="How fast to learn.",
+    help="Mirostat's learning rate.",
 )
 
 
@@ -179,7 +179,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "mirostat",
-                what="Truncates so that what is drawn surprises by τ bits on average.",
+                what="The distribution is truncated so that drawn tokens have a surprise of τ bits on average.",
                 formula=r"-\log_2 p_i \le \mu, \quad \mu \leftarrow \mu - \eta\,(S - \tau)",
                 source="Basu et al. 2021, version 2",
                 when="Long texts that drift into repetition or incoherence.",
@@ -188,7 +188,7 @@ METHODS = (
             ),
             Documentation(
                 "mirostat, version 1",
-                what="The same aim by a top-k whose k follows from Zipf's law.",
+                what="The same target is reached by top-k, with a k that follows from Zipf's law.",
                 formula=r"k = \left(\frac{\hat\epsilon\,2^\mu}{1 - V^{-\hat\epsilon}}\right)^{1/\hat s}",
                 source="Basu et al. 2021, algorithm 1",
                 when="To compare with the paper; version 2 is simpler.",

@@ -20,7 +20,7 @@ SIZE = Option(
     interval="[1, inf)",
     off=(0,),
     group="Rules",
-    help="No sequence of so many tokens comes twice.",
+    help="Never generate an n-gram of this many tokens twice.",
 )
 
 
@@ -59,7 +59,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "no_repeat_ngram_size",
-                what="No n-gram comes twice.",
+                what="No n-gram is generated twice.",
                 formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{text}",
                 source="Paulus et al. 2018",
                 when="A hard stop for loops in beams; 3 or 4.",

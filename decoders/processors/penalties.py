@@ -22,13 +22,21 @@ REPETITION = Option(
     interval="(0, inf]",
     off=(1,),
     group="Rules",
-    help="Above 1: what occurred becomes less likely.",
+    help="Above 1: tokens that occurred before become less likely.",
 )
 PRESENCE = Option(
-    "presence_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted once for a token generated before."
+    "presence_penalty",
+    NUMBER,
+    off=(0,),
+    group="Rules",
+    help="Subtract this from the logit of every token that was generated before.",
 )
 FREQUENCY = Option(
-    "frequency_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted for each time a token was generated."
+    "frequency_penalty",
+    NUMBER,
+    off=(0,),
+    group="Rules",
+    help="Subtract this from a token's logit for each time it was generated.",
 )
 LAST_N = Option(
     "penalty_last_n",
@@ -36,7 +44,7 @@ LAST_N = Option(
     interval="[-1, inf)",
     needs=("repetition_penalty", "presence_penalty", "frequency_penalty"),
     group="Rules",
-    help="Penalties look at the last so many tokens; -1: at all, 0: at none.",
+    help="How many of the last tokens penalties look at; -1 means all, 0 none.",
 )
 IGNORED = Option(
     "prompt_ignore_length",
@@ -45,7 +53,7 @@ IGNORED = Option(
     off=(0,),
     needs=("repetition_penalty",),
     group="Rules",
-    help="The repetition penalty passes over the first so many tokens.",
+    help="The repetition penalty ignores this many of the prompt's first tokens.",
 )
 
 
@@ -166,7 +174,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "repetition_penalty",
-                what="What occurred loses: negative scores times, others divided by the penalty.",
+                what=(
+                    "Tokens that occurred become less likely: negative scores are multiplied by the penalty, others "
+                    "are divided by it."
+                ),
                 formula=r"z_i \leftarrow z_i / \theta \text{ or } z_i\,\theta",
                 source="Keskar et al. 2019",
                 when="Loops in greedy text; 1.1 to 1.3. It also hits words that must come again.",
@@ -188,8 +199,8 @@ METHODS = (
         documentation=(
             Documentation(
                 "presence_penalty",
-                what="Subtracted once from what was generated before; the prompt doesn't count, but llama.cpp "
-                "counts the last n ids.",
+                what="The penalty is subtracted once from every token that was generated before. The prompt doesn't "
+                "count; llama.cpp counts the last n ids.",
                 formula=r"z_i \leftarrow z_i - a\,[c_i > 0]",
                 source="OpenAI's API; llama.cpp",
                 when="To talk about new things.",
@@ -208,7 +219,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "frequency_penalty",
-                what="Subtracted for each time.",
+                what="The penalty is subtracted from a token once for each time that it was generated.",
                 formula=r"z_i \leftarrow z_i - b\,c_i",
                 source="OpenAI's API; llama.cpp",
                 when="Against words that come again and again.",

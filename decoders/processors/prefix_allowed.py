@@ -15,7 +15,9 @@ from ..base.value_types import CALLABLE
 
 Array = np.ndarray
 
-ALLOWED = Option("prefix_allowed_tokens_fn", CALLABLE, help="Only the ids that this function of the text allows.")
+ALLOWED = Option(
+    "prefix_allowed_tokens_fn", CALLABLE, help="A function from the ids so far to the ids that may come next."
+)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ TFS = Option(
     interval="[0, 1]",
     off=(1,),
     group="Samplers of other engines",
-    help="Cut the tail off where so much of the curvature is spent.",
+    help="Tail-free sampling: cut the sorted probabilities where this share of their curvature is used up.",
 )
 
 
@@ -67,7 +67,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "tfs",
-                what="Tail-free sampling: the sorted probabilities are cut where so much of their curvature is spent.",
+                what=(
+                    "Tail-free sampling: the sorted probabilities are cut where a given share of their curvature is "
+                    "used up."
+                ),
                 formula=r"\sum_{j \le i} \lvert \Delta^2 p_{(j)}\rvert \le z \sum_j \lvert \Delta^2 p_{(j)}\rvert",
                 source="Phénix and Egan 2019",
                 when="Instead of top_p, where the tail is long and flat; 0.9 to 0.97.",

@@ -20,7 +20,7 @@ TOP_A = Option(
     interval="[0, 1]",
     off=(0,),
     group="Samplers of other engines",
-    help="Only tokens of at least so many times the best's probability squared.",
+    help="Keep only tokens of at least this times the best token's probability squared.",
 )
 
 
@@ -53,10 +53,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "top_a",
-                what="What is at least a fraction of the best token's probability squared stays.",
+                what="Tokens of at least a fraction of the best token's probability squared are kept.",
                 formula=r"p_i \ge a \cdot (\max_j p_j)^2",
                 source="BlinkDL 2022; KoboldAI",
-                when="As min_p, but letting more pass where no token is likely; 0.1 to 0.5.",
+                when="As min_p, but it keeps more tokens where none is likely; 0.1 to 0.5.",
                 example={"top_a": 0.5},
                 random=True,
             ),

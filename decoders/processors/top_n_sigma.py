@@ -19,7 +19,7 @@ TOP_N_SIGMA = Option(
     NUMBER,
     interval="(0, inf)",
     group="Samplers of other engines",
-    help="Only scores so many deviations below the best.",
+    help="Keep only tokens whose logits are at most this many standard deviations below the best.",
 )
 
 
@@ -50,7 +50,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "top_n_sigma",
-                what="Scores less than n standard deviations below the best stay.",
+                what="Tokens less than n standard deviations below the best score are kept.",
                 formula=r"z_i \ge \max_j z_j - n\,\sigma(z)",
                 source="Tang et al. 2024",
                 when="Before any temperature: the set doesn't depend on it.",

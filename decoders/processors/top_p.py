@@ -21,7 +21,7 @@ TOP_P = Option(
     interval="(0, 1]",
     off=(1,),
     group="Sampling",
-    help="Only the smallest set of tokens with more than this probability.",
+    help="Nucleus sampling: keep only the smallest set of best tokens whose probabilities sum to more than this.",
 )
 
 
@@ -83,7 +83,9 @@ METHODS = (
         documentation=(
             Documentation(
                 "top_p",
-                what="The smallest set of best tokens with more than the probability p: the nucleus.",
+                what=(
+                    "Nucleus sampling: the smallest set of best tokens whose probabilities sum to more than p is kept."
+                ),
                 formula=r"\sum_{i \in V_p} p_i > p",
                 source="Holtzman et al. 2020",
                 when="The usual choice for open text, with p from 0.9 to 0.95.",

@@ -21,7 +21,7 @@ TYPICAL_P = Option(
     interval="(0, 1]",
     off=(1,),
     group="Sampling",
-    help="Tokens of typical surprise, up to this probability.",
+    help="Keep only tokens of typical surprise, up to this much probability.",
 )
 
 
@@ -68,10 +68,13 @@ METHODS = (
         documentation=(
             Documentation(
                 "typical_p",
-                what="Tokens whose surprise is near the entropy, up to a mass; the likeliest may go.",
+                what=(
+                    "Tokens whose surprise is nearest to the entropy are kept, up to a probability mass; the "
+                    "likeliest may be removed."
+                ),
                 formula=r"|{-\ln p_i} - H|",
                 source="Meister et al. 2023",
-                when="Against bland text: what is too predictable may go too.",
+                when="Against bland text: tokens that are too predictable may be removed too.",
                 example={"typical_p": 0.5},
                 random=True,
             ),

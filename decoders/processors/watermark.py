@@ -78,7 +78,7 @@ WATERMARKING = Option(
     ),
     converted=lambda settings: configured(settings),
     group="Watermark",
-    help='Settings of a green-list watermark, or {}; with "keys" and "ngram_len" of SynthID\'s.',
+    help='Settings of a green-list watermark, or {}; with "keys" and "ngram_len", those of SynthID.',
     flag="--watermark",
     metavar="JSON",
 )
@@ -204,8 +204,8 @@ METHODS = (
         documentation=(
             Documentation(
                 "watermarking_config",
-                what="A hash of the last id colours a quarter of all tokens green; green ones gain a bias, "
-                "which a detector finds again.",
+                what="A hash of the last id marks a quarter of all tokens as green. These get a bias, which a detector "
+                "can find later.",
                 formula=r"z_i \leftarrow z_i + \delta\,[i \in G(x_{t-1})]",
                 source="Kirchenbauer et al. 2023",
                 when="To recognise one's own text later (`decoders.processors.watermark.WatermarkDetector`).",
@@ -213,10 +213,10 @@ METHODS = (
             ),
             Documentation(
                 "watermarking_config (SynthID)",
-                what="A tournament among the candidates, played by the bits of a keyed hash.",
+                what="The bits of a keyed hash decide a tournament among the candidates.",
                 formula=r"p_i \leftarrow p_i\,(1 + g_i - \textstyle\sum_j g_j p_j)",
                 source="Dathathri et al. 2024",
-                when="As above, without changing the distribution on average.",
+                when="As the watermark above; on average the distribution doesn't change.",
                 example={"watermarking_config": {"ngram_len": 5, "keys": [3, 11, 27, 41]}},
                 random=True,
             ),

@@ -28,7 +28,7 @@ BANNED = Option(
     metavar="TEXT",
     repeatable=True,
     in_text="str | Sequence[str]",
-    help="Never write this, however it is spelt; repeatable.",
+    help="Never generate this text, whatever tokens spell it; repeatable.",
 )
 
 
@@ -236,10 +236,13 @@ METHODS = (
         documentation=(
             Documentation(
                 "banned_strings",
-                what="A phrase that has been written is undone, whatever tokens spell it, and another way is taken.",
+                what=(
+                    "When a banned phrase has been generated, by whatever tokens, generation goes back to before it "
+                    "and continues differently."
+                ),
                 formula=r"\arg\max_i p_i, \quad i \notin B_t",
                 source="KoboldCpp and ExLlamaV2; sam-paech's antislop-sampler",
-                when="Against worn phrases. It holds text back while it could become one.",
+                when="Against worn-out phrases. Text is held back while it could become one.",
                 example={"banned_strings": ["little", "lived in"]},
             ),
         ),

@@ -182,7 +182,7 @@ METHODS = (
                 1,
                 interval="[1, inf)",
                 group=GROUP,
-                help="Follow so many texts at once and return the likeliest.",
+                help="Follow this many texts at once and return the likeliest.",
             ),
             Option(
                 "length_penalty",
@@ -191,7 +191,7 @@ METHODS = (
                 off=(1,),
                 only="beams",
                 group=GROUP,
-                help="Above 0 favours long texts.",
+                help="Above 0 favours long texts, below 0 short ones.",
             ),
             Option(
                 "early_stopping",
@@ -201,7 +201,10 @@ METHODS = (
                 off=(False,),
                 only="beams",
                 group=GROUP,
-                help="When to stop looking for better.",
+                help=(
+                    "When the search ends: once there are enough texts (true), once better ones are unlikely "
+                    "(false), or once none can be better (never)."
+                ),
             ),
         ),
         run=beam_search,
@@ -209,7 +212,7 @@ METHODS = (
         documentation=(
             Documentation(
                 "beam search",
-                what="The likeliest beginnings are followed side by side.",
+                what="The likeliest beginnings are followed in parallel.",
                 formula=r"\frac{\sum \log p}{n^{\,\alpha}}",
                 source="transformers, `_beam_search`",
                 when="Translation-like tasks with one right answer.",
@@ -217,7 +220,7 @@ METHODS = (
             ),
             Documentation(
                 "beam sampling",
-                what="Beams whose candidates are drawn without replacement.",
+                what="Beam search whose candidates are drawn without replacement.",
                 formula=r"\text{top}_K\; p_i / q_i",
                 source="transformers, `_beam_search`",
                 when="Some variety among likely texts.",

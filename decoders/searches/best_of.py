@@ -59,7 +59,7 @@ METHODS = (
                 WHOLE,
                 interval=f"[1, {MOST_TEXTS}]",
                 group="Best of many",
-                help="With --do-sample: the likeliest per token of so many samples.",
+                help="With --do-sample: draw this many samples and return the one that is likeliest per token.",
             ),
         ),
         run=best_of,
@@ -69,10 +69,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "best of n",
-                what="Of n samples the one that the model finds likeliest per token.",
+                what="Of n samples, the one that the model finds likeliest per token is returned.",
                 formula=r"\frac1n \sum \log p",
                 source="OpenAI's `best_of`",
-                when="When one sample is too risky and a beam too bland.",
+                when="When one sample is too risky and beam search is too bland.",
                 example={"top_p": 0.95, "best_of": 8},
                 random=True,
             ),

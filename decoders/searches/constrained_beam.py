@@ -213,7 +213,7 @@ METHODS = (
                 flag="--force-words",
                 repeatable=True,
                 in_text="Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]]",
-                help="The text must contain this, spaces included, or one of several; repeatable.",
+                help="The text must contain this (spaces count), or one of several alternatives; repeatable.",
             ),
         ),
         run=constrained_beam_search,
@@ -222,10 +222,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "constrained beams",
-                what="Every text contains the words asked for.",
+                what="Every text contains the words that are required.",
                 formula=r"\text{banks by words met}",
                 source="transformers 4; Post and Vilar 2018",
-                when="Terms that must appear.",
+                when="For terms that must appear.",
                 example={"num_beams": 4, "force_words_ids": [" castle"]},
             ),
         ),

@@ -24,7 +24,7 @@ ALPHA = Option(
     interval="(0, 1]",
     off=(0,),
     group="Contrast",
-    help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1.",
+    help="Contrastive search, with --top-k: how much resemblance to earlier tokens counts, from 0 (greedy) to 1.",
 )
 
 
@@ -104,10 +104,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "contrastive search",
-                what="Of the k likeliest the one that least resembles what was said.",
+                what="Of the k likeliest tokens, the one that is likely and least resembles the text so far is chosen.",
                 formula=r"(1 - \alpha)\,p_i - \alpha \max_j \cos(h_i, h_j)",
                 source="Su et al. 2022",
-                when="Deterministic text that doesn't loop.",
+                when="For deterministic text that doesn't loop.",
                 example={"penalty_alpha": 0.6, "top_k": 4},
             ),
         ),

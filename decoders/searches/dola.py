@@ -120,7 +120,12 @@ METHODS = (
     Method(
         "DoLa",
         options=(
-            Option("dola_layers", LAYERS, group="Contrast", help="What the last layer says more than earlier ones."),
+            Option(
+                "dola_layers",
+                LAYERS,
+                group="Contrast",
+                help="DoLa: contrast the last layer's logits with those of earlier layers.",
+            ),
         ),
         run=dola,
         streams=True,
@@ -128,10 +133,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "DoLa",
-                what="What the last layer says more than an early one does.",
+                what="The last layer's log-probabilities minus those of an early layer decide.",
                 formula=r"\log p_{last} - \log p_{early}",
                 source="Chuang et al. 2024",
-                when="Facts that emerge in late layers.",
+                when="For facts that emerge in late layers.",
                 example={"dola_layers": "high"},
             ),
         ),

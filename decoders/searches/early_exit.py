@@ -55,7 +55,7 @@ METHODS = (
                 interval="[1, inf)",
                 group=GROUP,
                 metavar="LAYERS",
-                help="Try what the model's own first layers say.",
+                help="Draft with the model's own first layers.",
             ),
             Option("first_layers", CALLABLE, needs=("assistant_early_exit",)),
         ),

@@ -71,7 +71,9 @@ METHODS = (
     Method(
         "exhaustive",
         options=(
-            Option("exhaustive", FLAG, False, group="Best of many", help="Every text there is, for tiny models."),
+            Option(
+                "exhaustive", FLAG, False, group="Best of many", help="Search all texts exhaustively, for tiny models."
+            ),
         ),
         run=exhaustive_search,
         unread=("exhaustive",),

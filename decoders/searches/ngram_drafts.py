@@ -83,13 +83,17 @@ METHODS = (
                 NAME,
                 choices=KINDS,
                 group=GROUP,
-                help="Try what followed the newest tokens before, as llama.cpp looks it up.",
+                help="Draft what followed the newest tokens before, by one of llama.cpp's look-up methods.",
             ),
-            of_drafts("spec_ngram_size_n", "So many tokens are looked up; 12, of ngram-mod 24.", 1),
-            of_drafts("spec_ngram_size_m", "So many that followed are tried; 48.", 1),
-            of_drafts("spec_ngram_min_hits", "Of ngram-map-k4v: only what was looked up so often.", 1, 1),
-            of_drafts("draft_min", "Fewer are not tried; of ngram-mod 48.", 0),
-            of_drafts("draft_max", "No more are tried; of ngram-mod 64, of ngram-cache 8.", 1),
+            of_drafts(
+                "spec_ngram_size_n", "The length of the n-gram that is looked up.  [default: 12; ngram-mod: 24]", 1
+            ),
+            of_drafts("spec_ngram_size_m", "How many of the tokens that followed it are drafted.  [default: 48]", 1),
+            of_drafts(
+                "spec_ngram_min_hits", "ngram-map-k4v: draft only after an n-gram that was looked up this often.", 1, 1
+            ),
+            of_drafts("draft_min", "Drafts of fewer tokens are not used.  [default: 0; ngram-mod: 48]", 0),
+            of_drafts("draft_max", "The longest draft.  [default: no limit; ngram-mod: 64; ngram-cache: 8]", 1),
         ),
         run=ngram_drafts,
         streams=True,

@@ -143,7 +143,10 @@ METHODS = (
                 FLAG,
                 False,
                 group="Beam search",
-                help="With --do-sample: as many different texts as beams, drawn without replacement.",
+                help=(
+                    "Stochastic beam search, with --do-sample: draw as many different texts as beams, without "
+                    "replacement."
+                ),
             ),
         ),
         run=stochastic_beam_search,
@@ -153,10 +156,10 @@ METHODS = (
         documentation=(
             Documentation(
                 "stochastic beams",
-                what="As many different texts as beams, drawn without replacement.",
+                what="As many different texts as there are beams are drawn without replacement.",
                 formula=r"G_{\phi} = \phi + \text{Gumbel}",
                 source="Kool et al. 2019",
-                when="Unbiased estimates from few distinct samples.",
+                when="For unbiased estimates from few distinct samples.",
                 example={"num_beams": 4, "stochastic_beams": True},
                 random=True,
             ),

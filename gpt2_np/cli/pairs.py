@@ -45,7 +45,8 @@ def pairs_option(function: FC) -> FC:
             "--pairs",
             type=click.Path(path_type=Path, allow_dash=True),
             metavar="FILE|-",
-            help='Many pairs: {"clean", "corrupted", "answer", "wrong"} a line, as `internals task --pairs` prints.',
+            help='A file of pairs: {"clean", "corrupted", "answer", "wrong"} on each line, as `internals task --pairs` '
+            "prints them.",
         ),
     ):
         function = option(function)
