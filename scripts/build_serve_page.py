@@ -45,7 +45,7 @@ def with_answers(text: str, port: int) -> str:
 def with_limits(text: str) -> str:
     """The page with the table of limits."""
     rows = "| option | default | |\n|---|---|---|\n" + "\n".join(
-        f"| `--{one.name.replace('_', '-')}` | {one.default:,g} | {one.metadata['help']} |" for one in fields(Limits)
+        f"| `--{one.name.replace('_', '-')}` | {one.default:,} | {one.metadata['help']} |" for one in fields(Limits)
     )
     return re.sub(r"(<!-- limits -->\n).*?(<!-- end of limits -->)", rf"\g<1>{rows}\n\g<2>", text, flags=re.DOTALL)
 
