@@ -21,7 +21,7 @@ from ..text.continuations import common
 from ..text.generation_config import acting
 from ..text.gpt2 import GPT2
 from ..text.stopping import StopString
-from .answers import Answers, fingerprint
+from .answer_file import Answers, fingerprint
 from .arguments import is_drawn, rows_of, whole, without_device
 from .likelihoods import Answer, log_likelihoods
 
@@ -43,7 +43,7 @@ class HarnessModel(TemplateLM):
     the rows of a batch ("auto": what fits 1,024 tokens); no answer depends on it but by rounding. `max_length` is a
     shorter context than the model's; `max_gen_toks` how many tokens are written where a task doesn't say;
     `add_bos_token` and `prefix_token_id` are as those of the harness's ``hf``. `cache` is a file in which answers are
-    kept (see `answers`).
+    kept (see `answer_file`).
 
     Texts become ids and are cut as for ``hf``, so that numbers can be compared. What ``hf`` fails at has an answer
     here: a context of nothing but white space counts as an empty one, and a continuation without ids has the

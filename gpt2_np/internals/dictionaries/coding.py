@@ -14,7 +14,7 @@ import numpy as np
 from ...display import arrays, boxed, table
 from ...engine.threaded import in_pieces
 from ...system.memory import empty
-from . import activations
+from . import activation_functions
 from .config import Config
 from .normalisation import Scale, gradient, normalise
 
@@ -194,13 +194,13 @@ class Coder:
         t, kind = self.tensors, self.config.activation
         if kind in ("topk", "abstopk"):
             assert self.config.k is not None
-            activations.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
+            activation_functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
         elif kind == "gated":
-            activations.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
+            activation_functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
         elif kind == "jumprelu":
-            activations.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
+            activation_functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
         else:
-            activations.relu(pre, t["b_enc"][only])
+            activation_functions.relu(pre, t["b_enc"][only])
 
     def encode_some(self, x: Array, only: Sequence[int] | Array) -> Array:
         """Return only the features with these numbers, (…, len(only)): cheaper than all, except for top-k, where all
