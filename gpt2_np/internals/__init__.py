@@ -21,7 +21,7 @@
     dictionaries  sparse autoencoders and transcoders: loaded, spliced, evaluated, trained
     partial_runs  runs that stop at the last activation that is needed
     capture      activations of a corpus larger than memory, on disk
-    labels       tokens and numbers as readable labels
+    labels       tokens in a form that tables and pictures can show
     corpus       texts of ids from files, one at a time
     page         one prompt on one web page (`page_graph` is its panel with an attribution graph)
     plots        pictures of results; needs matplotlib (`plots_attribution`, `plots_dictionaries`, `plots_graph`)
