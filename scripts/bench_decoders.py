@@ -1,11 +1,11 @@
-"""What each processor, sampler and trace of decoding costs for one token at GPT-2's vocabulary.
+"""Measure what each processor, sampler and trace costs for one token with GPT-2's vocabulary.
 
     python scripts/bench_decoders.py [--write] [--calls 60]
 
-What is measured, and why some of it takes long, stands in the methods' and profiles' own statements
-(`decoders.base.method.Cost`). One row, 50,257 logits, a text of 500 ids. Two kinds of logits: realistic ones, and
-nearly flat ones, where truncation has the most to sort. Prints a Markdown table of medians; ``--write`` puts it between
-the markers in docs/decoding/cost.md.
+The methods' and profiles' own statements list the cases, and say why some of them take long
+(`decoders.base.method.Cost`). The input is one row of 50,257 logits and a text of 500 ids. There are two kinds of
+logits: realistic ones, and nearly flat ones, where truncation has the most to sort. The script prints a Markdown table
+of medians; ``--write`` puts it between the markers in docs/decoding/cost.md.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     python scripts/build_decoding_page.py
 
-What it says of a method stands in the method's own statement (`decoders.base.method.Documentation`). It runs every call
-on the bundled model. What stands between the markers of the two sections that are written by hand (constraints,
-speculation) is kept.
+The text about a method comes from the method's own statement (`decoders.base.method.Documentation`), and every call is
+run on the bundled model. Two sections, constraints and speculation, are written by hand between markers and are kept.
 """
 
 from __future__ import annotations

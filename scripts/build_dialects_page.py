@@ -1,8 +1,8 @@
-"""Write docs/decoding/dialects.md: where two engines part on the same row.
+"""Write docs/decoding/dialects.md: where two engines differ on the same row of scores.
 
     python scripts/build_dialects_page.py
 
-What stands there is computed by the profiles of `decoders`, which are checked against engines' functions or sources.
+The page is computed by the profiles of `decoders`, which are checked against the engines' functions or sources.
 """
 
 from __future__ import annotations

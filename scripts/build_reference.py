@@ -1,10 +1,10 @@
-"""Write the API reference, docs/reference, from the code: every public name with what it is in one sentence.
+"""Write the API reference, docs/reference, from the code: every public name, described in one sentence.
 
     python scripts/build_reference.py
 
-A page is a package; on it each module has its table, whose names lead to their source. The site (`site_hooks`) puts the
-whole docstring of each under the table. The pages of options and commands come from the methods' statements and from
-the command line itself. What the code says is read without importing it, but for those two.
+Each package has a page; on it each module has a table, whose names link to their source. On the site, `site_hooks` adds
+the whole docstrings below the table. The pages of options and commands are made from the methods' statements and from
+the command line itself. For all other pages the code is parsed, not imported.
 """
 
 from __future__ import annotations

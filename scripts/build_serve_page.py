@@ -1,8 +1,8 @@
-"""Run the commands that docs/serve.md shows against a server, and write what they answer below them.
+"""Run the commands in docs/serve.md against a server, and write the server's answers below them.
 
     python scripts/build_serve_page.py
 
-The table of limits is written from `gpt2_np.server.limits` in the same go.
+The table of limits is also written, from `gpt2_np.server.limits`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A tour of decoding: what each strategy makes of the same model, in a terminal and, where asked for, in pictures.
+"""Take a tour of decoding: run each strategy on the same model, in a terminal and, with --plots, in pictures.
 
     python scripts/decoding_tour.py [--model NAME] [--seed S] [--plots FOLDER]
 

@@ -1,4 +1,4 @@
-"""Write the held-out documents, score each with ``gpt2-np score``, and add up: the bundled model's figures.
+"""Write the held-out documents, score each with ``gpt2-np score``, and add up the bundled model's figures.
 
     python scripts/held_out.py --text TEXT --out held-out [--model tales]
 

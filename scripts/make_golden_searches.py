@@ -1,8 +1,8 @@
-"""Write tests/golden/searches.json: what transformers 4.55.4 finds by searches that version 5 moved out of its core.
+"""Write tests/golden/searches.json: results of transformers 4.55.4 for searches that version 5 moved out of its core.
 
-Group beams, constrained beams, contrastive search and DoLa on tiny random models and the bundled one, over many
-settings. 4.55 is the last series with all four in it. It needs an environment of its own, since the tests run against
-version 5:
+The searches are group beams, constrained beams, contrastive search and DoLa, on tiny random models and the bundled one,
+over many settings. 4.55 is the last series with all four of them. The script needs an environment of its own, since the
+tests run against version 5:
 
     python3 -m venv golden && golden/bin/pip install torch==2.13.0 transformers==4.55.4
     golden/bin/python scripts/make_golden_searches.py

@@ -1,10 +1,10 @@
-"""What the parity tool still catches: faults of decreasing size, planted into our parameters.
+"""Measure which faults the parity tool detects: faults of decreasing size are planted into our parameters.
 
 python scripts/planted_faults.py [MODEL …]
 
-Each fault is one that changes every result a little: its size is a share of what it changes. A fault is caught by a
-single tensor (twelve times torch's distance from float64), by the median of all tensors (twice torch's), or not at all.
-Tokens are not compared, which would catch no more than what turns one.
+Each fault changes every result a little; its size is a share of the values that it changes. A fault is detected in a
+single tensor (at twelve times torch's distance from float64), by the median over all tensors (at twice torch's), or not
+at all. Tokens are not compared, since they detect only faults that change a token.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What the documentation site does that plain Markdown can't; mkdocs calls these functions while it builds.
+"""Hooks for the documentation site: mkdocs calls these functions while it builds.
 
-The pages in docs are Markdown that GitHub shows as it is. On the way to the site
+The pages in docs are plain Markdown, which GitHub can show. For the site, these hooks change the following:
 
 - a nav entry ``folder/*`` becomes the pages of that folder, and a folder that isn't there is left out;
 - a link to a file outside docs (`../gpt2_np/model/ops.py`) leads to a page of the site that shows the file;

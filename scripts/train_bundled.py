@@ -2,10 +2,10 @@
 
     python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv
 
-goes on from its checkpoint where there is one (so it may be stopped at any time and spread over several sittings),
-and ends with ``runs/tales/`` holding the loss curve, samples written on the way and the checkpoint.
-``scripts/export_bundled.py`` makes the model's folder of it. On one device, the same seed gives the same weights.
-``--device cuda`` compiles the loss; nothing waits for the device but the lines of the loss curve.
+continues from its checkpoint if there is one, so it may be stopped at any time. In the end ``runs/tales/`` holds the
+loss curve, samples from the course of the training, and the checkpoint. ``scripts/export_bundled.py`` exports it as a
+model's folder. On one device, the same seed gives the same weights. ``--device cuda`` compiles the loss; only the lines
+of the loss curve wait for the device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the map in CONTRIBUTING.md: one line for every file, which is the first sentence that the file says of itself.
+"""Write the map in CONTRIBUTING.md: one line for every file, taken from the start of its docstring.
 
 python scripts/write_map.py
 """

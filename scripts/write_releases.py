@@ -2,8 +2,8 @@
 
     python scripts/write_releases.py path/to/sae_lens/pretrained_saes.yaml VERSION
 
-What is kept of each release: where it lies on the hub, the folder of each of its ids, what its files' configuration is
-overridden with, and the factor that activations were scaled by in training. SAELens is under the MIT licence.
+For each release the list holds its place on the hub, the folder of each of its ids, the values that override its files'
+configuration, and the factor by which activations were scaled in training. SAELens is under the MIT licence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The machine: its name, how long things take on it, and how fast its memory is read."""
+"""The machine: its name, timing on it, and its memory bandwidth."""
 
 from __future__ import annotations
 

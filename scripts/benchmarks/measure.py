@@ -1,4 +1,4 @@
-"""What is measured: one function a group of rows, each row comparing engines that took turns."""
+"""The measurements: one function for each group of rows; each row compares engines that took turns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is made of the figures: a table for the README, a page with all of them, and a picture."""
+"""The report of the figures: a table for the README, a page with all of them, and a picture."""
 
 from __future__ import annotations
 

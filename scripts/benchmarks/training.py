@@ -1,4 +1,4 @@
-"""What learning costs, beside torch: a function a group of rows, as in `measure`; the engines are `trainers`."""
+"""The cost of training beside torch: a function for each group of rows, as in `measure`; the engines are `trainers`."""
 
 from __future__ import annotations
 

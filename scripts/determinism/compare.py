@@ -1,4 +1,4 @@
-"""Two runs side by side: the same bits, or how far apart, and from which token on texts differ."""
+"""The comparison of two runs: the same bits, or the largest difference, and the first token at which texts differ."""
 
 from __future__ import annotations
 

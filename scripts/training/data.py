@@ -1,4 +1,4 @@
-"""Text → documents → a tokenizer → ids → training rows. Deterministic given the text and a seed."""
+"""From text to documents, a tokenizer, ids and training rows; all are determined by the text and a seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How it learns: the model and its loss, Muon and AdamW, the schedule, checkpoints that resume exactly."""
+"""The training itself: the model and its loss, Muon and AdamW, the schedule, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
