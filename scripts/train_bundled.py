@@ -28,7 +28,7 @@ from transformers import GPT2LMHeadModel
 
 SIZES = {
     "tales": {"vocab_size": 4096, "n_positions": 512, "n_embd": 320, "n_layer": 8, "n_head": 10},
-    "tiny": {"vocab_size": 4096, "n_positions": 512, "n_embd": 64, "n_layer": 2, "n_head": 4},
+    "tiny": {"vocab_size": 4096, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 4},
 }
 
 
