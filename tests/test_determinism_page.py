@@ -72,6 +72,9 @@ def test_differences_are_seen() -> None:
     assert str(difference(one, parted)) == "2.5e-01, 1 of 1 texts part, the first after 1 tokens"
     assert not difference({"x": np.float32([0.0])}, {"x": np.float32([-0.0])}).same
     assert not worst([difference(one, one), difference(one, parted)]).same
+    learned = {"gradients": np.array([1.0]), "weights": np.array([0.5, 0.25])}
+    other = {"gradients": np.array([1.5]), "weights": np.array([0.5, 0.0])}
+    assert str(worst([difference(learned, learned), difference(learned, other)])) == "5.0e-01; weights 2.5e-01"
 
 
 def test_a_row_is_written_into_its_place() -> None:
