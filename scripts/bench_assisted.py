@@ -131,7 +131,7 @@ def accepted(new: int = 160) -> str:
     settings: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": None}
     plain = {kind: model.generate(text, **settings).ids for kind, text in TEXTS.items()}
     lines = [
-        f"Right candidates a pass of the model, bundled model, {new} new ids, greedy "
+        f"Accepted candidates in each pass of the bundled model, for {new} new ids, greedy "
         "(`python scripts/bench_assisted.py --accepted --write`):\n",
         "| | " + " | ".join(TEXTS) + " |",
         "|---" * (len(TEXTS) + 1) + "|",

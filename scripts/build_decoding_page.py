@@ -250,14 +250,14 @@ def kept_section(old: str, name: str) -> str:
 
 INTRO = """# Every way to decode, with its picture
 
-{count} options and strategies on the bundled model, each with what it does to the next token's distribution (grey: the
-model's; blue: after it) or, of a search, with what it kept at each step (the best text in red), its formula, where it
-comes from, when to use it, and the call that reproduces it. Options carry transformers' names and act in its order;
-`order=[…]` and `profile="llama.cpp"` change that; where engines part is in [dialects.md](dialects.md). What each costs
-at 50,257 tokens is in [cost.md](cost.md).
-`python scripts/build_decoding_page.py` writes this page.
+This page shows {count} options and strategies on the bundled model. For each there is a picture of its effect on the
+next token's distribution (grey: the model's; blue: after it) or, for a search, of what it kept at each step (the best
+text in red), its formula, its source, when to use it, and the call that reproduces it. Options have transformers'
+names and act in its order; `order=[…]` and `profile="llama.cpp"` change the order. [dialects.md](dialects.md) shows
+where engines differ, and [cost.md](cost.md) what each option costs at 50,257 tokens. `python
+scripts/build_decoding_page.py` writes this page.
 
-To see it for a prompt of your own, step by step: `gpt2-np generate … --explain`.
+To see the effects on a prompt of your own, step by step, use `gpt2-np generate … --explain`.
 
 ```python
 from gpt2_np import GPT2
@@ -274,13 +274,13 @@ def main() -> None:
     warpers, processors, strategies = divided()
     parts = [
         INTRO.format(count=sum(len(method.documentation) for method in methods.every())),
-        "## Warpers: what is left to draw from\n",
+        "## Warpers: which tokens may be drawn\n",
         *sections(model, warpers),
         *briefly("warpers", warpers),
-        "## Processors: what the text so far forbids or favours\n",
+        "## Processors: rules and penalties that depend on the text so far\n",
         *sections(model, processors),
         *briefly("processors", processors),
-        "## Strategies: how the text is found\n",
+        "## Strategies: greedy decoding, sampling and searches\n",
         *sections(model, strategies),
         *briefly("strategies", strategies),
         "## Constraints\n",
