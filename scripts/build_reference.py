@@ -235,7 +235,7 @@ def commands_page() -> str:
     ]
 
     def told(command: click.Command, name: str, parent: click.Context | None) -> None:
-        settings: dict[str, Any] = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+        settings: dict[str, Any] = {**command.context_settings, "max_content_width": 88, "terminal_width": 88}
         context = click.Context(command, parent, info_name=name, **settings)
         lines.extend([f"## {context.command_path}\n", f"```text\n{context.get_help().strip()}\n```\n"])
         if isinstance(command, click.Group):

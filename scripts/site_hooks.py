@@ -172,10 +172,14 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def mathml(formula: str, block: bool) -> str:
-    """A formula in TeX as MathML."""
+    """A formula in TeX as MathML; a command of TeX that the converter doesn't know is a warning."""
     from latex2mathml.converter import convert
 
-    return str(convert(formula.strip(), display="block" if block else "inline"))
+    known = formula.strip().replace(r"\arg", r"\text{arg}")
+    found = str(convert(known, display="block" if block else "inline"))
+    if "\\" in found:
+        log.warning("a formula has a command that is shown as it stands: %s", formula.strip())
+    return found
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
