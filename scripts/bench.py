@@ -101,7 +101,7 @@ def main() -> None:
 def of_size(
     group: str, size: str, folder: Path, rounds: int, tokens: int, *, alone: bool
 ) -> Callable[[], list[measure.Row]]:
-    """What measures a group of rows of one shape; `alone` without the other engines."""
+    """Return the functions that measure the groups of rows of one shape; `alone` leaves the other engines out."""
     if alone:
         rounds, tokens = max(1, rounds // 2), max(10, tokens // 2)
     if group == "assisted":

@@ -139,7 +139,7 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
 
 
 def batch(folder: Path, parts: int) -> None:
-    """What a shard costs besides its rows: shards of one short row each, by either engine."""
+    """Measure the overhead of a shard: shards of one short row each, by either engine."""
     import ray
 
     from gpt2_np import corpora

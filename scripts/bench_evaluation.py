@@ -83,7 +83,7 @@ def work(engine: str, model: str, share: float, batch_size: str) -> None:
 
 
 def folder_of(model: str) -> Path:
-    """Where a model's files are."""
+    """Return where a model's files are."""
     from gpt2_np.weights.hub import locate
 
     return locate(model)

@@ -122,7 +122,7 @@ def before_and_after(model: GPT2, entry: Documentation, path: Path) -> None:
 
 
 def tree(model: GPT2, entry: Documentation, path: Path) -> None:
-    """What a search kept at each step; the best text's path in red."""
+    """Draw what a search kept at each step, with the best text's path in red."""
     trace: list[Any] = []
     options = asked(model, entry)
     best = model.generate(entry.prompt, max_new_tokens=STEPS, eos_token_id=None, trace=trace, **options)
@@ -213,7 +213,7 @@ def section(model: GPT2, entry: Documentation, picture: Picture | None) -> str:
 
 
 def picture_of(method: Method, entry: Documentation) -> Picture | None:
-    """How an entry is drawn: a beam search by its tree, what acts on a distribution by what it leaves of that."""
+    """Return the function that draws an entry: a beam search as a tree, a processor as distributions."""
     if method.make is not None or (method.streams and entry.random):
         return before_and_after
     if method.stop is not None:
@@ -242,7 +242,7 @@ def divided() -> tuple[list[Method], list[Method], list[Method]]:
 
 
 def kept_section(old: str, name: str) -> str:
-    """What others wrote between the markers of a section."""
+    """Return what was written by hand between the markers of a section."""
     match = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", old, re.DOTALL)
     body = match.group(1) if match else ""
     return f"<!-- {name} -->\n{body}<!-- end of {name} -->\n"

@@ -65,7 +65,7 @@ def modules() -> dict[str, Module]:
 
 
 def read(name: str, path: Path) -> Module:
-    """What one file defines, as its text says."""
+    """Parse what one file defines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names, shows, others = [], [], []
     imports: dict[str, str] = {}
@@ -88,7 +88,7 @@ def read(name: str, path: Path) -> Module:
 
 
 def for_types(tree: ast.Module) -> Iterator[ast.stmt]:
-    """What stands under ``if TYPE_CHECKING``, where a face says what it loads later."""
+    """Return the imports under ``if TYPE_CHECKING``, in which a package names what it loads later."""
     for node in tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield from node.body
@@ -112,7 +112,7 @@ def sentence(text: str) -> str:
 
 
 def defined(known: dict[str, Module], module: str, name: str) -> Name | None:
-    """Where a name that a module shows is written; None for a constant."""
+    """Return where a name that a module exports is defined, or None for a constant."""
     for _ in range(5):
         one = known.get(module)
         found = next((each for each in one.names if each.name == name), None) if one else None
@@ -223,7 +223,7 @@ def options_page() -> str:
 
 
 def commands_page() -> str:
-    """What every command says of itself under ``--help``."""
+    """Return the page of all commands, made from their ``--help``."""
     import click
 
     from gpt2_np.cli import cli

@@ -22,7 +22,7 @@ FRESH = {r'"id": "cmpl-[0-9a-f]+"': '"id": "cmpl-1"', r'"created": \d+': '"creat
 
 
 def run(command: str, port: int) -> str:
-    """What a command prints, asking a server at this port instead."""
+    """Run a command against the server at this port, and return its output."""
     command = command.replace(ADDRESS, f"127.0.0.1:{port}").replace("gpt2-np ", f"{sys.executable} -m gpt2_np ")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True)
     printed = done.stdout.strip("\n")

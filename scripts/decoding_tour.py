@@ -179,7 +179,7 @@ def temperature_figure(model: GPT2) -> Figure:
 
 
 def nucleus_figure(model: GPT2) -> Figure:
-    """How many tokens each p keeps: cumulative probability against rank, at temperature 0.8."""
+    """Draw how many tokens each p keeps: cumulative probability against rank, at temperature 0.8."""
     import matplotlib.pyplot as plt
 
     logits = get_next_token_logits("The secret to happiness is", model=model)

@@ -42,7 +42,7 @@ WRONG: list[dict[str, Any]] = [
 
 @dataclass
 class Counts:
-    """What the clients saw."""
+    """The clients' counters."""
 
     texts: int = 0
     tokens: int = 0

@@ -125,7 +125,9 @@ OLD: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def as_used(folder: Path, trained: Any, method: str, scratch: Path) -> Any:
-    """What SAELens encodes with: the folder as it loads it, or what it saves of a training checkpoint for use."""
+    """Return the dictionary that SAELens encodes with: the folder as it loads it, or a training checkpoint as it saves
+    it for use.
+    """
     from sae_lens import SAE
 
     if method == "save_model" and not hasattr(trained, "save_inference_model"):

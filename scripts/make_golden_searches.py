@@ -70,7 +70,7 @@ class Scores:
 
 
 def generate(model: transformers.GPT2LMHeadModel, case: Case) -> Case:
-    """What transformers adds to each prompt, and the scores that go with it."""
+    """Return what transformers adds to each prompt, and the scores of it."""
     ids = torch.tensor(case["prompts"])
     options = {"top_k": 0, "eos_token_id": None} | case["options"]
     torch.manual_seed(options.pop("seed", 0))

@@ -70,7 +70,7 @@ def activations(bridge: TransformerBridge, ids: torch.Tensor, prefix: str) -> di
 
 
 def methods(bridge: TransformerBridge, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """What ActivationCache's methods return, with most of their options."""
+    """Return the results of ActivationCache's methods, with most of their options."""
     _, cache = bridge.run_with_cache(ids)
     heads = cache.stack_head_results(layer=-1)
     wrong = (ids[:, 1:] + 1) % V

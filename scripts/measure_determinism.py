@@ -68,7 +68,7 @@ def child(part: str, kind: Kind, folder: Path, number: int, environment: Mapping
 
 
 def across(part: str, environments: list[dict[str, str]], kind: Kind) -> Difference:
-    """What processes in these environments found, each compared with the first; equal ones run at once."""
+    """Compare the answers of processes in these environments with those of the first; equal ones run at once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if all(one == environments[0] for one in environments):
@@ -90,7 +90,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def answer(part: str, kind: Kind, path: str) -> None:
-    """What a process started by `child` does."""
+    """Compute the answers in a process started by `child`."""
     model = answers.load(kind)
     found: dict[str, Any] = answers.answers(model) if part == "writing" else trained.learned(model)
     np.savez(path, **found)
@@ -114,12 +114,12 @@ def beside(what: str, kind: Kind) -> Difference | None:
 
 
 def as_is(kind: Kind) -> answers.Answers:
-    """What a kind of model answers."""
+    """Return the answers of a kind of model."""
     return answers.answers(answers.load(kind))
 
 
 def rows(part: str) -> dict[str, Callable[[], list[Difference | None]]]:
-    """What each row of a part's table varies, and the call that measures its cells, a kind of model each."""
+    """Return for each row of a part's table the function that measures its cells, one for each kind of model."""
     kinds: tuple[Kind, ...] = answers.KINDS if part == "writing" else trained.KINDS
     if part == "writing":
         return {
@@ -141,17 +141,17 @@ def by_kind(kinds: tuple[Kind, ...], measure: Callable[[Kind], Difference | None
 
 
 def alone(vary: answers.Within, kind: Kind) -> Difference:
-    """What varies within this process, for what is read and written."""
+    """Measure a variation within this process, of what is read and written."""
     return vary(answers.load(kind), answers.LENGTH)
 
 
 def learning(vary: Callable[[GPT2], Difference], kind: Kind) -> Difference:
-    """What varies within this process, for what is learned."""
+    """Measure a variation within this process, of what is learned."""
     return vary(answers.load(kind))
 
 
 def backends() -> list[Difference | None]:
-    """What the two backends learn, side by side."""
+    """Compare what is learned with the two backends."""
     mine, other = (trained.learned(answers.load(kind)) for kind in trained.KINDS[:2])
     return [None, difference(mine, other), None]
 

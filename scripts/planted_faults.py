@@ -51,7 +51,7 @@ def one_weight(params: Params, size: float) -> Params:
 
 
 def one_matrix(params: Params, size: float) -> Params:
-    """What one layer's MLP writes, all of it."""
+    """Change the output of one layer's MLP."""
     mlp = params.h[len(params.h) // 2].mlp
     weight = as_array(mlp.c_proj.weight) * np.float32(1 + size)
     return in_the_middle(params, mlp=mlp._replace(c_proj=mlp.c_proj._replace(weight=weight)))
@@ -98,7 +98,7 @@ class References(NamedTuple):
 
 
 def results(model: Model, ids: Array) -> dict[str, Array]:
-    """What the parity tool compares of a forward pass, by name."""
+    """Return the results of a forward pass that the parity tool compares, by name."""
     logits, cache = model.run_with_cache(ids, SHOWN)
     return {**{name: cache[name] for name in cache}, "logits": logits}
 

@@ -102,7 +102,7 @@ def outside(page: Path, link: str, docs: Path) -> Path | None:
 
 
 def page_of(target: Path) -> str:
-    """Where on the site the page of a file outside docs is."""
+    """Return the place on the site of a file outside docs."""
     inside = target.relative_to(ROOT).as_posix()
     return f"project/{inside}" if target.suffix in {".md", *PICTURES} else f"project/{inside}.md"
 
@@ -205,7 +205,7 @@ def of_notebook(output: str, uri: str, docs: Path) -> str:
 
 
 class Anchors(HTMLParser):
-    """What a page can be entered at, and where it leads."""
+    """The anchors of a page, and its links."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -121,7 +121,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def machine(options: argparse.Namespace) -> str:
-    """What the run computes on, for the model's card."""
+    """Describe the device of the run, for the model's card."""
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU cores"
     return f"{name}, torch {torch.__version__}"
 

@@ -20,7 +20,7 @@ MODELS = ("gpt2", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilg
 
 
 def release(entry: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of one release."""
+    """Return the entry of one release in the list."""
     pickled = entry.get("conversion_func") is not None
     kept: dict[str, Any] = {"model": entry["model"], "repository": entry["repo_id"], "pickled": pickled}
     kept["overrides"] = entry.get("config_overrides") or {}

@@ -66,7 +66,7 @@ class Named(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What is told of an id besides itself: its alternatives, what it was chosen by, the row that it continued."""
+    """Further facts about an id: its alternatives, the scores that it was chosen from, the row that it continued."""
 
     top: tuple[tuple[int, float], ...]
     scores: Array | None
@@ -179,8 +179,9 @@ class Task:
         return Token(row, token, float(logprobs[token]), reason, told.top, told.scores, assistance)
 
     def beside(self, logprobs: Array, scores: Array, row: int | None = None) -> Beside:
-        """What is told of an id besides itself, as far as it was asked for, from its row's (V,) log-probabilities and
-        the scores that it was chosen by; `row` is the beam that it continued."""
+        """Return the requested further facts about an id, from its row's (V,) log-probabilities and the scores that it
+        was chosen from; `row` is the beam that it continued.
+        """
         top = highest(logprobs, self.top_logprobs).tolist() if self.top_logprobs else ()
         kept = scores.copy() if self.output_scores else None
         return Beside(tuple((one, float(logprobs[one])) for one in top), kept, row)

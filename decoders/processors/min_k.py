@@ -32,8 +32,8 @@ TAU = Option(
 
 @dataclass(frozen=True)
 class MinK:
-    """Of scores sorted downwards, l_1 to l_V, those up to the i at which (l_i − l_{i+1}) / (l_1 − l_V) / i is greatest
-    stay, and at least ⌊τ / (l_1 − l_V)⌋ of them; what ties with the last stays too.
+    """Keeps the best scores. Sorted downwards they are l_1 to l_V; kept are those up to the i at which (l_i − l_{i+1})
+    / (l_1 − l_V) / i is greatest, at least ⌊τ / (l_1 − l_V)⌋ of them, and those that tie with the last.
 
     Ding et al. 2026, "Min-k Sampling: Decoupling Truncation from Temperature Scaling via Relative Logit Dynamics".
     Where the drop is doesn't depend on a temperature. It acts before one, so that τ doesn't either, as in the paper.
@@ -50,7 +50,7 @@ class MinK:
         return np.stack([removed(row, row < nth(row, self.count(row))) for row in scores])
 
     def count(self, row: Array) -> int:
-        """How many of (V,) scores stay."""
+        """Return how many of (V,) scores are kept."""
         there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         least = max(1, min(self.min_tokens_to_keep, len(there)))
         reach = float(there.max()) - float(there.min())

@@ -66,7 +66,7 @@ def listed(tokens: Any) -> list[Any]:
 
 
 def _by_last(lists: Sequence[Any]) -> Callable[[int, Array], list[int]]:
-    """What may follow, by a text's last id: pairs of an id and a list."""
+    """Return what may follow, by a text's last id: pairs of an id and a list."""
     following = dict(lists)
     return lambda prompt, text: following[int(text[-1])]
 

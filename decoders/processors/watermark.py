@@ -182,7 +182,7 @@ class WatermarkDetector:
         return Detection(total, green, green / total, z, p, z > z_threshold, 1 - p)
 
     def is_green(self, gram: tuple[int, ...]) -> bool:
-        """Whether the last id of a gram is green after the ids before it."""
+        """Tell whether the last id of a gram is green after the ids before it."""
         seeding = gram if self.config.seeding_scheme == "selfhash" else gram[:-1]
         return gram[-1] in self.config.green(np.array(seeding), self.vocabulary)
 

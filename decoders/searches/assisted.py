@@ -124,7 +124,7 @@ def assisted(
 
 
 class Verification(Readable):
-    """What the model says after a text and after each of its candidates, one text at a time."""
+    """The model's verdict after a text and after each of its candidates, one text at a time."""
 
     def __init__(self, stepper: RewindableStepper) -> None:
         self.stepper, self.fed = stepper, 0

@@ -68,7 +68,7 @@ class Banned:
         return len(new) - len(starts) + inside
 
     def pending(self, new: Sequence[int]) -> int:
-        """How many of the newest ids it takes to hold the longest end of the text that is a phrase's beginning."""
+        """Return how many of the newest ids hold the longest end of the text that is a phrase's beginning."""
         text, starts = self.newest(new)
         longest = max(
             (n for one in self.phrases for n in range(1, min(len(one), len(text) + 1)) if text.endswith(one[:n])),

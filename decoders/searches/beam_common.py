@@ -121,7 +121,9 @@ def processed(
 
 
 def besides(task: Task, own: Array, scores: Array, rows: Iterable[int | None]) -> list[list[Beside]]:
-    """What is told of an id that continues each of some rows, from (rows, V) log-probabilities and scores."""
+    """Return the further facts about an id that continues each of some rows, from (rows, V) log-probabilities and
+    scores.
+    """
     if not (task.top_logprobs or task.output_scores):
         return [[] for _ in own]
     return [[task.beside(mine, seen, row)] for mine, seen, row in zip(own, scores, rows, strict=False)]

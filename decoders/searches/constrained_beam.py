@@ -170,7 +170,7 @@ def share_out(
 
 
 def is_words(value: Any) -> bool:
-    """Whether a value is a list of phrases, or of choices of phrases, none of them empty."""
+    """Tell whether a value is a list of phrases, or of choices of phrases, none of them empty."""
     if not is_list(value) or not len(value) or not all(is_list(entry) and len(entry) for entry in value):
         return False
     phrases = [phrase for entry in value for phrase in (entry if is_list(entry[0]) else [entry])]

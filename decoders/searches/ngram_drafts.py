@@ -39,8 +39,9 @@ def ngram_drafts(
 def source(
     kind: str, n: int | None, m: int | None, min_hits: int, least: int | None, most: int | None
 ) -> Callable[[Sequence[int]], Candidates]:
-    """What makes the source of a prompt's drafts. What isn't given is llama.cpp's: n 12 and m 48; of ngram-mod n 24, at
-    least 48 and at most 64 ids a draft; of ngram-cache at most 8."""
+    """Return the function that makes the source of a prompt's drafts. The defaults are llama.cpp's: n 12 and m 48; for
+    ngram-mod n 24, and 48 to 64 ids in a draft; for ngram-cache at most 8.
+    """
     if kind == "ngram-mod":
         pool = Pool(24 if n is None else n)
         return lambda prompt: Mod(prompt, pool, 48 if least is None else least, 64 if most is None else most)

@@ -116,7 +116,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str | None, device: str
 
 
 def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:
-    """What a folder holds that means nothing to GPT-2: keys of its config.json, and tensors."""
+    """Return what a folder holds that GPT-2 ignores: keys of its config.json, and tensors."""
     from ..model.config import Config
     from ..system.files import read_object
     from ..weights.load import read

@@ -23,7 +23,7 @@ Token = str | int
 
 @dataclass(frozen=True)
 class Asked:
-    """What attribution is asked: ``clean`` and ``corrupted`` prompts, one or a list of them, and the metric.
+    """The question for an attribution: ``clean`` and ``corrupted`` prompts, one or a list of them, and the metric.
 
     ``title`` says it in words; ``count`` is the number of pairs of a file, None for one pair given as arguments.
     """
@@ -54,7 +54,7 @@ def pairs_option(function: FC) -> FC:
 
 
 def question(answer: str, versus: str | None) -> str:
-    """What the metric asks, as a title has it."""
+    """Describe the metric for a title."""
     return f"Why {answer!r}" + (f" and not {versus!r}?" if versus is not None else "?")
 
 

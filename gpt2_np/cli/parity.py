@@ -156,7 +156,7 @@ def check(folder: Path, against: Path, tolerance: float | None, as_json: bool) -
 
 
 def far(difference: float) -> str:
-    """How far off, in words where no number says it."""
+    """Describe a difference, in words if there is no number for it."""
     if difference == float("inf"):
         return "infinitely off"
     return f"{difference:.2e} off" if difference else "differs"

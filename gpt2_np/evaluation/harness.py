@@ -106,7 +106,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What an answer depends on besides the model and the request."""
+        """Return the settings, besides the model and the request, on which an answer depends."""
         names = ("max_length", "max_gen_toks", "add_bos_token", "prefix_token_id")
         return {name: getattr(self, name) for name in names}
 
@@ -280,11 +280,11 @@ class HarnessModel(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells a tokenizer from others: the model's folder."""
+        """The name that identifies the tokenizer: the model's folder."""
         return str(self.model.folder).replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes beside its results."""
+        """Return the information that the harness writes beside its results."""
         dtype = str(self.model.dtype) if self.model.origin is None else self.model.origin.dtype
         return {
             "model_num_parameters": sum(int(weight.size) for _, weight in flatten(self.model.params)),

@@ -17,7 +17,7 @@ RAISES, LOWERS = "#b2182b", "#2166ac"
 
 
 def tokens(scores: Mapping[str, Array], words: Sequence[str], *, title: str) -> Figure:
-    """What each token did, in the order of reading, by each method beside one another; red raises, blue lowers.
+    """Draw the score of each token in reading order, with the methods beside one another; red raises, blue lowers.
 
     Every method has a scale of its own: its largest bar is as long as any other's.
     """

@@ -258,7 +258,7 @@ ENGINES = {
 
 
 def token_name(token: int) -> str:
-    """What stands for an id in a vocabulary of no meaning: these models are of random weights."""
+    """Return a name for an id, in a vocabulary without meaning: these models have random weights."""
     return "<|endoftext|>" if token == 50256 else f"t{token}"
 
 

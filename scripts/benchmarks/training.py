@@ -91,7 +91,7 @@ def from_scratch(folder: Path, rounds: int) -> Row:
 
 
 def name(engine: Engine) -> str:
-    """What a process of this engine is called."""
+    """Return the name of this engine's process."""
     return " ".join(engine).rstrip()
 
 

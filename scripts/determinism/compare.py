@@ -13,7 +13,8 @@ SAME, NOTHING, UNMEASURED = "same bits", "–", "not measured"
 
 @dataclass(frozen=True)
 class Difference:
-    """How two runs differ: in bits, the largest difference of the numbers, and the first token at which a text parts.
+    """The difference of two runs: whether they have the same bits, the largest difference of the numbers, and the first
+    token at which texts differ.
 
     ``parts`` counts the texts that part, of ``texts``; ``first`` is the earliest token at which one does. ``weights``
     is the largest difference of trained weights, which is no part of ``largest``.
@@ -39,7 +40,7 @@ class Difference:
 
 
 def difference(one: Mapping[str, Array], other: Mapping[str, Array]) -> Difference:
-    """What differs between two runs' arrays of the same names: ids are texts, everything else numbers."""
+    """Compare two runs' arrays of the same names: integer arrays are texts, all others are numbers."""
     names = one.keys() & other.keys()
     assert names, "there is nothing to compare"
     same, largest, texts, parting = True, 0.0, 0, []

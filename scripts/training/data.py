@@ -33,7 +33,7 @@ def documents(folder: Path, kind: str) -> list[str]:
 
 
 def is_held_out(document: str) -> bool:
-    """Whether a document is kept from training: decided by its own hash, so the split never moves."""
+    """Tell whether a document is kept from training: decided by its own hash, so the split never moves."""
     return by_hash(document, HELD_OUT)
 
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of attributions: tinted tables, tinted words, and a circuit's picture as SVG.
+"""The display of attributions in a notebook: coloured tables, coloured words, and a circuit as SVG.
 
 The functions take any result that has the attributes they read, so that the results' own modules can use them. They are
 the quick look; `plots` and `plots_attribution` draw for paper.

@@ -76,7 +76,7 @@ class Coder:
 
     @property
     def names(self) -> dict[int, str]:
-        """What features were called by people, where the file says so: ``feature_names`` among its metadata."""
+        """The names that people gave to features, if the file has ``feature_names`` among its metadata."""
         found = self.config.metadata.get("feature_names")
         if not isinstance(found, dict):
             return {}
@@ -228,7 +228,7 @@ class Coder:
         )
 
     def back(self, y: Array, scale: Scale) -> Array:
-        """What it wrote in the model's units. A transcoder's output has none of its input's."""
+        """Return the output in the model's units. A transcoder's output has none of its input's."""
         return y if self.config.is_transcoder else scale.back(y)
 
     def of_features(self, of_written: Array) -> Array:
@@ -242,7 +242,7 @@ class Coder:
         return rows if self.norms is None else rows / self.norms[only][:, None]
 
     def scale(self, x: Array) -> Scale:
-        """What is taken out of these activations before they are read, and multiplied to what is written."""
+        """Return the scale that is removed from these activations before encoding, and multiplied to the output."""
         return Scale() if self.config.is_transcoder else normalise(self.config.normalize_activations, self.flat(x))[1]
 
 

@@ -109,7 +109,7 @@ class Settings:
 
     @property
     def activation(self) -> str:
-        """What turns pre-activations into features: "topk", "relu" or "jumprelu"."""
+        """The activation function of the features: "topk", "relu" or "jumprelu"."""
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -124,11 +124,11 @@ class Settings:
 
     @property
     def coefficient(self) -> float:
-        """What sparsity is paid with in the end."""
+        """The final coefficient of the sparsity penalty."""
         return {"topk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[self.activation]
 
     def coefficient_at(self, step: int) -> float:
-        """What sparsity is paid with in a step that counts from 0: SAELens's linear warm-up."""
+        """Return the coefficient of the sparsity penalty in a step, counted from 0: SAELens's linear warm-up."""
         if self.coefficient_warm_up_steps == 0:
             return self.coefficient
         return self.coefficient * min(1.0, step / self.coefficient_warm_up_steps)
