@@ -12,7 +12,7 @@ from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
 from ..base.method import Documentation, Method, Option
 from ..base.ranking import highest
-from ..base.task import Beside, Named, Prompt, Task
+from ..base.task import Named, Prompt, Task, TokenDetails
 from ..base.value_types import NUMBER, WHOLE, ValueType
 from ..base.watching import Change
 from ..random.draws import multinomial
@@ -45,7 +45,7 @@ class Search:
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)
     changes: list[list[Change]] = field(default_factory=list)
-    beside: list[list[Beside]] = field(default_factory=list)
+    details: list[list[TokenDetails]] = field(default_factory=list)
     stopped: str | None = None
 
 
@@ -69,7 +69,7 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
         for place, number in enumerate(growing):
             search, mine = searches[number], own[place * beams : (place + 1) * beams]
             scored = processed(task, search.prompt, search.chain, search.running, mine, number * beams)
-            totals[place], search.changes, search.beside = scored.totals.ravel(), scored.changes, scored.beside
+            totals[place], search.changes, search.details = scored.totals.ravel(), scored.changes, scored.details
         if task.stream is None:
             candidates = np.array([highest(row, K) for row in totals])
         else:
@@ -108,7 +108,7 @@ def grow(
             reason = "stop"
         elif length == search.prompt.room or late:
             reason = "length"
-        grown.append(old.then(token, float(own[parent, token]), totals[place], reason, search.beside[parent]))
+        grown.append(old.then(token, float(own[parent, token]), totals[place], reason, search.details[parent]))
         parents.append(parent)
     return grown, parents
 

@@ -146,7 +146,7 @@ def share_out(
         progress = Progress.of(constraints, [*prompt.ids, *beam.ids])
         for token in progress.helpful():
             further, ids = progress.then(token), (*beam.ids, token)
-            total, told = scored.totals[parent, token], scored.beside[parent]
+            total, told = scored.totals[parent, token], scored.details[parent]
             grown = beam.then(token, float(own[parent, token]), total, None, told)
             over = task.constrained and task.ends(prompt, ids)  # else asked at its next token, as in transformers
             if ids not in known and possible(grown, task) and not over:
