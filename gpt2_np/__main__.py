@@ -1,4 +1,4 @@
-"""Where ``gpt2-np`` and ``python -m gpt2_np`` begin."""
+"""The entry point of ``gpt2-np`` and of ``python -m gpt2_np``."""
 
 from __future__ import annotations
 

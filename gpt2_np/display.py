@@ -1,4 +1,4 @@
-"""How results show themselves: a readable line in a terminal, a table or tinted cells in a notebook.
+"""The display of results: a readable line in a terminal, a table or coloured cells in a notebook.
 
 Every text passes `escaped` on its way into HTML, since tokens, prompts and files may hold anything. Nothing here sets
 the colour of text or of the page: cells are tinted with a transparent red or blue, so that a light and a dark theme

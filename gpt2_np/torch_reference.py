@@ -30,7 +30,8 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 class TorchReference:
-    """What computes a model's numbers by transformers' forward pass: a `session.implementation.Implementation`.
+    """The implementation that computes a model's numbers by transformers' forward pass: a
+    `session.implementation.Implementation`.
 
     ``ValueError`` for a device that isn't there. `name` is what `Model.from_pretrained` takes.
     """
@@ -129,7 +130,7 @@ class TorchReference:
         return logits
 
     def transformers_generate(self, prompt: Sequence[int], seed: int = 0, **options: Any) -> list[list[int]]:
-        """What transformers' own ``generate`` adds to a prompt, one list of ids for each returned sequence.
+        """Return what transformers' own ``generate`` adds to a prompt, one list of ids for each returned sequence.
 
         Nothing is on that was not asked for: its top-50 and the model's own settings are off. With
         ``generation_config=True`` the model's own settings are on, as transformers read them.
@@ -178,7 +179,7 @@ class TorchReference:
 
     @property
     def multiprocessors(self) -> int | None:
-        """How many multiprocessors the CUDA device has, which its random stream depends on; None on the CPU."""
+        """Return the number of multiprocessors of the CUDA device, on which its random stream depends, or None."""
         return torch.cuda.get_device_properties(0).multi_processor_count if self.device == "cuda" else None
 
     def _tensor(self, ids: Array) -> torch.Tensor:

@@ -1,14 +1,14 @@
-"""How true each method of attribution is: the tables of docs/attribution.md.
+"""Measure how faithful each method of attribution is, and write the tables of docs/attribution.md.
 
-    python scripts/attribution_table.py                  # prints those of the bundled model
-    python scripts/attribution_table.py --random         # those of a random model of GPT-2 small's shape (2 GB)
-    python scripts/attribution_table.py --write          # writes the bundled model's into the page
+    python scripts/attribution_table.py                  # prints the bundled model's tables
+    python scripts/attribution_table.py --random         # prints those of a random model of GPT-2 small's shape (2 GB)
+    python scripts/attribution_table.py --write          # writes the bundled model's tables into the page
 
-The bundled model's task: *he* or *she* after "The … was sad because", the clean prompt with a word for him, the
-corrupted one with a word for her. The random model's: pairs of eight random ids that differ in two places, and two
-random answers. Nodes: Pearson's correlation of each method's scores with patching every node, a pair at a time. Edges:
-the correlation with patching every edge, on one pair (of the bundled model alone: the random one has 32,491 edges);
-the faithfulness of circuits of the best edges, over all pairs.
+The bundled model's task is *he* or *she* after "The … was sad because": the clean prompt has a masculine noun, the
+corrupted one a feminine noun. The random model has pairs of eight random ids that differ in two places, and two random
+answers. For nodes, the table holds Pearson's correlation of each method's scores with exact patching of every node,
+pair by pair. For edges, it holds the correlation with exact patching of every edge on one pair (only for the bundled
+model, since the random one has 32,491 edges), and the faithfulness of circuits of the best edges over all pairs.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
-"""Speed, memory and quality, beside transformers on torch, llama.cpp and CTranslate2, in one run.
+"""Measure speed, memory and quality beside transformers on torch, llama.cpp and CTranslate2, in one run.
 
     python scripts/bench.py                        the 124M shape and the bundled model
     python scripts/bench.py --write                the same, into the README and docs/speed.md, with the picture
     python scripts/bench.py --only decoding batches --rounds 5
     python scripts/bench.py --sizes gpt2 gpt2-medium gpt2-large gpt2-xl --text held_out.txt
 
-Checkpoints of the published shapes are made of random weights in --scratch: speed doesn't depend on their values. Each
-engine works in a process of its own and they take turns, once a round; medians of the rounds are told. llama.cpp and
-CTranslate2 take part where they are installed (``pip install '.[bench]'``). Shares of the memory's speed, and what one
-precision is to another, are measured token by token, in turn with reading, in one process.
+Checkpoints of the published shapes are made from random weights in --scratch, since speed doesn't depend on their
+values. Each engine runs in a process of its own; the engines take turns, one measurement in each round, and medians of
+the rounds are reported. llama.cpp and CTranslate2 take part if they are installed (``pip install '.[bench]'``). Shares
+of the memory bandwidth, and ratios between precisions, are measured in one process, where tokens alternate with plain
+reads of memory.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def main() -> None:
 def of_size(
     group: str, size: str, folder: Path, rounds: int, tokens: int, *, alone: bool
 ) -> Callable[[], list[measure.Row]]:
-    """What measures a group of rows of one shape; `alone` without the other engines."""
+    """Return the functions that measure the groups of rows of one shape; `alone` leaves the other engines out."""
     if alone:
         rounds, tokens = max(1, rounds // 2), max(10, tokens // 2)
     if group == "assisted":

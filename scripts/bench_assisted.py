@@ -1,15 +1,15 @@
-"""What assistance saves: greedy decoding with and without, in alternating runs, the tokens compared.
+"""Measure what assistance saves: greedy decoding with and without it in alternating runs, whose tokens are compared.
 
     python scripts/bench_assisted.py --folder out/bench/gpt2
     python scripts/bench_assisted.py --accepted [--write]
 
-With ``--accepted`` it tells how many candidates a pass were right, for every source of candidates on four kinds of text
-by the bundled model; ``--write`` puts the table into docs/decoding/README.md.
+With ``--accepted`` it reports how many candidates were accepted in each pass, for every source of candidates on four
+kinds of text by the bundled model; ``--write`` puts the table into docs/decoding/README.md.
 
-`rows` is what `bench.py` imports. What assistance saves depends on how often it guesses right. Weights of the 124M
-shape can't be had that write words, so theirs are random but for one thing: what blocks add to the stream is made
-small, so that the text soon repeats itself and nearly every guess is right. The draft is their first two layers in
-int8. The bundled model continues a real text that repeats itself, where about every other guess is right.
+`bench.py` imports `rows`. What assistance saves depends on how often candidates are accepted. The weights of the 124M
+shape are random, except that the blocks' contributions to the residual stream are scaled down: then the text soon
+repeats itself, and nearly every candidate is accepted. The draft model is their first two layers in int8. The bundled
+model continues a real text that repeats itself, where about every other candidate is accepted.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def accepted(new: int = 160) -> str:
     settings: dict[str, Any] = {"max_new_tokens": new, "eos_token_id": None}
     plain = {kind: model.generate(text, **settings).ids for kind, text in TEXTS.items()}
     lines = [
-        f"Right candidates a pass of the model, bundled model, {new} new ids, greedy "
+        f"Accepted candidates in each pass of the bundled model, for {new} new ids, greedy "
         "(`python scripts/bench_assisted.py --accepted --write`):\n",
         "| | " + " | ".join(TEXTS) + " |",
         "|---" * (len(TEXTS) + 1) + "|",

@@ -1,9 +1,10 @@
-"""What a step of decoding costs while another program keeps a core busy, by how long waiting threads spin.
+"""Measure a decoding step while another program keeps a core busy, for several spin counts of waiting threads.
 
     python scripts/bench_busy.py [--scratch out/bench] [--spins 3000 300000]
 
-The 124M shape, float32, random weights. Each spin count (libgomp's GOMP_SPINCOUNT; 300,000 is its own default) has a
-process of its own, which decodes in a calm machine and then beside as many busy programs as half the cores.
+The model has the 124M shape with random float32 weights. Each spin count (libgomp's GOMP_SPINCOUNT, whose own default
+is 300,000) is measured in a process of its own, which first decodes on an idle machine and then beside busy programs on
+half of the cores.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What watching costs: a tap that wants nothing, and a capture to disk of a corpus that is read as it is captured.
+"""Measure what observing costs: a tap that captures nothing, and a capture of a corpus to disk.
 
     python scripts/bench_capture.py [--gib 6] [--folder FOLDER]
 
-The bundled model. First a pass with no tap beside one with a tap that wants nothing, turn by turn, on the same
+The model is the bundled one. First, passes without a tap and with a tap that captures nothing take turns on the same
 implementation. Then a text file is written, captured into a folder (every residual stream and MLP activation), and both
-are deleted; printed are the process's peak memory after each GiB and the rate.
+are deleted; the script prints the rate and, after each GiB, the process's peak memory.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""What work over a corpus costs beside the work itself, and what a second worker on a machine costs in memory.
+"""Measure the overhead of work over a corpus, and the memory of a second worker on the same machine.
 
     python scripts/bench_corpora.py local [--rows 4096] [--turns 5]
     python scripts/bench_corpora.py ray [--rows 4096] [--turns 3]
     python scripts/bench_corpora.py batch [--parts 300]
     python scripts/bench_corpora.py memory [--model tales] [--dtype float32]
 
-The corpus is made here, of words of tales; the model is the bundled one. `local`: the local engine beside a loop over
-`GPT2.score_all`, turn by turn. `ray`: two actors of one core beside two processes of the local engine with one thread
-each, on half of the rows each, turn by turn; without what starts and ends them, from the first shard to the last, and
-with it. `batch`: shards of one short row, one after another: what each costs. `memory`: two processes that map shared
-weights, and two that don't. Seconds are those of the clock and those that processors were busy for, which say more on a
-machine that has other work too.
+The corpus is generated from words of tales; the model is the bundled one. `local` compares the local engine with a loop
+over `GPT2.score_all`, in turns. `ray` compares two actors of one core with two processes of the local engine that have
+one thread each, on half of the rows each, in turns: once from the first shard to the last, without start and end, and
+once with them. `batch` measures the cost of a shard, on shards of one short row. `memory` compares two processes that
+map shared weights with two that don't. Both wall-clock and processor seconds are reported; the latter say more on a
+machine that has other work.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
 
 
 def batch(folder: Path, parts: int) -> None:
-    """What a shard costs besides its rows: shards of one short row each, by either engine."""
+    """Measure the overhead of a shard: shards of one short row each, by either engine."""
     import ray
 
     from gpt2_np import corpora

@@ -1,11 +1,11 @@
-"""What each processor, sampler and trace of decoding costs for one token at GPT-2's vocabulary.
+"""Measure what each processor, sampler and trace costs for one token with GPT-2's vocabulary.
 
     python scripts/bench_decoders.py [--write] [--calls 60]
 
-What is measured, and why some of it takes long, stands in the methods' and profiles' own statements
-(`decoders.base.method.Cost`). One row, 50,257 logits, a text of 500 ids. Two kinds of logits: realistic ones, and
-nearly flat ones, where truncation has the most to sort. Prints a Markdown table of medians; ``--write`` puts it between
-the markers in docs/decoding/cost.md.
+The methods' and profiles' own statements list the cases, and say why some of them take long
+(`decoders.base.method.Cost`). The input is one row of 50,257 logits and a text of 500 ids. There are two kinds of
+logits: realistic ones, and nearly flat ones, where truncation has the most to sort. The script prints a Markdown table
+of medians; ``--write`` puts it between the markers in docs/decoding/cost.md.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EOS = 50_256
 
 
 class Case(NamedTuple):
-    """What a row shows: one processor under some options, or, where none is named, a whole step of decoding."""
+    """A row of the table: one processor with some options or, if none is named, a whole step of decoding."""
 
     name: str
     settings: Mapping[str, Any]
@@ -82,7 +82,7 @@ def steps() -> list[Case]:
 
 
 def missing() -> list[str]:
-    """What acts on scores and no case shows: methods, and other engines' variants of them."""
+    """Return what acts on scores and has no case: methods, and other engines' variants of them."""
     lacking = [method.name for method in methods.every() if method.make is not None and not method.costs]
     profiles = [methods.profile(name) for name in methods.PROFILES]
     shown = {
@@ -136,7 +136,7 @@ def median(call: Callable[[int], object], calls: int) -> float:
 
 
 def processor(case: Case, logits: np.ndarray, text: np.ndarray, calls: int) -> float:
-    """What one processor costs, the text growing by an id at each call."""
+    """Measure one processor, on a text that grows by an id at each call."""
     settings = case.settings
     asked = {"do_sample": "num_beams" not in settings, "eos_token_id": EOS, "max_new_tokens": 400, **settings}
     if "guidance_scale" in settings:
@@ -167,7 +167,7 @@ def automaton(pattern: str) -> Any:
 
 
 def whole(settings: Mapping[str, Any], logits: np.ndarray, text: np.ndarray, calls: int) -> float:
-    """What everything but the model costs for one token."""
+    """Measure everything but the model for one token."""
     options = Options(seed=1 if settings.get("do_sample") else None, max_new_tokens=calls + 10, **settings)
     tokens = stream(Random(logits), [text[:LENGTH].tolist()], options)
     return median(lambda number: next(tokens), calls)

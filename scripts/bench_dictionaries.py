@@ -1,11 +1,11 @@
-"""What dictionaries cost: encoding beside the matrix product alone, evaluating beside plain scoring.
+"""Measure what dictionaries cost: encoding beside the matrix product alone, evaluation beside plain scoring.
 
     python scripts/bench_dictionaries.py [--rounds 7] [--cpu-time]
 
-24,576 features of width 768, 512 tokens, random weights whose features fire about as rarely as trained ones. Each pair
-is timed in turns, and the least of the rounds counts, so that a busy machine disturbs both alike; with ``--cpu-time``
-by the process's own time, which says something on a machine so busy that processes wait (take one thread,
-``OMP_NUM_THREADS=1``, since threads' times are added up).
+The dictionary has 24,576 features of width 768 and random weights, with features that fire about as rarely as trained
+ones; the input has 512 tokens. Each pair is timed in turns and the fastest round counts, so that a busy machine
+disturbs both alike. ``--cpu-time`` measures the process's own time, which is meaningful even if processes have to wait
+(use one thread, ``OMP_NUM_THREADS=1``, since the times of threads are added up).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""How fast lm-evaluation-harness's requests are answered, by `HarnessModel` and by the harness's own ``hf`` class.
+"""Measure how fast `HarnessModel` and lm-evaluation-harness's own ``hf`` class answer the harness's requests.
 
     python scripts/bench_evaluation.py                          the bundled model
     python scripts/bench_evaluation.py --model FOLDER --share 0.2 --batch-size 8
 
 Both run on the CPU in float32, each in a process of its own, and take turns, kind of request by kind; medians of the
-rounds are told, and whether both gave the same answers. ``hf`` has the best of the batch sizes that are named. On a
+rounds are reported, and whether both gave the same answers. ``hf`` runs with the best of the given batch sizes. On a
 machine that is busy with something else, compare what each costs the processor, on one thread (OMP_NUM_THREADS=1 and
 --processor). Needs what ``.ci/evaluate`` installs.
 """
@@ -83,7 +83,7 @@ def work(engine: str, model: str, share: float, batch_size: str) -> None:
 
 
 def folder_of(model: str) -> Path:
-    """Where a model's files are."""
+    """Return where a model's files are."""
     from gpt2_np.weights.hub import locate
 
     return locate(model)

@@ -1,17 +1,17 @@
-"""Time and memory of capturing everything: gpt2_np's `run_with_cache` beside TransformerLens's, on the CPU.
+"""Measure time and memory of capturing everything: `run_with_cache` here and in TransformerLens, on the CPU.
 
     python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
     python scripts/bench_internals.py --attribution [--transformer-lens-python tl/bin/python] [--tokens 20]
 
-With --attribution: what each method of attribution costs for a pair of prompts, in captured runs of one of them, by
-turns within one process (the median of each method's ratios to the captured run beside it), next to what it may cost;
-how long exact patching of every node of the bundled model takes; and, where there is a TransformerLens, its attribution
-patching by node and by edge beside ours of the same nodes and edges, in processes by turns. --cpu-time counts the work
-of one thread, which says something on a machine so busy that processes wait.
+--attribution measures what each method of attribution costs for a pair of prompts, in units of a captured run of one of
+them: both take turns in one process, and the median ratio is printed next to the cost that is allowed. It also measures
+how long exact patching of every node of the bundled model takes. If TransformerLens is installed, its attribution
+patching by node and by edge is compared with ours for the same nodes and edges, in processes that take turns.
+--cpu-time counts the work of one thread, which is meaningful even if processes have to wait.
 
-A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once; each library then loads it in a
-process of its own, by turns, and captures every activation of one prompt. Printed: the best run's seconds, and by how
-much the process's peak memory rose above what it used with the model loaded and three tokens run.
+A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once. Each library then loads it in a
+process of its own, in turns, and captures every activation of one prompt. The script prints the seconds of the best
+run, and by how much the process's peak memory rose above its memory after a run of three tokens.
 """
 
 from __future__ import annotations

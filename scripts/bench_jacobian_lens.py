@@ -1,10 +1,10 @@
-"""Time and memory of fitting a Jacobian lens on one text, on the CPU: beside TransformerLens's `JacobianLens.fit`.
+"""Measure time and memory of fitting a Jacobian lens on one text, beside TransformerLens's `JacobianLens.fit`.
 
     python scripts/bench_jacobian_lens.py --transformer-lens-python tl/bin/python [--model tales] [--tokens 128]
 
-Each library loads the model in a process of its own, by turns, and fits on the same text, cut after so many tokens.
-Printed: the median seconds of a text, and by how much the process's peak memory rose above what it used with the model
-loaded; and, of the two results, the largest difference between their matrices.
+Each library loads the model in a process of its own, in turns, and fits on the same text, cut after --tokens tokens, on
+the CPU. The script prints the median seconds of a text, by how much the process's peak memory rose above its memory
+with the model loaded, and the largest difference between the matrices of the two results.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the machine's memory and cores do at this moment: python scripts/bench_memory.py [ROUNDS]
+"""Measure the machine's memory and cores at this moment: python scripts/bench_memory.py [ROUNDS]
 
-Decoding is bound by memory, and on a machine that is shared memory changes from minute to minute. How fast a large
-array is read says only half of that: also what a single access takes (its latency), and whether the processor still
-brings the next line before it is asked for. What needs no memory, arithmetic and the second-level cache, tells whether
-the cores themselves are as fast as ever.
+Decoding is bound by memory bandwidth, and on a shared machine this changes from minute to minute. The bandwidth of
+reading a large array is only half of the picture: the latency of a single access matters too, and whether the processor
+still prefetches the next cache line. Arithmetic and the second-level cache, which need no main memory, show whether the
+cores themselves are as fast as before.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     python scripts/build_decoding_page.py
 
-What it says of a method stands in the method's own statement (`decoders.base.method.Page`). Runs every call on the
-bundled model. What stands between the markers of the two sections that are written by hand (constraints, speculation)
-is kept.
+The text about a method comes from the method's own statement (`decoders.base.method.Documentation`), and every call is
+run on the bundled model. Two sections, constraints and speculation, are written by hand between markers and are kept.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from decoders import methods
-from decoders.base.method import Method, Page
+from decoders.base.method import Documentation, Method
 from decoders.base.value_types import PHRASES, SEQUENCE_BIAS
 from decoders.base.watching import entropy, shares
 from decoders.generate import chain
@@ -33,7 +32,7 @@ from decoders.searches.beam_common import Step
 from gpt2_np import GPT2
 
 PAGE = Path(__file__).parent.parent / "docs" / "decoding" / "README.md"
-Picture = Callable[[GPT2, Page, Path], None]
+Picture = Callable[[GPT2, Documentation, Path], None]
 GREY, BLUE, RED, INK = "#c9ced6", "#4269d0", "#e4572e", "#333"
 SHOWN, LENGTH, SEED = 12, 20, 1
 STEPS = 5  # of a search, in its picture
@@ -61,7 +60,7 @@ def ids_for(model: GPT2, value: Any) -> Any:
     return value
 
 
-def asked(model: GPT2, entry: Page) -> dict[str, Any]:
+def asked(model: GPT2, entry: Documentation) -> dict[str, Any]:
     """The options of an entry's call."""
     options = dict(entry.example)
     for name, value in options.items():
@@ -70,7 +69,7 @@ def asked(model: GPT2, entry: Page) -> dict[str, Any]:
     return options | ({"do_sample": True, "seed": SEED} if entry.random else {})
 
 
-def calls(model: GPT2, entry: Page) -> str:
+def calls(model: GPT2, entry: Documentation) -> str:
     """The Python line, and the command where every option has a flag."""
     options = asked(model, entry)
     shown = ", ".join(f"{name}={value!r}" for name, value in options.items())
@@ -89,7 +88,7 @@ def calls(model: GPT2, entry: Page) -> str:
     return f"```sh\n{shlex.join(words)}\n```\n\n{text}"
 
 
-def before_and_after(model: GPT2, entry: Page, path: Path) -> None:
+def before_and_after(model: GPT2, entry: Documentation, path: Path) -> None:
     """The next token's distribution as the model gives it, and as the option leaves it."""
     ids = model.prompt_ids(entry.prompt)
     _, options = model.options(asked(model, entry))
@@ -122,8 +121,8 @@ def before_and_after(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def tree(model: GPT2, entry: Page, path: Path) -> None:
-    """What a search kept at each step; the best text's path in red."""
+def tree(model: GPT2, entry: Documentation, path: Path) -> None:
+    """Draw what a search kept at each step, with the best text's path in red."""
     trace: list[Any] = []
     options = asked(model, entry)
     best = model.generate(entry.prompt, max_new_tokens=STEPS, eos_token_id=None, trace=trace, **options)
@@ -168,7 +167,7 @@ def tree(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def circles(model: GPT2, entry: Page, path: Path) -> None:
+def circles(model: GPT2, entry: Documentation, path: Path) -> None:
     """The tokens of a text that goes round in circles: what was written, what ended it in red, what would follow."""
     options = asked(model, entry)
     ended = model.generate(entry.prompt, max_new_tokens=LENGTH, **options)
@@ -199,7 +198,7 @@ def circles(model: GPT2, entry: Page, path: Path) -> None:
     plt.close(figure)
 
 
-def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
+def section(model: GPT2, entry: Documentation, picture: Picture | None) -> str:
     """One entry as Markdown, its picture drawn."""
     name = re.sub(r"[^a-z0-9]+", "-", entry.title.lower()).strip("-")
     parts = [f"### {entry.title}\n", f"{entry.what}\n", f"$${entry.formula}$$\n"]
@@ -213,8 +212,8 @@ def section(model: GPT2, entry: Page, picture: Picture | None) -> str:
     return "\n".join(parts)
 
 
-def picture_of(method: Method, entry: Page) -> Picture | None:
-    """How an entry is drawn: a beam search by its tree, what acts on a distribution by what it leaves of that."""
+def picture_of(method: Method, entry: Documentation) -> Picture | None:
+    """Return the function that draws an entry: a beam search as a tree, a processor as distributions."""
     if method.make is not None or (method.streams and entry.random):
         return before_and_after
     if method.stop is not None:
@@ -224,12 +223,12 @@ def picture_of(method: Method, entry: Page) -> Picture | None:
 
 def sections(model: GPT2, some: Sequence[Method]) -> list[str]:
     """The entries of some methods."""
-    return [section(model, entry, picture_of(method, entry)) for method in some for entry in method.pages]
+    return [section(model, entry, picture_of(method, entry)) for method in some for entry in method.documentation]
 
 
 def briefly(kind: str, some: Sequence[Method]) -> list[str]:
     """A line for each of the methods that have no entry: the option that asks for it, and that option's help."""
-    others = [method.askers[0] for method in some if not method.pages]
+    others = [method.askers[0] for method in some if not method.documentation]
     lines = [f"- `{name}`: {methods.option(name).help}" for name in others]
     return [f"### Other {kind}, in a line each\n", "\n".join([*lines, ""])] if others else []
 
@@ -243,7 +242,7 @@ def divided() -> tuple[list[Method], list[Method], list[Method]]:
 
 
 def kept_section(old: str, name: str) -> str:
-    """What others wrote between the markers of a section."""
+    """Return what was written by hand between the markers of a section."""
     match = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", old, re.DOTALL)
     body = match.group(1) if match else ""
     return f"<!-- {name} -->\n{body}<!-- end of {name} -->\n"
@@ -251,14 +250,14 @@ def kept_section(old: str, name: str) -> str:
 
 INTRO = """# Every way to decode, with its picture
 
-{count} options and strategies on the bundled model, each with what it does to the next token's distribution (grey: the
-model's; blue: after it) or, of a search, with what it kept at each step (the best text in red), its formula, where it
-comes from, when to use it, and the call that reproduces it. Options carry transformers' names and act in its order;
-`order=[…]` and `profile="llama.cpp"` change that; where engines part is in [dialects.md](dialects.md). What each costs
-at 50,257 tokens is in [cost.md](cost.md).
-`python scripts/build_decoding_page.py` writes this page.
+This page shows {count} options and strategies on the bundled model. For each there is a picture of its effect on the
+next token's distribution (grey: the model's; blue: after it) or, for a search, of what it kept at each step (the best
+text in red), its formula, its source, when to use it, and the call that reproduces it. Options have transformers'
+names and act in its order; `order=[…]` and `profile="llama.cpp"` change the order. [dialects.md](dialects.md) shows
+where engines differ, and [cost.md](cost.md) what each option costs at 50,257 tokens. `python
+scripts/build_decoding_page.py` writes this page.
 
-To see it for a prompt of your own, step by step: `gpt2-np generate … --explain`.
+To see the effects on a prompt of your own, step by step, use `gpt2-np generate … --explain`.
 
 ```python
 from gpt2_np import GPT2
@@ -274,14 +273,14 @@ def main() -> None:
     old = PAGE.read_text(encoding="utf-8") if PAGE.is_file() else ""
     warpers, processors, strategies = divided()
     parts = [
-        INTRO.format(count=sum(len(method.pages) for method in methods.every())),
-        "## Warpers: what is left to draw from\n",
+        INTRO.format(count=sum(len(method.documentation) for method in methods.every())),
+        "## Warpers: which tokens may be drawn\n",
         *sections(model, warpers),
         *briefly("warpers", warpers),
-        "## Processors: what the text so far forbids or favours\n",
+        "## Processors: rules and penalties that depend on the text so far\n",
         *sections(model, processors),
         *briefly("processors", processors),
-        "## Strategies: how the text is found\n",
+        "## Strategies: greedy decoding, sampling and searches\n",
         *sections(model, strategies),
         *briefly("strategies", strategies),
         "## Constraints\n",

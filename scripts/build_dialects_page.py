@@ -1,8 +1,8 @@
-"""Write docs/decoding/dialects.md: where two engines part on the same row.
+"""Write docs/decoding/dialects.md: where two engines differ on the same row of scores.
 
     python scripts/build_dialects_page.py
 
-What stands there is computed by the profiles of `decoders`, which are checked against engines' functions or sources.
+The page is computed by the profiles of `decoders`, which are checked against the engines' functions or sources.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "temperature": 1.0}  # so that no
 
 
 class Row(NamedTuple):
-    """What is asked of every engine: options, the scores of tokens a, b, c, …, the text, how much of it is prompt."""
+    """The question for every engine: options, the scores of tokens a, b, c, …, the text, and how much is prompt."""
 
     title: str
     options: dict[str, Any]
@@ -46,7 +46,7 @@ ROWS = (
 
 
 def told(profile: str | None, row: Row) -> str:
-    """What an engine leaves, as the shares of the tokens that stay; why it can't be asked."""
+    """Describe an engine's result: the shares of the tokens that are kept, or why it can't be asked."""
     accepted = methods.PROCESSORS if profile is None else methods.profile(profile).order
     off = {} if row.defaults else {name: value for name, value in OFF.items() if name in accepted}
     asked = {**off, **row.options} | ({} if profile is None else {"profile": profile})

@@ -2,9 +2,9 @@
 
     python scripts/build_guide.py [docs/guide/induction.md …]
 
-A document is Markdown whose ``python`` blocks run one after another in one namespace. What a block prints belongs into
-the ``text`` block right behind it; what it draws, into ``figures/`` beside the document. The documents' own assertions
-say what must hold for any weights; the numbers in them are those of the bundled model at the time of building.
+A document is Markdown whose ``python`` blocks run one after another in one namespace. The output of a block is written
+into the ``text`` block after it, and its pictures into ``figures/`` beside the document. Assertions in the documents
+say what must hold for any weights; the numbers are those of the bundled model at the time of building.
 """
 
 from __future__ import annotations

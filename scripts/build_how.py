@@ -1,9 +1,9 @@
-"""Write the code that docs/how reads aloud into its pages, from the files that run.
+"""Write the code that docs/how explains into its pages, from the source files.
 
     python scripts/build_how.py
 
-A comment ``<!-- source: gpt2_np/model/ops.py layer_norm centred -->`` stands above a block of Python, which becomes the
-text of these functions as they are in that file. A test holds the pages to it.
+A comment ``<!-- source: gpt2_np/model/ops.py layer_norm centred -->`` stands above a block of Python, which is replaced
+by the source of these functions in that file. A test checks that the pages are up to date.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Write the API reference, docs/reference, from the code: every public name with what it is in one sentence.
+"""Write the API reference, docs/reference, from the code: every public name, described in one sentence.
 
     python scripts/build_reference.py
 
-A page is a package; on it each module has its table, whose names lead to their source. The site (`site_hooks`) puts the
-whole docstring of each under the table. The pages of options and commands come from the methods' statements and from
-the command line itself. What the code says is read without importing it, but for those two.
+Each package has a page; on it each module has a table, whose names link to their source. On the site, `site_hooks` adds
+the whole docstrings below the table. The pages of options and commands are made from the methods' statements and from
+the command line itself. For all other pages the code is parsed, not imported.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def modules() -> dict[str, Module]:
 
 
 def read(name: str, path: Path) -> Module:
-    """What one file defines, as its text says."""
+    """Parse what one file defines."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names, shows, others = [], [], []
     imports: dict[str, str] = {}
@@ -88,7 +88,7 @@ def read(name: str, path: Path) -> Module:
 
 
 def for_types(tree: ast.Module) -> Iterator[ast.stmt]:
-    """What stands under ``if TYPE_CHECKING``, where a face says what it loads later."""
+    """Return the imports under ``if TYPE_CHECKING``, in which a package names what it loads later."""
     for node in tree.body:
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             yield from node.body
@@ -112,7 +112,7 @@ def sentence(text: str) -> str:
 
 
 def defined(known: dict[str, Module], module: str, name: str) -> Name | None:
-    """Where a name that a module shows is written; None for a constant."""
+    """Return where a name that a module exports is defined, or None for a constant."""
     for _ in range(5):
         one = known.get(module)
         found = next((each for each in one.names if each.name == name), None) if one else None
@@ -203,18 +203,19 @@ def options_page() -> str:
         "([`GPT2.generate`](gpt2_np.md)).\n",
     ]
     # Where an option has no help, because the command line doesn't offer it, its method's page says what it does.
-    said = {one.options[0].name: one.pages[0].what for one in methods.every() if one.options and one.pages}
+    shown = [one for one in methods.every() if one.options and one.documentation]
+    said = {one.options[0].name: one.documentation[0].what for one in shown}
     groups: dict[str, list[str]] = {}
     for name in methods.OPTIONS:
         one = methods.option(name)
         values = " or ".join(f"`{choice!r}`" for choice in one.choices) or f"`{one.kind.annotation}`".replace(
             "|", "\\|"
         )
-        within = f", {one.within}" if one.within else ""
+        interval = f", {one.interval}" if one.interval else ""
         default = one.default if one.default is not None else one.otherwise
         told = "" if default is None else f"`{default!r}`"
         what = (one.help or said.get(name, "")).replace("|", "\\|")
-        row = f"| `{name}` | {values}{within} | {told} | {what} |"
+        row = f"| `{name}` | {values}{interval} | {told} | {what} |"
         groups.setdefault(one.group or "In Python only", []).append(row)
     for group, rows in groups.items():
         lines += [f"## {group}\n", "| option | values | unless given | what it does |\n|---|---|---|---|", *rows, ""]
@@ -222,7 +223,7 @@ def options_page() -> str:
 
 
 def commands_page() -> str:
-    """What every command says of itself under ``--help``."""
+    """Return the page of all commands, made from their ``--help``."""
     import click
 
     from gpt2_np.cli import cli
@@ -234,7 +235,7 @@ def commands_page() -> str:
     ]
 
     def told(command: click.Command, name: str, parent: click.Context | None) -> None:
-        settings: dict[str, Any] = {**command.context_settings, "max_content_width": 100, "terminal_width": 100}
+        settings: dict[str, Any] = {**command.context_settings, "max_content_width": 88, "terminal_width": 88}
         context = click.Context(command, parent, info_name=name, **settings)
         lines.extend([f"## {context.command_path}\n", f"```text\n{context.get_help().strip()}\n```\n"])
         if isinstance(command, click.Group):

@@ -1,8 +1,8 @@
-"""Run the commands that docs/serve.md shows against a server, and write what they answer below them.
+"""Run the commands in docs/serve.md against a server, and write the server's answers below them.
 
     python scripts/build_serve_page.py
 
-The table of limits is written from `gpt2_np.server.limits` in the same go.
+The table of limits is also written, from `gpt2_np.server.limits`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FRESH = {r'"id": "cmpl-[0-9a-f]+"': '"id": "cmpl-1"', r'"created": \d+': '"creat
 
 
 def run(command: str, port: int) -> str:
-    """What a command prints, asking a server at this port instead."""
+    """Run a command against the server at this port, and return its output."""
     command = command.replace(ADDRESS, f"127.0.0.1:{port}").replace("gpt2-np ", f"{sys.executable} -m gpt2_np ")
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, check=True)
     printed = done.stdout.strip("\n")
@@ -45,7 +45,7 @@ def with_answers(text: str, port: int) -> str:
 def with_limits(text: str) -> str:
     """The page with the table of limits."""
     rows = "| option | default | |\n|---|---|---|\n" + "\n".join(
-        f"| `--{one.name.replace('_', '-')}` | {one.default:,g} | {one.metadata['help']} |" for one in fields(Limits)
+        f"| `--{one.name.replace('_', '-')}` | {one.default:,} | {one.metadata['help']} |" for one in fields(Limits)
     )
     return re.sub(r"(<!-- limits -->\n).*?(<!-- end of limits -->)", rf"\g<1>{rows}\n\g<2>", text, flags=re.DOTALL)
 

@@ -1,11 +1,11 @@
-"""How far from the output each lens is, layer by layer, on held-out text: the table of docs/guide/lenses.md.
+"""Measure each lens's distance from the output, layer by layer, on held-out text: the table of docs/guide/lenses.md.
 
     python scripts/compare_lenses.py --text TEXT --lens LENS [--texts 100] [--held-out 50]
 
 TEXT is the folder with ``tales.txt.xz``. The tuned and the Jacobian lens are fitted on the same pieces of 128 tokens,
-one of each of some documents that the bundled model was trained on; LENS is the file in which the Jacobian lens is
-kept, and from which a stopped fit goes on. Measured are pieces of held-out documents, from the 16th position on: the
-mean of KL(output ‖ lens) in nats, and the share of positions at which the likeliest token is the output's.
+one from each of some documents that the bundled model was trained on. LENS is the file of the Jacobian lens, from which
+an interrupted fit continues. On pieces of held-out documents, from the 16th position on, the script measures the mean
+of KL(output ‖ lens) in nats, and the share of positions at which the likeliest token is that of the output.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Train a small model from scratch beside torch: the same weights, data and schedule, both loss curves in one picture.
+"""Train a small model from scratch here and in torch, with the same weights, data and schedule, and draw both loss
+curves.
 
     python scripts/compare_training.py --text README.md --out runs/compare
 

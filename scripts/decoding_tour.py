@@ -1,4 +1,4 @@
-"""A tour of decoding: what each strategy makes of the same model, in a terminal and, where asked for, in pictures.
+"""Take a tour of decoding: run each strategy on the same model, in a terminal and, with --plots, in pictures.
 
     python scripts/decoding_tour.py [--model NAME] [--seed S] [--plots FOLDER]
 
@@ -179,7 +179,7 @@ def temperature_figure(model: GPT2) -> Figure:
 
 
 def nucleus_figure(model: GPT2) -> Figure:
-    """How many tokens each p keeps: cumulative probability against rank, at temperature 0.8."""
+    """Draw how many tokens each p keeps: cumulative probability against rank, at temperature 0.8."""
     import matplotlib.pyplot as plt
 
     logits = get_next_token_logits("The secret to happiness is", model=model)

@@ -1,9 +1,10 @@
-"""The rounding error of float32 logits, ours as a share of torch's own, both against this project's float64.
+"""Measure the rounding error of float32 logits as a share of torch's own error, both against this project's float64.
 
     python scripts/error_beside_torch.py                   random weights of the 124M shape, 96 random ids
     python scripts/error_beside_torch.py --model gpt2 --tokens 512
 
-The root mean square over all logits of one row. transformers runs eager and with scaled dot product attention.
+The error is the root mean square over all logits of one row. transformers runs with eager and with scaled dot product
+attention.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Make a model's folder of a training run: weights, configuration, tokenizer, loss curve.
+"""Export a training run as a model's folder: weights, configuration, tokenizer, loss curve.
 
     python scripts/export_bundled.py runs/tales gpt2_np/bundled/tales
 
-The folder is what transformers itself would save, so that `GPT2LMHeadModel.from_pretrained` and `AutoTokenizer` load
-it too; the weights are rounded once, to bfloat16 or float16. The model card is `scripts/write_card.py`'s.
+The folder has the format of transformers, so `GPT2LMHeadModel.from_pretrained` and `AutoTokenizer` can load it too. The
+weights are rounded once, to bfloat16 or float16. `scripts/write_card.py` writes the model card.
 """
 
 from __future__ import annotations

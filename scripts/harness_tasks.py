@@ -1,8 +1,8 @@
 """Write small tasks for lm-evaluation-harness, with their data: `python scripts/harness_tasks.py FOLDER`.
 
-No data set need be fetched for them, and they hold what such code goes wrong on: empty contexts, contexts longer than a
-model's, white space where context and continuation meet, choices that begin with each other, several right answers,
-few-shot examples that all documents share.
+No data set is downloaded for them, and they cover cases that often break such code: empty contexts, contexts longer
+than the model's, white space between context and continuation, choices that are prefixes of each other, several right
+answers, and few-shot examples that all documents share.
 
     gpt2-np evaluate --include-path FOLDER --tasks tale_choices,tale_words,tale_texts,tale_endings
 """

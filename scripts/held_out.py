@@ -1,4 +1,4 @@
-"""Write the held-out documents, score each with ``gpt2-np score``, and add up: the bundled model's figures.
+"""Write the held-out documents, score each with ``gpt2-np score``, and add up the bundled model's figures.
 
     python scripts/held_out.py --text TEXT --out held-out [--model tales]
 
@@ -46,7 +46,7 @@ def write(text: Path, out: Path, kind: str) -> list[Path]:
 
 
 def score(path: Path, model: str) -> dict[str, float]:
-    """What ``gpt2-np score --json`` says of a file."""
+    """Return what ``gpt2-np score --json`` prints about a file."""
     command = "from gpt2_np.cli import main; main()"
     arguments = ["score", "--file", str(path), "--model", model, "--json"]
     done = subprocess.run([sys.executable, "-c", command, *arguments], check=True, capture_output=True, text=True)

@@ -1,11 +1,12 @@
-"""Many clients at once against `gpt2-np serve`: whether every text is the one that is written alone, and how fast.
+"""Test `gpt2-np serve` with many clients at once: is every text the one that is generated alone, and how fast?
 
     python scripts/load_server.py --clients 64 --seconds 120
     python scripts/load_server.py --clients 16 --seconds 30 --model gpt2 --dtype int8 --rows 16
 
-It starts a server of its own, writes each of its requests alone by `GPT2.generate`, and lets the clients ask for them
-at random for so long: 10 % leave in the middle, 5 % ask for what can't be. Exit status 1 where a text was another, a
-request got no clean answer, or memory grew in the last quarter. Needs the ``serve`` extra, and /proc for memory.
+The script starts a server, generates the text of each request alone by `GPT2.generate`, and lets the clients send these
+requests at random for --seconds: 10 % disconnect in the middle, and 5 % send invalid requests. The exit status is 1 if
+a text differed, a request got no clean answer, or memory grew in the last quarter. It needs the ``serve`` extra, and
+/proc for measuring memory.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ WRONG: list[dict[str, Any]] = [
 
 @dataclass
 class Counts:
-    """What the clients saw."""
+    """The clients' counters."""
 
     texts: int = 0
     tokens: int = 0

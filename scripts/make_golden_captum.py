@@ -1,4 +1,4 @@
-"""Write tests/golden/captum.json: what captum says of the tokens of prompts to tiny models, in float64.
+"""Write tests/golden/captum.json: captum's attributions of the tokens of prompts to tiny models, in float64.
 
     python -m venv v && v/bin/pip install captum torch transformers safetensors
     v/bin/python scripts/make_golden_captum.py tests/golden/captum.json

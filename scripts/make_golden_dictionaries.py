@@ -1,11 +1,11 @@
-"""Write small dictionaries of every architecture with SAELens, and what SAELens computes with them.
+"""Write small dictionaries of every architecture with SAELens, and SAELens's results for them.
 
     pip install torch sae-lens && python scripts/make_golden_dictionaries.py tests/golden
 
-Random weights, 12 numbers wide, 40 features. Each is written by SAELens's save_model or save_inference_model, or has
-the configuration of an older version; what its folder held is packed into ``dictionaries.json`` (``cfg.json``) and
-``dictionaries.safetensors`` (``FOLDER/TENSOR``), with what SAELens makes of some activations (``FOLDER:NAME``): their
-features, the reconstruction, and the gradient of half the sum of its squares.
+The dictionaries have random weights, a width of 12 and 40 features. Each is written by SAELens's save_model or
+save_inference_model, or has the configuration of an older version. The content of its folder is packed into
+``dictionaries.json`` (``cfg.json``) and ``dictionaries.safetensors`` (``FOLDER/TENSOR``), with SAELens's results for
+some activations (``FOLDER:NAME``): their features, the reconstruction, and the gradient of half the sum of its squares.
 """
 
 from __future__ import annotations
@@ -125,7 +125,9 @@ OLD: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def as_used(folder: Path, trained: Any, method: str, scratch: Path) -> Any:
-    """What SAELens encodes with: the folder as it loads it, or what it saves of a training checkpoint for use."""
+    """Return the dictionary that SAELens encodes with: the folder as it loads it, or a training checkpoint as it saves
+    it for use.
+    """
     from sae_lens import SAE
 
     if method == "save_model" and not hasattr(trained, "save_inference_model"):

@@ -1,11 +1,11 @@
-"""Write what SAELens and SAEBench find with dictionaries in a small model: spliced runs, gradients, evaluations.
+"""Write the results of SAELens and SAEBench for dictionaries in a small model: spliced runs, gradients, evaluations.
 
     pip install torch sae-lens tabulate
     PYTHONPATH=path/to/SAEBench python scripts/make_golden_dictionary_runs.py tests/golden
 
 The model is that of ``tests/golden/transformer_lens.safetensors``, the dictionaries have random weights. Without
-SAEBench on the path its numbers are left out. Written: ``dictionary_runs.json`` (configurations, evaluations) and
-``dictionary_runs.safetensors``.
+SAEBench on the path its numbers are left out. The script writes ``dictionary_runs.json`` (configurations and
+evaluations) and ``dictionary_runs.safetensors``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Make tests/golden/llama_cpp.json: what llama.cpp's own samplers do, through llama-cpp-python's low-level interface.
+"""Make tests/golden/llama_cpp.json: results of llama.cpp's own samplers, by llama-cpp-python's low-level interface.
 
-Run once, where that is installed (it is no dependency of anything else here):
+Run it once, where that package is installed (nothing else here depends on it):
 
     pip install llama-cpp-python
     python scripts/make_golden_llama_cpp.py --vocabulary ggml-vocab-gpt-2.gguf

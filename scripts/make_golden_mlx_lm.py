@@ -1,6 +1,6 @@
-"""Make tests/golden/mlx_lm.json: what mlx-lm's own samplers and penalties do (``mlx_lm/sample_utils.py``).
+"""Make tests/golden/mlx_lm.json: results of mlx-lm's own samplers and penalties (``mlx_lm/sample_utils.py``).
 
-Run once, where that is installed (it is no dependency of anything else here; it runs on Linux without a GPU):
+Run it once, where that package is installed (nothing else here depends on it; it runs on Linux without a GPU):
 
     pip install "mlx[cpu]" && pip install --no-deps mlx-lm
     python scripts/make_golden_mlx_lm.py

@@ -1,8 +1,8 @@
-"""Write tests/golden/searches.json: what transformers 4.55.4 finds by searches that version 5 moved out of its core.
+"""Write tests/golden/searches.json: results of transformers 4.55.4 for searches that version 5 moved out of its core.
 
-Group beams, constrained beams, contrastive search and DoLa on tiny random models and the bundled one, over many
-settings. 4.55 is the last series with all four in it. It needs an environment of its own, since the tests run against
-version 5:
+The searches are group beams, constrained beams, contrastive search and DoLa, on tiny random models and the bundled one,
+over many settings. 4.55 is the last series with all four of them. The script needs an environment of its own, since the
+tests run against version 5:
 
     python3 -m venv golden && golden/bin/pip install torch==2.13.0 transformers==4.55.4
     golden/bin/python scripts/make_golden_searches.py
@@ -70,7 +70,7 @@ class Scores:
 
 
 def generate(model: transformers.GPT2LMHeadModel, case: Case) -> Case:
-    """What transformers adds to each prompt, and the scores that go with it."""
+    """Return what transformers adds to each prompt, and the scores of it."""
     ids = torch.tensor(case["prompts"])
     options = {"top_k": 0, "eos_token_id": None} | case["options"]
     torch.manual_seed(options.pop("seed", 0))

@@ -1,9 +1,9 @@
-"""Make tests/golden/transformer_lens.safetensors: what TransformerLens 4 says about a tiny random GPT-2.
+"""Make tests/golden/transformer_lens.safetensors: TransformerLens 4's results for a tiny random GPT-2.
 
     python -m venv tl && tl/bin/pip install torch==2.13.0 transformer_lens
     tl/bin/python scripts/make_golden_transformer_lens.py
 
-It needs an environment of its own; the tests need only the file. In it: the weights ("params."), the ids, every
+It needs an environment of its own; the tests need only the file. The file holds the weights ("params."), the ids, every
 activation of the model as loaded ("cache.") and after TransformerLens's weight processing ("processed."), and the
 results of its cache methods, head scores and patching sweeps on the processed model, and of its attribution patching by
 node and by edge on the model as loaded.
@@ -70,7 +70,7 @@ def activations(bridge: TransformerBridge, ids: torch.Tensor, prefix: str) -> di
 
 
 def methods(bridge: TransformerBridge, ids: torch.Tensor) -> dict[str, np.ndarray]:
-    """What ActivationCache's methods return, with most of their options."""
+    """Return the results of ActivationCache's methods, with most of their options."""
     _, cache = bridge.run_with_cache(ids)
     heads = cache.stack_head_results(layer=-1)
     wrong = (ids[:, 1:] + 1) % V

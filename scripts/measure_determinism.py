@@ -1,10 +1,12 @@
 """Measure what changes a result, to the last bit, and write the tables of docs/determinism.md.
 
-    python scripts/measure_determinism.py [--only writing|training]
+    python scripts/measure_determinism.py [writing|training [ROW…]]
 
-Each row varies one thing. What varies within a process is run here (`determinism.answers`, `determinism.trained`); for
-the number of threads, other processors and other processes this script starts itself again. Another processor is
-stood in for by compiling for it and by telling OpenBLAS to take its kernels: slower code, the same instructions.
+Each row varies one thing. A row is written into the page as soon as it is measured, so a run may be stopped, and the
+rest of the rows measured later by their numbers (from 1): on the same machine, or the page would mix two. What varies
+within a process is run here (`determinism.answers`, `determinism.trained`); for the number of threads, other processors
+and other processes this script starts itself again. To stand in for another processor, kernels are compiled for it and
+OpenBLAS is told to take its own for it: the code is slower, and its instructions are the same.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,9 @@ from typing import Any
 import numpy as np
 from benchmarks import machine
 from determinism import answers, trained
-from determinism.compare import NOTHING, Difference, difference, worst
+from determinism.compare import NOTHING, UNMEASURED, Difference, difference, worst
+
+from gpt2_np import GPT2
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "determinism.md"
@@ -62,8 +67,8 @@ def child(part: str, kind: Kind, folder: Path, number: int, environment: Mapping
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path} | dict(environment))
 
 
-def across(part: str, kind: Kind, environments: list[dict[str, str]]) -> Difference:
-    """What processes in these environments found, each compared with the first; equal ones run at once."""
+def across(part: str, environments: list[dict[str, str]], kind: Kind) -> Difference:
+    """Compare the answers of processes in these environments with those of the first; equal ones run at once."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if all(one == environments[0] for one in environments):
@@ -85,7 +90,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 def answer(part: str, kind: Kind, path: str) -> None:
-    """What a process started by `child` does."""
+    """Compute the answers in a process started by `child`."""
     model = answers.load(kind)
     found: dict[str, Any] = answers.answers(model) if part == "writing" else trained.learned(model)
     np.savez(path, **found)
@@ -109,42 +114,59 @@ def beside(what: str, kind: Kind) -> Difference | None:
 
 
 def as_is(kind: Kind) -> answers.Answers:
-    """What a kind of model answers."""
+    """Return the answers of a kind of model."""
     return answers.answers(answers.load(kind))
 
 
-def writing() -> str:
-    """The table of what is read and written."""
-    rows: dict[str, list[Difference | None]] = {}
-    for name, vary in answers.WITHIN.items():
-        rows[name] = [vary(answers.load(kind), answers.LENGTH) for kind in answers.KINDS]
-        told(name, rows[name])
-    for name, environments in PROCESSES.items():
-        rows[name] = [across("writing", kind, environments) for kind in answers.KINDS]
-        told(name, rows[name])
-    for name, what in BESIDE.items():
-        rows[name] = [beside(what, kind) for kind in answers.KINDS]
-        told(name, rows[name])
-    return table(rows, answers.KINDS)
+def rows(part: str) -> dict[str, Callable[[], list[Difference | None]]]:
+    """Return for each row of a part's table the function that measures its cells, one for each kind of model."""
+    kinds: tuple[Kind, ...] = answers.KINDS if part == "writing" else trained.KINDS
+    if part == "writing":
+        return {
+            **{name: partial(by_kind, kinds, partial(alone, vary)) for name, vary in answers.WITHIN.items()},
+            **{name: partial(by_kind, kinds, partial(across, part, among)) for name, among in PROCESSES.items()},
+            **{name: partial(by_kind, kinds, partial(beside, what)) for name, what in BESIDE.items()},
+        }
+    among = TRAINING_PROCESSES.items()
+    return {
+        **{name: partial(by_kind, kinds, partial(learning, vary)) for name, vary in trained.WITHIN.items()},
+        **{name: partial(by_kind, kinds, partial(across, part, environments)) for name, environments in among},
+        '`backend="numpy"` beside `"numba"`': backends,
+    }
 
 
-def training() -> str:
-    """The table of what is learned."""
-    rows: dict[str, list[Difference | None]] = {}
-    for name, vary in trained.WITHIN.items():
-        rows[name] = [vary(answers.load(kind)) for kind in trained.KINDS]
-        told(name, rows[name])
-    for name, environments in TRAINING_PROCESSES.items():
-        rows[name] = [across("training", kind, environments) for kind in trained.KINDS]
-        told(name, rows[name])
+def by_kind(kinds: tuple[Kind, ...], measure: Callable[[Kind], Difference | None]) -> list[Difference | None]:
+    """A row: one measurement for each kind of model."""
+    return [measure(kind) for kind in kinds]
+
+
+def alone(vary: answers.Within, kind: Kind) -> Difference:
+    """Measure a variation within this process, of what is read and written."""
+    return vary(answers.load(kind), answers.LENGTH)
+
+
+def learning(vary: Callable[[GPT2], Difference], kind: Kind) -> Difference:
+    """Measure a variation within this process, of what is learned."""
+    return vary(answers.load(kind))
+
+
+def backends() -> list[Difference | None]:
+    """Compare what is learned with the two backends."""
     mine, other = (trained.learned(answers.load(kind)) for kind in trained.KINDS[:2])
-    rows['`backend="numpy"` beside `"numba"`'] = [None, difference(mine, other), None]
-    return table(rows, trained.KINDS)
+    return [None, difference(mine, other), None]
 
 
-def told(name: str, row: list[Difference | None]) -> None:
-    """One row on stderr, so that whoever waits sees something."""
-    print(f"{name}: {' | '.join(map(str, row))}", file=sys.stderr, flush=True)
+def measure(part: str, numbers: list[int]) -> None:
+    """Measure these rows of a part (all of them where none is named), and write each into the page when it is known."""
+    every = list(rows(part).items())
+    if any(not 1 <= number <= len(every) for number in numbers):
+        raise SystemExit(f"{part} has rows 1 to {len(every)}, got {' '.join(map(str, numbers))}")
+    for number in numbers or range(1, len(every) + 1):
+        name, found = every[number - 1]
+        cells = [NOTHING if one is None else str(one) for one in found()]
+        print(f"{number} {name}: {' | '.join(cells)}", file=sys.stderr, flush=True)
+        page = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(put(page, part, with_row(between(page, part), name, cells)), encoding="utf-8")
 
 
 def title(kind: Kind) -> str:
@@ -152,22 +174,33 @@ def title(kind: Kind) -> str:
     return f"{kind[0]}, NumPy" if kind[1] == "numpy" else kind[0]
 
 
-def table(rows: dict[str, list[Difference | None]], kinds: tuple[Kind, ...]) -> str:
-    """The rows as Markdown."""
-    lines = [f"| what varies | {' | '.join(map(title, kinds))} |", f"|---|{'---|' * len(kinds)}"]
-    for name, row in rows.items():
-        cells = [NOTHING if one is None else str(one) for one in row]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+def with_row(text: str, name: str, cells: list[str]) -> str:
+    """A part's text with the cells of one row, and with the machine and the month of this measurement."""
+    lines = text.splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith(f"| {name} |"))
+    lines[at] = f"| {name} | {' | '.join(cells)} |"
+    lines[0] = f"Measured on {machine.name()}, {time.strftime('%B %Y')}."
     return "\n".join(lines) + "\n"
 
 
+def empty(part: str) -> str:
+    """A part's text before anything was measured."""
+    kinds = answers.KINDS if part == "writing" else trained.KINDS
+    head = [f"| what varies | {' | '.join(map(title, kinds))} |", f"|---|{'---|' * len(kinds)}"]
+    return "\n".join(["", "", *head, *(f"| {name} |{f' {UNMEASURED} |' * len(kinds)}" for name in rows(part)), ""])
+
+
+def between(page: str, marker: str) -> str:
+    """The text of a page between ``<!-- marker -->`` and ``<!-- end of marker -->``."""
+    found = re.findall(rf"<!-- {marker} -->\n(.*?)<!-- end of {marker} -->", page, re.DOTALL)
+    if len(found) != 1:
+        raise SystemExit(f"{PAGE.name} must have one pair of markers {marker}, got {len(found)}")
+    return str(found[0])
+
+
 def put(page: str, marker: str, text: str) -> str:
-    """A page with a text between ``<!-- marker -->`` and ``<!-- end of marker -->``."""
-    pattern = rf"(<!-- {marker} -->\n).*?(<!-- end of {marker} -->)"
-    fresh, count = re.subn(pattern, lambda found: f"{found[1]}{text}{found[2]}", page, flags=re.DOTALL)
-    if count != 1:
-        raise SystemExit(f"{PAGE.name} must have one pair of markers {marker}, got {count}")
-    return fresh
+    """A page with another text between its markers."""
+    return page.replace(between(page, marker), text, 1)
 
 
 def main(arguments: list[str]) -> None:
@@ -176,13 +209,14 @@ def main(arguments: list[str]) -> None:
         part, dtype, backend, path = arguments[1:]
         answer(part, (dtype, backend), path)
         return
+    if arguments and (arguments[0] not in ("writing", "training") or not all(one.isdigit() for one in arguments[1:])):
+        raise SystemExit((__doc__ or "").split("\n\n")[1])
     if any(os.environ.get(name) != value for name, value in PLAIN.items()):  # libraries read it when they are loaded
         os.execve(sys.executable, [sys.executable, __file__, *arguments], os.environ | PLAIN)
-    only = arguments[1] if arguments[:1] == ["--only"] else ""
-    for part, measure in (("writing", writing), ("training", training)):
-        if only in ("", part):
-            text = f"Measured on {machine.name()}, {time.strftime('%B %Y')}.\n\n{measure()}"
-            PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), part, text), encoding="utf-8")
+    for part in arguments[:1] or ("writing", "training"):
+        if not arguments[1:]:
+            PAGE.write_text(put(PAGE.read_text(encoding="utf-8"), part, empty(part)), encoding="utf-8")
+        measure(part, [int(one) for one in arguments[1:]])
     print(PAGE)
 
 

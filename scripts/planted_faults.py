@@ -1,10 +1,10 @@
-"""What the parity tool still catches: faults of decreasing size, planted into our parameters.
+"""Measure which faults the parity tool detects: faults of decreasing size are planted into our parameters.
 
 python scripts/planted_faults.py [MODEL …]
 
-Each fault is one that changes every result a little: its size is a share of what it changes. A fault is caught by a
-single tensor (twelve times torch's distance from float64), by the median of all tensors (twice torch's), or not at all.
-Tokens are not compared, which would catch no more than what turns one.
+Each fault changes every result a little; its size is a share of the values that it changes. A fault is detected in a
+single tensor (at twelve times torch's distance from float64), by the median over all tensors (at twice torch's), or not
+at all. Tokens are not compared, since they detect only faults that change a token.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def one_weight(params: Params, size: float) -> Params:
 
 
 def one_matrix(params: Params, size: float) -> Params:
-    """What one layer's MLP writes, all of it."""
+    """Change the output of one layer's MLP."""
     mlp = params.h[len(params.h) // 2].mlp
     weight = as_array(mlp.c_proj.weight) * np.float32(1 + size)
     return in_the_middle(params, mlp=mlp._replace(c_proj=mlp.c_proj._replace(weight=weight)))
@@ -98,7 +98,7 @@ class References(NamedTuple):
 
 
 def results(model: Model, ids: Array) -> dict[str, Array]:
-    """What the parity tool compares of a forward pass, by name."""
+    """Return the results of a forward pass that the parity tool compares, by name."""
     logits, cache = model.run_with_cache(ids, SHOWN)
     return {**{name: cache[name] for name in cache}, "logits": logits}
 

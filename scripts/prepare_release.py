@@ -1,11 +1,11 @@
-"""What a release needs: a version said alike everywhere, and links that lead somewhere on the package index.
+"""Prepare a release: check that all files name one version, and make links absolute for the package index.
 
 python scripts/prepare_release.py --check 0.2.0
 python scripts/prepare_release.py --address https://github.com/OWNER/REPOSITORY --ref COMMIT
 
-The index shows README.md away from its repository, where relative links lead nowhere. The second command makes them
-whole, and names the repository in pyproject.toml and CITATION.cff. The release workflow, which knows the address, runs
-it in a checkout that is thrown away: nothing that it writes is meant to be committed.
+The index shows README.md outside its repository, where relative links lead nowhere. The second command makes them
+absolute, and adds the repository's address to pyproject.toml and CITATION.cff. The release workflow, which knows the
+address, runs it in a temporary checkout; its changes are not meant to be committed.
 """
 
 from __future__ import annotations

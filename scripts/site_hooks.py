@@ -1,6 +1,6 @@
-"""What the documentation site does that plain Markdown can't; mkdocs calls these functions while it builds.
+"""Hooks for the documentation site: mkdocs calls these functions while it builds.
 
-The pages in docs are Markdown that GitHub shows as it is. On the way to the site
+The pages in docs are plain Markdown, which GitHub can show. For the site, these hooks change the following:
 
 - a nav entry ``folder/*`` becomes the pages of that folder, and a folder that isn't there is left out;
 - a link to a file outside docs (`../gpt2_np/model/ops.py`) leads to a page of the site that shows the file;
@@ -102,7 +102,7 @@ def outside(page: Path, link: str, docs: Path) -> Path | None:
 
 
 def page_of(target: Path) -> str:
-    """Where on the site the page of a file outside docs is."""
+    """Return the place on the site of a file outside docs."""
     inside = target.relative_to(ROOT).as_posix()
     return f"project/{inside}" if target.suffix in {".md", *PICTURES} else f"project/{inside}.md"
 
@@ -172,10 +172,14 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
 
 
 def mathml(formula: str, block: bool) -> str:
-    """A formula in TeX as MathML."""
+    """A formula in TeX as MathML; a command of TeX that the converter doesn't know is a warning."""
     from latex2mathml.converter import convert
 
-    return str(convert(formula.strip(), display="block" if block else "inline"))
+    known = formula.strip().replace(r"\arg", r"\text{arg}")
+    found = str(convert(known, display="block" if block else "inline"))
+    if "\\" in found:
+        log.warning("a formula has a command that is shown as it stands: %s", formula.strip())
+    return found
 
 
 def on_post_page(output: str, page: Any, config: Any) -> str:
@@ -201,7 +205,7 @@ def of_notebook(output: str, uri: str, docs: Path) -> str:
 
 
 class Anchors(HTMLParser):
-    """What a page can be entered at, and where it leads."""
+    """The anchors of a page, and its links."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -2,10 +2,10 @@
 
     python scripts/train_bundled.py --text TEXT --out runs/tales --schedule scripts/training/tales.csv
 
-goes on from its checkpoint where there is one (so it may be stopped at any time and spread over several sittings),
-and ends with ``runs/tales/`` holding the loss curve, samples written on the way and the checkpoint.
-``scripts/export_bundled.py`` makes the model's folder of it. On one device, the same seed gives the same weights.
-``--device cuda`` compiles the loss; nothing waits for the device but the lines of the loss curve.
+continues from its checkpoint if there is one, so it may be stopped at any time. In the end ``runs/tales/`` holds the
+loss curve, samples from the course of the training, and the checkpoint. ``scripts/export_bundled.py`` exports it as a
+model's folder. On one device, the same seed gives the same weights. ``--device cuda`` compiles the loss; only the lines
+of the loss curve wait for the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from transformers import GPT2LMHeadModel
 
 SIZES = {
     "tales": {"vocab_size": 4096, "n_positions": 512, "n_embd": 320, "n_layer": 8, "n_head": 10},
-    "tiny": {"vocab_size": 4096, "n_positions": 512, "n_embd": 64, "n_layer": 2, "n_head": 4},
+    "tiny": {"vocab_size": 4096, "n_positions": 128, "n_embd": 64, "n_layer": 2, "n_head": 4},
 }
 
 
@@ -121,7 +121,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def machine(options: argparse.Namespace) -> str:
-    """What the run computes on, for the model's card."""
+    """Describe the device of the run, for the model's card."""
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} CPU cores"
     return f"{name}, torch {torch.__version__}"
 

@@ -1,11 +1,11 @@
-"""Train the dictionary that comes with the bundled model: of the stream in its middle, on the text that it learned.
+"""Train the bundled model's dictionary: on the residual stream of its middle layer, over the text it was trained on.
 
     python scripts/train_bundled_dictionary.py --text TEXT --work WORK [--steps 4000] [--texts 1797]
 
 The learning rate falls along a line that would reach 0 after ``--steps``; the run ends with ``--stop-after``. TEXT is
 the folder with ``tales.txt.xz``. WORK gets the capture (300 MB), the run, and the result in
 ``WORK/dictionary``: SAELens's two files in float16, ``figures.json`` (evaluated on the held-out tales), and
-``WORK/dashboards.json``, every feature's best places among the tales. A run that was stopped goes on.
+``WORK/dashboards.json``, every feature's best places among the tales. A run that was stopped continues.
 """
 
 from __future__ import annotations

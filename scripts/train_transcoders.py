@@ -1,13 +1,13 @@
-"""Train a transcoder for each layer of the bundled model: what `gpt2-np internals graph` needs. None comes with it.
+"""Train a transcoder for each layer of the bundled model, as `gpt2-np internals graph` needs; none is bundled.
 
     python scripts/train_transcoders.py --text TEXT --work WORK [--steps 600] [--texts 300] [--d-sae 768]
 
 TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (10 KB a token, 2.6 MB a text of 256), a run for each
 layer, and the result in ``WORK/transcoders``: a folder for each layer with SAELens's two files and ``figures.json``,
-what it is worth on held-out tales. A run that was stopped goes on; with ``--layers`` several processes share the work.
+its quality on held-out tales. A run that was stopped continues; with ``--layers`` several processes share the work.
 
-Thresholds begin so high that few features fire from the first step on: a short run then ends sparse. Longer runs with
-more features and more text explain more.
+The initial thresholds are so high that few features fire from the first step on, so even a short run ends sparse.
+Longer runs with more features and more text explain more.
 """
 
 from __future__ import annotations

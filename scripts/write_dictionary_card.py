@@ -1,9 +1,9 @@
-"""Put the trained dictionary beside the bundled model: with the names that were given to features, and its card.
+"""Copy the trained dictionary into the bundled model's folder, with names for features and its card.
 
     python scripts/write_dictionary_card.py --work WORK --names names.json
 
-WORK is that of ``train_bundled_dictionary.py``. ``names.json`` holds {feature: name}, for features whose best places in
-``WORK/dashboards.json`` were read.
+WORK is the folder of ``train_bundled_dictionary.py``. ``names.json`` holds {feature: name}, for features that somebody
+named after reading their best places in ``WORK/dashboards.json``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the map in CONTRIBUTING.md: one line for every file, which is the first sentence that the file says of itself.
+"""Write the map in CONTRIBUTING.md: one line for every file, taken from the start of its docstring.
 
 python scripts/write_map.py
 """
@@ -26,7 +26,7 @@ def files(root: Path = ROOT) -> Iterator[tuple[str, list[Path]]]:
 
 
 def said(path: Path) -> str:
-    """What a file says of itself in one line: the first paragraph of its docstring, or a page's heading.
+    """Return a file's description in one line: the first paragraph of its docstring, or a page's heading.
 
     ``ValueError`` for a file that says nothing.
     """

@@ -2,8 +2,8 @@
 
     python scripts/write_releases.py path/to/sae_lens/pretrained_saes.yaml VERSION
 
-What is kept of each release: where it lies on the hub, the folder of each of its ids, what its files' configuration is
-overridden with, and the factor that activations were scaled by in training. SAELens is under the MIT licence.
+For each release the list holds its place on the hub, the folder of each of its ids, the values that override its files'
+configuration, and the factor by which activations were scaled in training. SAELens is under the MIT licence.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MODELS = ("gpt2", "gpt2-small", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilg
 
 
 def release(entry: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of one release."""
+    """Return the entry of one release in the list."""
     pickled = entry.get("conversion_func") is not None
     kept: dict[str, Any] = {"model": entry["model"], "repository": entry["repo_id"], "pickled": pickled}
     kept["overrides"] = entry.get("config_overrides") or {}

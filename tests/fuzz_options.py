@@ -176,10 +176,10 @@ def sound(option: Option, dice: random.Random) -> Any:
     if own is not None:
         return own
     if option.kind.name == "whole":
-        low = int(Interval.parse(option.within).low) if option.within else 0
+        low = int(Interval.parse(option.interval).low) if option.interval else 0
         return low + dice.choice([0, 1, 2, 3, 5])
     if option.kind.name == "number":
-        return number_in(Interval.parse(option.within or "(-inf, inf)"), dice)
+        return number_in(Interval.parse(option.interval or "(-inf, inf)"), dice)
     return OF_KIND[option.kind.name](dice)
 
 

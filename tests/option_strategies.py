@@ -36,7 +36,7 @@ def values_of(option: Option, vocabulary: int) -> Drawn:
 
 def numbers(option: Option) -> Drawn:
     """Numbers within an option's range; where it has no end, one that is far out too."""
-    interval, whole = Interval.parse(option.within or "(-inf, inf)"), option.kind.name == "whole"
+    interval, whole = Interval.parse(option.interval or "(-inf, inf)"), option.kind.name == "whole"
     step = 1 if whole else FINE
     low = interval.low + step * interval.open_low if interval.low > -np.inf else -FEW
     high = interval.high - step * interval.open_high if interval.high < np.inf else low + FEW * (1 + (low < 0))
@@ -141,7 +141,7 @@ def an_example(name: str) -> Any:
     for method in EVERY:
         for shown in (
             *method.trials.values(),
-            *(page.example for page in method.pages),
+            *(page.example for page in method.documentation),
             *(c.settings for c in method.costs),
         ):
             if name in shown:

@@ -11,9 +11,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from gpt2_np.cli import cli
 
 COMMAND = [sys.executable, "-c", "from gpt2_np.cli import main; main()"]
 
@@ -98,6 +102,26 @@ def test_info() -> None:
     assert told["parameters"] > 1e6
     assert Path(told["folder"], "model.safetensors").is_file()
     assert f"{told['parameters']:,} parameters" in run("info").stdout
+
+
+def test_every_command_and_option_has_help_in_a_sentence() -> None:
+    def every(command: click.Command, name: str, parent: click.Context | None) -> Iterator[tuple[str, str]]:
+        context = click.Context(command, parent, name)
+        yield name, (command.help or "").split("\n\n")[0]
+        for parameter in command.get_params(context):
+            shown = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
+            if shown is not None:
+                yield f"{name} {shown[0]}", shown[1]
+        for one in command.list_commands(context) if isinstance(command, click.Group) else ():
+            found = command.get_command(context, one)
+            assert found is not None
+            yield f"{name} {one} in short", found.short_help or ""
+            yield from every(found, f"{name} {one}", context)
+
+    says = dict(every(cli, "gpt2-np", None))
+    assert len(says) > 400
+    silent = [name for name, text in says.items() if not re.match(r"[\w-].*[.\w}!…'\"\])]$", text.strip(), re.DOTALL)]
+    assert not silent, silent
 
 
 def test_help_is_grouped_with_an_example_of_each() -> None:

@@ -16,6 +16,7 @@ from gpt2_np import GPT2
 from gpt2_np.cli import cli
 from gpt2_np.cli import internals_circuits as internals_circuits
 from gpt2_np.cli import internals_corpus as internals_corpus
+from gpt2_np.cli import internals_patching as internals_patching
 from gpt2_np.cli.inspect import inspect_command
 from gpt2_np.cli.internals import internals_group
 from gpt2_np.internals.capture import Captured

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "decoding" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 METHODS = [method for method in methods.every() if method.make or method.stop or method.run]
-SHOWN = [entry for method in METHODS for entry in method.pages]
+SHOWN = [entry for method in METHODS for entry in method.documentation]
 
 
 def part(method: Method) -> str:
@@ -32,14 +32,14 @@ def part(method: Method) -> str:
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_has_its_entry_or_its_line(method: Method) -> None:
     (body,) = re.findall(rf"^## {part(method)}: .*?(?=^## )", TEXT, re.DOTALL | re.MULTILINE)
-    for entry in method.pages:
+    for entry in method.documentation:
         found = re.findall(rf"^### {re.escape(entry.title)}\n.*?(?=^##)", body + "##", re.DOTALL | re.MULTILINE)
         assert len(found) == 1, f"{entry.title} is missing: run scripts/build_decoding_page.py"
         for said in (entry.what, f"$${entry.formula}$$", entry.source, f"**When:** {entry.when}"):
             assert said in found[0]
         if method.make is not None:
             assert (f"![{entry.title}](figures/" in found[0]) == entry.picture
-    if not method.pages:
+    if not method.documentation:
         option = methods.option(method.askers[0])
         assert option.help, f"{method.name} has no page: its first option needs a help, which stands there instead"
         line = f"\n- `{option.name}`: {option.help}\n"
@@ -89,7 +89,7 @@ def test_the_sampler_of_the_contributors_guide_works() -> None:
     finally:
         del sys.modules[module.__name__]
     (method,) = module.METHODS
-    processor = method.make(Place(0, 1, 10, (), 1, ()), **method.pages[0].example)
+    processor = method.make(Place(0, 1, 10, (), 1, ()), **method.documentation[0].example)
     out = processor([np.array([0])], np.array([[1.0, 3.0, 0.5, 4.0]], np.float32))
     assert out.tolist() == [[-np.inf, 3.0, -np.inf, 4.0]]
     with pytest.raises(ValueError, match="max_gap must be above 0, got 0"):

@@ -72,9 +72,25 @@ def test_differences_are_seen() -> None:
     assert str(difference(one, parted)) == "2.5e-01, 1 of 1 texts part, the first after 1 tokens"
     assert not difference({"x": np.float32([0.0])}, {"x": np.float32([-0.0])}).same
     assert not worst([difference(one, one), difference(one, parted)]).same
+    learned = {"gradients": np.array([1.0]), "weights": np.array([0.5, 0.25])}
+    other = {"gradients": np.array([1.5]), "weights": np.array([0.5, 0.0])}
+    assert str(worst([difference(learned, learned), difference(learned, other)])) == "5.0e-01; weights 2.5e-01"
 
 
-def test_a_page_without_its_markers_is_refused() -> None:
-    assert script.put("<!-- a -->\nold<!-- end of a -->", "a", "new") == "<!-- a -->\nnew<!-- end of a -->"
+def test_a_row_is_written_into_its_place() -> None:
+    page = f"before\n<!-- writing -->\n{script.empty('writing')}<!-- end of writing -->\nafter\n"
+    fresh = script.with_row(script.between(page, "writing"), "an edit that changes nothing", ["x"] * 6)
+    lines = script.put(page, "writing", fresh).splitlines()
+    assert (lines[0], lines[2][:12], lines[-1]) == ("before", "Measured on ", "after")
+    assert "| an edit that changes nothing | x | x | x | x | x | x |" in lines
+    assert len(lines) == len(page.splitlines())
+    assert sum(UNMEASURED in line for line in lines) == len(WRITING) - 2
     with pytest.raises(SystemExit, match="must have one pair of markers b"):
         script.put("", "b", "new")
+
+
+def test_a_row_that_there_is_not_is_refused() -> None:
+    with pytest.raises(SystemExit, match="writing has rows 1 to 14, got 15"):
+        script.measure("writing", [15])
+    with pytest.raises(SystemExit, match="measure_determinism"):
+        script.main(["reading"])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_np.internals import dictionaries
-from gpt2_np.internals.dictionaries.activations import largest
+from gpt2_np.internals.dictionaries.activation_functions import largest
 from gpt2_np.internals.dictionaries.coding import product
 from gpt2_np.internals.dictionaries.folding import folded
 

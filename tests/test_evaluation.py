@@ -18,7 +18,7 @@ from reference import random_ids, reference_logits, reference_model
 from gpt2_np import GPT2
 from gpt2_np.cli import main
 from gpt2_np.evaluation import divergence, likelihoods, published
-from gpt2_np.evaluation.answers import Answers, fingerprint
+from gpt2_np.evaluation.answer_file import Answers, fingerprint
 from gpt2_np.evaluation.likelihoods import Limits, log_likelihoods
 
 ROOT = Path(__file__).parent.parent

@@ -165,7 +165,7 @@ def test_any_number_gives_sound_text_or_a_refusal(name: str, value: float) -> No
     if refused:
         assert name in refused
         assert "\n" not in refused
-        inside = not option.within or Interval.parse(option.within).holds(value)
+        inside = not option.interval or Interval.parse(option.interval).holds(value)
         assert not inside or re.search(" must keep | finite |no token is left", refused)
     for one in completions:
         assert all(0 <= token < 12 for token in one.ids)

@@ -88,7 +88,7 @@ def test_what_a_method_names_exists(method: Method) -> None:
     assert set(method.takes) <= set(method.reads), "what it takes it must read"
     shown = [
         *method.trials.values(),
-        *(page.example for page in method.pages),
+        *(page.example for page in method.documentation),
         *(cost.settings for cost in method.costs),
     ]
     for options in shown:
@@ -106,7 +106,7 @@ def test_what_a_profile_names_exists(name: str) -> None:
     for named in (profile.defaults, profile.lacks, profile.ranges):
         assert set(named) <= OPTIONS.keys()
     for option, within in profile.ranges.items():
-        assert narrower(Interval.parse(within), Interval.parse(OPTIONS[option].within))
+        assert narrower(Interval.parse(within), Interval.parse(OPTIONS[option].interval))
     assert Options(profile=name, do_sample=True)  # its defaults can be
 
 
@@ -117,12 +117,12 @@ def narrower(one: Interval, other: Interval) -> bool:
 @each_option
 def test_an_option_agrees_with_itself(option: Option) -> None:
     assert set(option.needs) <= OPTIONS.keys() - {option.name}
-    if option.within:
-        interval = Interval.parse(option.within)
-        assert option.within[0] + option.within[-1] in ("[]", "[)", "(]", "()")
+    if option.interval:
+        interval = Interval.parse(option.interval)
+        assert option.interval[0] + option.interval[-1] in ("[]", "[)", "(]", "()")
         assert interval.low < interval.high
         assert option.kind.name in ("whole", "number"), "a range is one of numbers"
-    assert not (option.within and option.choices)
+    assert not (option.interval and option.choices)
     for value in (option.default, option.otherwise, *option.choices):
         if value is not None:
             option.check(value)

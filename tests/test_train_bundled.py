@@ -46,7 +46,7 @@ def train(text: Path, out: Path, *extra: str) -> None:
         "--size",
         "tiny",
         "--tokens",
-        "6144",
+        "1536",
         "--rows",
         "2",
         "--every",
@@ -69,14 +69,14 @@ def train(text: Path, out: Path, *extra: str) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(text: Path, tmp_path: Path) -> None:
     train(text, tmp_path / "whole")
     train(text, tmp_path / "parts", "--stop-after", "3")
-    (tmp_path / "schedule.csv").write_text("step,tokens,tales,repeats\n0,6144,0.2,0.03\n4,6144,0.2,0.03\n")
+    (tmp_path / "schedule.csv").write_text("step,tokens,tales,repeats\n0,1536,0.2,0.03\n4,1536,0.2,0.03\n")
     train(text, tmp_path / "parts", "--schedule", str(tmp_path / "schedule.csv"))
     whole, parts = (load_file(next((tmp_path / name).glob("checkpoint-*.safetensors"))) for name in ("whole", "parts"))
     assert set(whole) == set(parts)
     for name in whole:
         assert torch.equal(whole[name], parts[name]), name
     progress = json.loads((tmp_path / "parts/progress.json").read_text())
-    assert (progress["step"], progress["tokens"]) == (6, 6144)
+    assert (progress["step"], progress["tokens"]) == (6, 1536)
     with (tmp_path / "whole/loss.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4", "6"]

@@ -21,7 +21,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Option(NamedTuple):
     """One option: its value type, default, range and help.
 
-    ``default`` None means that it isn't given; its method then uses ``otherwise``. ``within`` is a range such as "(0,
+    ``default`` None means that it isn't given; its method then uses ``otherwise``. ``interval`` is a range such as "(0,
     1]", ``choices`` are the only allowed values. One of ``needs`` must be given too, ``only`` says when the option acts
     at all, ``converted`` maps a checked value to the stored one. ``off`` are values by which an engine says that the
     option is unused: they count as not given. ``hints`` maps invalid values to advice. ``in_text`` is the annotation
@@ -33,7 +33,7 @@ class Option(NamedTuple):
     name: str
     kind: ValueType
     default: Any = None
-    within: str = ""
+    interval: str = ""
     choices: tuple[Any, ...] = ()
     otherwise: Any = None
     needs: tuple[str, ...] = ()
@@ -57,12 +57,12 @@ class Option(NamedTuple):
                 return True
         return bool(interval) and self.kind.accepts(value) and Interval.parse(interval).holds(value)
 
-    def check(self, value: Any, within: str = "") -> None:
+    def check(self, value: Any, interval: str = "") -> None:
         """Raise ``ValueError``, in one line, for a value of another type or outside the range (or another engine's
         range).
         """
         try:
-            self._check(value, within)
+            self._check(value, interval)
         except ValueError as error:
             hint = self.hints.get(value) if isinstance(value, (int, float)) else None
             if hint is None:
@@ -75,8 +75,8 @@ class Option(NamedTuple):
             value = float(value)
         return value if self.converted is None else self.converted(value)
 
-    def _check(self, value: Any, within: str) -> None:
-        interval = Interval.parse(within or self.within) if within or self.within else None
+    def _check(self, value: Any, other: str) -> None:
+        interval = Interval.parse(other or self.interval) if other or self.interval else None
         if self.choices:
             fits = self.kind.accepts(value) and value in self.choices
             require(fits, f"{self.name} must be {alternatives(self.choices)}", value)
@@ -140,7 +140,7 @@ def alternatives(choices: Sequence[Any]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-class Page(NamedTuple):
+class Documentation(NamedTuple):
     """A method's section on the documentation page: what it does, its formula, source, when to use it, an example.
 
     ``example`` holds the options of the illustrated call; ``random`` says that the call samples. Texts in place of ids
@@ -228,7 +228,7 @@ class Method(NamedTuple):
     forces: bool = False
     has_past: bool = False
     last: bool = False
-    pages: tuple[Page, ...] = ()
+    documentation: tuple[Documentation, ...] = ()
     costs: tuple[Cost, ...] = ()
     vectors: tuple[Vectors, ...] = ()
     trials: Mapping[str, Mapping[str, Any]] = NOTHING

@@ -65,8 +65,8 @@ class Named(NamedTuple):
     given: str = ""
 
 
-class Beside(NamedTuple):
-    """What is told of an id besides itself: its alternatives, what it was chosen by, the row that it continued."""
+class TokenDetails(NamedTuple):
+    """Further facts about an id: its alternatives, the scores that it was chosen from, the row that it continued."""
 
     top: tuple[tuple[int, float], ...]
     scores: Array | None
@@ -175,12 +175,13 @@ class Task:
 
             logprob = float(logprobs[token])
             self.trace.append(token_step(row, length, token, logprob, logits, scores, changes, reason))
-        told = self.beside(logprobs, scores)
+        told = self.details(logprobs, scores)
         return Token(row, token, float(logprobs[token]), reason, told.top, told.scores, assistance)
 
-    def beside(self, logprobs: Array, scores: Array, row: int | None = None) -> Beside:
-        """What is told of an id besides itself, as far as it was asked for, from its row's (V,) log-probabilities and
-        the scores that it was chosen by; `row` is the beam that it continued."""
+    def details(self, logprobs: Array, scores: Array, row: int | None = None) -> TokenDetails:
+        """Return the requested further facts about an id, from its row's (V,) log-probabilities and the scores that it
+        was chosen from; `row` is the beam that it continued.
+        """
         top = highest(logprobs, self.top_logprobs).tolist() if self.top_logprobs else ()
         kept = scores.copy() if self.output_scores else None
-        return Beside(tuple((one, float(logprobs[one])) for one in top), kept, row)
+        return TokenDetails(tuple((one, float(logprobs[one])) for one in top), kept, row)

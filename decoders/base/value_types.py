@@ -45,22 +45,22 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def is_id(value: object) -> TypeGuard[int]:
-    """Whether a value can be a token's id."""
+    """Tell whether a value can be a token's id."""
     return is_whole(value) and value >= 0
 
 
 def is_list(value: object) -> TypeGuard[Sequence[Any]]:
-    """Whether a value is a list or a tuple."""
+    """Tell whether a value is a list or a tuple."""
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
 def is_ids(value: object) -> TypeGuard[Sequence[int]]:
-    """Whether a value is a list of ids."""
+    """Tell whether a value is a list of ids."""
     return is_list(value) and all(is_id(one) for one in value)
 
 
 def is_logit_bias(value: object) -> bool:
-    """Whether a value maps ids to numbers."""
+    """Tell whether a value maps ids to numbers."""
     return isinstance(value, Mapping) and all(is_id(token) and is_number(bias) for token, bias in value.items())
 
 
@@ -70,14 +70,14 @@ def pairs(value: Any) -> list[tuple[Any, Any]]:
 
 
 def is_sequence_bias(value: object) -> bool:
-    """Whether a value maps sequences of ids, not empty, to numbers."""
+    """Tell whether a value maps sequences of ids, not empty, to numbers."""
     if not isinstance(value, Mapping) and not (is_list(value) and all(is_list(one) and len(one) == 2 for one in value)):
         return False
     return all(is_ids(sequence) and len(sequence) > 0 and is_number(bias) for sequence, bias in pairs(value))
 
 
 def is_decay(value: object) -> bool:
-    """Whether a value is a start and a factor."""
+    """Tell whether a value is a start and a factor."""
     return bool(
         is_list(value)
         and len(value) == 2
@@ -93,12 +93,12 @@ def flat(value: Any) -> list[Any]:
 
 
 def is_long(value: object) -> bool:
-    """Whether a value is a whole number that int64 can hold."""
+    """Tell whether a value is a whole number that int64 can hold."""
     return is_whole(value) and -(2**63) <= value < 2**63
 
 
 def is_seed(value: object) -> bool:
-    """Whether ``torch.manual_seed`` takes a value."""
+    """Tell whether ``torch.manual_seed`` takes a value."""
     return is_whole(value) and -(2**63) <= value < 2**64
 
 

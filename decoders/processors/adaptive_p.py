@@ -15,7 +15,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import given
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import NUMBER
 from ..base.watching import possible
 from .mirostat import _Steps
@@ -25,18 +25,18 @@ Array = np.ndarray
 TARGET = Option(
     "adaptive_target",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     group="Samplers of other engines",
-    help="Draw tokens near this probability.",
+    help="Prefer tokens whose probability is near this one (adaptive-p).",
 )
 DECAY = Option(
     "adaptive_decay",
     NUMBER,
     otherwise=0.9,
-    within="[0, 0.99]",
+    interval="[0, 0.99]",
     needs=("adaptive_target",),
     group="Samplers of other engines",
-    help="How long it remembers what was drawn: about 1 / (1 - decay) tokens.",
+    help="How long the average of drawn probabilities looks back: about 1 / (1 - decay) tokens.",
 )
 WIDTH, PEAK, SHARPNESS = np.float32(0.3), np.float32(5), np.float32(10)
 # What was drawn at each step: the weighted sum of its probabilities, the sum of the weights.
@@ -111,10 +111,13 @@ METHODS = (
         check=check,
         has_past=True,
         last=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "adaptive_target",
-                what="What is near a target probability is drawn, and the target moves against what was drawn so far.",
+                what=(
+                    "Tokens near a target probability are preferred. The target moves against the average of what "
+                    "was drawn so far."
+                ),
                 formula=r"z_i \leftarrow 5 - \frac{10\,d_i^2}{1 + d_i},\quad d_i = \frac{\lvert p_i - t\rvert}{0.3},"
                 r"\quad t = 2\tau - \bar p",
                 source="MrJackSpade; llama.cpp, `llama_sampler_adaptive_p_apply`",

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import LOGIT_BIAS, PHRASES, SEQUENCE_BIAS, pairs
 
 Array = np.ndarray
 
 SEQUENCES = Option("sequence_bias", SEQUENCE_BIAS)
-TOKENS = Option("logit_bias", LOGIT_BIAS, help="A bias on single tokens; −inf forbids one.")
+TOKENS = Option("logit_bias", LOGIT_BIAS, help="Add a bias to the logits of single tokens; −inf forbids one.")
 BAD_WORDS = Option("bad_words_ids", PHRASES, may_be_empty=False)
 
 
@@ -68,10 +68,12 @@ METHODS = (
         make=of_sequences,
         check=lambda options: below_infinity("sequence_bias", options.sequence_bias),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "sequence_bias",
-                what="A bias on the token that would complete a sequence. `logit_bias` does it for single ids.",
+                what=(
+                    "A bias is added to the token that would complete a sequence. `logit_bias` does so for single ids."
+                ),
                 formula=r"z_i \leftarrow z_i + b",
                 source="transformers",
                 when="To nudge a word up or down.",
@@ -100,14 +102,14 @@ METHODS = (
         options=(BAD_WORDS,),
         make=lambda place, bad_words_ids: bad_words(bad_words_ids, place.eos),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "bad_words_ids",
-                what="Sequences that never come.",
+                what="These sequences are never generated.",
                 formula=r"z_i \leftarrow -\infty",
                 source="transformers",
-                when="A list of what must not be said. `suppress_tokens` and `begin_suppress_tokens` do it for ids, "
-                "everywhere or at the start.",
+                when="For words that must not be said. `suppress_tokens` and `begin_suppress_tokens` forbid single "
+                "ids, everywhere or at the start.",
                 example={"bad_words_ids": [[" daughter"], [" son"]]},
             ),
         ),

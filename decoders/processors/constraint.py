@@ -21,7 +21,7 @@ from ..base.value_types import ANYTHING
 
 Array = np.ndarray
 
-CONSTRAINT = Option("constraint", ANYTHING, help="Only texts that this automaton over ids accepts.")
+CONSTRAINT = Option("constraint", ANYTHING, help="Generate only texts that this automaton over ids accepts.")
 
 
 class Automaton(Protocol):
@@ -74,7 +74,7 @@ def answer(automaton: Automaton, new: Sequence[int]) -> tuple[Array, bool]:
 def stops(
     automaton: Automaton | None, eos: Sequence[int], most: Callable[[int], int], stopping: Sequence[Stopping]
 ) -> Sequence[Stopping]:
-    """What ends a text under a constraint: `stopping`, but only where the text is complete.
+    """Return the condition that ends a text under a constraint: `stopping`, but only where the text is complete.
 
     `most` tells how many new ids a prompt of so many may get.
 

@@ -8,22 +8,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import COPYING, KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
 
 EPSILON_CUTOFF = Option(
-    "epsilon_cutoff", NUMBER, within="(0, 1)", off=(0, 1), group="Sampling", help="Only tokens at least this likely."
+    "epsilon_cutoff",
+    NUMBER,
+    interval="(0, 1)",
+    off=(0, 1),
+    group="Sampling",
+    help="Keep only tokens of at least this probability.",
 )
 ETA_CUTOFF = Option(
     "eta_cutoff",
     NUMBER,
-    within="(0, 1)",
+    interval="(0, 1)",
     off=(0, 1),
     group="Sampling",
-    help="As epsilon, lower where the entropy is high.",
+    help="As --epsilon-cutoff, with a threshold that falls where the entropy is high.",
 )
 
 
@@ -70,10 +75,10 @@ METHODS = (
         make=lambda place, epsilon_cutoff: EpsilonCutoff(epsilon_cutoff, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "epsilon_cutoff",
-                what="What is less likely than a fixed ε goes.",
+                what="Tokens less likely than a fixed ε are removed.",
                 formula=r"p_i \ge \varepsilon",
                 source="Hewitt et al. 2022",
                 when="A gentle cut of the far tail alone (3e-4 to 9e-4; larger here, to show).",
@@ -90,10 +95,10 @@ METHODS = (
         make=lambda place, eta_cutoff: EtaCutoff(eta_cutoff, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "eta_cutoff",
-                what="As epsilon, but lower where the entropy is high.",
+                what="As epsilon, but the threshold is lower where the entropy is high.",
                 formula=r"p_i \ge \min(\varepsilon, \sqrt{\varepsilon}\,e^{-H})",
                 source="Hewitt et al. 2022, section 3.2",
                 when="As epsilon, where many tokens may rightly be unlikely.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.errors import require
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import NUMBER, PHRASES, WHOLE
 from .penalties import AGAIN
 
@@ -17,37 +17,37 @@ Array = np.ndarray
 MULTIPLIER = Option(
     "dry_multiplier",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Rules",
-    help="Above 0: don't continue what was said before.",
+    help="DRY: penalise tokens that would continue a repetition; 0 turns it off.",
 )
 BASE = Option(
     "dry_base",
     NUMBER,
     otherwise=1.75,
-    within="[1, inf)",
+    interval="[1, inf)",
     needs=("dry_multiplier",),
     group="Rules",
-    help="How the penalty grows with the length.",
+    help="The factor by which the DRY penalty grows with each repeated token.",
 )
 ALLOWED_LENGTH = Option(
     "dry_allowed_length",
     WHOLE,
     otherwise=2,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("dry_multiplier",),
     group="Rules",
-    help="Repeats so long are free.",
+    help="Repetitions of up to this many tokens are not penalised.",
 )
 LAST_N = Option(
     "dry_penalty_last_n",
     WHOLE,
-    within="[0, inf)",
+    interval="[0, inf)",
     off=(-1,),
     needs=("dry_multiplier",),
     group="Rules",
-    help="Look back so far; 0: not at all.  [default: everything]",
+    help="How many tokens DRY looks back; 0 turns it off.  [default: all]",
 )
 BREAKERS = Option(
     "dry_sequence_breakers",
@@ -55,7 +55,7 @@ BREAKERS = Option(
     needs=("dry_multiplier",),
     may_be_empty=False,
     group="Rules",
-    help='No repeat reaches over this; repeatable.  [default: newline : " *]',
+    help='A text that ends a repetition; repeatable.  [default: newline : " *]',
     flag="--dry-sequence-breaker",
     metavar="TEXT",
     repeatable=True,
@@ -159,10 +159,10 @@ METHODS = (
         "dry_multiplier",
         options=(MULTIPLIER, BASE, ALLOWED_LENGTH, LAST_N, BREAKERS),
         make=make,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "dry_multiplier",
-                what="What would continue a repetition loses, the more the longer that is.",
+                what="Tokens that would continue a repetition are penalised, more strongly the longer it is.",
                 formula=r"z_i \leftarrow z_i - m\,b^{\,L - a}",
                 source="p-e-w 2024; llama.cpp, `llama_sampler_dry_apply`",
                 when="Loops of whole phrases, without punishing single words.",

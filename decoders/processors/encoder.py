@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER, WHOLE
 from .no_repeat_ngram import forbid_repeats
 from .penalties import AGAIN, penalize
@@ -17,18 +17,18 @@ Array = np.ndarray
 PENALTY = Option(
     "encoder_repetition_penalty",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(1,),
     group="Rules",
-    help="Above 1: what stands in the prompt becomes likelier.",
+    help="Above 1: tokens of the prompt become likelier.",
 )
 SIZE = Option(
     "encoder_no_repeat_ngram_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Rules",
-    help="No sequence of so many of the prompt's tokens comes again.",
+    help="Never repeat an n-gram of the prompt of this many tokens.",
 )
 
 
@@ -79,10 +79,13 @@ METHODS = (
         make=lambda place, encoder_repetition_penalty: EncoderRepetitionPenalty(
             place.prompt_length, encoder_repetition_penalty
         ),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "encoder_repetition_penalty",
-                what="What stands in the prompt gains: negative scores divided by, others times the penalty.",
+                what=(
+                    "Tokens of the prompt become likelier: negative scores are divided by the penalty, others are "
+                    "multiplied by it."
+                ),
                 formula=r"z_i \leftarrow z_i\,\theta \text{ or } z_i / \theta",
                 source="transformers, `EncoderRepetitionPenaltyLogitsProcessor`",
                 when="To hold a text to its prompt's words; 1.1 to 1.3.",
@@ -100,10 +103,10 @@ METHODS = (
             place.prompt_length, encoder_no_repeat_ngram_size
         ),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "encoder_no_repeat_ngram_size",
-                what="No n-gram of the prompt comes again; the new text may repeat itself.",
+                what="No n-gram of the prompt is repeated; the new text may repeat its own.",
                 formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{prompt}",
                 source="transformers, `EncoderNoRepeatNGramLogitsProcessor`",
                 when="Answers that must not parrot the question.",

@@ -13,8 +13,8 @@ from ..base.value_types import ID, ID_OR_IDS, one_or_more
 
 Array = np.ndarray
 
-BOS = Option("forced_bos_token_id", ID, help="What follows a prompt of one id.")
-EOS = Option("forced_eos_token_id", ID_OR_IDS, help="What the last token that fits must be.")
+BOS = Option("forced_bos_token_id", ID, help="The id that must follow a prompt of one id.")
+EOS = Option("forced_eos_token_id", ID_OR_IDS, help="The id that the last token must be, at the maximum length.")
 
 
 def only(scores: Array, tokens: Sequence[int]) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Stepper, log_softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import CALLABLE, NUMBER, PROMPTS
 
 Array = np.ndarray
@@ -19,10 +19,10 @@ Array = np.ndarray
 SCALE = Option(
     "guidance_scale",
     NUMBER,
-    within="(-inf, inf)",
+    interval="(-inf, inf)",
     off=(1,),
     group="Rules",
-    help="Above 1: away from the negative prompt.",
+    help="Classifier-free guidance: above 1 steers away from the negative prompt.",
 )
 NEGATIVE = Option(
     "negative_prompt_ids",
@@ -30,12 +30,14 @@ NEGATIVE = Option(
     needs=("guidance_scale",),
     may_be_empty=False,
     group="Rules",
-    help="What to turn away from.",
+    help="The prompt that guidance steers away from.",
     flag="--negative-prompt",
     metavar="TEXT",
     in_text="str | Sequence[int] | Sequence[str | Sequence[int]]",
 )
-UNCONDITIONAL = Option("unconditional", CALLABLE, help="What makes the second stepper that guidance_scale needs.")
+UNCONDITIONAL = Option(
+    "unconditional", CALLABLE, help="A function that returns the second stepper, which guidance_scale needs."
+)
 
 
 class Guidance:
@@ -148,10 +150,10 @@ METHODS = (
         make=make,
         check=check,
         has_past=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "guidance_scale",
-                what="Away from what would follow another prompt.",
+                what="Scores are moved away from those that another prompt would have.",
                 formula=r"\log p \leftarrow \log p_0 + s\,(\log p - \log p_0)",
                 source="Sanchez et al. 2023",
                 when="To follow a prompt more closely, or to avoid the negative one.",

@@ -39,7 +39,7 @@ class TailFree:
         return np.stack([removed(row, ~best(row, self.count(row))) for row in scores])
 
     def count(self, row: Array) -> int:
-        """How many of (V,) scores stay."""
+        """Return how many of (V,) scores are kept."""
         there = row[row > FORBIDDEN]
         if self.tfs == 1 or len(there) <= 2:
             return len(there)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..base.errors import require
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import DECAY, WHOLE
 from .suppress import forbid
 
@@ -17,15 +17,19 @@ Array = np.ndarray
 FAR = 2**53  # ids beyond a start that no text reaches
 
 MIN_LENGTH = Option(
-    "min_length", WHOLE, within="[0, inf)", off=(0,), help="No end-of-text before prompt and text have so many tokens."
+    "min_length",
+    WHOLE,
+    interval="[0, inf)",
+    off=(0,),
+    help="No end-of-text before prompt and text together have this many tokens.",
 )
 MIN_NEW_TOKENS = Option(
     "min_new_tokens",
     WHOLE,
-    within="[0, inf)",
+    interval="[0, inf)",
     off=(0,),
     group="Length",
-    help="No end-of-text before so many new tokens.",
+    help="No end-of-text before this many new tokens.",
 )
 DECAYING = Option("exponential_decay_length_penalty", DECAY)
 
@@ -107,14 +111,14 @@ METHODS = (
         "exponential_decay_length_penalty",
         options=(DECAYING,),
         make=decaying,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "exponential_decay_length_penalty",
                 what="End-of-text becomes likelier with every token past a start.",
                 formula=r"z_{eos} \leftarrow z_{eos} + |z_{eos}|\,(f^{\,i} - 1)",
                 source="transformers",
-                when="Texts of about a length, not cut off. `min_new_tokens` and `forced_eos_token_id` are its hard "
-                "companions.",
+                when="For texts of about one length that aren't cut off. `min_new_tokens` and `forced_eos_token_id` "
+                "set hard limits.",
                 example={"exponential_decay_length_penalty": (5, 1.3)},
                 picture=False,
             ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, nth, top
 from ..base.value_types import FLAG, NUMBER
 from .truncation import SORTING, at_least, removed
@@ -16,22 +16,24 @@ from .truncation import SORTING, at_least, removed
 Array = np.ndarray
 
 GROUP = "Samplers of other engines"
-MIN_K = Option("min_k", FLAG, False, group=GROUP, help="Only the best tokens, up to the steepest drop of their scores.")
+MIN_K = Option(
+    "min_k", FLAG, False, group=GROUP, help="Keep only the best tokens, up to the steepest drop in their sorted scores."
+)
 TAU = Option(
     "min_k_tau",
     NUMBER,
     otherwise=3.0,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("min_k",),
     group=GROUP,
-    help="At least so many tokens where all scores lie within 1, half as many within 2.",
+    help="Keep at least this many tokens where all scores lie within 1, half as many within 2.",
 )
 
 
 @dataclass(frozen=True)
 class MinK:
-    """Of scores sorted downwards, l_1 to l_V, those up to the i at which (l_i − l_{i+1}) / (l_1 − l_V) / i is greatest
-    stay, and at least ⌊τ / (l_1 − l_V)⌋ of them; what ties with the last stays too.
+    """Keeps the best scores. Sorted downwards they are l_1 to l_V; kept are those up to the i at which (l_i − l_{i+1})
+    / (l_1 − l_V) / i is greatest, at least ⌊τ / (l_1 − l_V)⌋ of them, and those that tie with the last.
 
     Ding et al. 2026, "Min-k Sampling: Decoupling Truncation from Temperature Scaling via Relative Logit Dynamics".
     Where the drop is doesn't depend on a temperature. It acts before one, so that τ doesn't either, as in the paper.
@@ -48,7 +50,7 @@ class MinK:
         return np.stack([removed(row, row < nth(row, self.count(row))) for row in scores])
 
     def count(self, row: Array) -> int:
-        """How many of (V,) scores stay."""
+        """Return how many of (V,) scores are kept."""
         there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         least = max(1, min(self.min_tokens_to_keep, len(there)))
         reach = float(there.max()) - float(there.min())
@@ -72,10 +74,10 @@ METHODS = (
         unread=("min_k",),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "min_k",
-                what="The best tokens stay, up to the steepest drop of the sorted scores, early drops counting more.",
+                what="The best tokens are kept, up to the steepest drop in the sorted scores; early drops count more.",
                 formula=r"k = \arg\max_i \frac{z_{(i)} - z_{(i+1)}}{z_{(1)} - z_{(V)}} \cdot \frac{1}{i}",
                 source="Ding et al. 2026",
                 when="Before any temperature, even a very high one: the set doesn't depend on it.",

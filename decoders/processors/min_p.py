@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import COPYING, KEPT_IN_BEAMS, removed, spared
 
@@ -17,10 +17,10 @@ Array = np.ndarray
 MIN_P = Option(
     "min_p",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     off=(0,),
     group="Sampling",
-    help="Only tokens at least this many times as likely as the best.",
+    help="Keep only tokens of at least this share of the best token's probability.",
 )
 
 
@@ -47,10 +47,10 @@ METHODS = (
         make=lambda place, min_p: MinP(min_p, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "min_p",
-                what="What is at least a fraction of the best token's probability stays.",
+                what="Tokens of at least a fraction of the best token's probability are kept.",
                 formula=r"p_i \ge m \cdot \max_j p_j",
                 source="Nguyen et al. 2024",
                 when="With high temperatures: it stays strict where the model is sure.",

@@ -18,7 +18,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import FORBIDDEN, log_softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import NUMBER, WHOLE
 from .truncation import removed
@@ -31,26 +31,26 @@ MIROSTAT = Option(
     choices=(1, 2),
     off=(0,),
     group="Samplers of other engines",
-    help="Steer the surprise of what is drawn.",
+    help="Mirostat, version 1 or 2: hold the average surprise of drawn tokens at a target.",
     metavar="1|2",
 )
 TAU = Option(
     "mirostat_tau",
     NUMBER,
     otherwise=5.0,
-    within="(0, inf)",
+    interval="(0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
-    help="The surprise to aim at, in bits.",
+    help="Mirostat's target surprise, in bits.",
 )
 ETA = Option(
     "mirostat_eta",
     NUMBER,
     otherwise=0.1,
-    within="[0, inf)",
+    interval="[0, inf)",
     needs=("mirostat",),
     group="Samplers of other engines",
-    help="How fast to learn.",
+    help="Mirostat's learning rate.",
 )
 
 
@@ -176,19 +176,19 @@ METHODS = (
         excludes=("num_beams", "best_of", "dola_layers"),
         check=check,
         has_past=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "mirostat",
-                what="Truncates so that what is drawn surprises by τ bits on average.",
+                what="The distribution is truncated so that drawn tokens have a surprise of τ bits on average.",
                 formula=r"-\log_2 p_i \le \mu, \quad \mu \leftarrow \mu - \eta\,(S - \tau)",
                 source="Basu et al. 2021, version 2",
                 when="Long texts that drift into repetition or incoherence.",
                 example={"mirostat": 2, "mirostat_tau": 3.0},
                 random=True,
             ),
-            Page(
+            Documentation(
                 "mirostat, version 1",
-                what="The same aim by a top-k whose k follows from Zipf's law.",
+                what="The same target is reached by top-k, with a k that follows from Zipf's law.",
                 formula=r"k = \left(\frac{\hat\epsilon\,2^\mu}{1 - V^{-\hat\epsilon}}\right)^{1/\hat s}",
                 source="Basu et al. 2021, algorithm 1",
                 when="To compare with the paper; version 2 is simpler.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import WHOLE
 from .penalties import AGAIN
 
@@ -17,10 +17,10 @@ Array = np.ndarray
 SIZE = Option(
     "no_repeat_ngram_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Rules",
-    help="No sequence of so many tokens comes twice.",
+    help="Never generate an n-gram of this many tokens twice.",
 )
 
 
@@ -56,10 +56,10 @@ METHODS = (
         options=(SIZE,),
         make=lambda place, no_repeat_ngram_size: NoRepeatNgram(no_repeat_ngram_size),
         forbids=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "no_repeat_ngram_size",
-                what="No n-gram comes twice.",
+                what="No n-gram is generated twice.",
                 formula=r"(x_{t-n+1}, \dots, x_t) \notin \text{text}",
                 source="Paulus et al. 2018",
                 when="A hard stop for loops in beams; 3 or 4.",

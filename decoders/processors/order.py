@@ -33,11 +33,23 @@ from ..base.method import Method, Option
 from ..base.value_types import NAMES, WHOLE, ValueType
 
 GROUP = "Samplers of other engines"
-ORDER = Option("order", NAMES, may_be_empty=False, group=GROUP, help="The samplers in the order in which they act.")
+ORDER = Option(
+    "order", NAMES, may_be_empty=False, group=GROUP, help="The samplers to use, in the order in which they act."
+)
 ENGINE = ValueType("profile", "str", "a profile's name", lambda value: isinstance(value, str))
-PROFILE = Option("profile", ENGINE, group=GROUP, help="The order, defaults and tie rule of that engine.")
+PROFILE = Option(
+    "profile",
+    ENGINE,
+    group=GROUP,
+    help="Follow another engine's order of samplers, its defaults and its rule for ties.",
+)
 KEEP = Option(
-    "min_tokens_to_keep", WHOLE, within="[1, inf)", only="sampling", group=GROUP, help="No sampler leaves fewer tokens."
+    "min_tokens_to_keep",
+    WHOLE,
+    interval="[1, inf)",
+    only="sampling",
+    group=GROUP,
+    help="Samplers keep at least this many tokens.",
 )
 
 

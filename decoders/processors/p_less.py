@@ -12,7 +12,7 @@ import numpy as np
 
 from ..base.given import excluded
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import FLAG
 from .truncation import removed, spared
 
@@ -48,17 +48,28 @@ def below(scores: Array, p: Array, threshold: Array, keep: int) -> Array:
 METHODS = (
     Method(
         "p_less",
-        options=(Option("p_less", FLAG, False, group="Sampling", help="Only tokens as likely as two draws agree."),),
+        options=(
+            Option(
+                "p_less",
+                FLAG,
+                False,
+                group="Sampling",
+                help="p-less: keep only tokens at least as likely as two draws are to agree.",
+            ),
+        ),
         make=lambda place, **given: partial(p_less, keep=place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "p_less",
-                what="What is at least as likely as two draws are to agree stays; there is nothing to tune.",
+                what="Tokens at least as likely as two draws are to agree are kept; there is nothing to tune.",
                 formula=r"p_i \ge \sum_j p_j^2",
                 source="Tan, Wu, Howard 2025",
-                when="Where no one wants to tune: it stays strict at high temperatures. `p_less_norm` lets more pass.",
+                when=(
+                    "When there is nothing to tune on: it stays strict at high temperatures. `p_less_norm` keeps "
+                    "more tokens."
+                ),
                 example={"p_less": True},
                 random=True,
             ),
@@ -68,7 +79,7 @@ METHODS = (
     ),
     Method(
         "p_less_norm",
-        options=(Option("p_less_norm", FLAG, False, group="Sampling", help="As p-less, with a lower threshold."),),
+        options=(Option("p_less_norm", FLAG, False, group="Sampling", help="As --p-less, with a lower threshold."),),
         make=lambda place, **given: partial(p_less_norm, keep=place.keep),
         only="sampling",
         keeps=True,

@@ -11,7 +11,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded, given
 from ..base.interface import LogitsProcessor
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.value_types import NUMBER, WHOLE
 
 Array = np.ndarray
@@ -19,33 +19,41 @@ Array = np.ndarray
 REPETITION = Option(
     "repetition_penalty",
     NUMBER,
-    within="(0, inf]",
+    interval="(0, inf]",
     off=(1,),
     group="Rules",
-    help="Above 1: what occurred becomes less likely.",
+    help="Above 1: tokens that occurred before become less likely.",
 )
 PRESENCE = Option(
-    "presence_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted once for a token generated before."
+    "presence_penalty",
+    NUMBER,
+    off=(0,),
+    group="Rules",
+    help="Subtract this from the logit of every token that was generated before.",
 )
 FREQUENCY = Option(
-    "frequency_penalty", NUMBER, off=(0,), group="Rules", help="Subtracted for each time a token was generated."
+    "frequency_penalty",
+    NUMBER,
+    off=(0,),
+    group="Rules",
+    help="Subtract this from a token's logit for each time it was generated.",
 )
 LAST_N = Option(
     "penalty_last_n",
     WHOLE,
-    within="[-1, inf)",
+    interval="[-1, inf)",
     needs=("repetition_penalty", "presence_penalty", "frequency_penalty"),
     group="Rules",
-    help="Penalties look at the last so many tokens; -1: at all, 0: at none.",
+    help="How many of the last tokens penalties look at; -1 means all, 0 none.",
 )
 IGNORED = Option(
     "prompt_ignore_length",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     needs=("repetition_penalty",),
     group="Rules",
-    help="The repetition penalty passes over the first so many tokens.",
+    help="The repetition penalty ignores this many of the prompt's first tokens.",
 )
 
 
@@ -163,10 +171,13 @@ METHODS = (
         options=(REPETITION, LAST_N, IGNORED),
         make=repetition,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "repetition_penalty",
-                what="What occurred loses: negative scores times, others divided by the penalty.",
+                what=(
+                    "Tokens that occurred become less likely: negative scores are multiplied by the penalty, others "
+                    "are divided by it."
+                ),
                 formula=r"z_i \leftarrow z_i / \theta \text{ or } z_i\,\theta",
                 source="Keskar et al. 2019",
                 when="Loops in greedy text; 1.1 to 1.3. It also hits words that must come again.",
@@ -185,11 +196,11 @@ METHODS = (
         options=(PRESENCE,),
         make=presence,
         reads=("penalty_last_n",),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "presence_penalty",
-                what="Subtracted once from what was generated before; the prompt doesn't count, but llama.cpp "
-                "counts the last n ids.",
+                what="The penalty is subtracted once from every token that was generated before. The prompt doesn't "
+                "count; llama.cpp counts the last n ids.",
                 formula=r"z_i \leftarrow z_i - a\,[c_i > 0]",
                 source="OpenAI's API; llama.cpp",
                 when="To talk about new things.",
@@ -205,10 +216,10 @@ METHODS = (
         options=(FREQUENCY,),
         make=frequency,
         reads=("penalty_last_n",),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "frequency_penalty",
-                what="Subtracted for each time.",
+                what="The penalty is subtracted from a token once for each time that it was generated.",
                 formula=r"z_i \leftarrow z_i - b\,c_i",
                 source="OpenAI's API; llama.cpp",
                 when="Against words that come again and again.",

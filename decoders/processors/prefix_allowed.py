@@ -15,7 +15,9 @@ from ..base.value_types import CALLABLE
 
 Array = np.ndarray
 
-ALLOWED = Option("prefix_allowed_tokens_fn", CALLABLE, help="Only the ids that this function of the text allows.")
+ALLOWED = Option(
+    "prefix_allowed_tokens_fn", CALLABLE, help="A function from the ids so far to the ids that may come next."
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def listed(tokens: Any) -> list[Any]:
 
 
 def _by_last(lists: Sequence[Any]) -> Callable[[int, Array], list[int]]:
-    """What may follow, by a text's last id: pairs of an id and a list."""
+    """Return what may follow, by a text's last id: pairs of an id and a list."""
     following = dict(lists)
     return lambda prompt, text: following[int(text[-1])]
 

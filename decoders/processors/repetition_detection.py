@@ -8,35 +8,35 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.given import given
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.value_types import WHOLE
 
 LONGEST = Option(
     "max_pattern_size",
     WHOLE,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     group="Length",
-    help="End a text that repeats up to so many tokens over and over.",
+    help="End a text that keeps repeating a pattern of up to this many tokens.",
 )
 SHORTEST = Option(
     "min_pattern_size",
     WHOLE,
     otherwise=1,
-    within="[1, inf)",
+    interval="[1, inf)",
     off=(0,),
     needs=("max_pattern_size",),
     group="Length",
-    help="Repeats of fewer tokens are free.",
+    help="Patterns of fewer tokens don't count.",
 )
 COUNT = Option(
     "min_count",
     WHOLE,
     otherwise=2,
-    within="[2, inf)",
+    interval="[2, inf)",
     needs=("max_pattern_size",),
     group="Length",
-    help="How often they must come, one right behind the other.",
+    help="How many times in a row the pattern must occur.",
 )
 
 
@@ -85,13 +85,13 @@ METHODS = (
         options=(LONGEST, SHORTEST, COUNT),
         stop=stop,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "repetition detection",
-                what="A text ends once it has written one pattern so many times in a row.",
+                what="A text ends once it has repeated a pattern a given number of times in a row.",
                 formula=r"(x_{t-n+1}, \dots, x_t) = (x_{t-2n+1}, \dots, x_{t-n}) = \dots",
                 source="vLLM, `RepetitionDetectionParams`",
-                when="Many texts at once, of which some may go round in circles until they are full.",
+                when="For many texts at once, some of which may loop until they reach the maximum length.",
                 example={"max_pattern_size": 6, "min_count": 3},
                 prompt="one two one two one two one",
             ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from ..base.watching import possible
 
@@ -16,20 +16,20 @@ Array = np.ndarray
 FACTOR = Option(
     "smoothing_factor",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Samplers of other engines",
-    help="Bend scores by their distance from the best, squared.",
+    help="Quadratic sampling: transform scores by their squared distance from the best.",
 )
 CURVE = Option(
     "smoothing_curve",
     NUMBER,
     otherwise=1.0,
     off=(1,),
-    within="[1, inf)",
+    interval="[1, inf)",
     needs=("smoothing_factor",),
     group="Samplers of other engines",
-    help="Above 1: the unlikely falls more steeply.",
+    help="Above 1: unlikely tokens fall more steeply.",
 )
 
 
@@ -63,10 +63,13 @@ METHODS = (
         options=(FACTOR, CURVE),
         make=lambda place, smoothing_factor, smoothing_curve: Smoothing(smoothing_factor, smoothing_curve),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "smoothing_factor",
-                what="Scores near the best come nearer to it, those far off go further; the curve sharpens the fall.",
+                what=(
+                    "Scores near the best move towards it and distant ones move away; the curve makes unlikely "
+                    "tokens fall more steeply."
+                ),
                 formula=r"z_i \leftarrow z_1 + f\,(s\,d_i^3 - k\,d_i^2),\quad d_i = z_i - z_1",
                 source="kalomaze 2024; text-generation-webui",
                 when="Instead of a temperature with truncation, for variety among good tokens; 0.2 to 0.3.",

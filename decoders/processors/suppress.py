@@ -13,8 +13,10 @@ from ..base.value_types import IDS
 
 Array = np.ndarray
 
-SUPPRESS = Option("suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that never come.")
-AT_BEGIN = Option("begin_suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that don't come first.")
+SUPPRESS = Option("suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that are never generated.")
+AT_BEGIN = Option(
+    "begin_suppress_tokens", IDS, off=([],), may_be_empty=False, help="Ids that may not be the first new token."
+)
 
 
 def forbid(scores: Array, tokens: Sequence[int]) -> Array:

@@ -118,7 +118,7 @@ class SynthID:
         return out
 
     def coefficients(self, g: Array, mass: Array) -> Array:
-        """What one round makes of (n,) candidates with these bits, those with a 1 having so much probability.
+        """Return the factors of one round for (n,) candidates with bits `g`; those with a 1 have probability `mass`.
 
         Of two leaves, 1 + g − mass. Of N, a candidate with a 1 wins unless no leaf has one, and a candidate with a 0
         only if no other leaf has a 1.

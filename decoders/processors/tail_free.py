@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import SORTING, at_least, cumulative, removed
 
@@ -17,10 +17,10 @@ Array = np.ndarray
 TFS = Option(
     "tfs",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     off=(1,),
     group="Samplers of other engines",
-    help="Cut the tail off where so much of the curvature is spent.",
+    help="Tail-free sampling: cut the sorted probabilities where this share of their curvature is used up.",
 )
 
 
@@ -64,10 +64,13 @@ METHODS = (
         make=lambda place, tfs: TailFree(tfs, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "tfs",
-                what="Tail-free sampling: the sorted probabilities are cut where so much of their curvature is spent.",
+                what=(
+                    "Tail-free sampling: the sorted probabilities are cut where a given share of their curvature is "
+                    "used up."
+                ),
                 formula=r"\sum_{j \le i} \lvert \Delta^2 p_{(j)}\rvert \le z \sum_j \lvert \Delta^2 p_{(j)}\rvert",
                 source="Phénix and Egan 2019",
                 when="Instead of top_p, where the tail is long and flat; 0.9 to 0.97.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.given import excluded
 from ..base.interface import FORBIDDEN, LogitsProcessor, softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import NUMBER
 from .truncation import removed
@@ -20,7 +20,7 @@ Array = np.ndarray
 TEMPERATURE = Option(
     "temperature",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(1,),
     hints={0: "leave do_sample out for greedy decoding"},
     group="Sampling",
@@ -29,19 +29,19 @@ TEMPERATURE = Option(
 RANGE = Option(
     "dynatemp_range",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     off=(0,),
     group="Samplers of other engines",
-    help="Let the temperature follow the entropy, by so much.",
+    help="Dynamic temperature: let it vary by this much, with the entropy.",
 )
 EXPONENT = Option(
     "dynatemp_exponent",
     NUMBER,
     otherwise=1.0,
-    within="(0, inf)",
+    interval="(0, inf)",
     needs=("dynatemp_range",),
     group="Samplers of other engines",
-    help="How it follows.",
+    help="The exponent by which the dynamic temperature follows the entropy.",
 )
 
 
@@ -127,19 +127,19 @@ METHODS = (
         check=check,
         asked=("temperature", "dynatemp_range"),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "temperature",
-                what="Sharpens (below 1) or flattens (above 1) the whole distribution.",
+                what="The whole distribution is sharpened (below 1) or flattened (above 1).",
                 formula=r"p'_i \propto p_i^{1/T}",
                 source="Ackley, Hinton, Sejnowski 1985",
-                when="The first thing to turn: 0.7 to 1 for text that should stay on course.",
+                when="The first option to try: 0.7 to 1 for text that should stay coherent.",
                 example={"temperature": 0.5},
                 random=True,
             ),
-            Page(
+            Documentation(
                 "dynatemp_range",
-                what="A temperature that follows the entropy: low where the model is sure, high where it isn't.",
+                what="The temperature follows the entropy: it is low where the model is sure, and high where it isn't.",
                 formula=r"T = T_{lo} + (T_{hi} - T_{lo})\,(H / \ln n)^{e}",
                 source="llama.cpp, `llama_sampler_temp_ext_apply`",
                 when="When one temperature is too dull in some places and too wild in others.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import COPYING, removed, spared
 
@@ -17,10 +17,10 @@ Array = np.ndarray
 TOP_A = Option(
     "top_a",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     off=(0,),
     group="Samplers of other engines",
-    help="Only tokens of at least so many times the best's probability squared.",
+    help="Keep only tokens of at least this times the best token's probability squared.",
 )
 
 
@@ -50,13 +50,13 @@ METHODS = (
         make=lambda place, top_a: TopA(top_a, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_a",
-                what="What is at least a fraction of the best token's probability squared stays.",
+                what="Tokens of at least a fraction of the best token's probability squared are kept.",
                 formula=r"p_i \ge a \cdot (\max_j p_j)^2",
                 source="BlinkDL 2022; KoboldAI",
-                when="As min_p, but letting more pass where no token is likely; 0.1 to 0.5.",
+                when="As min_p, but it keeps more tokens where none is likely; 0.1 to 0.5.",
                 example={"top_a": 0.5},
                 random=True,
             ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax, softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import highest
 from ..base.value_types import NUMBER
 from .truncation import cumulative, removed
@@ -16,7 +16,11 @@ from .truncation import cumulative, removed
 Array = np.ndarray
 
 TOP_H = Option(
-    "top_h", NUMBER, within="(0, 1]", group="Sampling", help="The best tokens, up to this share of the entropy."
+    "top_h",
+    NUMBER,
+    interval="(0, 1]",
+    group="Sampling",
+    help="Keep only the best tokens, up to this share of the distribution's entropy.",
 )
 
 
@@ -51,13 +55,13 @@ METHODS = (
         options=(TOP_H,),
         make=lambda place, top_h: TopH(top_h),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_h",
-                what="The best tokens while their entropy stays within a share of the distribution's.",
+                what="The best tokens are kept while their entropy is at most a share of the distribution's.",
                 formula=r"H(\text{kept}) \le h \cdot H",
                 source="Potraghloo et al. 2025",
-                when="Bounds how random a step can be, not how long its list is.",
+                when="To bound how random a step can be, whatever the number of tokens.",
                 example={"top_h": 0.4},
                 random=True,
             ),

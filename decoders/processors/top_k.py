@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import WHOLE
 from .truncation import KEPT_IN_BEAMS, kth_largest, removed
 
 Array = np.ndarray
 
-TOP_K = Option("top_k", WHOLE, within="[1, inf)", off=(0,), group="Sampling", help="Only the k best tokens.")
+TOP_K = Option(
+    "top_k", WHOLE, interval="[1, inf)", off=(0,), group="Sampling", help="Keep only the k likeliest tokens."
+)
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,10 @@ METHODS = (
         make=lambda place, top_k: TopK(top_k, place.keep),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_k",
-                what="The k best tokens stay, and what ties with the last of them.",
+                what="The k likeliest tokens are kept, and those that tie with the last of them.",
                 formula=r"z_i \ge z_{(k)}",
                 source="Fan, Lewis, Dauphin 2018",
                 when="A cheap guard against nonsense; k doesn't know how sure the model is.",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.value_types import NUMBER
 from .truncation import removed
 
@@ -17,9 +17,9 @@ Array = np.ndarray
 TOP_N_SIGMA = Option(
     "top_n_sigma",
     NUMBER,
-    within="(0, inf)",
+    interval="(0, inf)",
     group="Samplers of other engines",
-    help="Only scores so many deviations below the best.",
+    help="Keep only tokens whose logits are at most this many standard deviations below the best.",
 )
 
 
@@ -47,10 +47,10 @@ METHODS = (
         options=(TOP_N_SIGMA,),
         make=lambda place, top_n_sigma: TopNSigma(top_n_sigma),
         only="sampling",
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_n_sigma",
-                what="Scores less than n standard deviations below the best stay.",
+                what="Tokens less than n standard deviations below the best score are kept.",
                 formula=r"z_i \ge \max_j z_j - n\,\sigma(z)",
                 source="Tang et al. 2024",
                 when="Before any temperature: the set doesn't depend on it.",

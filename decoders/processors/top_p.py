@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, top
 from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, removed
@@ -18,10 +18,10 @@ Array = np.ndarray
 TOP_P = Option(
     "top_p",
     NUMBER,
-    within="(0, 1]",
+    interval="(0, 1]",
     off=(1,),
     group="Sampling",
-    help="Only the smallest set of tokens with more than this probability.",
+    help="Nucleus sampling: keep only the smallest set of best tokens whose probabilities sum to more than this.",
 )
 
 
@@ -80,10 +80,12 @@ METHODS = (
         make=lambda place, top_p: TopP(top_p, place.keep) if top_p < 1 else None,
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "top_p",
-                what="The smallest set of best tokens with more than the probability p: the nucleus.",
+                what=(
+                    "Nucleus sampling: the smallest set of best tokens whose probabilities sum to more than p is kept."
+                ),
                 formula=r"\sum_{i \in V_p} p_i > p",
                 source="Holtzman et al. 2020",
                 when="The usual choice for open text, with p from 0.9 to 0.95.",

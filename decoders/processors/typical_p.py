@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import log_softmax
-from ..base.method import Cost, Method, Option, Page, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, highest
 from ..base.value_types import NUMBER
 from .truncation import KEPT_IN_BEAMS, SORTING, cumulative, removed, spared
@@ -18,10 +18,10 @@ Array = np.ndarray
 TYPICAL_P = Option(
     "typical_p",
     NUMBER,
-    within="(0, 1]",
+    interval="(0, 1]",
     off=(1,),
     group="Sampling",
-    help="Tokens of typical surprise, up to this probability.",
+    help="Keep only tokens of typical surprise, up to this much probability.",
 )
 
 
@@ -65,13 +65,16 @@ METHODS = (
         make=lambda place, typical_p: Typical(typical_p, place.keep) if typical_p < 1 else None,
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "typical_p",
-                what="Tokens whose surprise is near the entropy, up to a mass; the likeliest may go.",
+                what=(
+                    "Tokens whose surprise is nearest to the entropy are kept, up to a probability mass; the "
+                    "likeliest may be removed."
+                ),
                 formula=r"|{-\ln p_i} - H|",
                 source="Meister et al. 2023",
-                when="Against bland text: what is too predictable may go too.",
+                when="Against bland text: tokens that are too predictable may be removed too.",
                 example={"typical_p": 0.5},
                 random=True,
             ),

@@ -14,9 +14,11 @@ from ..base.value_types import FLAG
 Array = np.ndarray
 
 REMOVE_INVALID = Option(
-    "remove_invalid_values", FLAG, default=False, help="NaN becomes 0, infinities the largest finite numbers."
+    "remove_invalid_values", FLAG, default=False, help="Replace NaN by 0 and infinities by the largest finite numbers."
 )
-RENORMALIZE = Option("renormalize_logits", FLAG, default=False, help="Scores as log-probabilities again, last of all.")
+RENORMALIZE = Option(
+    "renormalize_logits", FLAG, default=False, help="Make the scores log-probabilities again, last of all."
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import LogitsProcessor
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best, descending
 from ..base.value_types import ValueType, is_long, is_number, plain
 from ..random.torch_rng import randperm
@@ -78,7 +78,7 @@ WATERMARKING = Option(
     ),
     converted=lambda settings: configured(settings),
     group="Watermark",
-    help='Settings of a green-list watermark, or {}; with "keys" and "ngram_len" of SynthID\'s.',
+    help='Settings of a green-list watermark, or {}; with "keys" and "ngram_len", those of SynthID.',
     flag="--watermark",
     metavar="JSON",
 )
@@ -182,7 +182,7 @@ class WatermarkDetector:
         return Detection(total, green, green / total, z, p, z > z_threshold, 1 - p)
 
     def is_green(self, gram: tuple[int, ...]) -> bool:
-        """Whether the last id of a gram is green after the ids before it."""
+        """Tell whether the last id of a gram is green after the ids before it."""
         seeding = gram if self.config.seeding_scheme == "selfhash" else gram[:-1]
         return gram[-1] in self.config.green(np.array(seeding), self.vocabulary)
 
@@ -201,22 +201,22 @@ METHODS = (
         options=(WATERMARKING,),
         make=make,
         last=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "watermarking_config",
-                what="A hash of the last id colours a quarter of all tokens green; green ones gain a bias, "
-                "which a detector finds again.",
+                what="A hash of the last id marks a quarter of all tokens as green. These get a bias, which a detector "
+                "can find later.",
                 formula=r"z_i \leftarrow z_i + \delta\,[i \in G(x_{t-1})]",
                 source="Kirchenbauer et al. 2023",
                 when="To recognise one's own text later (`decoders.processors.watermark.WatermarkDetector`).",
                 example={"watermarking_config": {"bias": 3.0}},
             ),
-            Page(
+            Documentation(
                 "watermarking_config (SynthID)",
-                what="A tournament among the candidates, played by the bits of a keyed hash.",
+                what="The bits of a keyed hash decide a tournament among the candidates.",
                 formula=r"p_i \leftarrow p_i\,(1 + g_i - \textstyle\sum_j g_j p_j)",
                 source="Dathathri et al. 2024",
-                when="As above, without changing the distribution on average.",
+                when="As the watermark above; on average the distribution doesn't change.",
                 example={"watermarking_config": {"ngram_len": 5, "keys": [3, 11, 27, 41]}},
                 random=True,
             ),

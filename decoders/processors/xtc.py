@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.interface import FORBIDDEN, softmax
-from ..base.method import Cost, Method, Option, Page, Place, Vectors
+from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
 from ..base.ranking import best
 from ..base.value_types import IDS, NUMBER
 from .truncation import at_least, removed
@@ -18,22 +18,25 @@ Array = np.ndarray
 PROBABILITY = Option(
     "xtc_probability",
     NUMBER,
-    within="[0, 1]",
+    interval="[0, 1]",
     off=(0,),
     group="Samplers of other engines",
-    help="How often the top choices are excluded.",
+    help="XTC: the probability with which the top choices are excluded at a step.",
 )
 THRESHOLD = Option(
     "xtc_threshold",
     NUMBER,
     otherwise=0.1,
-    within="[0, 1]",
+    interval="[0, 1]",
     needs=("xtc_probability",),
     group="Samplers of other engines",
-    help="What makes a top choice.",
+    help="XTC: the probability from which a token is a top choice.",
 )
 SPECIAL = Option(
-    "xtc_special_tokens", IDS, needs=("xtc_probability",), help="Where one of these ids would go, all stay."
+    "xtc_special_tokens",
+    IDS,
+    needs=("xtc_probability",),
+    help="XTC: nothing is removed where one of these ids would be.",
 )
 
 
@@ -98,10 +101,10 @@ METHODS = (
         reads=("seed",),
         only="sampling",
         keeps=True,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "xtc_probability",
-                what="Now and then all of the top choices but the least likely one go.",
+                what="With a given probability all top choices except the least likely one are removed.",
                 formula=r"\{i : p_i \ge t\} \text{ but the least likely}",
                 source="p-e-w 2024; llama.cpp, `llama_sampler_xtc_apply`",
                 when="For surprising turns in stories; combine it with min_p, which guards the tail.",

@@ -124,7 +124,7 @@ def assisted(
 
 
 class Verification(Readable):
-    """What the model says after a text and after each of its candidates, one text at a time."""
+    """The model's verdict after a text and after each of its candidates, one text at a time."""
 
     def __init__(self, stepper: RewindableStepper) -> None:
         self.stepper, self.fed = stepper, 0
@@ -215,19 +215,19 @@ METHODS = (
             Option(
                 "prompt_lookup_num_tokens",
                 WHOLE,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
                 metavar="N",
-                help="Try the N tokens that followed the newest tokens before.",
+                help="Draft the N tokens that followed the newest tokens when they last occurred.",
             ),
             Option(
                 "max_matching_ngram_size",
                 WHOLE,
                 otherwise=2,
-                within="[1, inf)",
+                interval="[1, inf)",
                 needs=("prompt_lookup_num_tokens",),
                 group=GROUP,
-                help="Look for so many tokens at most.",
+                help="The longest n-gram that is looked up.",
             ),
             Option(
                 "prompt_lookup_draws",
@@ -238,7 +238,7 @@ METHODS = (
                 needs=("prompt_lookup_num_tokens",),
                 only="sampling",
                 group=GROUP,
-                help="Sampled tokens: those without look-up, or transformers' with it.",
+                help="When sampling, draw as without look-up (plain), or as transformers draws with it.",
             ),
         ),
         run=prompt_lookup,
@@ -256,17 +256,17 @@ METHODS = (
                 ANYTHING,
                 group=GROUP,
                 metavar="NAME",
-                help="Try what a smaller model says, of the same vocabulary.",
+                help="Draft with this smaller model, which must have the same vocabulary (speculative decoding).",
             ),
             Option(
                 "num_assistant_tokens",
                 WHOLE,
                 otherwise=20,
                 off=(20,),
-                within="[1, inf)",
+                interval="[1, inf)",
                 needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
-                help="How many of its tokens a time.",
+                help="How many tokens are drafted at a time.",
             ),
             Option(
                 "num_assistant_tokens_schedule",
@@ -276,17 +276,17 @@ METHODS = (
                 choices=("constant", "heuristic", "heuristic_transient"),
                 needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
-                help="Heuristic: more where all were right, fewer where not.",
+                help="Heuristic: draft more after a draft that was accepted whole, and fewer otherwise.",
             ),
             Option(
                 "assistant_confidence_threshold",
                 NUMBER,
                 otherwise=0.4,
                 off=(0.4,),
-                within="[0, 1]",
+                interval="[0, 1]",
                 needs=("assistant_model", "assistant_early_exit"),
                 group=GROUP,
-                help="It stops after a token less probable than this.",
+                help="A draft ends after a token less probable than this.",
             ),
         ),
         run=draft_model,

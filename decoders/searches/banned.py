@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import FORBIDDEN, Array, RewindableStepper, Token, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Prompt, Task
 from ..base.value_types import ANYTHING
 from ..base.watching import Change
@@ -28,7 +28,7 @@ BANNED = Option(
     metavar="TEXT",
     repeatable=True,
     in_text="str | Sequence[str]",
-    help="Never write this, however it is spelt; repeatable.",
+    help="Never generate this text, whatever tokens spell it; repeatable.",
 )
 
 
@@ -68,7 +68,7 @@ class Banned:
         return len(new) - len(starts) + inside
 
     def pending(self, new: Sequence[int]) -> int:
-        """How many of the newest ids it takes to hold the longest end of the text that is a phrase's beginning."""
+        """Return how many of the newest ids hold the longest end of the text that is a phrase's beginning."""
         text, starts = self.newest(new)
         longest = max(
             (n for one in self.phrases for n in range(1, min(len(one), len(text) + 1)) if text.endswith(one[:n])),
@@ -233,13 +233,16 @@ METHODS = (
             "adaptive_target",
         ),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "banned_strings",
-                what="A phrase that has been written is undone, whatever tokens spell it, and another way is taken.",
+                what=(
+                    "When a banned phrase has been generated, by whatever tokens, generation goes back to before it "
+                    "and continues differently."
+                ),
                 formula=r"\arg\max_i p_i, \quad i \notin B_t",
                 source="KoboldCpp and ExLlamaV2; sam-paech's antislop-sampler",
-                when="Against worn phrases. It holds text back while it could become one.",
+                when="Against worn-out phrases. Text is held back while it could become one.",
                 example={"banned_strings": ["little", "lived in"]},
             ),
         ),

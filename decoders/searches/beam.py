@@ -10,9 +10,9 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.ranking import highest
-from ..base.task import Beside, Named, Prompt, Task
+from ..base.task import Named, Prompt, Task, TokenDetails
 from ..base.value_types import NUMBER, WHOLE, ValueType
 from ..base.watching import Change
 from ..random.draws import multinomial
@@ -45,7 +45,7 @@ class Search:
     pool: list[Beam] = field(default_factory=list)
     grown: list[Beam] = field(default_factory=list)
     changes: list[list[Change]] = field(default_factory=list)
-    beside: list[list[Beside]] = field(default_factory=list)
+    details: list[list[TokenDetails]] = field(default_factory=list)
     stopped: str | None = None
 
 
@@ -69,7 +69,7 @@ def beam_search(task: Task, num_beams: int, length_penalty: float, early_stoppin
         for place, number in enumerate(growing):
             search, mine = searches[number], own[place * beams : (place + 1) * beams]
             scored = processed(task, search.prompt, search.chain, search.running, mine, number * beams)
-            totals[place], search.changes, search.beside = scored.totals.ravel(), scored.changes, scored.beside
+            totals[place], search.changes, search.details = scored.totals.ravel(), scored.changes, scored.details
         if task.stream is None:
             candidates = np.array([highest(row, K) for row in totals])
         else:
@@ -108,7 +108,7 @@ def grow(
             reason = "stop"
         elif length == search.prompt.room or late:
             reason = "length"
-        grown.append(old.then(token, float(own[parent, token]), totals[place], reason, search.beside[parent]))
+        grown.append(old.then(token, float(own[parent, token]), totals[place], reason, search.details[parent]))
         parents.append(parent)
     return grown, parents
 
@@ -180,9 +180,9 @@ METHODS = (
                 "num_beams",
                 WHOLE,
                 1,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
-                help="Follow so many texts at once and return the likeliest.",
+                help="Follow this many texts at once and return the likeliest.",
             ),
             Option(
                 "length_penalty",
@@ -191,7 +191,7 @@ METHODS = (
                 off=(1,),
                 only="beams",
                 group=GROUP,
-                help="Above 0 favours long texts.",
+                help="Above 0 favours long texts, below 0 short ones.",
             ),
             Option(
                 "early_stopping",
@@ -201,23 +201,26 @@ METHODS = (
                 off=(False,),
                 only="beams",
                 group=GROUP,
-                help="When to stop looking for better.",
+                help=(
+                    "When the search ends: once there are enough texts (true), once better ones are unlikely "
+                    "(false), or once none can be better (never)."
+                ),
             ),
         ),
         run=beam_search,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "beam search",
-                what="The likeliest beginnings are followed side by side.",
+                what="The likeliest beginnings are followed in parallel.",
                 formula=r"\frac{\sum \log p}{n^{\,\alpha}}",
                 source="transformers, `_beam_search`",
                 when="Translation-like tasks with one right answer.",
                 example={"num_beams": 4},
             ),
-            Page(
+            Documentation(
                 "beam sampling",
-                what="Beams whose candidates are drawn without replacement.",
+                what="Beam search whose candidates are drawn without replacement.",
                 formula=r"\text{top}_K\; p_i / q_i",
                 source="transformers, `_beam_search`",
                 when="Some variety among likely texts.",

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, Completion, FinishReason
-from ..base.task import Beside, Named, Prompt, Task
+from ..base.task import Named, Prompt, Task, TokenDetails
 from ..base.watching import Change
 from ..processors import pipeline
 
@@ -30,14 +30,14 @@ OUT_OF_TIME = "max_time"
 class Beam:
     """One hypothesis: the new ids, the model's log-probability of each, and its score.
 
-    ``beside`` is what is told of each id besides, where the task asks for anything.
+    ``details`` are those of each id, if the task asks for any.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     score: np.float32 | float
     finish_reason: FinishReason | None = None
-    beside: tuple[Beside, ...] = ()
+    details: tuple[TokenDetails, ...] = ()
 
     def then(
         self,
@@ -45,10 +45,10 @@ class Beam:
         logprob: float,
         score: np.float32 | float,
         finish_reason: FinishReason | None = None,
-        beside: Sequence[Beside] = (),
+        details: Sequence[TokenDetails] = (),
     ) -> Beam:
         """The same with one more id."""
-        return Beam((*self.ids, token), (*self.logprobs, logprob), score, finish_reason, (*self.beside, *beside))
+        return Beam((*self.ids, token), (*self.logprobs, logprob), score, finish_reason, (*self.details, *details))
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,12 @@ def candidates_a_step(beams: int, task: Task) -> int:
 class Scored(NamedTuple):
     """A prompt's beams continued by each token: (beams, V) sums, what the processors changed, what is told of each.
 
-    ``beside`` holds for each beam what is told of an id that continues it: one entry, or none where nothing is asked.
+    ``details`` holds for each beam those of an id that continues it: one entry, or none if the task asks for none.
     """
 
     totals: Array
     changes: list[list[Change]]
-    beside: list[list[Beside]]
+    details: list[list[TokenDetails]]
 
 
 def processed(
@@ -117,14 +117,16 @@ def processed(
         raise ValueError(
             f"{names} must keep a beam's sum within float32, got inf after {len(running[0].ids) + 1} tokens"
         )
-    return Scored(totals, changes, besides(task, own, scores, range(first, first + len(running))))
+    return Scored(totals, changes, row_details(task, own, scores, range(first, first + len(running))))
 
 
-def besides(task: Task, own: Array, scores: Array, rows: Iterable[int | None]) -> list[list[Beside]]:
-    """What is told of an id that continues each of some rows, from (rows, V) log-probabilities and scores."""
+def row_details(task: Task, own: Array, scores: Array, rows: Iterable[int | None]) -> list[list[TokenDetails]]:
+    """Return the further facts about an id that continues each of some rows, from (rows, V) log-probabilities and
+    scores.
+    """
     if not (task.top_logprobs or task.output_scores):
         return [[] for _ in own]
-    return [[task.beside(mine, seen, row)] for mine, seen, row in zip(own, scores, rows, strict=False)]
+    return [[task.details(mine, seen, row)] for mine, seen, row in zip(own, scores, rows, strict=False)]
 
 
 def tell(
@@ -170,12 +172,12 @@ def returned(ranked: Sequence[Beam], task: Task, length_penalty: float, by: str 
 def completion(beam: Beam) -> Completion:
     """Convert a beam to the caller's `Completion`."""
     reason: FinishReason = beam.finish_reason or "length"
-    return with_beside(Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score)), beam.beside)
+    return with_details(Completion(list(beam.ids), list(beam.logprobs), reason, float(beam.score)), beam.details)
 
 
-def with_beside(completion: Completion, told: Sequence[Beside]) -> Completion:
-    """A completion that tells of each id what was asked for besides."""
-    completion.top = [one.top for one in told if one.top]
-    completion.scores = [one.scores for one in told if one.scores is not None]
-    completion.beam_indices = [one.row for one in told if one.scores is not None and one.row is not None]
+def with_details(completion: Completion, details: Sequence[TokenDetails]) -> Completion:
+    """Return a completion with the details of each id."""
+    completion.top = [one.top for one in details if one.top]
+    completion.scores = [one.scores for one in details if one.scores is not None]
+    completion.beam_indices = [one.row for one in details if one.scores is not None and one.row is not None]
     return completion

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..base.errors import require
 from ..base.interface import Completion
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Task
 from ..base.value_types import WHOLE
 from .collected import collected
@@ -57,22 +57,22 @@ METHODS = (
             Option(
                 "best_of",
                 WHOLE,
-                within=f"[1, {MOST_TEXTS}]",
+                interval=f"[1, {MOST_TEXTS}]",
                 group="Best of many",
-                help="With --do-sample: the likeliest per token of so many samples.",
+                help="With --do-sample: draw this many samples and return the one that is likeliest per token.",
             ),
         ),
         run=best_of,
         with_profiles=True,
         excludes=("num_beams", "exhaustive"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "best of n",
-                what="Of n samples the one that the model finds likeliest per token.",
+                what="Of n samples, the one that the model finds likeliest per token is returned.",
                 formula=r"\frac1n \sum \log p",
                 source="OpenAI's `best_of`",
-                when="When one sample is too risky and a beam too bland.",
+                when="When one sample is too risky and beam search is too bland.",
                 example={"top_p": 0.95, "best_of": 8},
                 random=True,
             ),

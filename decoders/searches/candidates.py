@@ -30,7 +30,7 @@ class Candidates(Protocol):
 
 
 class PromptLookup(Readable):
-    """What followed the same n-gram before: Saxena 2023, as transformers' ``PromptLookupCandidateGenerator``.
+    """Drafts what followed the same n-gram before: Saxena 2023, as transformers' ``PromptLookupCandidateGenerator``.
 
     The longest n-gram that ends the text, of at most ``max_matching_ngram_size`` ids, and its first occurrence whose
     continuation no processor forbids; candidates end before an end-of-text.
@@ -77,11 +77,11 @@ class PromptLookup(Readable):
         return candidates
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """What was said before stays what it was."""
+        """Learn nothing: earlier text does not change."""
 
 
 class Draft(Readable):
-    """What a smaller model of the same vocabulary would say: transformers' ``AssistedCandidateGenerator``.
+    """Drafts what a smaller model of the same vocabulary writes: transformers' ``AssistedCandidateGenerator``.
 
     It goes through the same processors and, when sampling, draws from the same stream. It stops early after an
     end-of-text, and after a token less probable than ``assistant_confidence_threshold``, which stays as it is (as in

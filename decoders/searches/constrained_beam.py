@@ -18,7 +18,7 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Named, Prompt, Task
 from ..base.value_types import ValueType, flat, is_id, is_list
 from ..base.watching import Change
@@ -146,7 +146,7 @@ def share_out(
         progress = Progress.of(constraints, [*prompt.ids, *beam.ids])
         for token in progress.helpful():
             further, ids = progress.then(token), (*beam.ids, token)
-            total, told = scored.totals[parent, token], scored.beside[parent]
+            total, told = scored.totals[parent, token], scored.details[parent]
             grown = beam.then(token, float(own[parent, token]), total, None, told)
             over = task.constrained and task.ends(prompt, ids)  # else asked at its next token, as in transformers
             if ids not in known and possible(grown, task) and not over:
@@ -170,7 +170,7 @@ def share_out(
 
 
 def is_words(value: Any) -> bool:
-    """Whether a value is a list of phrases, or of choices of phrases, none of them empty."""
+    """Tell whether a value is a list of phrases, or of choices of phrases, none of them empty."""
     if not is_list(value) or not len(value) or not all(is_list(entry) and len(entry) for entry in value):
         return False
     phrases = [phrase for entry in value for phrase in (entry if is_list(entry[0]) else [entry])]
@@ -213,19 +213,19 @@ METHODS = (
                 flag="--force-words",
                 repeatable=True,
                 in_text="Sequence[str | Sequence[int] | Sequence[str | Sequence[int]]]",
-                help="The text must contain this, spaces included, or one of several; repeatable.",
+                help="The text must contain this (spaces count), or one of several alternatives; repeatable.",
             ),
         ),
         run=constrained_beam_search,
         reads=("num_beams", "length_penalty", "early_stopping"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "constrained beams",
-                what="Every text contains the words asked for.",
+                what="Every text contains the words that are required.",
                 formula=r"\text{banks by words met}",
                 source="transformers 4; Post and Vilar 2018",
-                when="Terms that must appear.",
+                when="For terms that must appear.",
                 example={"num_beams": 4, "force_words_ids": [" castle"]},
             ),
         ),

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, HiddenStepper, Token, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Task
 from ..base.value_types import NUMBER
 from ..processors import pipeline
@@ -21,10 +21,10 @@ from ..processors import pipeline
 ALPHA = Option(
     "penalty_alpha",
     NUMBER,
-    within="(0, 1]",
+    interval="(0, 1]",
     off=(0,),
     group="Contrast",
-    help="With --top-k: of the best k what adds something new, from 0 (greedy) to 1.",
+    help="Contrastive search, with --top-k: how much resemblance to earlier tokens counts, from 0 (greedy) to 1.",
 )
 
 
@@ -101,13 +101,13 @@ METHODS = (
         feeds_last=True,
         excludes=("do_sample", "num_beams", "dola_layers", "exhaustive"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "contrastive search",
-                what="Of the k likeliest the one that least resembles what was said.",
+                what="Of the k likeliest tokens, the one that is likely and least resembles the text so far is chosen.",
                 formula=r"(1 - \alpha)\,p_i - \alpha \max_j \cos(h_i, h_j)",
                 source="Su et al. 2022",
-                when="Deterministic text that doesn't loop.",
+                when="For deterministic text that doesn't loop.",
                 example={"penalty_alpha": 0.6, "top_k": 4},
             ),
         ),

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.interface import Array, EarlyExitStepper, Stepper, Token, log_softmax, softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.readable import Readable
 from ..base.task import Named, Task
 from ..base.value_types import ValueType, is_ids
@@ -120,18 +120,23 @@ METHODS = (
     Method(
         "DoLa",
         options=(
-            Option("dola_layers", LAYERS, group="Contrast", help="What the last layer says more than earlier ones."),
+            Option(
+                "dola_layers",
+                LAYERS,
+                group="Contrast",
+                help="DoLa: contrast the last layer's logits with those of earlier layers.",
+            ),
         ),
         run=dola,
         streams=True,
         excludes=("num_beams", "exhaustive"),
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "DoLa",
-                what="What the last layer says more than an early one does.",
+                what="The last layer's log-probabilities minus those of an early layer decide.",
                 formula=r"\log p_{last} - \log p_{early}",
                 source="Chuang et al. 2024",
-                when="Facts that emerge in late layers.",
+                when="For facts that emerge in late layers.",
                 example={"dola_layers": "high"},
             ),
         ),

@@ -52,10 +52,10 @@ METHODS = (
             Option(
                 "assistant_early_exit",
                 WHOLE,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
                 metavar="LAYERS",
-                help="Try what the model's own first layers say.",
+                help="Draft with the model's own first layers.",
             ),
             Option("first_layers", CALLABLE, needs=("assistant_early_exit",)),
         ),

@@ -15,7 +15,7 @@ from ..base.method import Method, Option
 from ..base.task import Task
 from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beam_common import Beam, besides, check_length_penalty, completion
+from .beam_common import Beam, check_length_penalty, completion, row_details
 
 LIMIT = 2**18  # texts
 
@@ -41,7 +41,7 @@ def exhaustive_search(task: Task, length_penalty: float) -> list[Completion]:
         own, parents, grown = log_softmax(logits), [], []
         texts = [(number, [*prompts[number].ids, *beam.ids]) for number, beam in growing]
         scores = pipeline.side_by_side(chains, texts, own)
-        told = besides(task, own, scores, [None] * len(growing))
+        told = row_details(task, own, scores, [None] * len(growing))
         for place, (number, old) in enumerate(growing):
             for token in np.flatnonzero(scores[place] > -np.inf).tolist():
                 ids, total = (*old.ids, token), old.score + float(scores[place, token])
@@ -71,7 +71,9 @@ METHODS = (
     Method(
         "exhaustive",
         options=(
-            Option("exhaustive", FLAG, False, group="Best of many", help="Every text there is, for tiny models."),
+            Option(
+                "exhaustive", FLAG, False, group="Best of many", help="Search all texts exhaustively, for tiny models."
+            ),
         ),
         run=exhaustive_search,
         unread=("exhaustive",),

@@ -99,6 +99,6 @@ def candidates(
         parent, token = divmod(place, V)
         old = running[parent]
         reason: FinishReason | None = "stop" if ends((*old.ids, token)) else None
-        grown.append(old.then(token, float(own[parent, token]), flat[place], reason, scored.beside[parent]))
+        grown.append(old.then(token, float(own[parent, token]), flat[place], reason, scored.details[parent]))
         parents.append(parent)
     return grown, parents

@@ -13,7 +13,7 @@ from typing import Any
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, log_softmax
-from ..base.method import Method, Option, Page
+from ..base.method import Documentation, Method, Option
 from ..base.task import Named, Prompt, Task
 from ..base.value_types import ID, NUMBER, WHOLE
 from ..base.watching import Change
@@ -146,26 +146,35 @@ METHODS = (
                 "num_beam_groups",
                 WHOLE,
                 1,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group=GROUP,
-                help="Diverse beams: so many groups that keep apart.",
+                help="Diverse beam search: divide the beams into this many groups.",
             ),
-            Option("diversity_penalty", NUMBER, off=(0,), group=GROUP, help="How hard the groups keep apart."),
+            Option(
+                "diversity_penalty",
+                NUMBER,
+                off=(0,),
+                group=GROUP,
+                help="Diverse beam search: the penalty for tokens that earlier groups chose at the same step.",
+            ),
             # No row is ever padded; only these beams notice it, as in transformers.
-            Option("pad_token_id", ID, help="What fills the rows of ended texts up: diverse beams alone notice it."),
+            Option("pad_token_id", ID, help="The id that pads ended texts; only diverse beams depend on it."),
         ),
         run=group_beam_search,
         asked=("num_beam_groups", "diversity_penalty"),
         unread=("diversity_penalty",),
         reads=("num_beams", "length_penalty", "early_stopping"),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "diverse beams",
-                what="Groups of beams, each penalised for what the groups before it chose.",
+                what=(
+                    "Beams are divided into groups, and each group is penalised for tokens that earlier groups "
+                    "chose at this step."
+                ),
                 formula=r"\log p_i - \lambda\,c_i",
                 source="Vijayakumar et al. 2018",
-                when="Several answers that should differ.",
+                when="For several answers that should differ.",
                 example={"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 2.0},
             ),
         ),

@@ -39,8 +39,9 @@ def ngram_drafts(
 def source(
     kind: str, n: int | None, m: int | None, min_hits: int, least: int | None, most: int | None
 ) -> Callable[[Sequence[int]], Candidates]:
-    """What makes the source of a prompt's drafts. What isn't given is llama.cpp's: n 12 and m 48; of ngram-mod n 24, at
-    least 48 and at most 64 ids a draft; of ngram-cache at most 8."""
+    """Return the function that makes the source of a prompt's drafts. The defaults are llama.cpp's: n 12 and m 48; for
+    ngram-mod n 24, and 48 to 64 ids in a draft; for ngram-cache at most 8.
+    """
     if kind == "ngram-mod":
         pool = Pool(24 if n is None else n)
         return lambda prompt: Mod(prompt, pool, 48 if least is None else least, 64 if most is None else most)
@@ -71,7 +72,7 @@ class Bounded(Readable):
 def of_drafts(name: str, help: str, low: int, otherwise: int | None = None) -> Option:
     """An option of these drafts."""
     interval = f"[{low}, inf)"
-    return Option(name, WHOLE, within=interval, otherwise=otherwise, needs=("spec_type",), group=GROUP, help=help)
+    return Option(name, WHOLE, interval=interval, otherwise=otherwise, needs=("spec_type",), group=GROUP, help=help)
 
 
 METHODS = (
@@ -83,13 +84,17 @@ METHODS = (
                 NAME,
                 choices=KINDS,
                 group=GROUP,
-                help="Try what followed the newest tokens before, as llama.cpp looks it up.",
+                help="Draft what followed the newest tokens before, by one of llama.cpp's look-up methods.",
             ),
-            of_drafts("spec_ngram_size_n", "So many tokens are looked up; 12, of ngram-mod 24.", 1),
-            of_drafts("spec_ngram_size_m", "So many that followed are tried; 48.", 1),
-            of_drafts("spec_ngram_min_hits", "Of ngram-map-k4v: only what was looked up so often.", 1, 1),
-            of_drafts("draft_min", "Fewer are not tried; of ngram-mod 48.", 0),
-            of_drafts("draft_max", "No more are tried; of ngram-mod 64, of ngram-cache 8.", 1),
+            of_drafts(
+                "spec_ngram_size_n", "The length of the n-gram that is looked up.  [default: 12; ngram-mod: 24]", 1
+            ),
+            of_drafts("spec_ngram_size_m", "How many of the tokens that followed it are drafted.  [default: 48]", 1),
+            of_drafts(
+                "spec_ngram_min_hits", "ngram-map-k4v: draft only after an n-gram that was looked up this often.", 1, 1
+            ),
+            of_drafts("draft_min", "Drafts of fewer tokens are not used.  [default: 0; ngram-mod: 48]", 0),
+            of_drafts("draft_max", "The longest draft.  [default: no limit; ngram-mod: 64; ngram-cache: 8]", 1),
         ),
         run=ngram_drafts,
         streams=True,

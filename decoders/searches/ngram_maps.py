@@ -18,7 +18,7 @@ NOTHING: Drafted = ([], [])
 
 
 class Source(Readable):
-    """What the five have in common: a text grows, and its newest id is apart from those that are looked through."""
+    """The common interface of the five: a text grows, and its newest id is kept apart from those that are searched."""
 
     passes = 0
 
@@ -32,11 +32,11 @@ class Source(Readable):
         return self.draft(list(text[:-1]), text[-1])[:most], []
 
     def draft(self, ids: list[int], newest: int) -> list[int]:
-        """What may follow some ids and the newest."""
+        """Return what may follow some ids and the newest one."""
         raise NotImplementedError
 
     def learn(self, proposed: int, accepted: int) -> None:
-        """How many of the newest candidates became text."""
+        """Receive how many of the newest candidates were accepted."""
 
 
 class Simple(Source):
@@ -134,7 +134,7 @@ class Map(Source):
         return ids[place + n : place + n + min(m, used.accepted)]
 
     def find(self, ids: list[int], wanted: list[int]) -> int:
-        """Where a key stands, 0 for nowhere; n-grams that are new are put into the table."""
+        """Return the position of a key, or 0 if there is none; new n-grams are put into the table."""
         n, m, length, begin = self.n, self.m, len(ids), self.prompt_length
         newest = length - n - m - 1
         place = self.table.get(int(hashes(np.array([wanted]))[0]), 0)

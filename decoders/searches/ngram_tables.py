@@ -14,7 +14,8 @@ from .ngram_maps import Source
 
 @dataclass
 class Pool:
-    """What followed each n-gram, by a hash of 64 bits modulo 2^22, the last one counting: ``common_ngram_mod``.
+    """A table of what followed each n-gram, by a hash of 64 bits modulo 2^22; the last occurrence counts:
+    ``common_ngram_mod``.
 
     The texts of one call share it, as the slots of llama.cpp's server do.
     """
@@ -23,7 +24,7 @@ class Pool:
     following: dict[int, int] = field(default_factory=dict)
 
     def slot(self, ngram: Sequence[int]) -> int:
-        """Where an n-gram is kept."""
+        """Return where an n-gram is kept."""
         found = 0
         for token in ngram:
             found = (found * 6364136223846793005 + token) & 0xFFFFFFFFFFFFFFFF
@@ -113,7 +114,7 @@ class Cache(Source):
         return drafted
 
     def surest(self, text: Sequence[int]) -> int | None:
-        """What follows the longest of a text's last n-grams that is known well enough."""
+        """Return what follows the longest of a text's last n-grams that is known well enough."""
         for n in range(min(len(SEEN), len(text)), 0, -1):
             followers = self.counts.get(tuple(text[-n:]))
             if followers:

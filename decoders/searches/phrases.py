@@ -54,7 +54,7 @@ class Progress:
 
     @property
     def bank(self) -> int:
-        """How far the text is, in tokens; a choice that is met counts as the longest of all phrases."""
+        """Return how far the text is, in tokens; a choice that is met counts as the longest of all phrases."""
         if self.current is None:
             return self.met * self.longest
         remaining = max(map(len, self.current)) - len(self.path)

@@ -17,11 +17,11 @@ import numpy as np
 from ..base.errors import require
 from ..base.given import excluded
 from ..base.interface import Array, Completion, FinishReason, log_softmax
-from ..base.method import Method, Option, Page
-from ..base.task import Beside, Task
+from ..base.method import Documentation, Method, Option
+from ..base.task import Task, TokenDetails
 from ..base.value_types import FLAG
 from ..processors import pipeline
-from .beam_common import besides, with_beside
+from .beam_common import row_details, with_details
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Draw:
     log_probability: float
     gumbel: float
     finish_reason: FinishReason | None = None
-    beside: tuple[Beside, ...] = ()  # what is told of each id besides, where the task asks for anything
+    details: tuple[TokenDetails, ...] = ()  # those of each id, if the task asks for any
 
 
 def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
@@ -65,7 +65,7 @@ def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
         found: list[list[tuple[int, Draw]]] = [[(-1, draw) for draw in beam if draw.finish_reason] for beam in beams]
         texts = [(number, [*prompts[number].ids, *draw.ids]) for number, draw in growing]
         scores = pipeline.side_by_side(chains, texts, logits)
-        told = besides(task, own, scores, [None] * len(growing))
+        told = row_details(task, own, scores, [None] * len(growing))
         for place, (number, old) in enumerate(growing):
             phi = old.log_probability + log_softmax(scores[place].astype(np.float64))
             gumbels = conditioned(phi + noise[place], old.gumbel)
@@ -75,7 +75,7 @@ def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
                     reason = task.finish_reason(prompts[number], ids, late)
                     logprobs = (*old.logprobs, float(own[place, token]))
                     both = float(phi[token]), float(gumbels[token])
-                    found[number].append((place, Draw(ids, logprobs, *both, reason, (*old.beside, *told[place]))))
+                    found[number].append((place, Draw(ids, logprobs, *both, reason, (*old.details, *told[place]))))
         rows: list[int] = []
         for number, candidates in enumerate(found):
             candidates.sort(key=lambda candidate: -candidate[1].gumbel)
@@ -88,9 +88,9 @@ def stochastic_beam_search(task: Task, num_beams: int) -> list[Completion]:
     for beam in beams:
         require(n <= len(beam), f"num_return_sequences must be at most the number of texts there are ({len(beam)})", n)
         out += [
-            with_beside(
+            with_details(
                 Completion(list(one.ids), list(one.logprobs), one.finish_reason or "length", one.log_probability),
-                one.beside,
+                one.details,
             )
             for one in beam[:n]
         ]
@@ -143,20 +143,23 @@ METHODS = (
                 FLAG,
                 False,
                 group="Beam search",
-                help="With --do-sample: as many different texts as beams, drawn without replacement.",
+                help=(
+                    "Stochastic beam search, with --do-sample: draw as many different texts as beams, without "
+                    "replacement."
+                ),
             ),
         ),
         run=stochastic_beam_search,
         unread=("stochastic_beams",),
         reads=("num_beams",),
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "stochastic beams",
-                what="As many different texts as beams, drawn without replacement.",
+                what="As many different texts as there are beams are drawn without replacement.",
                 formula=r"G_{\phi} = \phi + \text{Gumbel}",
                 source="Kool et al. 2019",
-                when="Unbiased estimates from few distinct samples.",
+                when="For unbiased estimates from few distinct samples.",
                 example={"num_beams": 4, "stochastic_beams": True},
                 random=True,
             ),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from ..base.errors import require
 from ..base.given import given
 from ..base.interface import Array, Token, log_softmax
-from ..base.method import Cost, Method, Option, Page
+from ..base.method import Cost, Documentation, Method, Option
 from ..base.readable import Readable
 from ..base.task import Task
 from ..base.value_types import FLAG, ID_OR_IDS, NAME, NUMBER, NUMBERS, SEED, WHOLE
@@ -116,35 +116,37 @@ METHODS = (
                 "max_new_tokens",
                 WHOLE,
                 50,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group="Length",
                 flag="-n/--max-new-tokens",
-                help="How many tokens at most.",
+                help="Generate at most this many new tokens.",
             ),
             Option(
                 "max_length",
                 WHOLE,
-                within="[1, inf)",
+                interval="[1, inf)",
                 group="Length",
-                help="How long prompt and text may be together; -n goes before it.",
+                help="The greatest length of prompt and text together; -n takes precedence.",
             ),
             Option(
                 "max_time",
                 NUMBER,
-                within="(0, inf]",
+                interval="(0, inf]",
                 group="Length",
                 metavar="SECONDS",
-                help="End after so many seconds.",
+                help="End after this many seconds.",
             ),
-            Option("eos_token_id", ID_OR_IDS, help="What ends a text: an id, or several."),
-            Option("do_sample", FLAG, False, group="Sampling", help="Draw each token at random instead of the best."),
+            Option("eos_token_id", ID_OR_IDS, help="The id, or ids, that end a text."),
+            Option(
+                "do_sample", FLAG, False, group="Sampling", help="Sample each token instead of taking the likeliest."
+            ),
             Option(
                 "seed",
                 SEED,
                 converted=lambda seed: seed % 2**64,
                 only="sampling",
                 group="Sampling",
-                help="The same text as torch.manual_seed(SEED) gives.",
+                help="The seed of the random stream: the text is that of transformers after torch.manual_seed(SEED).",
             ),
             Option(
                 "rng",
@@ -153,16 +155,16 @@ METHODS = (
                 choices=("cpu", "cuda"),
                 only="sampling",
                 group="Sampling",
-                help="Whose random stream.",
+                help="Use torch's random stream of this device.",
             ),
             Option(
                 "cuda_multiprocessors",
                 WHOLE,
                 otherwise=132,
-                within="[1, inf)",
+                interval="[1, inf)",
                 only="sampling",
                 group="Sampling",
-                help="Of the device whose stream it is.",
+                help="The number of multiprocessors of the CUDA device, on which its random stream depends.",
             ),
             Option(
                 "uniforms",
@@ -170,34 +172,45 @@ METHODS = (
                 only="sampling",
                 group="Sampling",
                 metavar="FILE",
-                help="Draw with the numbers in this file, one in [0, 1) a token.",
+                help="Draw with the numbers in this file: one in [0, 1) for each token.",
             ),
             Option(
-                "num_return_sequences", WHOLE, 1, within=f"[1, {MOST_TEXTS}]", group="Sampling", help="How many texts."
+                "num_return_sequences",
+                WHOLE,
+                1,
+                interval=f"[1, {MOST_TEXTS}]",
+                group="Sampling",
+                help="How many texts are returned for each prompt.",
             ),
-            Option("output_scores", FLAG, False, help="Keep the scores that each token was chosen by."),
-            Option("top_logprobs", WHOLE, 0, within="[0, inf)", help="Keep so many of the likeliest at each place."),
+            Option("output_scores", FLAG, False, help="Return the scores from which each token was chosen."),
+            Option(
+                "top_logprobs",
+                WHOLE,
+                0,
+                interval="[0, inf)",
+                help="Return this many of the likeliest tokens at each position.",
+            ),
         ),
         run=token_by_token,
         asked=(),  # it runs where nothing else is asked for
         streams=True,
         with_profiles=True,
         check=check,
-        pages=(
-            Page(
+        documentation=(
+            Documentation(
                 "greedy",
-                what="Always the likeliest token.",
+                what="The likeliest token is taken at every step.",
                 formula=r"\arg\max_i p_i",
                 source="",
-                when="Short factual answers; parity checks. It loops.",
+                when="For short factual answers and parity checks. Long texts tend to loop.",
                 example={},
             ),
-            Page(
+            Documentation(
                 "sampling",
-                what="Each token is drawn; the seed gives what torch's gives.",
+                what="Each token is sampled; a seed gives the tokens that torch samples with it.",
                 formula=r"\arg\max_i p_i / q_i,\; q_i \sim \text{Exp}(1)",
                 source="torch, `multinomial`",
-                when="Open text, with the warpers above.",
+                when="For open-ended text, together with the samplers above.",
                 example={"temperature": 0.8, "top_p": 0.95},
                 random=True,
             ),

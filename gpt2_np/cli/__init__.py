@@ -27,6 +27,7 @@ INTERNALS = [
     "internals_graph",
     "internals_lenses",
     "internals_parts",
+    "internals_patching",
     "internals_states",
     "internals_tasks",
 ]

@@ -24,9 +24,15 @@ if TYPE_CHECKING:
     type=click.Choice(["sum", "token", "byte"]),
     default="sum",
     show_default=True,
-    help="What counts: the whole choice's log-probability, its mean per token, or per byte.",
+    help="Rank choices by their log-probability: the sum, the mean per token, or the mean per byte.",
 )
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a choice, best first, and nothing else.")
+@grouped(
+    "Output",
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object for each choice, best first, and nothing else.",
+)
 @model_options
 def choose(
     prompt: str,
@@ -38,7 +44,7 @@ def choose(
     backend: str | None,
     device: str | None,
 ) -> None:
-    """Multiple choice by likelihood: which of CHOICES the model thinks most likely to follow PROMPT.
+    """Rank CHOICES by how likely the model finds each of them after PROMPT.
 
     \b
     gpt2-np choose "The king sat on his" " throne" " horse" " hat"

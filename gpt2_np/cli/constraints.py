@@ -37,7 +37,12 @@ def constraint_options(function: FC) -> FC:
     """Everything in this file, in the order in which help lists it."""
     for option in reversed(
         (
-            grouped(FORM, "--regex", metavar="PATTERN", help='A regular expression: " (good|bad)[a-z ]{5,20}\\."'),
+            grouped(
+                FORM,
+                "--regex",
+                metavar="PATTERN",
+                help='A regular expression that the text must match, such as " (good|bad)[a-z ]{5,20}\\."',
+            ),
             grouped(
                 FORM,
                 "--json-schema",
@@ -49,7 +54,7 @@ def constraint_options(function: FC) -> FC:
                 "--choice",
                 multiple=True,
                 metavar="TEXT",
-                help='One of several texts, repeatable: --choice " good" --choice " bad"',
+                help='One of the texts that are allowed; repeatable: --choice " good" --choice " bad"',
             ),
             grouped(
                 FORM,

@@ -34,11 +34,11 @@ EXAMPLES = {
 )
 @click.pass_context
 def corpus_group(context: click.Context) -> None:
-    """Work through a corpus, row by row, into a folder of shards: by this process, or by a Ray cluster's machines.
+    """Process a corpus row by row into a folder of shards, in this process or on the machines of a Ray cluster.
 
-    A corpus is files, or folders of them: .jsonl holds objects, .parquet is Parquet, all else a text a line. A run that
-    was killed goes on where it was when the same command is given again. A row that can't be worked on is reported in
-    OUT/_errors.jsonl, and the exit status is then 1.
+    A corpus consists of files, or of folders of files: a .jsonl file holds one object on each line, a .parquet file is
+    Parquet, and any other file holds one text on each line. A run that was killed continues where it stopped when the
+    same command is given again. A row that fails is reported in OUT/_errors.jsonl, and the exit status is then 1.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -58,12 +58,14 @@ def task(
             click.argument("out", metavar="OUT", type=PATH),
             *corpus_options(field),
             *engine_options(),
-            grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object at the end and nothing else."),
+            grouped(
+                "Output", "--json", "as_json", is_flag=True, help="Print one JSON object at the end and nothing else."
+            ),
             model_option(),
             dtype_option(dtypes),
         ]
         if dtypes is DTYPES:
-            options.append(backend_option("Compiled kernels, or the readable path.", BACKENDS))
+            options.append(backend_option("The implementation: compiled kernels, or readable NumPy.", BACKENDS))
 
         @wraps(function)
         def command(inputs: tuple[Path, ...], out: Path, **given: Any) -> None:
@@ -79,36 +81,41 @@ def task(
 
 def corpus_options(field: str) -> list[Callable[[FC], FC]]:
     """Return the options that say how rows are read, and how many of them make a shard."""
-    where = "JSONL and Parquet: what a row's"
+    where = "JSONL and Parquet: the field that holds a row's"
     return [
-        grouped("Corpus", "--field", default=field, show_default=True, help=f"{where} text, or ids, are called."),
-        grouped("Corpus", "--id-field", default="id", show_default=True, help=f"{where} id is called; it is copied."),
+        grouped("Corpus", "--field", default=field, show_default=True, help=f"{where} text, or ids."),
+        grouped("Corpus", "--id-field", default="id", show_default=True, help=f"{where} id, which is copied."),
         grouped("Corpus", "--shard-rows", type=click.IntRange(min=1), default=1024, show_default=True, help=SHARD),
     ]
 
 
-SHARD = "Rows of a shard, at most: what a worker takes at once, and does again if it is killed."
+SHARD = "The largest number of rows in a shard. A worker takes one shard at a time, and does it again if it is killed."
 
 
 def engine_options() -> list[Callable[[FC], FC]]:
     """Return the options that say who does the work."""
-    room = "[default: as many as there is room for]"
+    room = "[default: as many as the cluster has room for]"
     new = "[default: RAY_ADDRESS, else a new one]"
     return [
         grouped(
             "Engine", "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help=WHO
         ),
-        grouped("Engine", "--actors", type=click.IntRange(min=1), help=f"Ray: how many work side by side.  {room}"),
+        grouped("Engine", "--actors", type=click.IntRange(min=1), help=f"Ray: the number of actors.  {room}"),
         grouped(
-            "Engine", "--cores", type=click.IntRange(min=1), help="Ray: cores, and threads, of each.  [default: 1]"
+            "Engine",
+            "--cores",
+            type=click.IntRange(min=1),
+            help="Ray: the number of cores, and of threads, for each actor.  [default: 1]",
         ),
-        grouped("Engine", "--address", envvar="RAY_ADDRESS", help=f"Ray: a running cluster, or auto.  {new}"),
+        grouped(
+            "Engine", "--address", envvar="RAY_ADDRESS", help=f"Ray: the address of a running cluster, or auto.  {new}"
+        ),
     ]
 
 
 ENGINE = ("engine", "actors", "cores", "address")
 SHARED = (*ENGINE, "field", "id_field", "shard_rows", "as_json", "model", "dtype", "backend")
-WHO = "This process with all cores, or Ray's actors on many machines (the `ray` extra)."
+WHO = "Work in this process on all cores, or with Ray's actors on many machines (the `ray` extra)."
 
 
 def engine_of(engine: str, actors: int | None, cores: int | None, address: str | None) -> Engine:
@@ -164,17 +171,17 @@ def in_lines(result: Result) -> list[str]:
 
 
 @task("score", "Score every row of a corpus.", "text", DTYPES)
-@grouped("Score", "--prompt", help="What comes before every text that has no prompt of its own.")
-@grouped("Score", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
+@grouped("Score", "--prompt", help="The prompt of every text that has none of its own.")
+@grouped("Score", "--stride", type=int, help="The number of tokens between windows, for texts longer than the context.")
 def score(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], prompt: str | None, stride: int | None) -> None:
-    """How well the model predicts each row of IN: OUT is a folder of Parquet with id, nll (nats), tokens and bytes.
+    """Score each row of IN. OUT becomes a folder of Parquet with id, nll (nats), tokens and bytes.
 
     \b
     gpt2-np corpus score books.jsonl scores
     gpt2-np corpus score web/*.parquet scores --engine ray --address auto --dtype int8
 
-    Without an id, a row has its number, counted from 0 through all files. A row of JSONL or Parquet may hold the prompt
-    before its text, and a stride.
+    A row without an id gets its number, counted from 0 through all files. A row of JSONL or Parquet may also hold a
+    prompt, which comes before its text, and a stride.
     """
     from .. import corpora
 
@@ -182,19 +189,37 @@ def score(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], prompt: s
 
 
 @task("capture", "Capture activations of every row of a corpus.", "text", FULL)
-@grouped("Capture", "--names", multiple=True, required=True, help="An activation or pattern; may be repeated.")
-@grouped("Capture", "--length", type=int, help="Tokens a row is cut into.  [default: 256, or the context]")
-@grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
+@grouped(
+    "Capture",
+    "--names",
+    multiple=True,
+    required=True,
+    help="The name of an activation, or a pattern of names; repeatable.",
+)
+@grouped(
+    "Capture",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that a row is cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Capture",
+    "--store",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="The number format of the captured activations.",
+)
 def capture(
     inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], names: tuple[str, ...], length: int | None, store: str
 ) -> None:
-    """Capture activations of each row of IN into OUT, a folder of safetensors that all that reads captures takes.
+    """Capture activations of each row of IN into OUT, a folder of safetensors that other commands read as a capture.
 
     \b
     gpt2-np corpus capture books.jsonl captured --names "blocks.*.resid_post" --store float16
     gpt2-np internals train-dictionary captured sae --hook-name blocks.4.hook_resid_post
 
-    A row is cut into texts as `internals capture` cuts a file, each beginning with end-of-text.
+    A row is cut into pieces as `internals capture` cuts a file; each piece begins with end-of-text.
     """
     from .. import corpora
 

@@ -16,14 +16,15 @@ from .decoding import beside_methods, decoding_options, typed
 @beside_methods
 @constraint_options
 def generate(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], **options: Any) -> None:
-    """Continue each row of IN: OUT is a folder of Parquet with id, sequence, prompt, text, ids, logprobs and more.
+    """Continue each row of IN. OUT becomes a folder of Parquet with id, sequence, prompt, text, ids, logprobs and more.
 
     \b
     gpt2-np corpus generate prompts.jsonl texts --max-new-tokens 40 --do-sample --seed 1
     gpt2-np corpus generate prompts.parquet texts --engine ray --address auto
 
-    A row of JSONL or Parquet holds a prompt, and may hold an id and options of its own, as a line of `generate
-    --prompts`; they go before what is typed. With a seed every row draws what `generate` draws for it alone.
+    A row of JSONL or Parquet holds a prompt, and may hold an id and options of its own, like a line of `generate
+    --prompts`. A row's options take precedence over those of the command line. With a seed, every row gets the text
+    that `generate` gives for it alone.
     """
     from .. import corpora
 

@@ -13,12 +13,12 @@ from .plain import dumps
 COUNTED = {"score": "rows", "generate": "rows", "capture": "rows", "captured": "texts", "lens": "texts"}
 
 
-@corpus_group.command("merge", cls=GroupedCommand, short_help="Put parts together: shards, captures, lenses, figures.")
+@corpus_group.command("merge", cls=GroupedCommand, short_help="Merge parts: shards, captures, lenses, figures.")
 @click.argument("inputs", metavar="IN...", nargs=-1, required=True, type=PATH)
 @click.argument("out", metavar="OUT", type=PATH)
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def merge(inputs: tuple[Path, ...], out: Path, as_json: bool) -> None:
-    """Write to OUT what one run over all parts would have given, in their order.
+    """Merge parts into OUT: the result is that of one run over all parts, in their order.
 
     \b
     gpt2-np corpus merge scores-a scores-b scores       folders of corpus score, generate or capture

@@ -199,9 +199,9 @@ def beside_methods(function: FC) -> FC:
     return function
 
 
-SETTINGS = "Settings of generation_config.json for options not given."
-DRAFTS = "What the smaller model's weights are kept in.  [default: float32]"
-STOPS = "End once this was written (\\n: a line's end, \\t: a tab); repeatable."
+SETTINGS = "Take options that aren't given from the model's generation_config.json."
+DRAFTS = "The number format of the smaller model's weights.  [default: float32]"
+STOPS = "End a text once it contains this (\\n is a line's end, \\t a tab); repeatable."
 
 
 def typed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,14 +32,28 @@ REFERENCE = "float32"
     metavar="FOLDER",
     help="Task files of your own; they may run code, so take none that you don't trust.",
 )
-@grouped("Tasks", "--limit", type=click.FloatRange(min=0, min_open=True), help="So many documents of each task.")
-@grouped("Tasks", "--num-fewshot", type=click.IntRange(min=0), help="So many examples before each question.")
-@grouped("Tasks", "--gen-kwargs", metavar="K=V,…", help="Before a task's own arguments of generation.")
 @grouped(
-    "Tasks", "--batch-size", type=click.IntRange(min=1), help="Rows of a batch.  [default: what fits 1,024 tokens]"
+    "Tasks",
+    "--limit",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Evaluate only this many documents of each task.",
+)
+@grouped("Tasks", "--num-fewshot", type=click.IntRange(min=0), help="The number of examples before each question.")
+@grouped(
+    "Tasks", "--gen-kwargs", metavar="K=V,…", help="Arguments of generation, which take precedence over the task's own."
 )
 @grouped(
-    "Tasks", "--cache", type=click.Path(path_type=Path), metavar="FILE", help="Keep answers here, and go on there."
+    "Tasks",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="The number of rows in a batch.  [default: as many as make 1,024 tokens]",
+)
+@grouped(
+    "Tasks",
+    "--cache",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Keep answers in this file, and resume from what it holds.",
 )
 @grouped(
     "Precision",
@@ -48,8 +62,19 @@ REFERENCE = "float32"
     metavar="FILE|-",
     help="Compare each reduced precision (or the one of --dtype) with float32 on this text.",
 )
-@grouped("Precision", "--stride", type=int, help="Tokens between windows of that text.  [default: half the context]")
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a task or precision, and nothing else.")
+@grouped(
+    "Precision",
+    "--stride",
+    type=int,
+    help="The number of tokens between windows of that text.  [default: half the context]",
+)
+@grouped(
+    "Output",
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object for each task or precision, and nothing else.",
+)
 @model_options
 def evaluate(
     tasks: str | None,

@@ -96,7 +96,7 @@ def shown(entry: Record) -> str:
 
 
 def changes(made: Sequence[Record]) -> str:
-    """What each processor did that did something, and how many tokens were left."""
+    """Describe what each processor that changed something did, and how many tokens were left."""
     parts = []
     for one in made:
         if one["removed"]:

@@ -39,19 +39,24 @@ EXAMPLES = {
     "Input",
     "--token-healing",
     is_flag=True,
-    help="Regrow the prompt's last token, where the prompt may end within one.",
+    help="Generate the prompt's last token again, in case the prompt ends inside a token.",
 )
 @constraint_options
 @output_option()
-@grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")
-@grouped(OUTPUT, "--explain", is_flag=True, help="Show step by step which processor removed how much, or the beams.")
+@grouped(OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object on each line and nothing else.")
+@grouped(
+    OUTPUT,
+    "--explain",
+    is_flag=True,
+    help="Show at each step how much every processor removed; for beam search, show the beams.",
+)
 @grouped(
     OUTPUT,
     "--trace",
     "trace_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the same as JSON, one object a step.",
+    help="Write the same to a file as JSON, one object for each step.",
 )
 @model_options
 def generate(
@@ -67,10 +72,10 @@ def generate(
     trace_file: Path | None,
     **options: Any,
 ) -> None:
-    """Continue PROMPT ("-": all of standard input). Greedy unless --do-sample or --num-beams says otherwise.
+    """Continue PROMPT ("-" reads all of standard input). Decoding is greedy without --do-sample or --num-beams.
 
-    The text streams to a terminal. With --prompts or --output, results are JSON, one object a line, in the prompts'
-    order and each with its "index"; exit status 1 where one of them is an "error".
+    In a terminal the text appears as it is generated. With --prompts or --output, results are JSON, one object on each
+    line, in the order of the prompts and each with its "index". The exit status is 1 if one of them is an "error".
     """
     if (prompt is None) == (prompts is None):
         need = "give a text, - for standard input, or --prompts FILE"

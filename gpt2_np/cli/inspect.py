@@ -11,16 +11,28 @@ from .options import GroupedCommand, grouped
 from .readable import bos_option, load_readable, readable_model_options
 
 
-@click.command("inspect", cls=GroupedCommand, short_help="See inside: one prompt on one web page.")
+@click.command(
+    "inspect", cls=GroupedCommand, short_help="Show what happens inside the model for one prompt, on a web page."
+)
 @click.argument("prompt")
 @grouped("Output", "-o", "--out", type=click.Path(path_type=Path), required=True, help="The page to write (.html).")
-@grouped("Output", "--top", type=int, default=12, show_default=True, help="How many likely next tokens to list.")
-@grouped("Dictionary", "--dictionary", metavar="NAME", help="Show its features: a folder, hub id, release, or tales.")
-@grouped("Dictionary", "--dictionary-id", metavar="ID", help="A release's id, or a sub-folder.")
-@grouped("Dictionary", "--corpus", type=click.Path(path_type=Path), help="Texts to show where its features fire most.")
+@grouped("Output", "--top", type=int, default=12, show_default=True, help="The number of likely next tokens to list.")
+@grouped(
+    "Dictionary",
+    "--dictionary",
+    metavar="NAME",
+    help="Show the features of this dictionary: a folder, a hub id, a release, or tales.",
+)
+@grouped("Dictionary", "--dictionary-id", metavar="ID", help="The dictionary's id within a release, or a sub-folder.")
+@grouped(
+    "Dictionary",
+    "--corpus",
+    type=click.Path(path_type=Path),
+    help="A file of texts, to show where the dictionary's features fire most.",
+)
 @transcoders_option(False)
-@grouped("Transcoders", "--answer", help="What their graph explains.  [default: the likeliest token]")
-@grouped("Transcoders", "--versus", help="… over this token.  [default: the second likeliest]")
+@grouped("Transcoders", "--answer", help="The token whose logit the graph explains.  [default: the likeliest token]")
+@grouped("Transcoders", "--versus", help="Explain the logit difference to this token.  [default: the second likeliest]")
 @bos_option
 @readable_model_options
 def inspect_command(
@@ -37,11 +49,11 @@ def inspect_command(
     model: str,
     dtype: str,
 ) -> None:
-    """Write a page that shows, for PROMPT, what every head attends to, what each layer would say next (the logit lens),
-    the next tokens' probabilities, which heads and MLPs raised them, with --dictionary which features fire, and with
-    --transcoders how features make each other and the answer.
+    """Write a web page about PROMPT: what every head attends to, what each layer would predict next (the logit lens),
+    the probabilities of the next tokens, and which heads and MLPs raised them. With --dictionary it also shows which
+    features fire, and with --transcoders how features cause each other and the answer.
 
-    It is one file that needs no network; open it in any browser.
+    The page is one file that needs no network; open it in any browser.
     """
     from ..internals import dictionaries
     from ..internals.page import inspect_page

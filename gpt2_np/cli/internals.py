@@ -26,15 +26,15 @@ PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 @click.group(
     "internals",
     cls=Suggesting,
-    short_help="Experiments on the model's insides, with pictures.",
+    short_help="Run experiments on the model's internals, with pictures.",
     invoke_without_command=True,
 )
 @click.pass_context
 def internals_group(context: click.Context) -> None:
-    """Lenses, direct logits, patching, attribution, ablation, circuits, steering, hidden states, neurons, captures.
+    """Run experiments: lenses, direct logits, patching, attribution, ablation, circuits, steering, neurons, captures.
 
-    Each prints a table (or, with --json, one JSON object), and draws a picture where --out names one (.png, .svg,
-    .pdf; needs the 'plots' extra).
+    Each command prints a table (or, with --json, one JSON object). With --out it also draws a picture (.png, .svg or
+    .pdf; this needs the 'plots' extra).
     """
     if context.invoked_subcommand is None:
         print(context.get_help())
@@ -44,11 +44,16 @@ def experiment(name: str, summary: str) -> Callable[[Callable[..., None]], click
     """A subcommand with the model's options, --out and --json."""
 
     def decorate(function: Callable[..., None]) -> click.Command:
-        function = grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")(
+        function = grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")(
             readable_model_options(function)
         )
         picture = grouped(
-            "Output", "-o", "--out", type=click.Path(path_type=Path), callback=check_picture, help="A picture to draw."
+            "Output",
+            "-o",
+            "--out",
+            type=click.Path(path_type=Path),
+            callback=check_picture,
+            help="Draw a picture into this file.",
         )
         function = picture(function)
         return internals_group.command(name, cls=GroupedCommand, short_help=summary)(function)
@@ -110,11 +115,16 @@ def check_picture(context: click.Context, option: click.Parameter, out: Path | N
     return out
 
 
-@experiment("lens", "What each layer would say next.")
+@experiment("lens", "Show what each layer would predict next (the logit lens).")
 @click.argument("prompt")
 @bos_option
-@grouped("Lens", "--tuned", type=click.Path(path_type=Path), help="A tuned lens, made by `internals tune`.")
-@grouped("Lens", "--jacobian", type=click.Path(path_type=Path), help="One made by `internals jacobian-lens`.")
+@grouped("Lens", "--tuned", type=click.Path(path_type=Path), help="Use a tuned lens, made by `internals tune`.")
+@grouped(
+    "Lens",
+    "--jacobian",
+    type=click.Path(path_type=Path),
+    help="Use a Jacobian lens, made by `internals jacobian-lens`.",
+)
 def lens(
     prompt: str,
     bos: bool,
@@ -125,7 +135,8 @@ def lens(
     model: str,
     dtype: str,
 ) -> None:
-    """The logit lens: each layer's stream through the final norm and the unembedding, after each token of PROMPT."""
+    """The logit lens: put each layer's residual stream through the final norm and the unembedding, after each token of
+    PROMPT."""
     from ..internals import jacobian_lens
     from ..internals.lens import TunedLens, logit_lens
 
@@ -162,17 +173,26 @@ def lens(
     draw(out, lambda plots: plots.lens(looked, tokens, gpt2.tokenizer.decode, title=title))
 
 
-@experiment("heads", "Which heads look back one token, at copies, or behind copies.")
+@experiment("heads", "Find previous-token, duplicate-token and induction heads.")
 @grouped(
-    "Text", "--length", type=click.IntRange(min=1), default=50, show_default=True, help="Tokens that are repeated."
+    "Text",
+    "--length",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    help="The number of tokens that are repeated.",
 )
-@grouped("Text", "--rows", type=click.IntRange(min=1), default=4, show_default=True, help="How many random sequences.")
-@grouped("Text", "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which random sequences.")
+@grouped(
+    "Text", "--rows", type=click.IntRange(min=1), default=4, show_default=True, help="The number of random sequences."
+)
+@grouped(
+    "Text", "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="The seed of the random sequences."
+)
 @grouped("Text", "--text", help="Repeat this text instead of random tokens.")
 def heads(
     length: int, rows: int, seed: int, text: str | None, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """Previous-token, duplicate-token and induction scores of every head, on repeated sequences."""
+    """Measure the previous-token, duplicate-token and induction scores of every head on repeated sequences."""
     from ..internals import heads as science
 
     gpt2 = load_readable(model, dtype)
@@ -190,15 +210,16 @@ def heads(
     draw(out, lambda plots: plots.all_head_scores(scores))
 
 
-@experiment("attention", "What one head looks at.")
+@experiment("attention", "Show one head's attention pattern.")
 @click.argument("prompt")
 @bos_option
-@grouped("Head", "--layer", type=int, required=True)
-@grouped("Head", "--head", type=int, required=True)
+@grouped("Head", "--layer", type=int, required=True, help="The head's layer, counted from 0.")
+@grouped("Head", "--head", type=int, required=True, help="The head's number in its layer, counted from 0.")
 def attention(
     prompt: str, bos: bool, layer: int, head: int, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """One head's attention pattern over PROMPT: a row for each position, a column for each position looked at."""
+    """Show one head's attention pattern over PROMPT, with a row for each query position and a column for each key
+    position."""
     from ..internals.circuits import check_head
     from ..internals.labels import visible
 
@@ -211,7 +232,7 @@ def attention(
     draw(out, lambda plots: plots.attention(pattern, tokens, title=f"Layer {layer}, head {head}"))
 
 
-@experiment("ablate", "What is lost when a part falls silent.")
+@experiment("ablate", "Measure what is lost when a part is silenced.")
 @click.argument("prompt")
 @answers
 @bos_option
@@ -221,10 +242,30 @@ def attention(
     type=click.Choice(["heads", "mlps", "attention", "positions"]),
     default="heads",
     show_default=True,
+    help="The parts to silence one by one.",
 )
-@grouped("Ablation", "--how", type=click.Choice(["zero", "mean", "resample"]), default="zero", show_default=True)
-@grouped("Ablation", "--reference", type=click.Path(path_type=Path), help="Texts for mean and resample (a file).")
-@grouped("Ablation", "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which resampled text.")
+@grouped(
+    "Ablation",
+    "--how",
+    type=click.Choice(["zero", "mean", "resample"]),
+    default="zero",
+    show_default=True,
+    help="What replaces a silenced part's output.",
+)
+@grouped(
+    "Ablation",
+    "--reference",
+    type=click.Path(path_type=Path),
+    help="A file of texts, from which mean and resample take their values.",
+)
+@grouped(
+    "Ablation",
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The seed that chooses the resampled text.",
+)
 def ablate(
     prompt: str,
     answer: str,
@@ -239,7 +280,8 @@ def ablate(
     model: str,
     dtype: str,
 ) -> None:
-    """How the answer's log-probability (or logit difference) changes when each head, MLP or position is silenced."""
+    """Measure how the answer's log-probability (or logit difference) changes when each head, MLP or position is
+    silenced."""
     from ..internals.ablation import ablate as run
     from ..internals.labels import visible
 
@@ -284,94 +326,3 @@ def rows_of(gpt2: GPT2, path: Path, length: int) -> Array:
     if not texts:
         raise ValueError(f"{path} must hold at least {length} tokens")
     return np.array(texts)
-
-
-@experiment("patch", "Which activations carry the difference between two prompts.")
-@click.argument("clean")
-@click.argument("corrupted")
-@answers
-@bos_option
-@grouped("Patch", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
-@grouped("Patch", "--over", type=click.Choice(["layer", "position", "head"]), default="position", show_default=True)
-def patch(
-    clean: str,
-    corrupted: str,
-    answer: str,
-    versus: str | None,
-    bos: bool,
-    point: str,
-    over: str,
-    out: Path | None,
-    as_json: bool,
-    model: str,
-    dtype: str,
-) -> None:
-    """Put each activation of the CLEAN run into the CORRUPTED run: the share of the difference that comes back."""
-    from ..internals import patching
-    from ..internals.labels import visible
-
-    gpt2 = load_readable(model, dtype)
-    before, after = (gpt2.to_ids(text, prepend_bos=bos) for text in (clean, corrupted))
-    metric = metric_of(gpt2, answer, versus)
-    with bar(0, "run") as progress:
-        result = patching.activation_patch(
-            gpt2, before, after, metric, point=point, over=over, progress=progress.update
-        )
-    tokens = gpt2.tokenizer.tokens(after)
-    labels = [visible(token) for token in tokens] if over == "position" else None
-    show(
-        np.atleast_2d(result.restored.T).T,
-        as_json,
-        row="layer",
-        column=over,
-        labels=labels,
-        clean=result.clean,
-        corrupted=result.corrupted,
-    )
-    draw(out, lambda plots: plots.patching(result, tokens, title=f"Patching {point}"))
-
-
-@experiment("path", "Which heads speak directly to which others.")
-@click.argument("clean")
-@click.argument("corrupted")
-@answers
-@bos_option
-@grouped(
-    "Path",
-    "--to",
-    "receivers",
-    multiple=True,
-    required=True,
-    metavar="POINT[:HEAD]",
-    help="A receiver: blocks.3.attn.q:5, blocks.3.mlp.pre or unembed; may be given more than once.",
-)
-def path(
-    clean: str,
-    corrupted: str,
-    answer: str,
-    versus: str | None,
-    bos: bool,
-    receivers: tuple[str, ...],
-    out: Path | None,
-    as_json: bool,
-    model: str,
-    dtype: str,
-) -> None:
-    """Patch only what each head says directly to the receivers: the share of the difference that comes back."""
-    from ..internals import patching
-
-    gpt2 = load_readable(model, dtype)
-    wanted = [receiver(one) for one in receivers]
-    metric = metric_of(gpt2, answer, versus)
-    with bar(gpt2.config.n_layer * gpt2.config.n_head, "run") as progress:
-        result = patching.path_patch(gpt2, clean, corrupted, metric, wanted, prepend_bos=bos, progress=progress.update)
-    show(result.restored, as_json, row="layer", column="head", clean=result.clean, corrupted=result.corrupted)
-    draw(out, lambda plots: plots.patching(result, title=f"Paths to {', '.join(receivers)}"))
-
-
-def receiver(text: str) -> tuple[str, int | None]:
-    """``blocks.3.attn.q:5`` → ("blocks.3.attn.q", 5)."""
-    point, _, head = text.partition(":")
-    if head and not head.isdigit():
-        raise ValueError(f"a receiver is POINT or POINT:HEAD with a number, got {text!r}")
-    return point, int(head) if head else None

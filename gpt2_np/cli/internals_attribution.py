@@ -27,7 +27,7 @@ OF_EDGES = ("eap", "eap-ig", "eap-ig-activations", "relp")
 WIDTH = 40  # of the longest bar
 
 
-@experiment("attribute", "Which tokens, or which activations, did it.")
+@experiment("attribute", "Attribute an answer to tokens or to activations.")
 @click.argument("prompt", required=False)
 @click.argument("corrupted", required=False)
 @pairs_option
@@ -36,12 +36,19 @@ WIDTH = 40  # of the longest bar
     "Attribution",
     "--method",
     type=click.Choice([*OF_INPUTS, *OF_NODES]),
-    help="Of tokens or, with CORRUPTED or --pairs, of activations.  [default: saliency, or atp]",
+    help="How to attribute to tokens or, with CORRUPTED or --pairs, to activations.  [default: saliency, or atp]",
 )
-@grouped("Attribution", "--steps", default=50, show_default=True, help="Steps of integrated_gradients.")
-@grouped("Attribution", "--point", default="resid_pre", show_default=True, help="An activation of a block.")
+@grouped("Attribution", "--steps", default=50, show_default=True, help="The number of steps of integrated_gradients.")
 @grouped(
-    "Attribution", "--over", type=click.Choice(["position", "head", "layer"]), default="position", show_default=True
+    "Attribution", "--point", default="resid_pre", show_default=True, help="The name of an activation within a block."
+)
+@grouped(
+    "Attribution",
+    "--over",
+    type=click.Choice(["position", "head", "layer"]),
+    default="position",
+    show_default=True,
+    help="Give one score for each of these, for activations.",
 )
 def attribute(
     prompt: str | None,
@@ -59,11 +66,11 @@ def attribute(
     model: str,
     dtype: str,
 ) -> None:
-    """What each token of PROMPT does for the answer's log-probability (or, with --versus, for the logit difference).
+    """Attribute the answer's log-probability (or, with --versus, the logit difference) to the tokens of PROMPT.
 
-    With a CORRUPTED prompt of equally many tokens it is what each activation of PROMPT would do in it: an estimate of
-    `internals patch` by one gradient, all layers and places at once. With --pairs it is the mean over a file of pairs,
-    and its standard deviation; pairs of different lengths need --over head or layer.
+    With a CORRUPTED prompt of as many tokens, attribute it to the activations of PROMPT: one gradient estimates
+    `internals patch` for all layers and positions at once. With --pairs, show the mean over a file of pairs and the
+    standard deviation; pairs of different lengths need --over head or layer.
 
     \b
     gpt2-np internals task possessives --pairs > pairs.jsonl
@@ -186,19 +193,42 @@ def words_at(gpt2: GPT2, of: Asked, bos: bool) -> list[str]:
     return [word if (ids[:, at] == ids[0, at]).all() else str(at) for at, word in enumerate(words)]
 
 
-@experiment("edges", "Which edges between heads, MLPs and logits did it, and the circuit that they make.")
+@experiment("edges", "Attribute an answer to edges between heads, MLPs and logits, and extract a circuit.")
 @click.argument("clean", required=False)
 @click.argument("corrupted", required=False)
 @pairs_option
 @bos_option
-@grouped("Attribution", "--method", type=click.Choice(OF_EDGES), default="eap", show_default=True)
-@grouped("Attribution", "--steps", default=5, show_default=True, help="Steps of eap-ig.")
-@grouped("Circuit", "--circuit", "count", type=click.IntRange(min=0), help="The circuit of so many best edges.")
-@grouped("Circuit", "--threshold", type=float, help="The circuit of the edges of at least this size.")
-@grouped("Circuit", "--ablation", type=click.Choice(["corrupted", "mean", "zero"]), default="corrupted")
-@grouped("Circuit", "--curve", "with_curve", is_flag=True, help="Faithfulness of circuits of every size.")
-@grouped("Circuit", "--save", type=click.Path(path_type=Path), help="The circuit as JSON, as EAP-IG writes it.")
-@grouped("Output", "--top", type=click.IntRange(min=1), default=20, show_default=True, help="How many edges to list.")
+@grouped(
+    "Attribution",
+    "--method",
+    type=click.Choice(OF_EDGES),
+    default="eap",
+    show_default=True,
+    help="The method of attribution.",
+)
+@grouped("Attribution", "--steps", default=5, show_default=True, help="The number of steps of eap-ig.")
+@grouped(
+    "Circuit",
+    "--circuit",
+    "count",
+    type=click.IntRange(min=0),
+    help="Run the circuit of this many edges with the largest scores.",
+)
+@grouped(
+    "Circuit", "--threshold", type=float, help="Run the circuit of all edges whose scores are at least this large."
+)
+@grouped(
+    "Circuit",
+    "--ablation",
+    type=click.Choice(["corrupted", "mean", "zero"]),
+    default="corrupted",
+    help="What edges outside the circuit carry.",
+)
+@grouped("Circuit", "--curve", "with_curve", is_flag=True, help="Measure the faithfulness of circuits of every size.")
+@grouped("Circuit", "--save", type=click.Path(path_type=Path), help="Write the circuit as JSON, in EAP-IG's format.")
+@grouped(
+    "Output", "--top", type=click.IntRange(min=1), default=20, show_default=True, help="The number of edges to list."
+)
 def edges(
     clean: str | None,
     corrupted: str | None,
@@ -219,13 +249,13 @@ def edges(
     model: str,
     dtype: str,
 ) -> None:
-    """What each edge of the residual stream carries of the CLEAN prompt's answer that the CORRUPTED one lacks.
+    """Score each edge of the computation by how much of the CLEAN prompt's answer it carries, beside the CORRUPTED one.
 
-    An edge leads from the embedding, a head (a3.h7: layer 3, head 7) or an MLP (m3) to a later head's query, key or
-    value, an MLP or the logits. With --circuit or --threshold the model runs with those edges only, everything else
-    being as in the corrupted run: its faithfulness is 1 where that is as good as the whole model. --out draws the
-    circuit (of --top edges, where none was asked for), or with --curve the curve. With --pairs all of it is about the
-    mean over a file of pairs, of any lengths, and each edge has its standard deviation.
+    An edge leads from the embedding, a head (a3.h7 is layer 3, head 7) or an MLP (m3) to a later head's query, key or
+    value, to an MLP, or to the logits. With --circuit or --threshold the model runs with these edges only, and
+    everything else is as in the corrupted run; a faithfulness of 1 means that the circuit is as good as the whole
+    model. --out draws the circuit (of --top edges if none was asked for) or, with --curve, the curve. With --pairs all
+    figures are means over a file of pairs, of any lengths, and each edge also has its standard deviation.
 
     \b
     gpt2-np internals task possessives --count 20 --pairs | gpt2-np internals edges --pairs - --circuit 100

@@ -14,16 +14,23 @@ from .plain import dumps
 from .readable import bos_option, load_readable
 
 
-@experiment("backward", "What a gradient would write into the MLPs, in words.")
+@experiment("backward", "Show in words what a gradient would write into the MLPs.")
 @click.argument("prompt")
 @bos_option
-@grouped("Measure", "--answer", required=True, help="The token that is to be learned behind the prompt.")
-@grouped("Output", "--count", type=click.IntRange(min=1), default=6, show_default=True, help="Words of each layer.")
+@grouped("Measure", "--answer", required=True, help="The token that is to be learned after the prompt.")
+@grouped(
+    "Output",
+    "--count",
+    type=click.IntRange(min=1),
+    default=6,
+    show_default=True,
+    help="The number of words to show for each layer.",
+)
 def backward(
     prompt: str, bos: bool, answer: str, count: int, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """The backward lens: for each layer the position at which its MLP would change most if ANSWER were learned behind
-    PROMPT, the words that would be written there, and those that would call them up."""
+    """The backward lens: for each layer, show the position at which its MLP would change most if --answer were learned
+    after PROMPT, the words that would be written there, and the words that would recall them."""
     from ..gradients.metrics import cross_entropy
     from ..internals.backward_lens import backward_lens
 

@@ -13,23 +13,30 @@ from .plain import dumps
 from .readable import load_readable
 
 
-@experiment("circuits", "Which heads copy or match, and what a head reads and writes in words.")
+@experiment("circuits", "Find heads that copy or match, and show in words what a head reads and writes.")
 @grouped(
     "Head",
     "--kind",
     type=click.Choice(["ov", "qk"]),
     default="ov",
     show_default=True,
-    help="What a head says (OV), or what it looks for (QK).",
+    help="Show what heads write (OV), or what they look for (QK).",
 )
-@grouped("Head", "--layer", type=int)
-@grouped("Head", "--head", type=int)
-@grouped("Output", "--count", type=click.IntRange(min=1), default=5, show_default=True, help="Directions of one head.")
+@grouped("Head", "--layer", type=int, help="The layer of the one head to show, counted from 0.")
+@grouped("Head", "--head", type=int, help="The number of the one head to show, counted from 0.")
+@grouped(
+    "Output",
+    "--count",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="The number of directions of one head.",
+)
 def circuits(
     kind: str, layer: int | None, head: int | None, count: int, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """Eigenvalue scores of every head's OV circuit (does it raise what it looks at?) or QK circuit (does it look for
-    what it stands on?); or, of one head, its strongest singular directions in words."""
+    """Show the eigenvalue score of every head's OV circuit (does the head raise what it attends to?) or QK circuit
+    (does it attend to copies of its own token?). For one head, show its strongest singular directions in words."""
     from ..internals import circuits as science
     from ..internals import processing
 

@@ -32,12 +32,24 @@ def texts_of(gpt2: GPT2, corpus: Path, length: int | None) -> Iterator[list[int]
     return read_corpus(corpus, gpt2.tokenizer, length=length or min(context, 256), start=gpt2.prompt_ids("")[0])
 
 
-@experiment("neuron", "Where an MLP neuron fires, and what it raises.")
+@experiment("neuron", "Show where an MLP neuron fires and which words it raises.")
 @click.argument("layer", type=int)
 @click.argument("neuron", type=int)
 @click.argument("corpus", type=CORPUS)
-@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
-@grouped("Output", "--examples", type=click.IntRange(min=1), default=8, show_default=True)
+@grouped(
+    "Corpus",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Output",
+    "--examples",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="The number of example texts to show.",
+)
 def neuron(
     layer: int,
     neuron: int,
@@ -49,7 +61,7 @@ def neuron(
     model: str,
     dtype: str,
 ) -> None:
-    """A dashboard of one NEURON of a LAYER over CORPUS, a text file or a folder of .txt files."""
+    """Show a dashboard of one NEURON of a LAYER over CORPUS, a text file or a folder of .txt files."""
     from ..internals.neurons import dashboards
 
     gpt2 = load_readable(model, dtype)
@@ -88,14 +100,25 @@ def neuron(
 @experiment("tune", "Train a tuned lens on a corpus, by least squares.")
 @click.argument("corpus", type=CORPUS)
 @click.argument("lens", type=CORPUS)
-@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
-@grouped("Lens", "--ridge", default=1e-3, show_default=True, help="How strongly to hold on to the logit lens.")
+@grouped(
+    "Corpus",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Lens",
+    "--ridge",
+    default=1e-3,
+    show_default=True,
+    help="The strength of the ridge penalty, which holds the lens near the logit lens.",
+)
 def tune(
     corpus: Path, lens: Path, length: int | None, ridge: float, out: Path | None, as_json: bool, model: str, dtype: str
 ) -> None:
-    """Fit a tuned lens on CORPUS and write it to the file LENS; look through it with `internals lens --tuned`.
+    """Fit a tuned lens on CORPUS and write it to the file LENS; `internals lens --tuned` uses it.
 
-    One text of ten is held out: what is printed is of up to 20 of those, which the lens has never seen.
+    One text in ten is held out. The figures that are printed come from up to 20 of these.
     """
     import numpy as np
 
@@ -140,16 +163,23 @@ def tune(
     )
 
 
-@experiment("steer", "Write with a direction added to the stream.")
+@experiment("steer", "Generate with a direction added to the residual stream.")
 @click.argument("prompt")
 @bos_option
-@grouped("Direction", "--towards", multiple=True, required=True, help="A text to steer towards; may be repeated.")
-@grouped("Direction", "--away", multiple=True, required=True, help="A text to steer away from; may be repeated.")
-@grouped("Direction", "--layer", type=int, required=True, help="The layer before which it is added.")
-@grouped("Direction", "--scale", default=2.0, show_default=True, help="How strongly.")
-@grouped("Writing", "--max-new-tokens", type=int, default=50, show_default=True)
-@grouped("Writing", "--do-sample", is_flag=True, help="Draw tokens instead of taking the likeliest.")
-@grouped("Writing", "--seed", type=int, default=0, show_default=True, help="Which draws.")
+@grouped("Direction", "--towards", multiple=True, required=True, help="A text to steer towards; repeatable.")
+@grouped("Direction", "--away", multiple=True, required=True, help="A text to steer away from; repeatable.")
+@grouped("Direction", "--layer", type=int, required=True, help="Add the direction before this layer.")
+@grouped("Direction", "--scale", default=2.0, show_default=True, help="The factor that the direction is multiplied by.")
+@grouped(
+    "Writing",
+    "--max-new-tokens",
+    type=int,
+    default=50,
+    show_default=True,
+    help="The number of tokens to generate at most.",
+)
+@grouped("Writing", "--do-sample", is_flag=True, help="Sample tokens instead of taking the likeliest.")
+@grouped("Writing", "--seed", type=int, default=0, show_default=True, help="The seed of the samples.")
 def steer(
     prompt: str,
     bos: bool,
@@ -165,7 +195,8 @@ def steer(
     model: str,
     dtype: str,
 ) -> None:
-    """Continue PROMPT plainly and steered: the difference between two kinds of text, added to the residual stream."""
+    """Continue PROMPT without and with steering, which adds the difference between two kinds of text to the residual
+    stream."""
     from ..internals.steering import steer as steered
     from ..internals.steering import steering_vector
 
@@ -187,10 +218,35 @@ def steer(
 @experiment("capture", "Write a corpus's activations to disk.")
 @click.argument("corpus", type=CORPUS)
 @click.argument("folder", type=CORPUS)
-@grouped("Capture", "--names", multiple=True, required=True, help="An activation or pattern; may be repeated.")
-@grouped("Capture", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
-@grouped("Capture", "--store", type=click.Choice(["float32", "float16"]), default="float32", show_default=True)
-@grouped("Capture", "--chunk-mib", type=click.IntRange(min=1), default=256, show_default=True)
+@grouped(
+    "Capture",
+    "--names",
+    multiple=True,
+    required=True,
+    help="The name of an activation, or a pattern of names; repeatable.",
+)
+@grouped(
+    "Capture",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Capture",
+    "--store",
+    type=click.Choice(["float32", "float16"]),
+    default="float32",
+    show_default=True,
+    help="The number format of the captured activations.",
+)
+@grouped(
+    "Capture",
+    "--chunk-mib",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="The size in MiB of a chunk, after which the run can be resumed.",
+)
 def capture(
     corpus: Path,
     folder: Path,
@@ -203,7 +259,7 @@ def capture(
     model: str,
     dtype: str,
 ) -> None:
-    """Capture activations of CORPUS into FOLDER, chunk by chunk; run it again to go on after an interruption."""
+    """Capture activations of CORPUS into FOLDER, chunk by chunk; the same command continues after an interruption."""
     from ..internals.capture import capture_corpus
 
     if out is not None:

@@ -25,7 +25,9 @@ WIDTH = 24  # characters of the longest bar
 
 def dictionary_options(function: FC) -> FC:
     """--dictionary and --dictionary-id."""
-    ident = grouped("Dictionary", "--dictionary-id", metavar="ID", help="A release's id, or a sub-folder.")
+    ident = grouped(
+        "Dictionary", "--dictionary-id", metavar="ID", help="The dictionary's id within a release, or a sub-folder."
+    )
     name = grouped(
         "Dictionary",
         "--dictionary",
@@ -43,11 +45,18 @@ def named(dictionary: Dictionary, feature: int) -> str:
     return f"{feature}" if name is None else f"{feature} ({name})"
 
 
-@experiment("features", "Which features of a dictionary a prompt makes fire.")
+@experiment("features", "Show which features of a dictionary fire on a prompt.")
 @click.argument("prompt")
 @bos_option
 @dictionary_options
-@grouped("Output", "--top", type=click.IntRange(min=1), default=4, show_default=True, help="Features a token.")
+@grouped(
+    "Output",
+    "--top",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="The number of features to list for each token.",
+)
 def features(
     prompt: str,
     bos: bool,
@@ -59,7 +68,8 @@ def features(
     model: str,
     dtype: str,
 ) -> None:
-    """The features that fire most at each token of PROMPT, and the share of the activation that the dictionary misses.
+    """List the features that fire most at each token of PROMPT, and the share of the activation that the dictionary
+    misses.
 
     \b
     gpt2-np internals features "The king said to his mother"
@@ -109,13 +119,32 @@ def pictures() -> Any:
     return plots_dictionaries
 
 
-@experiment("feature", "Where in a corpus features fire, how often, and the words they move.")
+@experiment("feature", "Show where in a corpus features fire, how often, and which words they raise or lower.")
 @click.argument("corpus", type=CORPUS)
 @click.argument("numbers", type=int, nargs=-1, required=True, metavar="FEATURE...")
 @dictionary_options
-@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
-@grouped("Output", "--examples", type=click.IntRange(min=1), default=8, show_default=True)
-@grouped("Output", "--words", type=click.IntRange(min=1), default=10, show_default=True, help="Raised and lowered.")
+@grouped(
+    "Corpus",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Output",
+    "--examples",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="The number of example texts to show.",
+)
+@grouped(
+    "Output",
+    "--words",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="The number of raised and of lowered words to list.",
+)
 def feature(
     corpus: Path,
     numbers: tuple[int, ...],
@@ -129,9 +158,10 @@ def feature(
     model: str,
     dtype: str,
 ) -> None:
-    """A dashboard of each FEATURE over CORPUS, a text file or a folder of .txt files, read once and never kept whole.
+    """Show a dashboard of each FEATURE over CORPUS, a text file or a folder of .txt files, which is read once as a
+    stream.
 
-    With --json one object a feature; --out draws the first.
+    --json prints one object for each feature; --out draws the first feature.
     """
     from ..internals import dictionaries
 
@@ -185,13 +215,17 @@ def in_lines(told: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-@experiment("feature-attribution", "What each feature does for an answer.")
+@experiment("feature-attribution", "Attribute an answer to a dictionary's features.")
 @click.argument("prompt")
 @answers
 @bos_option
 @dictionary_options
-@grouped("Measure", "--direct", is_flag=True, help="Only what the last token's features add to the logit directly.")
-@grouped("Output", "--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many to list.")
+@grouped(
+    "Measure", "--direct", is_flag=True, help="Count only what the last token's features add to the logit directly."
+)
+@grouped(
+    "Output", "--top", type=click.IntRange(min=1), default=15, show_default=True, help="The number of features to list."
+)
 def feature_attribution(
     prompt: str,
     answer: str,
@@ -206,7 +240,8 @@ def feature_attribution(
     model: str,
     dtype: str,
 ) -> None:
-    """Each feature's activation times the gradient of the answer's log-probability (or logit difference), by token."""
+    """Show each feature's activation times the gradient of the answer's log-probability (or logit difference), by
+    token."""
     from ..gradients import log_probability, logit_difference
     from ..internals import dictionaries
     from ..internals.labels import visible
@@ -245,10 +280,10 @@ def feature_attribution(
 def changing(function: FC) -> FC:
     """--ablate, --scale, --add and --set."""
     words = (
-        ("--set", "value", "FEATURE=VALUE", "Hold a feature at a value; may be repeated."),
-        ("--add", "add", "FEATURE=VALUE", "Add to a feature wherever it is; may be repeated."),
-        ("--scale", "scale", "FEATURE=FACTOR", "Multiply a feature; may be repeated."),
-        ("--ablate", "ablate", "FEATURE", "Silence a feature; may be repeated."),
+        ("--set", "value", "FEATURE=VALUE", "Hold a feature at a value; repeatable."),
+        ("--add", "add", "FEATURE=VALUE", "Add to a feature at every position; repeatable."),
+        ("--scale", "scale", "FEATURE=FACTOR", "Multiply a feature; repeatable."),
+        ("--ablate", "ablate", "FEATURE", "Silence a feature; repeatable."),
     )
     for option, name, metavar, text in words:
         kind = int if name == "ablate" else str
@@ -270,15 +305,22 @@ def pairs(option: str, given: Sequence[str]) -> dict[int, float]:
     return found
 
 
-@experiment("feature-steer", "Write with features silenced, scaled, added or set.")
+@experiment("feature-steer", "Generate with features silenced, scaled, added or set.")
 @click.argument("prompt")
 @bos_option
 @dictionary_options
 @changing
-@grouped("Dictionary", "--without-error", is_flag=True, help="Leave out what the dictionary misses.")
-@grouped("Writing", "--max-new-tokens", type=int, default=50, show_default=True)
-@grouped("Writing", "--do-sample", is_flag=True, help="Draw tokens instead of taking the likeliest.")
-@grouped("Writing", "--seed", type=int, default=0, show_default=True, help="Which draws.")
+@grouped("Dictionary", "--without-error", is_flag=True, help="Leave out the dictionary's reconstruction error.")
+@grouped(
+    "Writing",
+    "--max-new-tokens",
+    type=int,
+    default=50,
+    show_default=True,
+    help="The number of tokens to generate at most.",
+)
+@grouped("Writing", "--do-sample", is_flag=True, help="Sample tokens instead of taking the likeliest.")
+@grouped("Writing", "--seed", type=int, default=0, show_default=True, help="The seed of the samples.")
 def feature_steer(
     prompt: str,
     bos: bool,
@@ -297,7 +339,7 @@ def feature_steer(
     model: str,
     dtype: str,
 ) -> None:
-    """Continue PROMPT plainly and with features changed.
+    """Continue PROMPT without and with changes to features.
 
     \b
     gpt2-np internals feature-steer "Once upon a time" --add 1234=8

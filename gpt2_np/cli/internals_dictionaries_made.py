@@ -22,12 +22,30 @@ if TYPE_CHECKING:
     from ..internals.dictionaries import Evaluation
 
 
-@experiment("evaluate-dictionary", "How good a dictionary is, over a corpus.")
+@experiment("evaluate-dictionary", "Measure how good a dictionary is on a corpus.")
 @click.argument("corpus", type=CORPUS)
 @dictionary_options
-@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 256, or the context]")
-@grouped("Corpus", "--batch-size", type=click.IntRange(min=1), default=8, show_default=True, help="Texts at a time.")
-@grouped("Output", "--sums", type=CORPUS, metavar="FILE", help="Write what `corpus merge` adds up with other parts.")
+@grouped(
+    "Corpus",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
+)
+@grouped(
+    "Corpus",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="The number of texts in a batch.",
+)
+@grouped(
+    "Output",
+    "--sums",
+    type=CORPUS,
+    metavar="FILE",
+    help="Write the sums, which `corpus merge` adds to those of other parts.",
+)
 def evaluate_dictionary(
     corpus: Path,
     dictionary: str,
@@ -40,7 +58,8 @@ def evaluate_dictionary(
     model: str,
     dtype: str,
 ) -> None:
-    """L0, explained variance, and what the model loses with the dictionary in the activation's place, over CORPUS.
+    """Measure a dictionary on CORPUS: L0, explained variance, and what the model loses when the dictionary's
+    reconstruction replaces the activation.
 
     The numbers and their names in --json are those of SAELens's run_evals and SAEBench's core evaluation. End-of-text
     tokens don't count.
@@ -108,9 +127,14 @@ def settings_options(function: FC) -> FC:
 @experiment("train-dictionary", "Train a dictionary on captured activations.")
 @click.argument("capture", type=CORPUS)
 @click.argument("folder", type=CORPUS)
-@grouped("Place", "--hook-name", required=True, help="What it reads: blocks.4.hook_resid_pre.")
-@grouped("Place", "--hook-name-out", help="What a transcoder predicts: blocks.4.hook_mlp_out.")
-@grouped("Run", "--resume", is_flag=True, help="Go on from the last checkpoint in FOLDER, if there is one.")
+@grouped(
+    "Place",
+    "--hook-name",
+    required=True,
+    help="The activation that the dictionary reads, such as blocks.4.hook_resid_pre.",
+)
+@grouped("Place", "--hook-name-out", help="The activation that a transcoder predicts, such as blocks.4.hook_mlp_out.")
+@grouped("Run", "--resume", is_flag=True, help="Resume from the last checkpoint in FOLDER, if there is one.")
 @settings_options
 def train_dictionary(
     capture: Path,
@@ -124,8 +148,8 @@ def train_dictionary(
     dtype: str,
     **settings: Any,
 ) -> None:
-    """Train a sparse autoencoder or a transcoder on CAPTURE, made by `internals capture`; FOLDER becomes a dictionary's
-    folder, which SAELens reads too. Ctrl-C saves and ends; the same command with --resume goes on.
+    """Train a sparse autoencoder or a transcoder on CAPTURE, which `internals capture` made. FOLDER becomes a
+    dictionary's folder, which SAELens can read too. Ctrl-C saves and ends; the same command with --resume continues.
 
     \b
     gpt2-np internals capture corpus captured --names blocks.4.resid_pre --store float16

@@ -37,29 +37,38 @@ def size_options(function: FC) -> FC:
     """--features and --silence."""
     for option in (
         grouped("Graph", "--silence", type=click.IntRange(min=0), default=200, show_default=True, metavar="N",
-                help="Silence so many features one by one, to see whether the graph is true."),
+                help="Silence this many features one by one, to check the graph's predictions."),
         grouped("Graph", "--features", "most", type=click.IntRange(min=1), default=40, show_default=True,
-                help="Prune to so many."),
+                help="Prune the graph to this many features."),
     ):  # fmt: skip
         function = option(function)
     return function
 
 
-@experiment("graph", "How a prompt's features make each other and the answer.")
+@experiment("graph", "Trace how a prompt's features cause each other and the answer.")
 @click.argument("prompt")
 @answers
 @bos_option
 @transcoders_option(True)
 @size_options
-@grouped("Graph", "--position", type=int, default=-1, show_default=True, help="After which token of the prompt.")
+@grouped(
+    "Graph",
+    "--position",
+    type=int,
+    default=-1,
+    show_default=True,
+    help="The position in the prompt whose next token is meant; -1 is the last.",
+)
 @grouped(
     "Output",
     "--scatter",
     type=click.Path(path_type=Path),
     callback=check_picture,
-    help="A picture of predicted beside measured effects.",
+    help="Draw predicted against measured effects into this file.",
 )
-@grouped("Output", "--top", type=click.IntRange(min=1), default=15, show_default=True, help="How many to list.")
+@grouped(
+    "Output", "--top", type=click.IntRange(min=1), default=15, show_default=True, help="The number of features to list."
+)
 def graph(
     prompt: str,
     answer: str,
@@ -76,11 +85,11 @@ def graph(
     model: str,
     dtype: str,
 ) -> None:
-    """The attribution graph of the answer's logit (or of its difference to --versus) behind PROMPT.
+    """Build the attribution graph of the answer's logit (or of its difference to --versus) after PROMPT.
 
-    Nodes are tokens, the features of every layer's transcoder that fire, and what the transcoders miss. Attention
-    patterns and the norms' scales being held, a feature's pre-activation is a sum: one number for each node before it,
-    and a bias. --out draws the graph, pruned to the --features that most of the answer leads back to.
+    Its nodes are tokens, the features of each layer's transcoder that fire, and the transcoders' errors. Attention
+    patterns and the norms' scales are held constant, so a feature's pre-activation is a sum of one number for each
+    earlier node and a bias. --out draws the graph, pruned to the --features with the most influence on the answer.
 
     \b
     gpt2-np internals graph "The queen lost" --answer " her" --versus " his" --bos --transcoders FOLDER

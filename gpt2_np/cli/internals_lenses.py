@@ -21,11 +21,26 @@ FILE = click.Path(path_type=Path)
 @experiment("jacobian-lens", "Fit a Jacobian lens on a corpus.")
 @click.argument("corpus", type=FILE)
 @click.argument("lens", type=FILE)
-@grouped("Corpus", "--length", type=int, help="Tokens a text is cut into.  [default: 128, or the context]")
-@grouped("Corpus", "--texts", type=click.IntRange(min=1), help="How many texts to read.  [default: all]")
-@grouped("Corpus", "--skip-texts", type=click.IntRange(min=0), default=0, help="How many to pass over before them.")
-@grouped("Lens", "--skip-first", default=16, show_default=True, help="Positions at a text's start that don't count.")
-@grouped("Lens", "--resume", is_flag=True, help="Go on with the texts behind those that the file LENS has read.")
+@grouped(
+    "Corpus",
+    "--length",
+    type=int,
+    help="The length in tokens of the pieces that texts are cut into.  [default: 128, or the context]",
+)
+@grouped("Corpus", "--texts", type=click.IntRange(min=1), help="The number of texts to read.  [default: all]")
+@grouped(
+    "Corpus", "--skip-texts", type=click.IntRange(min=0), default=0, help="The number of texts to skip before them."
+)
+@grouped(
+    "Lens",
+    "--skip-first",
+    default=16,
+    show_default=True,
+    help="The number of positions at a text's start that don't count.",
+)
+@grouped(
+    "Lens", "--resume", is_flag=True, help="Resume: continue with the texts after those that the file LENS has read."
+)
 def fit_lens(
     corpus: Path,
     lens: Path,
@@ -39,12 +54,12 @@ def fit_lens(
     model: str,
     dtype: str,
 ) -> None:
-    """Fit a Jacobian lens on CORPUS and write it to the file LENS, after every ten texts; look through it with
-    `internals lens --jacobian`.
+    """Fit a Jacobian lens on CORPUS and write it to the file LENS after every ten texts; `internals lens --jacobian`
+    uses it.
 
-    Each text of 128 tokens costs as much as D gradients of it: seconds with a small model, minutes with a large one;
-    100 texts are usually enough. Parts that were fitted apart (--skip-texts, --texts) are put together by
-    `internals merge-lenses`. Texts are taken as they stand, with no end-of-text before them.
+    Each text of 128 tokens costs as much as D of its gradients: seconds with a small model, minutes with a large one.
+    100 texts are usually enough. `internals merge-lenses` merges parts that were fitted separately (--skip-texts,
+    --texts). Texts are taken as they are, without end-of-text before them.
     """
     from ..internals import jacobian_lens
     from ..internals.corpus import read_corpus
@@ -82,11 +97,11 @@ def fit_lens(
     draw(out, lambda plots: plots.lines(curves, title=title, x="stream", y="KL (nats)", x_labels=looked.labels))
 
 
-@experiment("merge-lenses", "Put Jacobian lenses of different texts together.")
+@experiment("merge-lenses", "Merge Jacobian lenses of different texts.")
 @click.argument("lens", type=FILE)
 @click.argument("parts", type=FILE, nargs=-1, required=True)
 def merge_lenses(lens: Path, parts: tuple[Path, ...], out: Path | None, as_json: bool, model: str, dtype: str) -> None:
-    """Write to LENS what a fit on the texts of all PARTS would have given: each text counts once."""
+    """Merge PARTS into the file LENS: the result is that of a fit on the texts of all parts, each counted once."""
     from ..internals import jacobian_lens
 
     if out is not None:

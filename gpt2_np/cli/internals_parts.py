@@ -18,11 +18,18 @@ from .readable import bos_option, load_readable
 HOW = click.Choice(["zero", "mean", "position mean", "resample"])
 
 
-@experiment("direct", "What each head, MLP and embedding adds to a logit by itself.")
+@experiment("direct", "Show what each head, MLP and embedding adds to a logit directly.")
 @click.argument("prompt")
 @answers
 @bos_option
-@grouped("Measure", "--position", type=int, default=-1, show_default=True, help="After which token of the prompt.")
+@grouped(
+    "Measure",
+    "--position",
+    type=int,
+    default=-1,
+    show_default=True,
+    help="The position in the prompt whose next token is meant; -1 is the last.",
+)
 def direct(
     prompt: str,
     answer: str,
@@ -34,8 +41,9 @@ def direct(
     model: str,
     dtype: str,
 ) -> None:
-    """Direct logit attribution: the logit of the answer (or its difference to --versus) as a sum of one number a part,
-    by the final norm's scale of this run. A row for each layer: its heads, its attention's bias, its MLP."""
+    """Direct logit attribution: write the answer's logit (or its difference to --versus) as a sum with one term for
+    each part of the model, at this run's scale of the final norm. Each layer has a row with its heads, its attention's
+    bias and its MLP."""
     from ..internals.direct import direct as run
 
     gpt2 = load_readable(model, dtype)
@@ -68,21 +76,35 @@ def head_of(text: str) -> tuple[int, int]:
 def silencing(function: Callable[..., Any]) -> Callable[..., Any]:
     """--how, --reference and --seed."""
     for option in (
-        grouped("Ablation", "--seed", default=0, show_default=True, help="Which text is resampled."),
-        grouped("Ablation", "--reference", type=click.Path(path_type=Path), help="Texts for the means (a file)."),
-        grouped("Ablation", "--how", type=HOW, default="zero", show_default=True, help="What silent parts say."),
+        grouped("Ablation", "--seed", default=0, show_default=True, help="The seed that chooses the resampled text."),
+        grouped(
+            "Ablation",
+            "--reference",
+            type=click.Path(path_type=Path),
+            help="A file of texts, from which the means are taken.",
+        ),
+        grouped(
+            "Ablation",
+            "--how",
+            type=HOW,
+            default="zero",
+            show_default=True,
+            help="What replaces the output of silenced parts.",
+        ),
     ):
         function = option(function)
     return function
 
 
-@experiment("ablation-curve", "What is left as one head after another falls silent.")
+@experiment("ablation-curve", "Measure what is left as one head after another is silenced.")
 @click.argument("prompt")
 @answers
 @bos_option
 @silencing
-@heads_option(False, "Silence these, in this order.  [default: those that matter most alone]")
-@grouped("Parts", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="How many, by rank.")
+@heads_option(False, "Silence these heads, in this order; repeatable.  [default: those that matter most alone]")
+@grouped(
+    "Parts", "--count", type=click.IntRange(min=1), default=10, show_default=True, help="The number of heads, by rank."
+)
 def ablation_curve(
     prompt: str,
     answer: str,
@@ -98,7 +120,7 @@ def ablation_curve(
     model: str,
     dtype: str,
 ) -> None:
-    """The answer's log-probability (or logit difference) with no head silent, one, two, …: each stays silent."""
+    """Silence heads one after another, and show the answer's log-probability (or logit difference) after each."""
     from ..internals.ablation import ablate
     from ..internals.kept_parts import ablation_curve as run
 
@@ -122,13 +144,15 @@ def ablation_curve(
     draw(out, lambda plots: plots.lines({measure: curve}, title=title, x="silent as well", y=measure, x_labels=names))
 
 
-@experiment("keep", "A circuit of heads and MLPs by itself, all else silent.")
+@experiment("keep", "Run a circuit of heads and MLPs alone, with all else silenced.")
 @click.argument("prompt")
 @answers
 @bos_option
 @silencing
-@heads_option(True, "A head of the circuit; may be repeated.")
-@grouped("Parts", "--mlp", "mlps", type=int, multiple=True, help="An MLP of the circuit.  [default: all of them]")
+@heads_option(True, "A head of the circuit; repeatable.")
+@grouped(
+    "Parts", "--mlp", "mlps", type=int, multiple=True, help="An MLP of the circuit; repeatable.  [default: all of them]"
+)
 def keep(
     prompt: str,
     answer: str,
@@ -144,8 +168,8 @@ def keep(
     model: str,
     dtype: str,
 ) -> None:
-    """The answer's log-probability (or logit difference) of the whole model, of the circuit alone, of the rest without
-    it, and with both silent. Faithful: the circuit alone is near the whole."""
+    """Compare the answer's log-probability (or logit difference) of the whole model, of the circuit alone, of the rest
+    without it, and with both silenced. A circuit is faithful if its value is near that of the whole model."""
     from ..internals.kept_parts import circuit_alone
 
     gpt2 = load_readable(model, dtype)

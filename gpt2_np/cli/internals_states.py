@@ -15,15 +15,24 @@ from .progress import bar
 from .readable import load_readable
 
 
-@experiment("patchscope", "What the model says of a hidden state put into another prompt.")
+@experiment("patchscope", "Put a hidden state into another prompt and see how the model continues.")
 @click.argument("source")
 @click.argument("target")
-@grouped("State", "--layer", type=int, help="Take the stream before this layer.  [default: each in turn]")
-@grouped("State", "--position", type=int, default=-1, show_default=True, help="Of which token of SOURCE.")
+@grouped("State", "--layer", type=int, help="Take the residual stream before this layer.  [default: each in turn]")
+@grouped("State", "--position", type=int, default=-1, show_default=True, help="Take it at this position of SOURCE.")
 @grouped("Place", "--target-layer", type=int, help="Put it before this layer.  [default: the same]")
-@grouped("Place", "--target-position", type=int, default=-1, show_default=True, help="At which token of TARGET.")
-@grouped("Writing", "--max-new-tokens", type=int, default=10, show_default=True)
-@grouped("Writing", "--answer", help="A token; --out then draws its log-probability for all pairs of layers.")
+@grouped(
+    "Place", "--target-position", type=int, default=-1, show_default=True, help="Put it at this position of TARGET."
+)
+@grouped(
+    "Writing",
+    "--max-new-tokens",
+    type=int,
+    default=10,
+    show_default=True,
+    help="The number of tokens to generate at most.",
+)
+@grouped("Writing", "--answer", help="A token, whose log-probability --out draws for all pairs of layers.")
 def patchscope(
     source: str,
     target: str,
@@ -38,7 +47,7 @@ def patchscope(
     model: str,
     dtype: str,
 ) -> None:
-    """Put the stream of SOURCE at a layer and position into TARGET, and let the model go on from there."""
+    """Put the residual stream of SOURCE, at one layer and position, into TARGET, and let the model continue."""
     from ..internals import patchscopes
 
     if out is not None and answer is None:
@@ -64,15 +73,22 @@ def patchscope(
     draw(out, lambda plots: plots.heat(below, title=title, x="into layer", y="from layer", bar="nats below the best"))
 
 
-@experiment("function-vector", "A task shown by examples, as one direction; which heads carry it.")
+@experiment("function-vector", "Extract the direction of a task shown by examples, and find the heads that carry it.")
 @click.argument("pairs", type=click.Path(path_type=Path))
 @click.argument("prompts", nargs=-1)
-@grouped("Examples", "--shots", default=5, show_default=True, help="Examples in a prompt.")
-@grouped("Examples", "--count", default=20, show_default=True, help="Prompts of each kind.")
-@grouped("Examples", "--seed", default=0, show_default=True, help="Which examples.")
-@grouped("Vector", "--heads", default=10, show_default=True, help="Heads in the sum.")
-@grouped("Vector", "--layer", type=int, help="Added before this layer.  [default: a third of the way up]")
-@grouped("Vector", "--max-new-tokens", type=int, default=5, show_default=True)
+@grouped("Examples", "--shots", default=5, show_default=True, help="The number of examples in a prompt.")
+@grouped("Examples", "--count", default=20, show_default=True, help="The number of prompts of each kind.")
+@grouped("Examples", "--seed", default=0, show_default=True, help="The seed that chooses the examples.")
+@grouped("Vector", "--heads", default=10, show_default=True, help="The number of heads in the sum.")
+@grouped("Vector", "--layer", type=int, help="Add the vector before this layer.  [default: a third of the way up]")
+@grouped(
+    "Vector",
+    "--max-new-tokens",
+    type=int,
+    default=5,
+    show_default=True,
+    help="The number of tokens to generate at most.",
+)
 def function_vector(
     pairs: Path,
     prompts: tuple[str, ...],
@@ -87,8 +103,8 @@ def function_vector(
     model: str,
     dtype: str,
 ) -> None:
-    """Find the heads that carry the task shown by PAIRS (a file, an input and an output on a line with a tab between),
-    and continue PROMPTS plainly and with the vector added at their last token."""
+    """Find the heads that carry the task shown by PAIRS, and continue PROMPTS without and with the function vector
+    added at their last token. PAIRS is a file with an input and an output on each line, separated by a tab."""
     from ..internals import function_vectors as science
     from ..internals.steering import steer
 

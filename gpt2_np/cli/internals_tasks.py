@@ -12,16 +12,19 @@ from .plain import dumps
 from .readable import load_readable
 
 
-@experiment("task", "Pairs of prompts with a known answer, and how well the model does.")
+@experiment("task", "Draw pairs of prompts with known answers, and measure the model on them.")
 @click.argument("name", type=click.Choice(["indirect-object", "possessives"]))
-@grouped("Pairs", "--count", type=click.IntRange(min=1), default=100, show_default=True, help="How many.")
-@grouped("Pairs", "--seed", default=0, show_default=True, help="Which ones.")
-@grouped("Pairs", "--order", type=click.Choice(["ABB", "BAB"]), help="Who is named first.  [default: both by turns]")
-@grouped("Pairs", "--corruption", type=click.Choice(["names", "swap"]), help="How prompts are corrupted.")
-@grouped("Pairs", "--bos", is_flag=True, help="Begin each prompt with end-of-text.")
+@grouped("Pairs", "--count", type=click.IntRange(min=1), default=100, show_default=True, help="The number of pairs.")
+@grouped("Pairs", "--seed", default=0, show_default=True, help="The seed that draws the pairs.")
 @grouped(
-    "Pairs", "--pairs", "show_pairs", is_flag=True, help="Print the pairs, one JSON object a line, and no measure."
+    "Pairs",
+    "--order",
+    type=click.Choice(["ABB", "BAB"]),
+    help="Which name comes first (ABB or BAB).  [default: both in turn]",
 )
+@grouped("Pairs", "--corruption", type=click.Choice(["names", "swap"]), help="How the clean prompts are corrupted.")
+@grouped("Pairs", "--bos", is_flag=True, help="Begin each prompt with end-of-text.")
+@grouped("Pairs", "--pairs", "show_pairs", is_flag=True, help="Print only the pairs, one JSON object on each line.")
 def task(
     name: str,
     count: int,
@@ -35,8 +38,9 @@ def task(
     model: str,
     dtype: str,
 ) -> None:
-    """Draw pairs of a task and measure the model on them: the right answer's logit less the wrong one's, its
-    probability, and how often it is the likelier of the two; for the clean prompts of each form, and the corrupted."""
+    """Draw pairs of prompts of a task and measure the model on them: the difference between the right and the wrong
+    answer's logits, the right answer's probability, and how often it is the likelier of the two. Figures are given for
+    the clean prompts of each form, and for the corrupted ones."""
     from ..internals import tasks
 
     gpt2 = load_readable(model, dtype)

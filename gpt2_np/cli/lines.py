@@ -32,7 +32,7 @@ def read_lines(path: Path, jsonl: bool | None = None) -> Iterator[Line]:
 
 
 def count(path: Path) -> int | None:
-    """How many prompts a file holds; None where only reading would tell."""
+    """Return how many prompts a file holds, or None if it would have to be read to know."""
     if not path.is_file():
         return None
     with path.open("rb") as file:

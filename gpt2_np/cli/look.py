@@ -20,13 +20,15 @@ if TYPE_CHECKING:
 
 @click.command(cls=GroupedCommand, short_help="Show the likeliest next tokens.")
 @click.argument("prompt")
-@grouped("Output", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many tokens.")
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@grouped(
+    "Output", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="The number of tokens to show."
+)
+@grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @model_options
 def logits(
     prompt: str, top: int, as_json: bool, model: str, dtype: str, backend: str | None, device: str | None
 ) -> None:
-    """The table of the likeliest next tokens after PROMPT, with their logits and probabilities."""
+    """Show the likeliest next tokens after PROMPT, with their logits and probabilities."""
     gpt2 = load(model, dtype, backend, device)
     compiling(gpt2)
     ids = gpt2.prompt_ids(prompt)
@@ -60,11 +62,11 @@ def logits(
         )
 
 
-@click.command(cls=GroupedCommand, short_help="Say what a model is and where its files are.")
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@click.command(cls=GroupedCommand, short_help="Show a model's sizes and where its files are.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @model_options
 def info(as_json: bool, model: str, dtype: str, backend: str | None, device: str | None) -> None:
-    """A model's sizes, its number of parameters, and where its files are."""
+    """Show a model's sizes, its number of parameters, and where its files are."""
     from ..model.params import flatten
     from ..text.generation_config import settings
     from ..weights.hub import locate
@@ -114,7 +116,7 @@ def info(as_json: bool, model: str, dtype: str, backend: str | None, device: str
 
 
 def passed_over(folder: Path, config: Config) -> dict[str, list[str]]:
-    """What a folder holds that means nothing to GPT-2: keys of its config.json, and tensors."""
+    """Return what a folder holds that GPT-2 ignores: keys of its config.json, and tensors."""
     from ..model.config import Config
     from ..system.files import read_object
     from ..weights.load import read

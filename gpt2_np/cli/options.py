@@ -91,7 +91,7 @@ def output_option() -> Callable[[FC], FC]:
         "--output",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Append results as JSONL; the same command again goes on after what is there.",
+        help="Append results to this file as JSONL; the same command run again continues after what it holds.",
     )
 
 
@@ -120,7 +120,7 @@ def dtype_option(dtypes: Sequence[str]) -> Callable[[FC], FC]:
         type=click.Choice(dtypes),
         default="float32",
         show_default=True,
-        help="What the weights are kept in.",
+        help="The number format in which weights are kept.",
     )
 
 
@@ -141,7 +141,9 @@ def backend_option(text: str, backends: Sequence[str] = BACKENDS) -> Callable[[F
 def model_options(function: FC) -> FC:
     """--model, --dtype and --backend."""
     for option in (
-        backend_option("Compiled kernels, the readable path, or torch as the reference.", (*BACKENDS, "torch")),
+        backend_option(
+            "The implementation: compiled kernels, readable NumPy, or torch as the reference.", (*BACKENDS, "torch")
+        ),
         grouped(
             "Model",
             "--device",
@@ -149,7 +151,7 @@ def model_options(function: FC) -> FC:
             show_envvar=True,
             type=click.Choice(["cpu", "cuda"]),
             default=None,
-            help="Where --backend torch runs.  [default: cpu]",
+            help="The device on which --backend torch runs.  [default: cpu]",
         ),
         dtype_option(DTYPES),
         model_option(),

@@ -23,7 +23,7 @@ Token = str | int
 
 @dataclass(frozen=True)
 class Asked:
-    """What attribution is asked: ``clean`` and ``corrupted`` prompts, one or a list of them, and the metric.
+    """The question for an attribution: ``clean`` and ``corrupted`` prompts, one or a list of them, and the metric.
 
     ``title`` says it in words; ``count`` is the number of pairs of a file, None for one pair given as arguments.
     """
@@ -45,7 +45,8 @@ def pairs_option(function: FC) -> FC:
             "--pairs",
             type=click.Path(path_type=Path, allow_dash=True),
             metavar="FILE|-",
-            help='Many pairs: {"clean", "corrupted", "answer", "wrong"} a line, as `internals task --pairs` prints.',
+            help='A file of pairs: {"clean", "corrupted", "answer", "wrong"} on each line, as `internals task --pairs` '
+            "prints them.",
         ),
     ):
         function = option(function)
@@ -53,7 +54,7 @@ def pairs_option(function: FC) -> FC:
 
 
 def question(answer: str, versus: str | None) -> str:
-    """What the metric asks, as a title has it."""
+    """Describe the metric for a title."""
     return f"Why {answer!r}" + (f" and not {versus!r}?" if versus is not None else "?")
 
 

@@ -27,13 +27,18 @@ class ParityGroup(GroupedCommand, click.Group):
 )
 @model_option()
 @grouped(
-    "Model", "--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True, help="Where torch runs."
+    "Model",
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="The device on which torch runs.",
 )
-@backend_option("Which of our paths is checked.")
+@backend_option("The implementation that is checked: compiled kernels, or readable NumPy.")
 @grouped("Input", "--prompts", type=click.Path(path_type=Path), help="A file with one prompt a line.")
-@grouped("Input", "--text", type=click.Path(path_type=Path), help="A file to compare the perplexity on.")
+@grouped("Input", "--text", type=click.Path(path_type=Path), help="A file of text on which the perplexity is compared.")
 @grouped("Input", "--seed", type=int, default=0, show_default=True, help="The seed of the sampled tokens.")
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object for each check and nothing else.")
 @click.pass_context
 def parity(
     context: click.Context,
@@ -47,8 +52,8 @@ def parity(
 ) -> None:
     """Compare tokenizer, activations, logits, perplexity and decoded tokens with transformers on torch.
 
-    Exit status 1 when anything is a mismatch. A token that differs only because two candidates are closer than
-    float32 can tell is listed as a near-tie, with the numbers.
+    The exit status is 1 if there is a mismatch. If two candidates are closer than float32 can distinguish and a token
+    differs only for that reason, it is listed as a near-tie with the numbers.
     """
     if context.invoked_subcommand is not None:
         return
@@ -80,12 +85,18 @@ def parity(
 @model_option("Options")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="A prompt; repeatable.")
 @click.option("--ids", "ids", multiple=True, metavar="'1 2 3'", help="A prompt as ids; repeatable.")
-@click.option("--tokens", type=click.IntRange(min=1), default=20, show_default=True, help="Tokens of each decoding.")
-@click.option("--training", is_flag=True, help="Gradients of a batch and ten steps of AdamW besides.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="The number of tokens that each decoding method writes.",
+)
+@click.option("--training", is_flag=True, help="Add the gradients of a batch and ten steps of AdamW.")
 def export(
     folder: Path, model: str, prompts: tuple[str, ...], ids: tuple[str, ...], tokens: int, training: bool
 ) -> None:
-    """Write activations, logits, decoded tokens and decoder vectors into FOLDER, with float64 truths."""
+    """Write activations, logits, decoded tokens and decoder vectors into FOLDER, with reference values in float64."""
     from ..parity import PROMPTS, bundle
     from ..text.gpt2 import GPT2
 
@@ -101,21 +112,27 @@ def export(
     print(f"wrote {folder}: {len(rows)} prompts; its bundle.json says what is in it")
 
 
-@parity.command(short_help="Judge another implementation by a golden bundle.")
+@parity.command(short_help="Check another implementation against a golden bundle.")
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--against", type=click.Path(path_type=Path), required=True, metavar="THEIRS", help="Its answers.")
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="THEIRS",
+    help="The folder of the other implementation's answers.",
+)
 @click.option(
     "--tolerance",
     type=float,
     metavar="SHARE",
-    help="How far a number may be off, as a share of its tensor's largest, in place of the bundle's own: for a port "
-    "in float16, 0.01.",
+    help="The largest error that is allowed, as a share of the tensor's largest value, in place of the bundle's own; "
+    "0.01 suits a port in float16.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a check and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each check and nothing else.")
 def check(folder: Path, against: Path, tolerance: float | None, as_json: bool) -> None:
-    """Compare THEIRS with the bundle in FOLDER, operation by operation, and name the first that goes wrong.
+    """Compare THEIRS with the bundle in FOLDER, operation by operation, and name the first that is wrong.
 
-    Exit status 1 when any does. What THEIRS leaves out is counted, and isn't wrong.
+    The exit status is 1 if one is wrong. What THEIRS leaves out is counted, but isn't an error.
     """
     from ..parity import bundle
 
@@ -139,7 +156,7 @@ def check(folder: Path, against: Path, tolerance: float | None, as_json: bool) -
 
 
 def far(difference: float) -> str:
-    """How far off, in words where no number says it."""
+    """Describe a difference, in words if there is no number for it."""
     if difference == float("inf"):
         return "infinitely off"
     return f"{difference:.2e} off" if difference else "differs"

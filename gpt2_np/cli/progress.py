@@ -66,7 +66,7 @@ def bar(total: int | None, unit: str) -> tqdm[NoReturn] | NoBar:
 
 
 class NoBar(contextlib.nullcontext["NoBar"]):
-    """What is asked of a bar, and nothing to be seen."""
+    """A progress bar that shows nothing."""
 
     n = 0
     total: float | None = None

@@ -111,5 +111,5 @@ def alone(file: BinaryIO, path: Path) -> None:
 
 
 def results(output: Path | None) -> Printed | Appended:
-    """Where results go."""
+    """Return the place where results are written."""
     return Printed() if output is None or str(output) == "-" else Appended(output)

@@ -17,12 +17,12 @@ from .progress import bar, compiling
 
 @click.command(cls=GroupedCommand, short_help="Measure how well a model predicts a text.")
 @click.argument("text", required=False)
-@grouped("Input", "-f", "--file", type=click.Path(path_type=Path), help="Score this file ('-': standard input).")
-@grouped("Input", "--prompt", help="What comes before the text: only the text is scored, given this.")
-@grouped("Input", "--stride", type=int, help="Tokens between windows, for texts longer than the context.")
+@grouped("Input", "-f", "--file", type=click.Path(path_type=Path), help="Score this file; - is standard input.")
+@grouped("Input", "--prompt", help="A prompt that comes before the text; only the text is scored.")
+@grouped("Input", "--stride", type=int, help="The number of tokens between windows, for texts longer than the context.")
 @prompts_option("Score each text of a file")
 @output_option()
-@grouped("Output", "--json", "as_json", is_flag=True, help="One JSON object and nothing else.")
+@grouped("Output", "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @model_options
 def score(
     text: str | None,
@@ -37,15 +37,16 @@ def score(
     backend: str | None,
     device: str | None,
 ) -> None:
-    """Bits per byte and perplexity of TEXT, or of a file: the lower, the better it is predicted.
+    """Measure the bits per byte and the perplexity of TEXT or of a file: lower values mean better predictions.
 
     \b
     gpt2-np score "The old man had three sons."
     gpt2-np score " throne." --prompt "The king sat on his"
     gpt2-np score --file book.txt --stride 256
 
-    With --prompts or --output, results are JSON, one object a line, in the texts' order and each with its "index"; exit
-    status 1 where one of them is an "error". A line of JSONL holds a "text", and may hold a "prompt" and a "stride".
+    With --prompts or --output, results are JSON, one object on each line, in the order of the texts and each with its
+    "index". The exit status is 1 if one of them is an "error". A line of JSONL holds a "text", and may hold a "prompt"
+    and a "stride".
     """
     if [text is None, file is None, prompts is None].count(False) != 1:
         raise ValueError("give either a TEXT or --file or --prompts")

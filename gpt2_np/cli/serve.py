@@ -29,23 +29,51 @@ def limit_options(function: FC) -> FC:
 
 
 @click.command(cls=GroupedCommand, examples=EXAMPLES, short_help="Serve completions over HTTP, in OpenAI's protocol.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0: for every machine.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0: a free one.")
-@click.option("--name", help="What requests call the model.  [default: --model, or its folder's name]")
 @click.option(
-    "--grace", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to end in, at Ctrl-C."
+    "--host", default="127.0.0.1", show_default=True, help="The address to listen on; 0.0.0.0 admits every machine."
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port to listen on; 0 takes a free one.",
+)
+@click.option("--name", help="The model's name in requests.  [default: --model, or its folder's name]")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=30.0,
+    show_default=True,
+    help="The seconds that requests in progress have to end after Ctrl-C.",
 )
 @grouped(
-    "Who may ask", "--api-key", envvar="GPT2_NP_API_KEY", show_envvar=True, metavar="KEY", help="What requests need."
+    "Who may ask",
+    "--api-key",
+    envvar="GPT2_NP_API_KEY",
+    show_envvar=True,
+    metavar="KEY",
+    help="The key that requests must send.",
 )
-@grouped("Who may ask", "--cors", multiple=True, metavar="ORIGIN", help="Pages from there may ask; repeatable.")
 @grouped(
-    "Who may ask", "--allowed-host", "hosts", multiple=True, metavar="NAME", help="A name of this server; repeatable."
+    "Who may ask",
+    "--cors",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Web pages from this origin may send requests; repeatable.",
+)
+@grouped(
+    "Who may ask",
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host name that requests may use for this server; repeatable.",
 )
 @limit_options
 @model_option()
 @dtype_option(DTYPES)
-@backend_option("Compiled kernels, or the readable path.", BACKENDS)
+@backend_option("The implementation: compiled kernels, or readable NumPy.", BACKENDS)
 def serve(
     host: str,
     port: int,
@@ -59,9 +87,10 @@ def serve(
     backend: str | None,
     **limits: Any,
 ) -> None:
-    """Serve a model at http://HOST:PORT/v1/completions, and a page to write with at http://HOST:PORT/.
+    """Serve a model at http://HOST:PORT/v1/completions, with a page for trying it at http://HOST:PORT/.
 
-    On this machine only, unless --host says otherwise. Ctrl-C ends it, once what is in progress is done.
+    The server is reachable from this machine only, unless --host says otherwise. After Ctrl-C it ends once the requests
+    in progress are done.
     """
     checked = Limits(**limits)
     try:

@@ -49,7 +49,7 @@ class Forgiving:
         return len(text)
 
     def flush(self) -> None:
-        """What is left over."""
+        """Write what is left in the buffer."""
         with contextlib.suppress(OSError, ValueError):
             self.stream.flush()
 

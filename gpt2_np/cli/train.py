@@ -29,33 +29,54 @@ def number(
 @click.command(cls=GroupedCommand, short_help="Fine-tune a model on texts, or train one from scratch.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @grouped(
-    "Run", "-o", "--out", type=click.Path(path_type=Path), required=True, help="The run's folder, a model's folder."
+    "Run",
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The run's folder, which is also a model's folder.",
 )
-@grouped("Run", "--resume", is_flag=True, help="Go on from the last checkpoint in --out, if there is one.")
-@number("Run", "steps", int, 100, "How many steps.")
-@number("Run", "save-steps", int, 100, "Steps between checkpoints.")
-@number("Run", "eval-steps", int, 50, "Steps between looks at the held-out text, each with a sample.")
-@number("Run", "seed", int, 0, "Decides the order of the text.")
-@number("Text", "batch-size", int, 8, "Rows of a batch.")
-@number("Text", "gradient-accumulation-steps", int, 1, "Batches of a step.")
-@grouped("Text", "--context", type=int, help="Ids of a row.  [default: 128, or all that the model has]")
-@number("Text", "held-out", float, 0.05, "Share of the documents that is held out.")
-@number("Text", "sample-prompt", str, "", "What samples begin with.")
-@number("Text", "sample-tokens", int, 60, "Length of a sample; 0: none.")
-@number("Learning", "learning-rate", float, 1e-4, "At its peak.")
-@number("Learning", "lr-scheduler-type", str, "cosine", "As transformers names them.")
-@number("Learning", "warmup-steps", int, 0, "Steps in which the learning rate rises.")
-@number("Learning", "weight-decay", float, 0.01, "AdamW's decoupled decay.")
-@number("Learning", "decayed", click.Choice(["matrices", "all"]), "matrices", "What decays.")
-@number("Learning", "max-grad-norm", float, 1.0, "Gradients are clipped to this norm; 0: never.")
-@number("Learning", "lora-rank", int, 0, "Train adapters of this rank and leave the model as it is.")
-@number("Learning", "lora-alpha", float, 0.0, "Their scale times the rank.  0: twice the rank.")
+@grouped("Run", "--resume", is_flag=True, help="Resume from the last checkpoint in --out, if there is one.")
+@number("Run", "steps", int, 100, "The number of steps.")
+@number("Run", "save-steps", int, 100, "The number of steps between checkpoints.")
+@number(
+    "Run", "eval-steps", int, 50, "The number of steps between evaluations on the held-out text, each with a sample."
+)
+@number("Run", "seed", int, 0, "The seed that decides the order of the text.")
+@number("Text", "batch-size", int, 8, "The number of rows in a batch.")
+@number("Text", "gradient-accumulation-steps", int, 1, "The number of batches in a step.")
+@grouped("Text", "--context", type=int, help="The number of ids in a row.  [default: 128, or the model's context]")
+@number("Text", "held-out", float, 0.05, "The share of the documents that is held out.")
+@number("Text", "sample-prompt", str, "", "The prompt of the samples.")
+@number("Text", "sample-tokens", int, 60, "The number of tokens in a sample; 0 turns samples off.")
+@number("Learning", "learning-rate", float, 1e-4, "The learning rate at its peak.")
+@number(
+    "Learning", "lr-scheduler-type", str, "cosine", "The schedule of the learning rate, by its name in transformers."
+)
+@number("Learning", "warmup-steps", int, 0, "The number of steps in which the learning rate rises.")
+@number("Learning", "weight-decay", float, 0.01, "AdamW's decoupled weight decay.")
+@number(
+    "Learning",
+    "decayed",
+    click.Choice(["matrices", "all"]),
+    "matrices",
+    "The parameters that decay: matrices alone, or all.",
+)
+@number("Learning", "max-grad-norm", float, 1.0, "Clip gradients to this norm; 0 turns clipping off.")
+@number(
+    "Learning",
+    "lora-rank",
+    int,
+    0,
+    "Train LoRA adapters of this rank and leave the model's weights as they are; 0 trains the weights.",
+)
+@number("Learning", "lora-alpha", float, 0.0, "The adapters' scale times their rank; 0 means twice the rank.")
 @model_option()
-@grouped("Model", "--n-layer", type=int, help="A new model of so many layers, with the vocabulary of --model.")
-@grouped("Model", "--n-embd", type=int, help="… of this width.")
-@grouped("Model", "--n-head", type=int, help="… with so many heads.")
-@grouped("Model", "--n-positions", type=int, help="… with so many positions.")
-@backend_option("Which path.")
+@grouped("Model", "--n-layer", type=int, help="Train a new model of this many layers, with the vocabulary of --model.")
+@grouped("Model", "--n-embd", type=int, help="The width of a new model.")
+@grouped("Model", "--n-head", type=int, help="The number of heads of a new model.")
+@grouped("Model", "--n-positions", type=int, help="The number of positions of a new model.")
+@backend_option("The implementation that computes.")
 def train(
     files: tuple[Path, ...],
     out: Path,
@@ -69,10 +90,11 @@ def train(
     backend: str | None,
     **settings: Any,
 ) -> None:
-    """Train a model on FILES: text, with documents apart by a line <|endoftext|>, or JSONL of "text" or "ids".
+    """Train a model on FILES: text, whose documents are separated by a line <|endoftext|>, or JSONL with "text" or
+    "ids".
 
-    --out becomes a model's folder, which generate and transformers take, with the loss curve (loss.csv, loss.png) and
-    samples beside it. Ctrl-C saves and ends; the same command with --resume goes on.
+    --out becomes a model's folder, which generate and transformers can load; it also holds the loss curve (loss.csv,
+    loss.png) and samples. Ctrl-C saves and ends; the same command with --resume continues.
 
     \b
     gpt2-np train book.txt --out runs/book --steps 200

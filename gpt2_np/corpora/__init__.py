@@ -1,14 +1,16 @@
-"""Corpora larger than a machine: every row scored, continued, or its activations captured, by one process or many.
+"""Corpora larger than a machine: every row is scored, continued, or captured, by one process or by many.
 
 run          `score`, `generate`, `capture`: from files to a folder of shards; `Engine`, `Result`
-inputs       files cut into parts, and read part by part
-job          what a run is, told to every worker
-folder       OUT: for one run alone, and gone on with
-work         what is done with one part                 shards    what came of it, in one file
-models       a run's model in each worker, in memory once a machine
-captures     what captures need besides
-local        one process                                on_ray    Ray Data's actors, on many machines
-merging      folders of parts put together, and statistics: lenses, a dictionary's figures
+inputs       input files, cut into parts and read part by part
+job          the description of a run, which every worker receives
+folder       the output folder, which belongs to one run and can be resumed
+work         the work on one part
+shards       the result of one part, in one file
+models       the run's model in each worker, in memory once per machine
+captures     the further files of captures
+local        the engine that is one process
+on_ray       the engine of Ray Data's actors, on many machines
+merging      merging folders of parts, and statistics: lenses, a dictionary's figures
 packages     Arrow and Ray, which are extras
 """
 

@@ -24,7 +24,9 @@ ABOUT_RUN = ("task", "dtype", "backend", "fingerprint", "options", "ids")
 
 @dataclass(frozen=True)
 class Merged:
-    """What was merged, a "score", "generate", "capture", "lens" or "figures", and of it how many rows or texts."""
+    """The result of a merge: its kind ("score", "generate", "capture", "lens" or "figures"), and how many rows or
+    texts.
+    """
 
     kind: str
     out: Path

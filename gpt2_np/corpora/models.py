@@ -13,7 +13,7 @@ import numpy as np
 from ..model.config import Config
 from ..model.params import Params, flatten
 from ..session.implementation import NumPy
-from ..system import cache
+from ..system import cache_folder
 from ..system.files import lock
 from ..system.memory import give_back
 from ..text.gpt2 import GPT2
@@ -120,12 +120,12 @@ def place() -> Path:
 
     ``OSError`` where it can't be made, and where others may write to it.
     """
-    folder = cache.place(os.environ.get("NUMBA_CACHE_DIR")) / "weights"
+    folder = cache_folder.place(os.environ.get("NUMBA_CACHE_DIR")) / "weights"
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
     for one in (folder.parent, folder):
         one.mkdir(mode=0o700, exist_ok=True)
         try:
-            cache.check(one)
+            cache_folder.check(one)
         except PermissionError as error:
             raise PermissionError(f"weights can't be kept in {one}: {error}") from None
     return folder

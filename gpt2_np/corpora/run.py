@@ -29,7 +29,8 @@ Progress = Callable[[int, int], object]
 
 @dataclass(frozen=True)
 class Engine:
-    """Who does the work: this process, or as many `actors` of `cores` cores as are given or a Ray cluster has room for.
+    """The engine that does the work: this process, or `actors` actors of `cores` cores each (by default as many as a
+    Ray cluster has room for).
 
     ``ValueError`` for what can't be.
     """
@@ -62,7 +63,8 @@ class Engine:
 
 @dataclass(frozen=True)
 class Result:
-    """What a folder holds after a run: so many input `rows` in so many `shards`, of which `new` were made now.
+    """The content of a folder after a run: the number of input `rows`, of `shards`, and of the `new` shards of this
+    run.
 
     ``errors`` are the rows that failed, as ``_errors.jsonl`` has them; ``sums`` are of all other rows: ``nll``,
     ``tokens`` and ``bytes`` of scores, ``texts`` and ``tokens`` of captures.
@@ -97,7 +99,7 @@ def score(
     engine: Engine | str = "local",
     progress: Progress | None = None,
 ) -> Result:
-    """How well a model predicts every row of a corpus: a folder of Parquet with ``id, nll, tokens, bytes``.
+    """Score every row of a corpus into a folder of Parquet with ``id, nll, tokens, bytes``.
 
     `inputs` are text files (a text a line), JSONL, Parquet, or folders of them. A row of the last two holds its text,
     or ids, as `field`, and may hold an id, a ``prompt`` that comes before the text and a ``stride`` (`GPT2.score`).

@@ -1,4 +1,4 @@
-"""Whether Numba is available. Without it everything runs in NumPy (`threaded`), after one line of warning."""
+"""The test whether Numba is available. Without it everything runs in NumPy (`threaded`), after one line of warning."""
 
 from __future__ import annotations
 

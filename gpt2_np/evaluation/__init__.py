@@ -1,13 +1,13 @@
 """Evaluation: how good a model is, and what reduced precision costs it.
 
-harness        `HarnessModel`: a model under lm-evaluation-harness, which the `evaluate` extra brings
-arguments      what the harness passes to a model
+harness        `HarnessModel`: a model for lm-evaluation-harness, which the `evaluate` extra installs
+arguments      the arguments that the harness passes to a model
 tasks          tasks by name, run on a model
-answers        answers that are kept in a file
-likelihoods    log-probabilities of many continuations, common beginnings read once
+answer_file    a file that keeps answers, so that an evaluation can be resumed
+likelihoods    log-probabilities of many continuations; common prefixes are read once
 divergence     reduced precision beside float32: KL divergence, same top tokens, perplexity
-published      figures that others have published of the official models, to be run where weights and data are
-__main__       ``python -m gpt2_np.evaluation``: the harness's own command line, which knows this model
+published      published figures of the official models, to be checked where weights and data are at hand
+__main__       ``python -m gpt2_np.evaluation``: the harness's own command line, with this model registered
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""What the harness passes to a model: the arguments that it is made with, and what a request asks for."""
+"""The arguments that the harness passes: those that a model is made with, and those of a request."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from lm_eval.api.instance import Instance
 
 
 def without_device(additional: dict[str, Any] | None) -> dict[str, Any]:
-    """What the harness passes besides a model's own arguments, but for torch's device."""
+    """Return the harness's arguments without those of the model itself and without torch's device."""
     return {name: value for name, value in (additional or {}).items() if name != "device"}
 
 
 def is_drawn(request: Instance) -> bool:
-    """Whether a request asks for a sample, which may not be the same each time; a temperature alone asks for one."""
+    """Tell whether a request asks for a sample, which may differ each time; a temperature alone asks for one."""
     if len(request.args) < 2 or not isinstance(request.args[1], dict):
         return False
     said = request.args[1].get("do_sample")

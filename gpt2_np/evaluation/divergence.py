@@ -22,7 +22,7 @@ BLOCK = 128  # positions whose logits are held at once, of every model
 
 @dataclass(frozen=True)
 class Divergence:
-    """How far a model's predictions of ``tokens`` tokens are from a reference's.
+    """The distance of a model's predictions from a reference's, over ``tokens`` tokens.
 
     Of each token KL(reference ‖ model), in nats (Kullback and Leibler 1951): ``mean`` with its standard error
     ``error``, the 99th percentile ``p99``, the ``largest``. ``same_top`` is the share of tokens before which both find

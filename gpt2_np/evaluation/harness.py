@@ -21,7 +21,7 @@ from ..text.continuations import common
 from ..text.generation_config import acting
 from ..text.gpt2 import GPT2
 from ..text.stopping import StopString
-from .answers import Answers, fingerprint
+from .answer_file import Answers, fingerprint
 from .arguments import is_drawn, rows_of, whole, without_device
 from .likelihoods import Answer, log_likelihoods
 
@@ -43,7 +43,7 @@ class HarnessModel(TemplateLM):
     the rows of a batch ("auto": what fits 1,024 tokens); no answer depends on it but by rounding. `max_length` is a
     shorter context than the model's; `max_gen_toks` how many tokens are written where a task doesn't say;
     `add_bos_token` and `prefix_token_id` are as those of the harness's ``hf``. `cache` is a file in which answers are
-    kept (see `answers`).
+    kept (see `answer_file`).
 
     Texts become ids and are cut as for ``hf``, so that numbers can be compared. What ``hf`` fails at has an answer
     here: a context of nothing but white space counts as an empty one, and a continuation without ids has the
@@ -106,7 +106,7 @@ class HarnessModel(TemplateLM):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What an answer depends on besides the model and the request."""
+        """Return the settings, besides the model and the request, on which an answer depends."""
         names = ("max_length", "max_gen_toks", "add_bos_token", "prefix_token_id")
         return {name: getattr(self, name) for name in names}
 
@@ -280,11 +280,11 @@ class HarnessModel(TemplateLM):
 
     @property
     def tokenizer_name(self) -> str:
-        """What tells a tokenizer from others: the model's folder."""
+        """The name that identifies the tokenizer: the model's folder."""
         return str(self.model.folder).replace("/", "__")
 
     def get_model_info(self) -> dict[str, Any]:
-        """What the harness writes beside its results."""
+        """Return the information that the harness writes beside its results."""
         dtype = str(self.model.dtype) if self.model.origin is None else self.model.origin.dtype
         return {
             "model_num_parameters": sum(int(weight.size) for _, weight in flatten(self.model.params)),

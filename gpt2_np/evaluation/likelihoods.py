@@ -35,7 +35,7 @@ SHARED = 32  # fewest shared ids that are worth reading separately
 
 @dataclass(frozen=True)
 class Limits:
-    """What a batch may have: `rows`, `tokens` fed in all, `scored` positions with logits, `kept` positions of keys."""
+    """The limits of a batch: its `rows`, `tokens` fed in all, `scored` positions with logits, `kept` ones of keys."""
 
     rows: int
     tokens: int
@@ -57,7 +57,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Unit:
-    """What is fed behind one beginning: `tails`, and for each the (number, ids) of the continuations that it answers.
+    """The texts fed after one common beginning: `tails`, and for each the (number, ids) of the continuations that it
+    answers.
 
     A context's last id belongs to the tail, since the first id of a continuation is predicted after it.
     """

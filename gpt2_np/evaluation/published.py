@@ -84,7 +84,7 @@ def check(name: str, run: Callable[[list[str]], JSONObject]) -> Iterator[Check]:
 
 
 def on_model(model: GPT2) -> Callable[[list[str]], JSONObject]:
-    """What `check` runs tasks by, on a model; the harness fetches their data."""
+    """Return the function by which `check` runs tasks on a model; the harness fetches their data."""
     from .harness import HarnessModel
     from .tasks import run
 

@@ -54,7 +54,8 @@ def run(
 
 
 def manager_of(tasks: Sequence[str], include: list[str]) -> TaskManager:
-    """What finds the tasks: in the folders alone, where all are there, since to look through the harness's takes long.
+    """Return the task manager: it searches only the given folders if all tasks are there, since searching the harness's
+    own takes long.
 
     ``ValueError`` for a task that is nowhere.
     """

@@ -43,7 +43,7 @@ class GradientCheck(Readable):
 
 
 class Model(Runs, Protocol):
-    """What the check needs of a model beyond a run with gradients: the same model with other parameters."""
+    """The interface of a model for the check: a run with gradients, and the same model with other parameters."""
 
     def with_params(self, params: Params) -> Model:
         """Return the same model with these parameters."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from ..model.arrays import Array, Weight
 from ..model.params import as_array
-from .activations import activate as activate
-from .activations import activate_parameters as activate_parameters
+from .activation_derivatives import activate as activate
+from .activation_derivatives import activate_parameters as activate_parameters
 
 # ---- affine maps ----------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ Ids = Array | Sequence[int] | Sequence[Sequence[int]]  # (T,), (B, T), or rows o
 
 
 class Runs(Protocol):
-    """What a run with gradients needs of a model."""
+    """The interface of a model for a run with gradients."""
 
     params: Params
     config: Config

@@ -49,7 +49,8 @@ class BackwardLens:
 
 
 def backward_lens(model: Model, ids: Sequence[int] | Array, metric: Metric) -> BackwardLens:
-    """What descending the metric, a loss, on one prompt (T,) would write into every MLP, and what would call it up.
+    """Compute what descending the metric, a loss, on one prompt (T,) would write into every MLP, and what would recall
+    it.
 
     One run with gradients. Where a metric is to rise instead, what would be written is the opposite.
     """

@@ -63,13 +63,13 @@ def check_head(config: Config, layer: int, head: int) -> None:
 
 
 def ov_circuit(params: Params, config: Config, layer: int, head: int) -> Factored:
-    """What a head writes when it looks at a position, as a map of the stream: row vectors (D) → (D)."""
+    """Return the map from the stream at a position to what a head writes if it attends there: row vectors (D) → (D)."""
     _, _, v, o = head_weights(params, config, layer, head)
     return Factored(v, o)
 
 
 def qk_circuit(params: Params, config: Config, layer: int, head: int) -> Factored:
-    """How much a query's stream wants a key's: x_query @ (D, D) @ x_key, before scaling."""
+    """Return the matrix by which a query's stream matches a key's: x_query @ (D, D) @ x_key, before scaling."""
     q, k, _, _ = head_weights(params, config, layer, head)
     return Factored(q, k.T)
 
@@ -110,7 +110,8 @@ def _eigenvalue_scores(params: Params, config: Config, circuit: object) -> Array
 
 
 def composition_scores(params: Params, config: Config, kind: str) -> Array:
-    """How much each later head reads what each earlier one wrote: (L, H, L, H), 0 where the first is not earlier.
+    """Measure how much each later head reads what each earlier one wrote: (L, H, L, H), 0 where the first is not
+    earlier.
 
     ‖W_OV · W‖ / ‖W_OV‖‖W‖ in Frobenius norms, W being the later head's QK circuit read from the query's side ("Q") or
     the key's ("K"), or its OV circuit ("V"). Elhage et al. 2021, "Composition scores".

@@ -21,7 +21,7 @@ NAMES = ["embed", "pos_embed", "blocks.*.attn.z", "blocks.*.attn_out", "blocks.*
 
 @dataclass(frozen=True, repr=False)
 class Direct:
-    """What parts added to ``logit``, the logit of a token (or its difference to another's) at one position.
+    """What each part added to ``logit``, which is the logit of a token (or its difference to another) at one position.
 
     ``heads`` (L, H), biases left out; ``mlps`` (L,), with theirs; ``attention_biases`` (L,); ``embed``, ``pos_embed``;
     ``norm_bias``, what the final norm's bias adds whatever was written. All of them together are ``logit``. ``scale``
@@ -60,7 +60,9 @@ class Direct:
         return boxed(by_head, by_layer, title=f"What each part added to the logit {self.logit:.4g}", note=note)
 
     def layers(self) -> tuple[list[str], Array]:
-        """What each layer's attention and MLP added, in the order of the run: names and numbers, embeddings first."""
+        """Return what each layer's attention and MLP added, in the order of the run: names and numbers, embeddings
+        first.
+        """
         names, values = ["embed", "pos_embed"], [self.embed, self.pos_embed]
         for layer, (heads, bias, mlp) in enumerate(zip(self.heads, self.attention_biases, self.mlps, strict=True)):
             names += [f"{layer}_attn", f"{layer}_mlp"]

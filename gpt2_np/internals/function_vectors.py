@@ -83,7 +83,7 @@ def indirect_effects(
     batch: int = 32,
     progress: Callable[[int], Any] | None = None,
 ) -> Array:
-    """How much likelier each head's mean output makes the answers of (shuffled) prompts: (L, H), of probability.
+    """Measure how much each head's mean output raises the probability of the answers of (shuffled) prompts: (L, H).
 
     A head's z at the last position is replaced by its mean, one head at a time; the effect is averaged over prompts.
     """

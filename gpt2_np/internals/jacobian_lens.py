@@ -82,7 +82,7 @@ class Lens:
         return ops.unembed(ops.layer_norm(moved, *cache.params.ln_f, epsilon), cache.params.lm_head)
 
     def read(self, cache: ActivationCache) -> Array:
-        """What each layer is disposed to say, as logits (L, T, V); the last are the model's own.
+        """Return each layer's reading as logits (L, T, V); the last are the model's own.
 
         The cache is that of a run of one prompt with the names in `STREAMS`.
         """

@@ -32,7 +32,7 @@ GPT2_SMALL: Mapping[str, tuple[Head, ...]] = {
 
 
 class Places(NamedTuple):
-    """Where things stand in clean prompts, (n,) each: the indirect object, the other's two mentions, the end."""
+    """The positions in clean prompts, (n,) each: the indirect object, the subject's two mentions, the end."""
 
     io: Array
     s1: Array
@@ -57,7 +57,7 @@ def places(batch: Batch) -> Places:
 
 
 def class_scores(model: Model, pairs: Sequence[Batch], name_movers: Sequence[Head] = ()) -> dict[str, Array]:
-    """What each class is known by, of every head, averaged over clean prompts: class → (L, H).
+    """Return the measure that identifies each class, for every head, averaged over clean prompts: class → (L, H).
 
     "name mover" and "negative name mover": what a head adds directly to the answer's logit over the other name's (its
     negative for the second). "S-inhibition": attention from the end to the second mention. "induction": from the
@@ -91,7 +91,7 @@ def class_scores(model: Model, pairs: Sequence[Batch], name_movers: Sequence[Hea
 
 
 def added_directly(model: Model, batch: Batch) -> Array:
-    """What each head adds directly to the last logit of the answer less the other's: the sum over rows, (L, H).
+    """Return what each head adds directly to the last logit of the answer minus the other's: the sum over rows, (L, H).
 
     Direct logit attribution, as in `direct`, of many prompts.
     """

@@ -31,7 +31,7 @@ LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit le
 
 @dataclass(frozen=True, repr=False)
 class Lens:
-    """What each layer would predict: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
+    """The predictions of each layer: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
 
     `texts` gives ids as texts, for the table that a notebook shows.
     """
@@ -57,7 +57,7 @@ class Lens:
         return likeliest(self.logits, count)
 
     def divergence(self) -> Array:
-        """How far each stream's prediction is from the last one's: KL(last ‖ stream) in nats, (C, T)."""
+        """Return the divergence of each stream's prediction from the last one's: KL(last ‖ stream) in nats, (C, T)."""
         last = log_softmax(self.logits[-1])
         chances = np.exp(last)
         # One stream at a time: in float64 all of them together would need far the most memory.

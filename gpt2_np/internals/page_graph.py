@@ -32,7 +32,8 @@ def panel(
     asked: tuple[int, int],
     words: Callable[[Sequence[int]], list[str]],
 ) -> dict[str, object]:
-    """What the panel shows, as JSON can say it: the graph of one token's logit less another's behind a prompt, pruned.
+    """Return the panel's data, as JSON can hold it: the pruned graph of one token's logit minus another's after a
+    prompt.
 
     `words` gives tokens as the page shows them. Nodes are numbered; edges are [from, to, what is added, its share].
     """
@@ -73,7 +74,9 @@ def used(some: Graph, strongest: Sequence[tuple[int, int, float, float]]) -> lis
 
 
 def by_feature(whole: Graph, done: Silenced) -> dict[tuple[str, int, int, int], dict[str, float]]:
-    """Of each feature its activation, and what its silence is predicted to do; where it was silenced, what it did."""
+    """Return for each feature its activation, the predicted effect of silencing it, and the measured effect if it was
+    silenced.
+    """
     predicted, measured = whole.effects(), dict(zip(done.which.tolist(), done.measured.tolist(), strict=True))
     found = {}
     for number, (node, activation) in enumerate(zip(whole.targets[:-1], whole.activations, strict=True)):

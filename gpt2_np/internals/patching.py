@@ -186,7 +186,7 @@ def _averaged(
 def _received(
     model: Model, cache: ActivationCache, receivers: Sequence[tuple[str, int | None]], sender: int, change: Array
 ) -> dict[str, AnyEdit]:
-    """What the receivers compute once `change` is added to the stream behind layer `sender`'s attention."""
+    """Return what the receivers compute once `change` is added to the stream behind layer `sender`'s attention."""
     params, epsilon, D = model.params, model.config.layer_norm_epsilon, model.config.n_embd
     heads: dict[str, list[int]] = {}
     for point, head in receivers:
@@ -214,7 +214,7 @@ def _received(
 def _both_runs(
     model: Model, clean: Ids, corrupted: Ids, metric: Metric, names: Sequence[str]
 ) -> tuple[ActivationCache, float, float]:
-    """What the clean run leaves behind, and the metric of both."""
+    """Return what the clean run leaves behind, and the metric of both."""
     logits, cache = model.run_with_cache(np.atleast_2d(clean), names)
     other = model.run_with_cache(np.atleast_2d(corrupted), [])[0]
     return cache, float(metric(logits)[0]), float(metric(other)[0])

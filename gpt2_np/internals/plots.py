@@ -169,7 +169,7 @@ def attention(pattern: Array, tokens: Sequence[str], *, title: str) -> Figure:
 def lens(
     looked: Lens, tokens: Sequence[str], decode: Callable[[Sequence[int]], str], *, title: str = "Logit lens"
 ) -> Figure:
-    """What each layer would say next: the likeliest token in each cell, coloured by its probability."""
+    """Draw what each layer would predict next: the likeliest token in each cell, coloured by its probability."""
     best, p = looked.top(1)
     C, T = best.shape[:2]
     figure = Figure(figsize=(min(16, 0.85 * T + 2), 0.36 * C + 1.6), layout="constrained")

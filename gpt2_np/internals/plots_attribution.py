@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .attribution import Circuit, Curve, layout
+from .attribution import Circuit, Curve, circuit_layout
 from .plots import INK, Figure, visible
 
 Array = np.ndarray
@@ -17,7 +17,7 @@ RAISES, LOWERS = "#b2182b", "#2166ac"
 
 
 def tokens(scores: Mapping[str, Array], words: Sequence[str], *, title: str) -> Figure:
-    """What each token did, in the order of reading, by each method beside one another; red raises, blue lowers.
+    """Draw the score of each token in reading order, with the methods beside one another; red raises, blue lowers.
 
     Every method has a scale of its own: its largest bar is as long as any other's.
     """
@@ -60,8 +60,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
     """
     from matplotlib.patches import FancyArrowPatch
 
-    ends = layout.strongest(found)
-    at = layout.positions(ends)
+    ends = circuit_layout.strongest(found)
+    at = circuit_layout.positions(ends)
     across, up = (max(one) for one in zip(*at.values(), strict=True))
     figure = Figure(figsize=(min(16.0, 0.85 * across + 2), min(9.0, 0.75 * up + 3)), layout="constrained")
     axes = figure.subplots()
@@ -70,8 +70,8 @@ def circuit(found: Circuit, *, title: str) -> Figure:
         (x, y), (to_x, to_y) = at[sender], at[receiver]
         arrow = FancyArrowPatch(
             (x + 0.28, y),
-            (to_x - (0.5 if part else 0.36), to_y + layout.PORTS.get(part, 0.0)),
-            connectionstyle=f"arc3,rad={layout.bend(x, y, to_x, to_y)}",
+            (to_x - (0.5 if part else 0.36), to_y + circuit_layout.PORTS.get(part, 0.0)),
+            connectionstyle=f"arc3,rad={circuit_layout.bend(x, y, to_x, to_y)}",
             arrowstyle="-|>",
             mutation_scale=7,
             linewidth=0.5 + 3.5 * abs(score) / largest,
@@ -83,8 +83,10 @@ def circuit(found: Circuit, *, title: str) -> Figure:
         axes.add_patch(arrow)
     for name, (x, y) in at.items():
         box = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": INK, "linewidth": 0.8}
-        axes.text(x, y, layout.label(name), ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3)
-        for part, shift in layout.PORTS.items():
+        axes.text(
+            x, y, circuit_layout.label(name), ha="center", va="center", fontsize=7.5, color=INK, bbox=box, zorder=3
+        )
+        for part, shift in circuit_layout.PORTS.items():
             if any(receiver == name and into == part for _, receiver, into, _ in ends):
                 axes.text(x - 0.41, y + shift, part, ha="center", va="center", fontsize=6.5, color=INK, zorder=4)
     longest = max((at[to][0] - at[name][0] for name, to, *_ in ends if at[name][1] == at[to][1] == 0), default=0.0)

@@ -74,7 +74,7 @@ def plain(text: str) -> str:
 
 
 def densities(density: Array) -> Figure:
-    """How often features fire, on a logarithmic scale; those that never do in the title."""
+    """Draw how often features fire, on a logarithmic scale; the title has the number of those that never do."""
     alive = density[density > 0]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axes = figure.subplots()

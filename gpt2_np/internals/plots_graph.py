@@ -63,7 +63,7 @@ def graph(found: Graph, tokens: Sequence[str], *, title: str, edges: int = 120) 
 
 
 def positions(nodes: Sequence[Node], layers: int) -> dict[Node, tuple[float, float]]:
-    """Where each node stands: its position across, its layer upwards, those of one place beside one another."""
+    """Return the place of each node: its position across, its layer upwards; nodes of one place stand side by side."""
     cells: dict[tuple[int, int], list[Node]] = {}
     for node in sorted(nodes, key=lambda one: (one[0] == "error", one[3])):
         cells.setdefault((node[1], node[2]), []).append(node)
@@ -77,7 +77,7 @@ def positions(nodes: Sequence[Node], layers: int) -> dict[Node, tuple[float, flo
 
 
 def silenced(found: Silenced, *, title: str) -> Figure:
-    """How the logit changes as each feature falls silent: predicted across, measured upwards, equal on the line."""
+    """Draw how the logit changes as each feature is silenced: predicted across, measured upwards, equal on the line."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     both = np.concatenate([found.predicted, found.measured])

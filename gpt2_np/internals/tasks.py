@@ -79,7 +79,9 @@ class Batch:
 
     @property
     def metric(self) -> LogitDifference:
-        """How much higher the right answer's logit is than the wrong one's behind the last token, a number a pair."""
+        """Return by how much the right answer's logit exceeds the wrong one's after the last token, one number for each
+        pair.
+        """
         return logit_difference(self.answers, self.wrong)
 
 
@@ -195,7 +197,9 @@ def batches(model: Any, examples: Sequence[Example], *, prepend_bos: bool = Fals
 
 
 class Measured(NamedTuple):
-    """How well a model does: means over so many ``pairs``, ``spread`` the standard deviation of ``difference``."""
+    """The quality of a model on a task: means over ``pairs`` pairs; ``spread`` is the standard deviation of
+    ``difference``.
+    """
 
     difference: float
     spread: float
@@ -205,7 +209,8 @@ class Measured(NamedTuple):
 
 
 def measure(model: Model, pairs: Sequence[Batch], *, corrupted: bool = False) -> dict[str, Measured]:
-    """How well a model does a task, over "all" pairs and each form: of the clean prompts, or of the corrupted ones.
+    """Measure how well a model does a task, over "all" pairs and each form: for the clean prompts, or for the corrupted
+    ones.
 
     ``difference`` is the right answer's logit less the wrong one's, ``probability`` the right answer's among all
     tokens, ``accuracy`` the share of pairs in which the difference is positive.

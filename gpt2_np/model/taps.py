@@ -145,7 +145,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class Tap(Protocol):
-    """What `model.forward` calls at every activation point.
+    """The function that `model.forward` calls at every activation point.
 
     If a tap has a method ``at(positions) -> Tap``, it is called before every pass with the (B, T) positions of the fed
     ids in their texts, which grow during generation; the tap that it returns is used for that pass.

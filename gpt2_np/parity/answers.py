@@ -88,7 +88,7 @@ def ids(name: str, theirs: Any, truth: list[int]) -> Check:
 
 
 def beams(name: str, case: JSONObject, theirs: Any, tolerance: float) -> Check:
-    """What a beam search on the table returned: ids exactly, scores nearly."""
+    """Compare the results of a beam search on the table: ids exactly, scores nearly."""
     truth = case["out"]
     same = [one["ids"] for one in theirs] == [one["ids"] for one in truth]
     given = np.array([one["score"] for one in theirs], np.float64)
@@ -144,7 +144,7 @@ def _judged(key: str, name: str, case: JSONObject, one: Any, tolerance: float) -
 
 
 def _names(bundle: Path, key: str, cases: list[Any]) -> list[str]:
-    """What each case is called. ``ValueError`` for one that lacks what it is judged by."""
+    """Return what each case is called. ``ValueError`` for one that lacks what it is judged by."""
     needed = {"tokens": ("strategy", "prompt", "ids"), "texts": ("text", "ids"), "beams": ("name", "out")}
     for number, case in enumerate(cases):
         for field in needed.get(key, ("name", "arguments", "out")):

@@ -112,7 +112,7 @@ def activations(model: GPT2, ids: Sequence[int]) -> dict[str, Array]:
 
 
 def answer(folder: Path, bundle: Path, model: GPT2) -> None:
-    """What an implementation under test writes, written by ours: an example to follow."""
+    """Write the answers that an implementation under test writes, as an example to follow."""
     about = read(bundle)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Array] = {}

@@ -21,7 +21,7 @@ FARTHER, TOGETHER, ROUNDING = 12.0, {"cpu": 2.0, "cuda": 3.0}, 2e-6
 
 @dataclass(frozen=True)
 class Check:
-    """What was compared and what came out.
+    """One comparison and its result.
 
     ``difference`` is the largest between the two sides and ``where`` its place; ``ours`` and ``theirs`` are each
     side's largest distance from the float64 truth. A "near-tie" is a token that differs because two candidates are
@@ -38,7 +38,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is wrong: only a mismatch is."""
+        """Whether nothing is wrong; only a mismatch is."""
         return self.verdict != "mismatch"
 
 
@@ -68,8 +68,9 @@ def numbers(name: str, ours: Array, theirs: Array, truth: Array) -> Check:
 
 
 def rounding(checks: Sequence[Check], device: str = "cpu") -> Check:
-    """Whether ours rounds as well as torch does, over many comparisons: the median of their ratios is at most 2, or 3
-    where torch is on a CUDA device."""
+    """Check that ours rounds as well as torch does, over many comparisons: the median of their ratios is at most 2, or
+    3 if torch is on a CUDA device.
+    """
     ratios = [check.ours / check.theirs for check in checks if check.ours is not None and check.theirs]
     median = float(np.median(ratios)) if ratios else 1.0
     note = f"of {len(ratios)} tensors: our distance from float64 as a multiple of torch's, median {median:.2f}"

@@ -226,7 +226,7 @@ class KnownLogits:
 
 @dataclass(frozen=True)
 class KnownAccuracy:
-    """How often the indirect object is likelier than the subject, at least."""
+    """The least share of prompts in which the indirect object is likelier than the subject."""
 
     model: str
     least: float

@@ -105,7 +105,7 @@ def ids_of(model: GPT2, prompts: Sequence[str | Sequence[int]]) -> list[list[int
 
 
 def reference(model: GPT2) -> TorchReference:
-    """What computes a model that `on_torch` made."""
+    """Return the reference behind a model that `on_torch` made."""
     return cast("TorchReference", model.implementation)
 
 
@@ -125,7 +125,7 @@ def ends(ours: GPT2, theirs: GPT2) -> Check:
 
 
 def own(model: GPT2) -> list[Case]:
-    """What the model's own files ask for: its end-of-text, and the settings of its generation_config.json."""
+    """Return the options in the model's own files: its end-of-text, and the settings of its generation_config.json."""
     eos = list(model.eos_token_ids)
     cases = [Case("greedy, to the end-of-text", {"eos_token_id": eos})] if eos else []
     if generation_config.settings(model.generation_config):

@@ -74,7 +74,7 @@ def started(model: GPT2, start: Callable[..., Stepper]) -> GPT2:
 
 
 def recorded(model: GPT2, decode: Decode) -> tuple[list[int], Recorder]:
-    """What `decode` writes on a model, and all that it was fed on the way."""
+    """Return what `decode` writes on a model, and everything that the model was fed."""
     made: list[Recorder] = []
 
     def start(**settings: Any) -> Recorder:
@@ -127,7 +127,7 @@ def side_by_side(mine: Recorder, their: Recorder, truth: GPT2, prompt: int) -> l
 
 
 def apart(truth: GPT2, text: list[int], pair: list[int | None]) -> str:
-    """How far apart two candidates' float64 logits are after a text, in words."""
+    """Describe the distance of two candidates' float64 logits after a text."""
     if None in pair:
         return ""
     logits = truth.forward(np.array([text]), last_only=True)[0, -1]

@@ -122,7 +122,7 @@ def cached(model: GPT2, rows: list[list[int]]) -> Array:
 
 
 def answer(folder: Path, bundle: Path, model: GPT2, **means: Any) -> None:
-    """What an implementation under test writes, written by ours: an example to follow."""
+    """Write the answers that an implementation under test writes, as an example to follow."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors(read(bundle), model, **means), folder / TENSORS)
 

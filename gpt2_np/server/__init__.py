@@ -1,17 +1,22 @@
 """A server of completions: OpenAI's protocol over HTTP, with continuous batching.
 
-scheduler     `Scheduler`: texts join and leave between the model's steps; slots of memory are `session.slots`
-growing       one job's texts in the batch          beside   searches, in threads of their own
-jobs          what is to be written, and the events that tell of it
-batched       `Batched`: the same in a program of your own, without HTTP
-turns         one model, several threads
+scheduler     `Scheduler`: texts join and leave between the model's steps; their slots of memory are `session.slots`
+growing       the texts of one job in the batch
+beside        searches, which run in threads of their own
+jobs          requests to the scheduler, and the events that report their progress
+batched       `Batched`: continuous batching in a program of your own, without HTTP
+turns         one model used by several threads in turn
 limits        every limit, with its default and help
-errors        what a client is told               observing, metrics   what the work is watched by
-completions   a request, read and checked         compiling   constraints, tried out in another process
-answers       what was written, as the protocol tells it
+errors        error messages for clients
+observing     the interface that receives events
+prometheus_metrics  counters of these events for Prometheus
+completions   reading and checking a request
+compiling     compiling constraints, first on trial in another process
+answers       answers in OpenAI's format
 writing       from a request to its answer, whole or as a stream
-requests      HTTP in and out: bodies, keys, hosts
-app           `create_app`: what is asked at which path; looking, page.html: the page
+requests      HTTP requests and responses: bodies, keys, hosts
+app           `create_app`: the routes
+looking       the data for page.html, the web page
 run           `serve`: the process
 """
 

@@ -170,5 +170,5 @@ def joined(pieces: Sequence[Piece]) -> Piece:
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:
-    """How many tokens were read and written."""
+    """Return how many tokens were read and written."""
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}

@@ -35,7 +35,7 @@ from .compiling import Compiling
 from .errors import Refused, busy, closing
 from .limits import Limits
 from .looking import distribution, inspected
-from .metrics import Metrics
+from .prometheus_metrics import Metrics
 from .requests import Guard, answering, as_error, as_json, body, failed, unknown
 from .scheduler import Scheduler
 from .writing import Gone, Writing

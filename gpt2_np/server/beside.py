@@ -1,4 +1,6 @@
-"""What can't share a batch: searches, what runs the model by itself, and models whose bits depend on the batch."""
+"""The work that can't share a batch: searches, methods that run the model themselves, and models whose bits depend on
+the batch.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +113,7 @@ class Beside(Readable):
             return job
 
     def _has_room(self) -> bool:
-        """Whether the first one that waits may begin; one that is alone always may."""
+        """Tell whether the first one that waits may begin; one that is alone always may."""
         if not self.waiting:
             return False
         taken = sum(job.positions for job in self.running)

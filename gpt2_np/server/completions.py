@@ -84,7 +84,7 @@ class Completions:
 
     @property
     def copies(self) -> int:
-        """How many texts are told of each prompt."""
+        """How many texts are returned for each prompt."""
         return self.options.num_return_sequences
 
 

@@ -21,19 +21,19 @@ class Limits:
     may the ``searches`` that run beside them. ``queue`` requests wait for that. The others are of one request.
     """
 
-    rows: int = limit(32, "Texts that are written at once.")
-    tokens: int = limit(65536, "Tokens of all texts in progress together, room for new ones counted.")
-    searches: int = limit(4, "Searches that run at once beside those texts; their tokens count apart.")
-    queue: int = limit(256, "Requests that may wait; one more is refused (429).")
-    seconds: float = limit(600.0, "How long one request may take, waiting included.", 0)
-    texts: int = limit(64, "Texts of one request: prompts times n (or best_of, or beams).")
-    new_tokens: int = limit(4096, "New tokens of one text (max_tokens).")
-    alternatives: int = limit(100, "Alternatives that are told of each token (logprobs).", 0)
-    stops: int = limit(16, "Stop strings of one request.")
-    body: int = limit(1 << 20, "Bytes of a request's body.")
-    constraint: int = limit(1 << 16, "Characters of a regex, schema, grammar or list of choices.")
-    constraint_seconds: float = limit(3.0, "How long it may take to compile one.", 0)
-    page_tokens: int = limit(128, "Tokens of a text that is looked into.")
+    rows: int = limit(32, "How many texts are decoded at once.")
+    tokens: int = limit(65536, "How many tokens all texts in progress may have together, counting room for new ones.")
+    searches: int = limit(4, "How many searches run at once beside those texts; their tokens are counted separately.")
+    queue: int = limit(256, "How many requests may wait; further ones are refused (429).")
+    seconds: float = limit(600.0, "How many seconds one request may take, including its wait.", 0)
+    texts: int = limit(64, "How many texts one request may ask for: prompts times n (or best_of, or beams).")
+    new_tokens: int = limit(4096, "The largest max_tokens of one text.")
+    alternatives: int = limit(100, "How many alternatives are returned for each token (logprobs).", 0)
+    stops: int = limit(16, "How many stop strings one request may have.")
+    body: int = limit(1 << 20, "How many bytes a request's body may have.")
+    constraint: int = limit(1 << 16, "How many characters a regex, schema, grammar or list of choices may have.")
+    constraint_seconds: float = limit(3.0, "How many seconds it may take to compile one of these.", 0)
+    page_tokens: int = limit(128, "How many tokens a text may have that /inspect shows.")
 
     def __post_init__(self) -> None:
         for one in fields(self):

@@ -1,4 +1,4 @@
-"""What the server's page shows besides texts: the next token's distribution, and the inspection page."""
+"""The further data of the server's page: the next token's distribution, and the inspection page."""
 
 from __future__ import annotations
 

@@ -27,4 +27,4 @@ class Observer(Readable):
         """A request came to its end: "done", "cancelled", or an error's code or type."""
 
     def standing(self, waiting: int, rows: int, tokens: int) -> None:
-        """How many requests wait, how many texts grow, and how many tokens they may come to."""
+        """Receive how many requests wait, how many texts grow, and how many tokens they may come to."""

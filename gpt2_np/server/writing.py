@@ -119,7 +119,7 @@ class Writing(Readable):
     # ---- from events to pieces -------------------------------------------------------------------------------------
 
     def _pieces(self, number: int, event: Event) -> list[tuple[int, Piece]]:
-        """What an event adds to the choices."""
+        """Return what an event adds to the choices."""
         n = self.asked.copies if self.asked.writes else 1
         if isinstance(event, Read):
             self.read[number] = event

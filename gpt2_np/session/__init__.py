@@ -1,9 +1,9 @@
 """A model to call, and sessions: rows of text that grow step by step.
 
 model            `Model`: parameters, configuration, every kind of run
-rows             `Session`: what decoding sees of a model
-first_layers     a model of a model's first layers
+rows             `Session`: the model's interface for decoding
+first_layers     a model made of another model's first layers
 slots            `Slots`: rows that join and leave between steps
 implementation   the one place where an implementation is chosen
-about            a model in a line and in a table
+about            the description of a model, in one line and as a table
 """

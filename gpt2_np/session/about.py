@@ -1,4 +1,4 @@
-"""What a model is, in a few facts: for its line in a terminal and its table in a notebook."""
+"""The description of a model in a few facts: a line in a terminal, a table in a notebook."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Computes(Protocol):
 
 
 class Implementation(Computes, Protocol):
-    """What a `Model` needs of the implementation that computes its numbers."""
+    """The interface of an implementation that computes the numbers of a `Model`."""
 
     observable: bool  # whether every named activation can be watched and edited
 

@@ -377,14 +377,12 @@ class Model:
 
     @property
     def texts(self) -> Texts:
-        """What gives ids as texts to tables and pictures: here their numbers; a `GPT2` has a tokenizer."""
+        """The function that turns ids into texts for tables and pictures: here numbers; a `GPT2` has a tokenizer."""
         return Texts()
 
 
 class Origin(NamedTuple):
-    """Where a model's parameters came from: the arguments of `Model.from_pretrained`, with a folder's path made
-    absolute.
-    """
+    """The origin of a model's parameters: the arguments of `Model.from_pretrained`, with an absolute folder."""
 
     name: str | Path | None
     dtype: str

@@ -22,7 +22,7 @@ INT64 = np.dtype(np.int64)
 
 
 class Runs(Computes, Protocol):
-    """What a session needs of a model: its implementation, and a check of the logits."""
+    """The interface of a model for a session: its implementation, and a check of the logits."""
 
     config: Config
 

@@ -19,7 +19,7 @@ BLOCK = 64  # positions of a prompt that are read at a time; the other rows' nex
 
 
 class Reads(Computes, Protocol):
-    """What `Slots` need of a model: its implementation."""
+    """The interface of a model for `Slots`: its implementation."""
 
     config: Config
 

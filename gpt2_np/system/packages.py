@@ -1,4 +1,4 @@
-"""Whether the installed `decoders` package is this project's: PyPI has another package of that name."""
+"""The check that the installed `decoders` package is this project's: PyPI has another package of that name."""
 
 from __future__ import annotations
 

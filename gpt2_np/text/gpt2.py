@@ -182,8 +182,8 @@ class GPT2(Model):
         stride: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Score:
-        """How well the model predicts a text, every token of it: the first one follows the prompt, or where there is
-        none ``<|endoftext|>``.
+        """Measure how well the model predicts every token of a text. The first token follows the prompt or, without
+        one, ``<|endoftext|>``.
 
         Texts longer than the context are read in windows of the whole context, each `stride` tokens on (half the
         context unless given): a token is predicted from at least context − stride tokens, once there are so many.
@@ -202,7 +202,7 @@ class GPT2(Model):
         return Score(total, len(ids), self._bytes(text, ids))
 
     def score_all(self, pairs: Sequence[tuple[Prompt | None, Prompt]]) -> list[Score]:
-        """How well the model predicts each of several (prompt, text) pairs: `score`, with short texts read together.
+        """Score several (prompt, text) pairs as `score` does; short texts are read together.
 
         Examples:
             >>> from gpt2_np import GPT2
@@ -318,7 +318,7 @@ class GPT2(Model):
 
     @property
     def texts(self) -> Texts:
-        """What gives ids as texts to tables and pictures; the tokenizer is loaded when it is first asked."""
+        """The function that turns ids into texts for tables and pictures; the tokenizer is loaded on first use."""
         return Texts(lambda ids: self.tokenizer.tokens(ids) if self.has_tokenizer else Texts()(ids))
 
     # ---- from what callers say to what decoders take ----------------------------------------------------------------

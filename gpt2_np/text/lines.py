@@ -36,7 +36,7 @@ def parse(lines: Iterable[bytes], jsonl: bool | None) -> Iterator[Line]:
 
 
 def is_object(line: bytes) -> bool:
-    """Whether a line is a JSON object."""
+    """Tell whether a line is a JSON object."""
     try:
         return isinstance(json.loads(line), dict)
     except (ValueError, RecursionError):

@@ -23,7 +23,8 @@ LARGEST = 709  # the largest x for which a float holds e^x
 
 @dataclass(frozen=True, repr=False)
 class Score:
-    """How well a model predicts a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes`` bytes.
+    """The quality of the prediction of a text: ``nll`` in nats, summed over ``tokens`` ids that stand for ``bytes``
+    bytes.
 
     Examples:
         >>> from gpt2_np import Score

@@ -35,7 +35,9 @@ class Between(NamedTuple):
 
 @lru_cache(maxsize=8)
 def between(ours: Tokenizer, theirs: Tokenizer, vocabulary: int, their_vocabulary: int) -> Between | None:
-    """What two tokenizers share; None where it is everything, by the same ids. ``ValueError`` where it is nothing."""
+    """Return what two tokenizers share, or None if they have the same tokens and ids. ``ValueError`` if they share
+    nothing.
+    """
     mine, other = spelt(ours, vocabulary), spelt(theirs, their_vocabulary)
     if vocabulary == their_vocabulary and mine == other:
         return None

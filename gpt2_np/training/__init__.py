@@ -2,10 +2,13 @@
 
 optimizer   AdamW over a whole model; `update` is its formula, `kernels.adamw` the compiled twin
 schedule    the learning rate over a run
-gradient    one step's loss and gradients: micro-batches, clipping
-data        texts to rows of ids           settings    all that a run's result depends on
-low_rank    adapters, in PEFT's files      initial     parameters to begin with
-loop        the run; `learner` is what learns in it, `checkpoint` what is left of it, `curve` its picture
+gradient    the loss and the gradients of one step: micro-batches, clipping
+data        from texts to rows of ids
+settings    the settings on which a run's result depends
+low_rank    LoRA adapters, in PEFT's files
+initial     initial parameters
+tree        trees of arrays: parameters, or nested dicts and tuples of arrays
+loop        the training run; `learner` holds what it learns, `checkpoint` saves it, `curve` draws its losses
 """
 
 from .gradient import clipping, loss_and_gradients, norm

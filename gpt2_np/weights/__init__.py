@@ -1,9 +1,9 @@
 """Checkpoints: finding, reading, writing, and reducing their precision.
 
-hub             a name becomes a folder: the bundled model, the official ones, a hub id, a path
-load            safetensors become parameters
-save            parameters become safetensors
-panels          how the kernels read a matrix: packed, in every precision
+hub             from a name to a folder: the bundled model, the official ones, a hub id, a path
+load            from safetensors to parameters
+save            from parameters to safetensors
+panels          matrices packed as the kernels read them, in every precision
 quantize        bfloat16, int8 and int4 matrices
-other_weights   what a folder without a model.safetensors holds instead
+other_weights   folders without a model.safetensors: which other files of weights they hold
 """

@@ -1,4 +1,4 @@
-"""What a folder contains instead of a ``model.safetensors``, in words, with a suggestion."""
+"""Descriptions of folders without a ``model.safetensors``: what they hold instead, with a suggestion."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `bench.py` is made of: the engines it compares, how their turns are taken, and what is made of the figures."""
+"""The parts of `bench.py`: the engines that it compares, the rounds in which they take turns, and the report."""

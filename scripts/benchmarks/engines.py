@@ -1,10 +1,10 @@
-"""The engines that are compared, each behind the same questions, each in a process of its own.
+"""The engines that are compared, each with the same interface and in a process of its own.
 
     python scripts/benchmarks/engines.py ENGINE PRECISION FOLDER
 
-reads one question a line from stdin, as JSON, and answers with the seconds it took, or with many of them. A process of
-its own, because two thread pools in one would steal the cores from each other; while another engine has its turn, this
-one sleeps.
+reads one request per line from stdin, as JSON, and answers with the seconds it took, or with several measurements. Each
+engine has a process of its own because two thread pools in one process would compete for the cores; while another
+engine has its turn, this one sleeps.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ ENGINES = {
 
 
 def token_name(token: int) -> str:
-    """What stands for an id in a vocabulary of no meaning: these models are of random weights."""
+    """Return a name for an id, in a vocabulary without meaning: these models have random weights."""
     return "<|endoftext|>" if token == 50256 else f"t{token}"
 
 

@@ -1,4 +1,4 @@
-"""The machine: its name, how long things take on it, and how fast its memory is read."""
+"""The machine: its name, timing on it, and its memory bandwidth."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def name() -> str:
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
         vectors = [vector for flag, vector in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags]
         cpu = f"{cpu} ({vectors[0]})" if vectors else cpu
-    return f"{cpu}, {numba.get_num_threads()} cores, {platform.system()}, Python {platform.python_version()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counted = f"{cores} core{'s' if cores != 1 else ''}"  # not Numba's threads, which an experiment may have limited
+    return f"{cpu}, {counted}, {platform.system()}, Python {platform.python_version()}"
 
 
 def median(run: Callable[[], object], times: int = 5) -> float:

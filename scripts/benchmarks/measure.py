@@ -1,4 +1,4 @@
-"""What is measured: one function a group of rows, each row comparing engines that took turns."""
+"""The measurements: one function for each group of rows; each row compares engines that took turns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Row:
     note: str = ""
 
     def ratio(self, other: str) -> float:
-        """How many times as good ours is."""
+        """Return the ratio of ours to the other's, so that above 1 ours is better."""
         return self.others[other] / self.value if self.unit in ("s", "ms", "MB") else self.value / self.others[other]
 
     def plain(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def prefill(size: str, folder: Path, rounds: int, tokens: int = 512, *, alone: b
 
 
 def reduced(name: str) -> bool:
-    """Whether an engine's precision is one of whole numbers."""
+    """Tell whether an engine's precision is one of whole numbers."""
     return name.endswith(("int8", "q8_0"))
 
 
@@ -195,7 +195,7 @@ def batches(size: str, folder: Path, rounds: int) -> list[Row]:
 
 
 def sampled_token() -> Row:
-    """What processors and draw take for one token at a vocabulary of 50,257."""
+    """Measure what processors and the draw cost for one token with a vocabulary of 50,257."""
     options = Options(do_sample=True, temperature=0.8, top_k=50, top_p=0.95)
     processors, choose = chain(options, 0, 1, 100), from_stream(seeded(0))
     logits, ids = np.random.default_rng(0).standard_normal((1, 50257), np.float32) * 3, [np.array([1])]

@@ -1,4 +1,4 @@
-"""What is made of the figures: a table for the README, a page with all of them, and a picture."""
+"""The report of the figures: a table for the README, a page with all of them, and a picture."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def write_between(path: Path, mark: str, text: str) -> None:
 
 
 def growth(rows: Sequence[Row]) -> dict[str, list[tuple[float, float]]]:
-    """Of the rows of decoding token by token: GB read and ms a token, by dtype, the smallest first."""
+    """Return GB read and ms for each token from the rows of decoding token by token, by dtype, the smallest first."""
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         _, found, dtype = row.work.partition(": token by token, ")

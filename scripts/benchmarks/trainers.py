@@ -1,6 +1,6 @@
-"""The engines of `engines`, as they learn: each behind the same questions, answered with seconds and processor seconds.
+"""The engines that train, with the interface of `engines`: they answer with wall-clock and processor seconds.
 
-A step is forward, backward and AdamW, without dropout, of random ids; the parameters that it writes are the next one's.
+A step consists of forward, backward and AdamW on random ids, without dropout; the next step starts from its parameters.
 """
 
 from __future__ import annotations

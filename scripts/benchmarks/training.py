@@ -1,4 +1,4 @@
-"""What learning costs, beside torch: a function a group of rows, as in `measure`; the engines are `trainers`."""
+"""The cost of training beside torch: a function for each group of rows, as in `measure`; the engines are `trainers`."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def from_scratch(folder: Path, rounds: int) -> Row:
 
 
 def name(engine: Engine) -> str:
-    """What a process of this engine is called."""
+    """Return the name of this engine's process."""
     return " ".join(engine).rstrip()
 
 

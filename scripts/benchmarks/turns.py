@@ -1,4 +1,4 @@
-"""Taking turns: every engine answers the same question once a round, so that a slow minute hits them all."""
+"""Rounds: every engine answers the same request once in each round, so that a slow minute affects all of them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What `scripts/measure_determinism.py` is made of: `answers` of a model, `trained` weights, and how they compare."""
+"""The parts of `scripts/measure_determinism.py`: `answers` of a model, `trained` weights, and their comparison."""

@@ -1,4 +1,4 @@
-"""What one model answers: logits of a text, and texts that it writes, greedily and with a seed."""
+"""The answers of one model: the logits of a text, and texts that it generates greedily and with a seed."""
 
 from __future__ import annotations
 

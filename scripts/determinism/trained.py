@@ -1,4 +1,4 @@
-"""What one model learns: the gradients of a batch, the weights after some steps."""
+"""The training of one model: the gradients of a batch, and the weights after some steps."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The pieces of train_bundled.py: text and tokenizer, the learning itself, and what is made of the result."""
+"""The parts of train_bundled.py: text and tokenizer, the training itself, and the report."""

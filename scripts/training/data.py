@@ -1,4 +1,4 @@
-"""Text → documents → a tokenizer → ids → training rows. Deterministic given the text and a seed."""
+"""From text to documents, a tokenizer, ids and training rows; all are determined by the text and a seed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def documents(folder: Path, kind: str) -> list[str]:
 
 
 def is_held_out(document: str) -> bool:
-    """Whether a document is kept from training: decided by its own hash, so the split never moves."""
+    """Tell whether a document is kept from training: decided by its own hash, so the split never moves."""
     return by_hash(document, HELD_OUT)
 
 

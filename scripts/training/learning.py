@@ -1,4 +1,4 @@
-"""How it learns: the model and its loss, Muon and AdamW, the schedule, checkpoints that resume exactly."""
+"""The training itself: the model and its loss, Muon and AdamW, the schedule, checkpoints that resume exactly."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer, progre
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, put back into `model` and `optimizer`; returns the progress."""
+    """Load what `save_checkpoint` wrote into `model` and `optimizer`, and return the progress."""
     progress: dict[str, Any] = json.loads((folder / "progress.json").read_text())
     tensors = load_file(folder / progress["checkpoint"])
     with torch.no_grad():

@@ -16,9 +16,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from ...system.cache import check as check
-from ...system.cache import place as place
-from ...system.cache import trusted
+from ...system.cache_folder import check as check
+from ...system.cache_folder import place as place
+from ...system.cache_folder import trusted
 
 KEPT = 6  # versions of a module's code that are kept: several checkouts and targets may take turns
 CHECKSUM = hashlib.sha256().digest_size

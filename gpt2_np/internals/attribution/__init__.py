@@ -2,13 +2,14 @@
 
 nodes         every activation: AtP, AtP*, RelP
 edges         every edge of the residual stream: EAP, EAP-IG, RelP
-circuit       the model with some edges only; `circuit_run` is how it runs
-faithfulness  how true it is: circuits of all sizes, exact patching of every node and edge
-graph         which edges there are, and their names
-rules         what takes a gradient's place
-pairs         prompts by pairs, as texts or ids
-layout        where a circuit's nodes stand in a picture
-tables        what a notebook shows of each result
+inputs        every token of a prompt: saliency, integrated gradients, occlusion
+circuit       a circuit, which is the model with some edges only; `circuit_run` runs it
+faithfulness  checks: circuits of all sizes, exact patching of every node and edge
+graph         the edges that there are, and their names
+rules         rules that replace gradients, as in RelP
+pairs         pairs of prompts, as texts or ids
+circuit_layout  the positions of a circuit's nodes in a picture
+tables        the display of results in a notebook
 """
 
 from . import circuit_run as circuit_run

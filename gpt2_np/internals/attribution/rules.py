@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...display import Readable
-from ...gradients.activations import DERIVATIVES
+from ...gradients.activation_derivatives import DERIVATIVES
 from ...model import ops
 from ...model.config import Config
 from ...model.params import Params

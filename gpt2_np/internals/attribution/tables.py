@@ -1,4 +1,4 @@
-"""What a notebook shows of attributions: tinted tables, tinted words, and a circuit's picture as SVG.
+"""The display of attributions in a notebook: coloured tables, coloured words, and a circuit as SVG.
 
 The functions take any result that has the attributes they read, so that the results' own modules can use them. They are
 the quick look; `plots` and `plots_attribution` draw for paper.
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...display import COOL, LINE, WARM, Cell, arrays, boxed, escaped, heat, number, scale, table, visible, words
-from . import graph, layout
+from . import circuit_layout, graph
 
 STREAMS = (
     "resid_pre",
@@ -101,9 +101,9 @@ def input_words(found: Any) -> str:
 
 
 def circuit_picture(found: Any) -> str:
-    """Draw a `Circuit`, at most `layout.MOST_EDGES` edges of it, red if one moves the metric towards the clean run."""
-    edges = layout.strongest(found)
-    at = layout.positions(edges)
+    """Draw a `Circuit`, at most `circuit_layout.MOST_EDGES` edges; those towards the clean run are red."""
+    edges = circuit_layout.strongest(found)
+    at = circuit_layout.positions(edges)
     across, up = (max(place[axis] for place in at.values()) for axis in (0, 1))
     lowest = [edge for edge in edges if at[edge.sender][1] == at[edge.receiver][1] == 0]
     below = 0.14 * max((at[edge.receiver][0] - at[edge.sender][0] for edge in lowest), default=0.0) * ACROSS
@@ -116,7 +116,7 @@ def circuit_picture(found: Any) -> str:
     drawn = [_arrow(edge, at, pixel, abs(edge.score) / top) for edge in reversed(edges)]
     for name, place in at.items():
         x, y = pixel(*place)
-        text = escaped(layout.label(name))
+        text = escaped(circuit_layout.label(name))
         half = 3.4 * len(text) + 4
         drawn.append(
             f'<rect x="{x - half:.0f}" y="{y - 9:.0f}" width="{2 * half:.0f}" height="18" rx="4" '
@@ -138,11 +138,11 @@ def circuit_picture(found: Any) -> str:
     return boxed(picture, title=title, note=note)
 
 
-def _arrow(edge: layout.Edge, at: Any, pixel: Any, share: float) -> str:
+def _arrow(edge: circuit_layout.Edge, at: Any, pixel: Any, share: float) -> str:
     """Draw one edge as a curve with its head, the wider and the less transparent the larger its score is."""
     (x, y), (to_x, to_y) = at[edge.sender], at[edge.receiver]
-    lift = layout.PORTS.get(edge.part, 0.0)
-    rad = layout.bend(x, y, to_x, to_y)
+    lift = circuit_layout.PORTS.get(edge.part, 0.0)
+    rad = circuit_layout.bend(x, y, to_x, to_y)
     (x, y), (to_x, to_y) = pixel(x + 0.27, y), pixel(to_x - 0.36, to_y + lift)
     middle = (x + to_x) / 2 - rad * (to_y - y), (y + to_y) / 2 + rad * (to_x - x)
     ahead = np.array([to_x - middle[0], to_y - middle[1]])
@@ -151,7 +151,7 @@ def _arrow(edge: layout.Edge, at: Any, pixel: Any, share: float) -> str:
     corners = [end, end - 7 * ahead + 3 * side, end - 7 * ahead - 3 * side]
     colour, opacity, line = WARM if edge.score >= 0 else COOL, 0.35 + 0.55 * share, 0.6 + 3.4 * share
     part = f" ({edge.part})" if edge.part else ""
-    hint = f"{layout.label(edge.sender)} → {layout.label(edge.receiver)}{part}: {edge.score:+.3g}"
+    hint = f"{circuit_layout.label(edge.sender)} → {circuit_layout.label(edge.receiver)}{part}: {edge.score:+.3g}"
     points = " ".join(f"{one[0]:.1f},{one[1]:.1f}" for one in corners)
     return (
         f'<g stroke="rgb({colour})" fill="rgb({colour})" opacity="{opacity:.2f}"><title>{escaped(hint)}</title>'

@@ -1,26 +1,26 @@
 """Dictionaries: sparse autoencoders and transcoders in SAELens's format, without torch.
 
-config         what ``cfg.json`` says, of SAELens 6 and of the versions before
-coding         encode, decode, the gradient through both
-dictionary     `Dictionary`: that, and the edit that puts it into a run
-activations    ReLU, top-k, JumpReLU, gated
-normalisation  what is taken out of activations before they are read
-folding        weights rewritten: a factor folded in, training checkpoints made fit for use
-load           from a folder, the hub, or a release of SAELens's
+config         the fields of ``cfg.json``, of SAELens 6 and of earlier versions
+coding         encode, decode, and the gradient through both
+dictionary     `Dictionary`: a dictionary, and the edit that splices it into a run
+activation_functions  ReLU, top-k, JumpReLU, gated
+normalisation  the normalisation of activations before they are encoded
+folding        rewriting weights: a factor is folded in, training checkpoints are converted for use
+load           loading from a folder, the hub, or one of SAELens's releases
 releases       SAELens's releases for GPT-2 as data; files from the hub
-save           SAELens's files
-evaluation     how good it is: SAELens's and SAEBench's figures, over a corpus
-sums           what its figures are made of, in a file: parts of a corpus judged apart, and merged
-places         where a dictionary belongs in a model
-resumed        runs that go on from the middle
-firing         which features a prompt makes fire, token by token
-effects        what features do: to the logits directly, to a metric by its gradient
-dashboards     where in a corpus features fire, how often and how much, and the words that they move
-graph          how the features of a prompt make each other, with a transcoder a layer
-graph_effects  whether such a graph is true: features silenced one by one
-histograms     of many features at once
-training       dictionaries from activations on disk
-splicing       a dictionary in a run: reconstructions, features ablated, scaled, added, set
+save           saving SAELens's files
+evaluation     figures of quality over a corpus: SAELens's and SAEBench's
+sums           the sums that these figures are made of, in a file: parts of a corpus are evaluated apart and merged
+places         which activation of a model a dictionary belongs to
+resumed        runs that start at a layer in the middle
+firing         which features fire on a prompt, token by token
+effects        the effects of features: on logits directly, on a metric by its gradient
+dashboards     where in a corpus features fire, how often and how strongly, and which words they raise or lower
+graph          attribution graphs: the effects of a prompt's features on each other, with a transcoder in each layer
+graph_effects  checks of such a graph: features are silenced one by one
+histograms     histograms of many features at once
+training       training dictionaries on activations on disk
+splicing       a dictionary in a run: reconstructions; features ablated, scaled, added, set
 """
 
 from .config import Config

@@ -14,7 +14,7 @@ import numpy as np
 from ...display import arrays, boxed, table
 from ...engine.threaded import in_pieces
 from ...system.memory import empty
-from . import activations
+from . import activation_functions
 from .config import Config
 from .normalisation import Scale, gradient, normalise
 
@@ -76,7 +76,7 @@ class Coder:
 
     @property
     def names(self) -> dict[int, str]:
-        """What features were called by people, where the file says so: ``feature_names`` among its metadata."""
+        """The names that people gave to features, if the file has ``feature_names`` among its metadata."""
         found = self.config.metadata.get("feature_names")
         if not isinstance(found, dict):
             return {}
@@ -194,13 +194,13 @@ class Coder:
         t, kind = self.tensors, self.config.activation
         if kind in ("topk", "abstopk"):
             assert self.config.k is not None
-            activations.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
+            activation_functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
         elif kind == "gated":
-            activations.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
+            activation_functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
         elif kind == "jumprelu":
-            activations.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
+            activation_functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
         else:
-            activations.relu(pre, t["b_enc"][only])
+            activation_functions.relu(pre, t["b_enc"][only])
 
     def encode_some(self, x: Array, only: Sequence[int] | Array) -> Array:
         """Return only the features with these numbers, (…, len(only)): cheaper than all, except for top-k, where all
@@ -228,7 +228,7 @@ class Coder:
         )
 
     def back(self, y: Array, scale: Scale) -> Array:
-        """What it wrote in the model's units. A transcoder's output has none of its input's."""
+        """Return the output in the model's units. A transcoder's output has none of its input's."""
         return y if self.config.is_transcoder else scale.back(y)
 
     def of_features(self, of_written: Array) -> Array:
@@ -242,7 +242,7 @@ class Coder:
         return rows if self.norms is None else rows / self.norms[only][:, None]
 
     def scale(self, x: Array) -> Scale:
-        """What is taken out of these activations before they are read, and multiplied to what is written."""
+        """Return the scale that is removed from these activations before encoding, and multiplied to the output."""
         return Scale() if self.config.is_transcoder else normalise(self.config.normalize_activations, self.flat(x))[1]
 
 

@@ -89,7 +89,7 @@ class Config:
 
     @property
     def activation(self) -> str:
-        """What turns pre-activations into features: "relu", "topk", "abstopk", "jumprelu" or "gated"."""
+        """The activation function of the features: "relu", "topk", "abstopk", "jumprelu" or "gated"."""
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -134,12 +134,12 @@ class Config:
 
 
 def is_transcoder(architecture: str) -> bool:
-    """Whether dictionaries of an architecture read one activation and predict another."""
+    """Tell whether dictionaries of an architecture read one activation and predict another."""
     return architecture.endswith("transcoder")
 
 
 def has_skip(architecture: str) -> bool:
-    """Whether dictionaries of an architecture have a matrix that leads past the features."""
+    """Tell whether dictionaries of an architecture have a matrix that leads past the features."""
     return "skip" in architecture
 
 

@@ -121,7 +121,7 @@ def read(folder: Path, overrides: dict[str, object] | None = None) -> Dictionary
 
 
 def tensors(path: Path, config: Config) -> dict[str, Array]:
-    """What a file of weights holds, in float32. ``ValueError`` for kinds of numbers that are none, and for NaN."""
+    """Read a file of weights in float32. ``ValueError`` for unknown kinds of numbers, and for NaN."""
     found: dict[str, Array] = {}
     for name, stored in open_safetensors(path).items():
         if stored[0] not in DTYPES:
@@ -136,7 +136,7 @@ def tensors(path: Path, config: Config) -> dict[str, Array]:
 
 
 def instead(folder: Path) -> str:
-    """What a folder without SAELens's files holds, and what would be right, in words."""
+    """Describe what a folder without SAELens's files holds, and what would be right."""
     try:
         inside = sorted(path.relative_to(folder).as_posix() for path in folder.glob("*"))
         below = sorted(path.parent.relative_to(folder).as_posix() for path in folder.glob(f"*/{CONFIG}"))

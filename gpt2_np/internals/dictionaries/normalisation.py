@@ -19,7 +19,7 @@ EPSILON = 1e-5  # beside the standard deviation, on the way in alone
 
 
 class Scale(NamedTuple):
-    """What was taken out of vectors: ``x = y · scale + shift``, each (…, 1), or None where nothing was."""
+    """The scale and shift removed from vectors: ``x = y · scale + shift``, each (…, 1), or None if nothing was."""
 
     scale: Array | None = None
     shift: Array | None = None
@@ -28,7 +28,7 @@ class Scale(NamedTuple):
         return described(self)
 
     def back(self, y: Array) -> Array:
-        """What the dictionary wrote, in the model's units."""
+        """Return the dictionary's output in the model's units."""
         if self.scale is not None:
             y = y * self.scale
         return y if self.shift is None else y + self.shift
@@ -39,7 +39,7 @@ class Scale(NamedTuple):
 
 
 def normalise(kind: str, x: Array) -> tuple[Array, Scale]:
-    """What the dictionary reads of x, (…, d), and what `Scale` was taken out."""
+    """Return the input (…, d) that the dictionary reads for x, and the `Scale` that was removed."""
     if kind == "constant_norm_rescale":
         scale = length(x) / x.shape[-1] ** 0.5
         return x / scale, Scale(scale)

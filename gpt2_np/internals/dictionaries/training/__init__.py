@@ -1,9 +1,9 @@
 """Training dictionaries on activations that were captured to disk.
 
-settings  what a run is: every number that its result depends on
+settings  the settings on which a run's result depends
 vectors   a capture as shuffled batches of vectors, each a function of the seed and the step
-losses    the losses of each architecture and their gradients, by hand
-loop      steps, checkpoints, and going on where a run was left
+losses    the losses of each architecture and their gradients, derived by hand
+loop      steps, checkpoints and resumption
 """
 
 from .loop import Report, train

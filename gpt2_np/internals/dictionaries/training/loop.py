@@ -243,5 +243,7 @@ class Run(Readable):
 
 
 def factor(x: Array) -> float:
-    """What brings vectors to the mean length √d (Anthropic's update of April 2024): SAELens's estimate."""
+    """Return the factor that scales vectors to a mean length of √d (Anthropic's update of April 2024): SAELens's
+    estimate.
+    """
     return float(x.shape[1] ** 0.5 / np.linalg.norm(x, axis=1).mean(dtype=np.float64))

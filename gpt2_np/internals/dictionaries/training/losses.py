@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ....display import described
-from ..activations import largest
+from ..activation_functions import largest
 from .settings import Settings
 
 Array = np.ndarray

@@ -31,34 +31,49 @@ class Settings:
     """Named as in SAELens's configurations where it has the same. ``ValueError`` quotes the rule broken."""
 
     architecture: str = setting("topk", "Dictionary", f"One of {', '.join(TRAINED)}.")
-    d_sae: int = setting(2048, "Dictionary", "Features.")
-    k: int = setting(32, "Dictionary", "Features that fire at a token (topk).")
-    l1_coefficient: float = setting(1.0, "Sparsity", "What a unit of a feature costs (standard, transcoder).")
-    l0_coefficient: float = setting(1.0, "Sparsity", "What a feature that fires costs (jumprelu).")
-    jumprelu_bandwidth: float = setting(0.05, "Sparsity", "Within which of its threshold a feature teaches it.")
-    jumprelu_init_threshold: float = setting(0.01, "Sparsity", "Where thresholds begin.")
-    coefficient_warm_up_steps: int = setting(0, "Sparsity", "Steps in which the cost grows from 0.")
-    aux_loss_coefficient: float = setting(
-        1 / 32, "Sparsity", "Dead features predict the error (topk) or are pulled up (jumprelu), by this much."
+    d_sae: int = setting(2048, "Dictionary", "The number of features.")
+    k: int = setting(32, "Dictionary", "The number of features that fire at a token (topk).")
+    l1_coefficient: float = setting(1.0, "Sparsity", "The coefficient of the L1 penalty (standard, transcoder).")
+    l0_coefficient: float = setting(1.0, "Sparsity", "The coefficient of the L0 penalty (jumprelu).")
+    jumprelu_bandwidth: float = setting(
+        0.05, "Sparsity", "The bandwidth around a feature's threshold in which its gradient is estimated (jumprelu)."
     )
-    dead_feature_window: int = setting(1000, "Sparsity", "Steps without firing after which a feature is dead.")
-    steps: int = setting(5000, "Learning", "How many steps.")
-    batch_size: int = setting(1024, "Learning", "Vectors of a step.")
-    learning_rate: float = setting(4e-4, "Learning", "At its peak.")
-    lr_scheduler_type: str = setting("constant_with_warmup", "Learning", "As transformers names them.")
-    warmup_steps: int = setting(100, "Learning", "Steps in which the learning rate rises.")
+    jumprelu_init_threshold: float = setting(0.01, "Sparsity", "The initial threshold (jumprelu).")
+    coefficient_warm_up_steps: int = setting(
+        0, "Sparsity", "The number of steps in which the sparsity penalty grows from 0."
+    )
+    aux_loss_coefficient: float = setting(
+        1 / 32,
+        "Sparsity",
+        "The coefficient of the auxiliary loss, by which dead features predict the error (topk) or are pulled up "
+        "(jumprelu).",
+    )
+    dead_feature_window: int = setting(
+        1000, "Sparsity", "The number of steps without firing after which a feature counts as dead."
+    )
+    steps: int = setting(5000, "Learning", "The number of steps.")
+    batch_size: int = setting(1024, "Learning", "The number of vectors in a step.")
+    learning_rate: float = setting(4e-4, "Learning", "The learning rate at its peak.")
+    lr_scheduler_type: str = setting(
+        "constant_with_warmup", "Learning", "The schedule of the learning rate, by its name in transformers."
+    )
+    warmup_steps: int = setting(100, "Learning", "The number of steps in which the learning rate rises.")
     adam_beta1: float = setting(0.9, "Learning", "Adam's.")
     adam_beta2: float = setting(0.999, "Learning", "Adam's.")
     adam_epsilon: float = setting(1e-8, "Learning", "Adam's.")
-    max_grad_norm: float = setting(1.0, "Learning", "Gradients are clipped to this norm; 0: never.")
+    max_grad_norm: float = setting(1.0, "Learning", "Clip gradients to this norm; 0 turns clipping off.")
     normalize: bool = setting(
-        True, "Vectors", "One factor brings vectors to the mean length √d; it is folded in at the end."
+        True,
+        "Vectors",
+        "Scale all vectors by one factor to a mean length of √d; it is folded into the weights at the end.",
     )
-    skip_first: int = setting(1, "Vectors", "Positions at each text's start that don't count: outliers.")
-    group_mib: int = setting(512, "Vectors", "How much is in memory, to draw batches from.")
-    save_steps: int = setting(500, "Run", "Steps between checkpoints.")
-    report_steps: int = setting(50, "Run", "Steps between lines of loss.csv.")
-    seed: int = setting(0, "Run", "Which directions to begin with, and the order of the vectors.")
+    skip_first: int = setting(
+        1, "Vectors", "The number of positions at each text's start that are left out, since they are outliers."
+    )
+    group_mib: int = setting(512, "Vectors", "The size in MiB of the buffer that batches are drawn from.")
+    save_steps: int = setting(500, "Run", "The number of steps between checkpoints.")
+    report_steps: int = setting(50, "Run", "The number of steps between lines of loss.csv.")
+    seed: int = setting(0, "Run", "The seed of the initial weights and of the order of the vectors.")
     backend: available.Backend = field(default_factory=available.default)
 
     def __post_init__(self) -> None:
@@ -94,7 +109,7 @@ class Settings:
 
     @property
     def activation(self) -> str:
-        """What turns pre-activations into features: "topk", "relu" or "jumprelu"."""
+        """The activation function of the features: "topk", "relu" or "jumprelu"."""
         return ARCHITECTURES[self.architecture]
 
     @property
@@ -109,11 +124,11 @@ class Settings:
 
     @property
     def coefficient(self) -> float:
-        """What sparsity is paid with in the end."""
+        """The final coefficient of the sparsity penalty."""
         return {"topk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[self.activation]
 
     def coefficient_at(self, step: int) -> float:
-        """What sparsity is paid with in a step that counts from 0: SAELens's linear warm-up."""
+        """Return the coefficient of the sparsity penalty in a step, counted from 0: SAELens's linear warm-up."""
         if self.coefficient_warm_up_steps == 0:
             return self.coefficient
         return self.coefficient * min(1.0, step / self.coefficient_warm_up_steps)

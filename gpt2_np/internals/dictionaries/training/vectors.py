@@ -44,7 +44,7 @@ class Vectors(Readable):
         self.held: tuple[tuple[int, int], tuple[Array, Array, Array]] | None = None
 
     def _size(self, path: Path) -> tuple[int, int, int]:
-        """How many vectors a chunk has, and their widths: from its header alone."""
+        """Return how many vectors a chunk has, and their widths: from its header alone."""
         count, widths = 0, [0, 0]
         with safe_open(path, framework="np") as file:
             for text in _texts(file):

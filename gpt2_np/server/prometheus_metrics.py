@@ -1,4 +1,4 @@
-"""What a server does, counted for Prometheus."""
+"""The counters of a server's work for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Where a circuit's nodes and edges stand in a picture, whatever draws it: the input on the left, the logits right.
+"""The positions of a circuit's nodes and edges in a picture, whatever draws it: the input is on the left, the logits
+are on the right.
 
 Layers follow each other from left to right, a layer's heads stand above one another, MLPs in the lowest row. An edge
 into a head ends at its query, key or value.
