@@ -11,6 +11,7 @@ byte_level_bpe       the algorithm in plain Python; `added_tokens` are marks in 
 tokenizers_library   the library of that name, whose twin `own_tokenizer` takes over where it isn't installed
 generation_config    generation_config.json
 constraints          regex, JSON schema, choice, grammar; `gbnf` is grammars in llama.cpp's notation
+distinct             beams under a choice: each text once, however tokens spell it
 dry_breakers         DRY's sequence breakers
 healing              token healing: a prompt's last token taken back and regrown
 assistants           draft models, by name or as a model
