@@ -35,12 +35,6 @@ EXAMPLES = {
 @prompts_option("Continue each prompt of a file")
 @decoding_options
 @beside_methods
-@grouped(
-    "Input",
-    "--token-healing",
-    is_flag=True,
-    help="Regrow the prompt's last token, where the prompt may end within one.",
-)
 @constraint_options
 @output_option()
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="One JSON object a line and nothing else.")

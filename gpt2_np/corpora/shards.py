@@ -48,6 +48,7 @@ def schema(task: str, ids: str) -> Any:
             ("logprobs", pa.list_(pa.float64())),
             ("finish_reason", pa.string()),
             ("score", pa.float64()),
+            ("healed", pa.string()),  # the prompt that was continued, where its end was regrown
         ]
     )
 
