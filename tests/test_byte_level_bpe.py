@@ -20,7 +20,7 @@ from gpt2_np import GPT2
 from gpt2_np.system.files import panics_as_errors
 from gpt2_np.text import own_tokenizer, tokenizer_files, tokenizers_library
 from gpt2_np.text.added_tokens import AddedToken
-from gpt2_np.text.byte_level_bpe import WHITE_SPACE, category, pieces, spelt
+from gpt2_np.text.byte_level_bpe import WHITE_SPACE, BytePairs, category, pieces, spelt
 from gpt2_np.text.constraints import Automaton, Vocabulary
 from gpt2_np.text.dry_breakers import DEFAULT, breaker_sequences
 from gpt2_np.text.tokenizer import Tokenizer
@@ -98,6 +98,33 @@ def test_ten_thousand_random_texts(both: tuple[Tokenizer, Tokenizer]) -> None:
     plain, library = both
     for text in random_texts(10_000):
         assert plain.encode(text) == library.encode(text), text
+
+
+class Counting(dict):
+    """A table of merges that counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, *given):
+        self.asked += 1
+        return super().get(*given)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked += 1
+        return super().__contains__(key)
+
+
+@pytest.mark.parametrize("merges", [[], [("x", "x"), ("xx", "xx"), ("xxxx", "xxxx")], [("x", "x"), ("xx", "x")]])
+def test_the_work_of_one_long_word_grows_as_its_length_does(merges: list[tuple[str, str]]) -> None:
+    words = ["x", *("".join(pair) for pair in merges)]
+    asked = []
+    for n in (1_000, 9_000):
+        pairs = BytePairs({word: number for number, word in enumerate(words)}, merges)
+        pairs.merges = Counting(pairs.merges)
+        assert sum(len(words[token]) for token in pairs.encode("x" * n)) == n
+        asked.append(pairs.merges.asked / n)
+    assert max(asked) < 6
+    assert asked[1] < 1.01 * asked[0]
 
 
 def test_any_ids_decode_and_stream_alike(both: tuple[Tokenizer, Tokenizer]) -> None:

@@ -59,6 +59,21 @@ def test_generate_capture_and_merge(capsys: pytest.CaptureFixture[str]) -> None:
     assert found == {"out": "again", "kind": "capture", "parts": 2, "rows": 6}
 
 
+def test_prompts_are_healed_as_generate_heals_them(capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow.parquet as pq
+
+    Path("p.txt").write_text("The kin\nOnc\n")
+    run(capsys, "generate", "p.txt", "healed", "--backend", "numpy", "-n", "3", "--token-healing")
+    main(["generate", "--prompts", "p.txt", "--backend", "numpy", "-n", "3", "--token-healing"])
+    alone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    rows = pq.read_table("healed").to_pylist()
+    for name in ("prompt", "healed", "text", "ids"):
+        assert [row[name] for row in rows] == [one[name] for one in alone]
+    assert rows[0]["healed"] == "The kings"
+    run(capsys, "generate", "p.txt", "plain", "--backend", "numpy", "-n", "3")
+    assert pq.read_table("plain")["healed"].null_count == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

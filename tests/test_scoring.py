@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,36 @@ def test_windows_behind_a_prompt(data, n: int, stride: int, model: GPT2) -> None
         logits = model(ids[:-1]).astype(np.float64)
         logp = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
         assert costs == pytest.approx(-logp[np.arange(n - 1), ids[1:]], abs=1e-4)
+
+
+class Counted:
+    """A model that counts the positions it is fed."""
+
+    def __init__(self, model: GPT2) -> None:
+        self.config, self.tap, self.fed, self.inner = model.config, model.tap, 0, model
+
+    def start(self, capacity: int) -> Counted:
+        self.session = self.inner.start(capacity=capacity)
+        return self
+
+    def feed(self, ids):
+        self.fed += np.size(ids)
+        return self.session.feed(ids)
+
+    def feed_all(self, ids):
+        self.fed += np.size(ids)
+        return self.session.feed_all(ids)
+
+
+def test_work_grows_as_the_text_does_and_as_windows_overlap() -> None:
+    """A position is read once for each window that holds it, however long the text: context / stride times."""
+    tiny = GPT2.from_pretrained(Path(__file__).parent / "golden/bundle/model", backend="numpy")
+    context = tiny.config.n_positions
+    for n, stride in [(context, None), (500, None), (2000, None), (500, context), (500, 4)]:
+        counted = Counted(tiny)
+        nll(counted, np.arange(n + 1) % tiny.config.vocab_size, 1, stride)  # type: ignore[arg-type]
+        overlap = context // (stride or context // 2)
+        assert n <= counted.fed <= n * overlap, (n, stride)
 
 
 @pytest.mark.parametrize("known", [0, 1, 300])

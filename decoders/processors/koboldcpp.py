@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base.interface import FORBIDDEN, softmax
 from ..base.method import Cost, Place, Profile, Vectors
-from ..base.ranking import best, descending
+from ..base.ranking import best
 from . import llama_cpp
 from .tail_free import TFS
 from .temperature import OR_ZERO
@@ -40,15 +40,15 @@ class TailFree:
 
     def count(self, row: Array) -> int:
         """Return how many of (V,) scores are kept."""
-        there = row[row > FORBIDDEN]
+        there = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
         if self.tfs == 1 or len(there) <= 2:
             return len(there)
-        p = softmax(there[descending(there)])
+        p = softmax(np.sort(there)[::-1])  # values alone: far less work than the tokens' order
         curvature = np.abs(np.diff(p, 2))
         total = curvature.sum()
         share = curvature / total if total > 1e-6 else np.full_like(curvature, 1 / len(curvature))
-        beyond = np.flatnonzero(np.cumsum(share) > share.dtype.type(self.tfs))
-        return max(1, int(beyond[0])) if len(beyond) else len(there)
+        passed = int(np.searchsorted(np.cumsum(share), share.dtype.type(self.tfs), side="right"))
+        return max(1, passed) if passed < len(share) else len(there)
 
 
 def tail_free(place: Place, tfs: float) -> TailFree:

@@ -189,8 +189,9 @@ def decoding_options(function: FC) -> FC:
 
 
 def beside_methods(function: FC) -> FC:
-    """The options of decoding that no method states: stops, a draft model's dtype, the settings of a file."""
+    """The options of decoding that no method states: healing, stops, a draft model's dtype, the settings of a file."""
     for one in (
+        grouped("Input", "--token-healing", is_flag=True, default=None, help=HEALS),
         grouped("Sampling", "--generation-config", is_flag=True, help=SETTINGS),
         grouped(ASSISTANCE, "--assistant-dtype", type=click.Choice(DTYPES), help=DRAFTS),
         grouped(LENGTH, "--stop", "--stop-strings", "stop_strings", multiple=True, type=Text(), help=STOPS),
@@ -199,6 +200,7 @@ def beside_methods(function: FC) -> FC:
     return function
 
 
+HEALS = "Generate the prompt's last token again, in case the prompt ends inside a token."
 SETTINGS = "Take options that aren't given from the model's generation_config.json."
 DRAFTS = "The number format of the smaller model's weights.  [default: float32]"
 STOPS = "End a text once it contains this (\\n is a line's end, \\t a tab); repeatable."

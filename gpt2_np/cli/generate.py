@@ -35,12 +35,6 @@ EXAMPLES = {
 @prompts_option("Continue each prompt of a file")
 @decoding_options
 @beside_methods
-@grouped(
-    "Input",
-    "--token-healing",
-    is_flag=True,
-    help="Generate the prompt's last token again, in case the prompt ends inside a token.",
-)
 @constraint_options
 @output_option()
 @grouped(OUTPUT, "--json", "as_json", is_flag=True, help="Print one JSON object on each line and nothing else.")

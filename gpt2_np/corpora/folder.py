@@ -14,14 +14,14 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..system.files import JSONObject, lock, read_object, write_whole
 from . import shards
 from .inputs import Cut, Part, Source
-from .job import Job
+from .job import IDS, TASKS, Job
 
 FORMAT = "gpt2_np corpus 1"
 ABOUT, ERRORS, CAPTURE = "_corpus.json", "_errors.jsonl", "capture.json"
@@ -84,7 +84,36 @@ def read(out: Path) -> JSONObject:
     found = read_object(out / ABOUT)
     if found.get("format") != FORMAT:
         raise ValueError(f"{out / ABOUT} must have the format {FORMAT!r}, got {found.get('format')!r:.60}")
+    wrong = next((name for name, sound in SOUND.items() if name not in found or not sound(found[name])), None)
+    if wrong is not None:
+        raise ValueError(f"{out / ABOUT} doesn't describe a run: its {wrong} can't be {found.get(wrong)!r:.60}")
     return found
+
+
+def numbers(value: Any, names: Sequence[str]) -> bool:
+    """Tell whether a value is a list or an object of whole numbers of at least 0, as many as there are names."""
+    given = [value.get(name) for name in names] if isinstance(value, dict) else value
+    whole = isinstance(given, list) and all(type(one) is int and 0 <= one < 2**63 for one in given)
+    return whole and len(given) == len(names)
+
+
+def listed(sound: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """Return the test for a list whose elements pass a test."""
+    return lambda value: isinstance(value, list) and all(map(sound, value))
+
+
+# What every field of a description must be. Of merged runs that differ, some are null.
+SOUND: dict[str, Callable[[Any], bool]] = {
+    "task": lambda value: value in TASKS,
+    **dict.fromkeys(("dtype", "backend", "fingerprint"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("field", "id_field"), lambda value: value is None or isinstance(value, str)),
+    "ids": lambda value: value in IDS,
+    "options": lambda value: isinstance(value, dict),
+    "cut": lambda value: value is None or numbers(value, Cut._fields),
+    "inputs": listed(lambda value: isinstance(value, dict) and numbers(value, ("rows",))),
+    "files": listed(lambda value: isinstance(value, str)),
+    "parts": listed(lambda value: numbers(value, Part._fields)),
+}
 
 
 @contextlib.contextmanager

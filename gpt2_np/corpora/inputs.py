@@ -7,6 +7,7 @@ from `Cut` alone, so two runs over the same files have the same parts.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -15,8 +16,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from ..system.errors import in_words
 from ..text.lines import BYTE_ORDER_MARK, Line, of_json, of_text
-from .packages import parquet
+from .packages import arrow, parquet
 
 Array = np.ndarray
 KINDS = {".jsonl": "jsonl", ".parquet": "parquet"}  # any other file is text
@@ -175,14 +177,21 @@ def parts_of_table(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int
             start += group.num_rows
 
 
-def opened(path: Path | str) -> Any:
-    """Open a Parquet file. ``ValueError`` names a broken one, ``OSError`` one that can't be read."""
+@contextlib.contextmanager
+def opened(path: Path | str) -> Iterator[Any]:
+    """Open a Parquet file. ``ValueError`` names a broken one, whenever that shows, ``OSError`` one that can't be read.
+
+    Only its footer is read at once: what is wrong with the pages behind it shows when rows are read.
+    """
     with open(path, "rb"):  # what Arrow says where this fails has another form for every reason
         pass
     try:
-        return parquet().ParquetFile(path)
-    except ValueError as error:
-        raise ValueError(f"{path} is not a sound Parquet file: {' '.join(str(error).split())}") from None
+        with parquet().ParquetFile(path) as table:
+            yield table
+    except (ValueError, OSError, arrow().ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's, not Arrow's
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise ValueError(f"{path} is not a sound Parquet file: {' '.join(in_words(error).split())}") from None
 
 
 def read(source: Source, part: Part, columns: Sequence[str] | None = None) -> list[Line]:

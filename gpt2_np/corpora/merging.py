@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from ..internals import jacobian_lens
 from ..internals.capture import Captured
 from ..internals.dictionaries import sums
 from ..system.files import JSONObject, write_whole
+from ..weights.load import safely_opened
 from . import captures, folder, shards
 
 ABOUT_RUN = ("task", "dtype", "backend", "fingerprint", "options", "ids")
@@ -74,9 +74,9 @@ def kind_of(path: Path) -> str:
         return "captured"
     if path.is_file():
         try:
-            with safe_open(path, framework="np") as file:
+            with safely_opened(path) as file:
                 told = (file.metadata() or {}).get("format")
-        except SafetensorError:
+        except ValueError:
             told = None
         kind = {jacobian_lens.FORMAT: "lens", sums.FORMAT: "figures"}.get(str(told))
         if kind:
@@ -148,12 +148,11 @@ def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
 def copy(task: str, ids: str, old: Path, new: Path, about: JSONObject, row: int) -> None:
     """Write a shard again under its new description; rows without ids get new numbers."""
     if task == "capture":
-        try:
-            shards.write_arrays(new, load_file(old), about)
-        except SafetensorError as error:
-            raise ValueError(f"{old} is not a sound safetensors file: {error}") from None
+        with safely_opened(old):
+            arrays = load_file(old)  # in the file's own order
+        shards.write_arrays(new, arrays, about)
         return
-    records: list[Mapping[str, Any]] = shards.table_of(old).to_pylist()
+    records = shards.records_of(old)
     shift = row if ids == "row" else 0
     renumbered = [dict(record) | {"id": record["id"] + shift} if shift else dict(record) for record in records]
     shards.write_table(new, shards.schema(task, ids), renumbered, about)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine import available
 from ..model.choices import BACKENDS, DTYPES, FULL
-from ..system.files import JSONObject
+from ..system.files import JSONObject, resolved
 from ..text.gpt2 import GPT2
 from ..text.lines import Line
 from ..text.scoring import stride_of
@@ -227,7 +227,7 @@ def run(
     check(GPT2.from_pretrained(home, backend=backend))
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     for path in given:
-        if path.is_dir() and path.resolve() in (out.resolve(), *out.resolve().parents):
+        if path.is_dir() and resolved(path) in (resolved(out), *resolved(out).parents):
             raise ValueError(f"{out} must not lie in {path}, whose files are the corpus")
     files = inputs.files_of(given)
     sources, parts = inputs.scan(files, cut)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
+from ..system.errors import in_words
 from ..system.files import JSONObject, write_whole
+from ..weights.load import safely_opened
 from ..weights.save import safetensors
 from .inputs import opened
 from .packages import arrow, parquet
@@ -48,6 +49,7 @@ def schema(task: str, ids: str) -> Any:
             ("logprobs", pa.list_(pa.float64())),
             ("finish_reason", pa.string()),
             ("score", pa.float64()),
+            ("healed", pa.string()),  # the prompt that was continued, where its end was regrown
         ]
     )
 
@@ -73,16 +75,17 @@ def about(path: Path) -> JSONObject:
             with opened(path) as table:
                 said = (table.schema_arrow.metadata or {})[KEY.encode()]
         else:
-            with safe_open(path, framework="np") as file:
+            with safely_opened(path) as file:
                 said = (file.metadata() or {})[KEY]
         found: JSONObject = json.loads(said)
-    except (KeyError, ValueError, SafetensorError) as error:
-        why = "it doesn't say what it holds" if isinstance(error, KeyError) else error
+    except (KeyError, ValueError) as error:
+        why = "it doesn't say what it holds" if isinstance(error, KeyError) else in_words(error)
         raise ValueError(f"{path} is not a shard of this kind; remove it and run again: {why}") from None
     return found
 
 
-def table_of(path: Path) -> Any:
-    """Return a shard's rows as an Arrow table."""
+def records_of(path: Path) -> list[Record]:
+    """Return a shard's rows. ``ValueError`` names a file that is no sound shard."""
     with opened(path) as table:
-        return table.read()
+        found: list[Record] = table.read().to_pylist()
+    return found

@@ -15,10 +15,8 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from ..display import brief
@@ -26,9 +24,11 @@ from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
 from ..system.files import JSONObject, read_json, write_whole
+from ..weights.load import safely_opened
 from .partial_runs import activations
 
 Array = np.ndarray
+STORED = {"float32": "F32", "float16": "F16"}  # what activations may be stored in, as safetensors calls it
 BY_CHUNK = "by chunk"  # what capture.json says where a text's number is its place among all chunks' texts
 
 
@@ -49,7 +49,7 @@ def capture_corpus(
     error of the disk, or in reading the next text, leaves what was captured before it on disk, readable and resumable.
     `chunk_bytes` is about how much is kept in memory; `dtype` is what is stored, "float32" or "float16".
     """
-    if dtype not in ("float32", "float16"):
+    if dtype not in STORED:
         raise ValueError(f"dtype must be 'float32' or 'float16', got {dtype!r}")
     if chunk_bytes < 1:
         raise ValueError(f"chunk_bytes must be at least 1, got {chunk_bytes}")
@@ -123,6 +123,18 @@ def fingerprint(model: Model) -> str:
     return digest.hexdigest()[:32]
 
 
+def names_of(about: JSONObject) -> list[str]:
+    """Return the activations that ``capture.json`` names. ``ValueError`` or ``TypeError`` where it can't be one."""
+    if not isinstance(about, dict):
+        raise TypeError(f"it must hold an object, got {type(about).__name__}")
+    names, dtype = about.get("names"), about.get("dtype")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"its names must be a list of activations, got {names!r:.100}")
+    if not isinstance(dtype, str) or dtype not in STORED:
+        raise ValueError(f"its dtype must be {' or '.join(STORED)}, got {dtype!r:.60}")
+    return names
+
+
 class Captured:
     """A capture on disk: ``captured[17, "blocks.0.resid_pre"]`` is (T, …); ``len`` counts texts. Nothing is preloaded.
 
@@ -133,17 +145,15 @@ class Captured:
         self.folder = folder
         try:
             self.about: JSONObject = read_json(folder / "capture.json")
-            self.names: list[str] = list(self.about["names"])
-        except (ValueError, KeyError, TypeError) as error:
+            self.names: list[str] = names_of(self.about)
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None
         self.chunks = sorted(folder.glob("chunk-*.safetensors"))
         by_chunk = self.about.get("numbered") == BY_CHUNK
         self._chunk_of: dict[int, tuple[Path, int]] = {}  # a text's chunk, and its number there
         for path in self.chunks:
-            with self._open(path) as file:
-                texts = [int(key.removesuffix(".ids")) for key in file.keys() if key.endswith(".ids")]  # noqa: SIM118
             before = len(self._chunk_of)
-            for place, text in enumerate(sorted(texts)):
+            for place, text in enumerate(self._texts(path)):
                 self._chunk_of[before + place if by_chunk else text] = path, text
         whole = len(self.chunks) == self.about.get("chunks") if by_chunk else True
         if not whole or sorted(self._chunk_of) != list(range(len(self._chunk_of))):
@@ -152,12 +162,21 @@ class Captured:
     def __repr__(self) -> str:
         return f"Captured({len(self)} texts, {brief(self.names)}, folder={brief(self.folder)})"
 
-    @staticmethod
-    def _open(path: Path) -> Any:
-        try:
-            return safe_open(path, framework="np")
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a sound safetensors file: {error}") from None
+    def _texts(self, path: Path) -> list[int]:
+        """The numbers of a chunk's texts, sorted. ``ValueError`` where one lacks an activation; its header says so."""
+        with safely_opened(path) as file:
+            keys = set(file.keys())
+            numbers = [key.removesuffix(".ids") for key in keys if key.endswith(".ids")]
+            wanted = {"ids": "I64"} | dict.fromkeys(self.names, STORED[self.about["dtype"]])
+            for number in numbers:
+                if not number.isdecimal():
+                    raise ValueError(f"{path} is not a capture's chunk: a text's number is {number!r:.60}")
+                for name, dtype in wanted.items():
+                    key = f"{number}.{name}"
+                    found = file.get_slice(key).get_dtype() if key in keys else "nothing"
+                    if found != dtype:
+                        raise ValueError(f"{path} is not a capture's chunk: {key} must be {dtype}, got {found}")
+        return sorted(map(int, numbers))
 
     def __len__(self) -> int:
         return len(self._chunk_of)
@@ -170,7 +189,7 @@ class Captured:
         if name != "ids" and name not in self.names:
             raise ValueError(f"{name!r} is not in this capture; it holds {', '.join(self.names)}")
         path, number = self._chunk_of[text]
-        with self._open(path) as file:
+        with safely_opened(path) as file:
             return file.get_tensor(f"{number}.{name}")
 
     def ids(self, text: int) -> Array:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from ..display import described
@@ -28,7 +27,7 @@ from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..session.model import Model
 from ..system.files import write_whole
-from ..weights.load import floats
+from ..weights.load import floats, safely_opened
 from .lens import Lens as Looked
 
 Array = np.ndarray
@@ -229,17 +228,16 @@ def load(path: Path | str) -> Lens:
     """Read what `save` wrote. ``ValueError`` names a file that is no lens, ``OSError`` one that can't be read."""
     path = Path(path)
     try:
-        with safe_open(path, framework="np") as file:
+        with safely_opened(path) as file:
             about = file.metadata() or {}
         total = floats(path)["total"]
         if about.get("format") != FORMAT:
             raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
         texts, offered, skip_first, length = (int(about[name]) for name in ("texts", "offered", "skip_first", "length"))
         lens = Lens(total, texts, offered, skip_first, length, about["digest"])
-    except FileNotFoundError:
-        raise FileNotFoundError(2, "No such file or directory", str(path)) from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a Jacobian lens: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path} ")
+        raise ValueError(f"{path} is not a Jacobian lens: {why}") from None
     if total.ndim != 3 or total.shape[1] != total.shape[2] or not total.size or total.dtype != np.float64:
         raise ValueError(f"{path} is not a Jacobian lens: its matrices are {total.dtype} {total.shape}")
     if not 1 <= texts <= offered or skip_first < 0 or length < skip_first + 2 or not np.isfinite(total).all():

@@ -33,13 +33,17 @@ LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit le
 class Lens:
     """The predictions of each layer: `logits` (C, T, V) for the C streams in `labels`, at the T positions of `ids`.
 
-    `texts` gives ids as texts, for the table that a notebook shows.
+    `texts` gives ids as texts, for the table that a notebook shows. ``ValueError`` for logits that are no numbers.
     """
 
     ids: Array
     labels: list[str]
     logits: Array
     texts: Texts = field(default=NUMBERS, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if (np.isnan(self.logits) | (self.logits == np.inf)).any():
+            raise ValueError(f"what the lens reads overflows {self.logits.dtype}: its logits are no numbers")
 
     def __repr__(self) -> str:
         return described(self)

@@ -18,7 +18,7 @@ from decoders.searches.collected import put_together
 
 from ..display import Readable
 from ..session.slots import BLOCK
-from ..text import healing
+from ..text import distinct, healing
 from ..text.gpt2 import GPT2
 from ..text.requests import capacity
 from .errors import closing, late, refusal
@@ -149,15 +149,15 @@ class Beside(Readable):
             self._read(model, job, job.prompt_logprobs)
         if not job.writes:
             return []
-        stepper = model.start(capacity=capacity([job.ids], job.options, job.context))
+        room = capacity([job.ids], job.options, job.context)
         asked: dict[str, Any] = {"context": job.context, "stopping": job.stopping, "trace": job.trace}
         if not job.options.search.streams:
-            written = decoders.generate(stepper, [job.ids], job.options, **asked)
+            written = distinct.generate(lambda: model.start(capacity=room), [job.ids], job.options, **asked)
             self.observer.first(time.monotonic() - job.arrived)
             self.observer.wrote(sum(len(one.ids) for one in written))
             return written
         tokens: list[Token] = []
-        for token in decoders.stream(stepper, [job.ids], job.options, **asked):
+        for token in decoders.stream(model.start(capacity=room), [job.ids], job.options, **asked):
             if not tokens:
                 self.observer.first(time.monotonic() - job.arrived)
             tokens.append(token)

@@ -6,9 +6,11 @@ MOST = 1000  # characters of a line
 
 
 def in_words(error: BaseException) -> str:
-    """Return an error's text; an operating system error becomes "NAME: reason"."""
+    """Return an error's text; the system's becomes "NAME: reason", a codec's "byte N is not UTF-8"."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return f"byte {error.start} is not {error.encoding.upper()}"
     if str(error) == "embedded null byte":
         return "a file's name must not hold a NUL character"
     return str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -13,6 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from .errors import in_words
+
 JSONObject = dict[str, Any]  # a parsed JSON object, or one to be written: only its reader knows what its values are
 
 
@@ -23,7 +26,7 @@ def read_json(path: Path) -> Any:
     except RecursionError:
         raise ValueError(f"{path} is not valid JSON: it is nested too deeply") from None
     except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
-        raise ValueError(pretender(path) or f"{path} is not valid JSON: {error}") from None
+        raise ValueError(pretender(path) or f"{path} is not valid JSON: {in_words(error)}") from None
 
 
 def read_object(path: Path) -> JSONObject:
@@ -93,7 +96,7 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     ``OSError`` names the file if it can't be written; the partial file, which has its own name, is removed. A device or
     a pipe (``/dev/stdout``) is written directly.
     """
-    path = path.resolve()
+    path = resolved(path)
     part = unused(path)
     pieces: Iterable[Any] = [content] if isinstance(content, bytes) else content
     try:
@@ -109,6 +112,14 @@ def write_whole(path: Path, content: bytes | Iterable[Any]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def resolved(path: Path) -> Path:
+    """Return a path without links. ``OSError`` names one whose links lead in a circle."""
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():  # `Path.resolve` raises RuntimeError here, in some versions of Python
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return found
 
 
 def unused(path: Path) -> Path:

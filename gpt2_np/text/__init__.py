@@ -13,6 +13,7 @@ own_tokenizer        the last two together: the twin of `tokenizers_library`, us
 tokenizers_library   the tokenizer by Hugging Face's `tokenizers` package
 generation_config    generation_config.json
 constraints          regular expressions, JSON schemas, choices, grammars; `gbnf` reads llama.cpp's grammars
+distinct             beams under a choice: each text once, however tokens spell it
 dry_breakers         DRY's sequence breakers
 healing              token healing: the prompt's last token is removed and generated again
 assistants           draft models, by name or as a model

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ class Vocabulary(Readable):
             from llguidance import LLTokenizer, TokenizerWrapper
         except ModuleNotFoundError:
             raise ValueError("constraints need llguidance: pip install 'gpt2-np[constraints]'") from None
-        self.size = size
+        self.size, self.tokenizer = size, tokenizer
         self.inner: LLTokenizer = LLTokenizer(TokenizerWrapper(_Words(tokenizer, size)))
 
 
@@ -86,7 +86,7 @@ class Automaton:
     def __init__(self, vocabulary: Vocabulary, kind: str, value: Any) -> None:
         from llguidance import LLMatcher
 
-        self.kind, self.value, self.size = kind, value, vocabulary.size
+        self.kind, self.value, self.size, self.vocabulary = kind, value, vocabulary.size, vocabulary
         matcher = LLMatcher(vocabulary.inner, LLMatcher.grammar_from_lark(grammar(kind, value)), log_level=0)
         if matcher.is_error():
             raise ValueError(refusal(kind, value, matcher.get_error()))
@@ -131,6 +131,19 @@ class Automaton:
                 return self._nothing
             raise ValueError(f"{self!r} is more than can be followed: {why}")
         return State(matcher, allowed, matcher.is_accepting())
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The different texts of a ``choice``, in their order."""
+        return tuple(dict.fromkeys(self.value))
+
+    def text(self, new: Sequence[int]) -> bytes:
+        """Return the bytes that new ids spell."""
+        return b"".join(map(self.vocabulary.tokenizer.bytes_of, new))
+
+    def without(self, seen: Collection[bytes]) -> Automaton:
+        """Return the automaton of a ``choice`` without some of its texts, which are given as bytes."""
+        return Automaton(self.vocabulary, self.kind, [one for one in self.texts if one.encode() not in seen])
 
     def __repr__(self) -> str:
         return f"{self.kind} {shortened(self.value)}"

@@ -16,7 +16,7 @@ from ..display import Texts
 from ..model.ids import check_prompt
 from ..session.first_layers import first_layers
 from ..session.model import Model
-from . import constraints, generation_config, healing, save
+from . import constraints, distinct, generation_config, healing, save
 from .assistants import drafting
 from .continuations import bytes_of, continuations
 from .requests import Prompt, Reader, capacity, is_batch
@@ -113,8 +113,8 @@ class GPT2(Model):
 
         One of ``regex``, ``json_schema``, ``choice`` (a list of texts) and ``grammar`` holds the new text to a form,
         the prompt aside (see `constraints`): what ends with "stop" has it, what "length" cuts off may not. A form is
-        one of text, which tokens can often spell in several ways: beams may give one ``choice`` twice, in two
-        tokenizations with scores of their own. `rank_choices` compares each once, as the tokenizer spells it.
+        one of text, which tokens can often spell in several ways. Beams give each ``choice`` once, in the spelling with
+        the best score (see `distinct`); `rank_choices` compares all of them, as the tokenizer spells them.
 
         Examples:
             >>> from gpt2_np import GPT2
@@ -132,8 +132,9 @@ class GPT2(Model):
             names["num_return_sequences"] = num_return_sequences
         wanted = names.pop("stopping_criteria", None)
         strings, chosen = self.options(names, max(map(len, prompts), default=0))
-        completions = decoders.generate(
-            self.start(capacity=capacity(prompts, chosen, self.config.n_positions)),
+        room = capacity(prompts, chosen, self.config.n_positions)
+        completions = distinct.generate(
+            lambda: self.start(capacity=room),
             prompts,
             chosen,
             context=self.config.n_positions,

@@ -9,6 +9,8 @@ from typing import Any
 
 from decoders.base.errors import shown
 
+from ..system.errors import in_words
+
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -58,7 +60,7 @@ def of_json(index: int, line: bytes) -> Line:
     except RecursionError:
         return Line(index, {}, "a line must be a JSON object, got one that is nested too deeply")
     except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
-        return Line(index, {}, f"a line must be a JSON object: {error}")
+        return Line(index, {}, f"a line must be a JSON object: {in_words(error)}")
     if not isinstance(found, dict):
         return Line(index, {}, f"a line must be a JSON object, got {shown(found)}")
     return Line(index, found)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..model.config import Config
 from ..model.params import Params
-from ..system.files import write_whole
+from ..system.files import resolved, write_whole
 from ..weights.hub import EXTRAS
 from ..weights.save import save_model
 from .tokenizer import Tokenizer
@@ -19,7 +19,7 @@ BESIDES = ("tokenizer.json", *PAIRS[0], *EXTRAS)
 def save_pretrained(folder: Path, params: Params, config: Config, source: Path | None = None) -> None:
     """Implement `GPT2.save_pretrained`; `source` is the folder that the model came from, or None."""
     save_model(folder, params, config, source)
-    if source is not None and source.resolve() != folder.resolve():
+    if source is not None and resolved(source) != resolved(folder):
         copy_besides(source, folder, config)
 
 

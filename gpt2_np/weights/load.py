@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -111,18 +113,28 @@ def files(folder: Path) -> list[Path]:
     raise FileNotFoundError(instead(folder))
 
 
+@contextmanager
+def safely_opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file with the library of that name, whose tensors are then read one by one.
+
+    ``ValueError`` names the file if it is damaged, whenever that shows, ``OSError`` if it can't be read.
+    """
+    with path.open("rb"):  # OSError tells why when it can't be read
+        pass
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
+
+
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
     """Return every tensor of a file as (stored dtype, read-only view of the mapped file). Only the header is read.
 
     The safetensors library checks the header first (sizes, overlaps, offsets); ``ValueError`` names the file if it is
     truncated or damaged.
     """
-    with path.open("rb") as file:  # OSError tells why when it can't be read
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
+    with safely_opened(path), path.open("rb") as file:
         header_size = struct.unpack("<Q", file.read(8))[0]
         header = json.loads(file.read(header_size))
     data = mapped(path, large_pages=large_pages)

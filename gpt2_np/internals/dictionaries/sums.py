@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from ...session.model import Model
 from ...system.files import write_whole
+from ...weights.load import safely_opened
 from ..capture import fingerprint
 from .dictionary import Dictionary
 from .evaluation import Evaluation, Sums
@@ -25,6 +25,8 @@ from .evaluation import Evaluation, Sums
 Array = np.ndarray
 FORMAT = "gpt2_np dictionary sums 1"
 COUNTS = ("texts", "tokens", "predicted", "batches")
+DIVIDED = ("cosine", "legacy", "bias")  # sums of quotients, which of silent activations are no numbers
+LARGEST = 1e100  # no sum of float32 activations comes near it, and its square is still a number
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +83,23 @@ def merge(parts: Sequence[Judged]) -> Judged:
     return Judged(whole, first.model, first.dictionary, first.hook_name)
 
 
+def check(name: str, found: Array, dtype: np.dtype) -> None:
+    """``ValueError`` for an array that no sums can hold: of another dtype, below 0 where it counts, or too large."""
+    if found.dtype != dtype:
+        raise ValueError(f"{name} must be {dtype}, got {found.dtype}")
+    least = 0 if dtype.kind == "i" else -LARGEST
+    sound = (found >= least) & (found < LARGEST)
+    if name in DIVIDED:
+        sound |= ~np.isfinite(found)
+    if not sound.all():
+        raise ValueError(f"{name} must be between {least:g} and {LARGEST:g}, got {found[~sound].flat[0]}")
+
+
 def load(path: Path | str) -> Judged:
     """Read what `save` wrote. ``ValueError`` names a file without such sums, ``OSError`` one that can't be read."""
     path = Path(path)
     try:
-        with safe_open(path, framework="np") as file:
+        with safely_opened(path) as file:
             about = file.metadata() or {}
             if about.get("format") != FORMAT:
                 raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
@@ -93,14 +107,17 @@ def load(path: Path | str) -> Judged:
         sums = Sums(len(named["fired"]))
         for name, value in vars(sums).items():
             found = named[name]
+            check(name, found, np.asarray(value, None if value is not None else float).dtype)
             if name == "total":
                 sums.total = found if found.size else None
             elif found.shape != np.shape(value):
                 raise ValueError(f"{name} must have the shape {np.shape(value)}, got {found.shape}")
             else:
                 setattr(sums, name, found if found.ndim else found.item())
+        if not 0 <= sums.predicted <= sums.tokens or (sums.tokens > 0 and sums.batches < 1):
+            counts = f"{sums.tokens} tokens, {sums.predicted} predicted, {sums.batches} batches"
+            raise ValueError(f"its counts don't agree: {counts}")
         return Judged(sums, about["model"], about["dictionary"], about["hook_name"])
-    except FileNotFoundError:
-        raise FileNotFoundError(2, "No such file or directory", str(path)) from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} holds no figures of a dictionary: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path} ")
+        raise ValueError(f"{path} holds no figures of a dictionary: {why}") from None

@@ -7,14 +7,15 @@ group are shuffled. So a run can stop and go on anywhere, and a capture may be l
 from __future__ import annotations
 
 import json
+import math
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from ....display import Readable
 from ....model.taps import canonical
+from ....weights.load import safely_opened
 from ...capture import Captured
 
 Array = np.ndarray
@@ -33,25 +34,31 @@ class Vectors(Readable):
         for name in (self.reads, self.writes):
             if name not in captured.names:
                 raise ValueError(f"{name} is not in this capture; it holds {', '.join(captured.names)}")
-        sizes = [self._size(path) for path in captured.chunks]
-        widths = {size[1:] for size in sizes if size[0]}
+        widths: set[tuple[int, int]] = set()
+        self.counts = [self._count(path, widths) for path in captured.chunks]
         if len(widths) != 1:
             raise ValueError(f"{captured.folder} must hold vectors of one width, got {sorted(widths) or 'none'}")
         self.width, self.width_out = widths.pop()
-        self.counts = [size[0] for size in sizes]
         most = max(1, group_bytes // (4 * (self.width + (self.width_out if self.writes != self.reads else 0))))
         self.group_vectors = most
         self.held: tuple[tuple[int, int], tuple[Array, Array, Array]] | None = None
 
-    def _size(self, path: Path) -> tuple[int, int, int]:
-        """Return how many vectors a chunk has, and their widths: from its header alone."""
-        count, widths = 0, [0, 0]
-        with safe_open(path, framework="np") as file:
+    def _count(self, path: Path, widths: set[tuple[int, int]]) -> int:
+        """Return how many vectors a chunk has, and add their widths to `widths`: from its header alone."""
+        count = 0
+        with safely_opened(path) as file:
             for text in _texts(file):
+                (T,) = file.get_slice(f"{text}.ids").get_shape()
                 shapes = [file.get_slice(f"{text}.{name}").get_shape() for name in (self.reads, self.writes)]
-                count += max(0, shapes[0][0] - self.skip)
-                widths = [int(np.prod(shape[1:])) for shape in shapes]
-        return count, widths[0], widths[1]
+                for name, shape in zip((self.reads, self.writes), shapes, strict=True):
+                    if len(shape) < 2 or shape[0] != T or 0 in shape[1:]:
+                        raise ValueError(
+                            f"{path}: {text}.{name} must have a vector for each of {T} tokens, got {shape}"
+                        )
+                if self.skip < T:
+                    count += T - self.skip
+                    widths.add((math.prod(shapes[0][1:]), math.prod(shapes[1][1:])))
+        return count
 
     def __len__(self) -> int:
         return sum(self.counts)
@@ -100,7 +107,7 @@ class Vectors(Readable):
             self.held = None
             parts: list[tuple[Array, Array]] = []
             for chunk in sorted(chunks):
-                with safe_open(self.captured.chunks[chunk], framework="np") as file:
+                with safely_opened(self.captured.chunks[chunk]) as file:
                     for text in _texts(file):
                         of_text = [file.get_tensor(f"{text}.{name}")[self.skip :] for name in (self.reads, self.writes)]
                         parts.append((_rows(of_text[0]), _rows(of_text[1])))
