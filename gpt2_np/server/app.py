@@ -120,6 +120,7 @@ class Server(Readable):
         return EventSourceResponse(
             writing.stream(first),
             sep="\n",
+            client_close_handler_callable=writing.gone,
             send_timeout=self.limits.seconds,
             shutdown_event=anyio.Event(),  # the scheduler ends what is in progress, and says so
             shutdown_grace_period=self.limits.seconds,
