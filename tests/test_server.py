@@ -96,12 +96,14 @@ SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "require
     ids=lambda options: " ".join(options),
 )
 def test_every_other_option_has_its_own_name(client: Client, model: GPT2, options: dict[str, Any]) -> None:
-    """Greedily, and where that is another text, drawn; each is the text of `generate`."""
+    """Greedily and drawn, where the options allow it; each is the text of `generate`."""
     if options.keys() & {"regex", "json_schema", "choice", "grammar"}:
         pytest.importorskip("llguidance", reason="needs llguidance: pip install 'gpt2-np[constraints]'")
-    ways: list[tuple[dict[str, Any], dict[str, Any]]] = [({"temperature": 0}, {})]
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    if "min_p" not in options:
+        ways.append(({"temperature": 0}, {}))
     if not options.keys() & {"num_beam_groups", "dola_layers"}:
-        ways.append(({"seed": 6}, {"do_sample": True, "seed": 6}))
+        ways.append(({"seed": 6, "temperature": 1}, {"do_sample": True, "seed": 6}))
     for body, names in ways:
         told = client.complete(PROMPT, max_tokens=12, return_token_ids=True, **body, **options)["choices"][0]
         written = model.generate(PROMPT, max_new_tokens=12, **names, **options)
@@ -221,6 +223,30 @@ def test_many_that_explode_stop_nobody_who_has_no_constraint(client: Client) -> 
     assert time.monotonic() - begun < 3  # each of the others takes a second and more
     for thread in others:
         thread.join()
+
+
+@pytest.mark.slow
+def test_what_takes_long_to_compile_stops_no_other_constraint(model: GPT2) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance: pip install 'gpt2-np[constraints]'")
+    answers: list[str] = []
+
+    def ask(number: int) -> None:
+        schema = {"type": "integer", "multipleOf": 99999989 + 2 * number}
+        answers.append(client.refused(prompt="a", json_schema=schema)[1]["message"])
+
+    with running(model, Limits(constraint_seconds=3)) as client:
+        client.complete(PROMPT, choice=["yes", "no"], seed=1)  # both wait for the process to start at first
+        others = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in others:
+            thread.start()
+        time.sleep(0.2)
+        told = client.complete(PROMPT, regex="yes|no", seed=1)["choices"][0]["text"]
+        before = len(answers)
+        for thread in others:
+            thread.join()
+    assert told in ("yes", "no")
+    assert before <= 2  # in the order of their arrival it would be all of them
+    assert answers == ["json_schema must compile within 3 seconds and 2048 MiB; make it simpler"] * 4
 
 
 # ---- streams ----------------------------------------------------------------------------------------------------
