@@ -5,9 +5,10 @@
 
 All get the same prompts, greedily continued by the same numbers of tokens, over ``POST /v1/completions``; each client
 sends its next request when the last one is answered. What is counted is what the answers' ``usage`` says. Engines take
-turns, a round after one that isn't counted. The folder needs a checkpoint and a tokenizer. ``transformers serve`` needs
-``pip install fastapi openai``, llama.cpp ``pip install 'llama-cpp-python[server]' gguf``; its file is written from the
-checkpoint, to --scratch. What is missing here is named and left out.
+turns, a round after one that isn't counted. The folder needs a checkpoint and a tokenizer; ``transformers serve`` needs
+"architectures" in its config.json, and ``pip install fastapi openai``; llama.cpp
+``pip install 'llama-cpp-python[server]' gguf``: its file is written from the checkpoint, to --scratch. What is missing
+here is named and left out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks import files, machine
+from benchmarks import formats, machine
 from benchmarks.turns import PAUSE
 from harness_tasks import text
 
@@ -64,8 +65,8 @@ def command(engine: str, folder: Path, port: int, scratch: Path, rows: int) -> l
         of_theirs = [str(folder), "--device", "cpu", "--dtype", "float32"]
         more = ["--continuous-batching"] if precision == "continuous" else []
         return [sys.executable, "-m", "transformers.cli.transformers", "serve", *of_theirs, *more, *here]
-    file = files.gguf(folder, precision, scratch)
-    threads = ["--n_threads", str(files.THREADS), "--n_threads_batch", str(files.THREADS)]
+    file = formats.gguf(folder, precision, scratch)
+    threads = ["--n_threads", str(formats.THREADS), "--n_threads_batch", str(formats.THREADS)]
     return [sys.executable, "-m", "llama_cpp.server", "--model", str(file), "--n_ctx", "1024", *threads, *here]
 
 
@@ -118,7 +119,9 @@ class Server:
 
     def complete(self, body: dict[str, Any]) -> tuple[int, str]:
         """How many tokens a request was answered with, and the text."""
-        told = self.ask("POST", "/v1/completions", body | {"model": self.model})
+        # Where nothing is said, llama-cpp-python's server makes repetitions less likely.
+        plain = {"repeat_penalty": 1.0} if self.name.startswith("llama.cpp") else {}
+        told = self.ask("POST", "/v1/completions", {**body, **plain, "model": self.model})
         return told["usage"]["completion_tokens"], told["choices"][0]["text"]
 
     def round(self, asked: list[dict[str, Any]], clients: int) -> tuple[float, int, list[str]]:
@@ -174,8 +177,7 @@ def compare(servers: list[Server], asked: list[dict[str, Any]], options: argpars
     for round_ in range(options.rounds + 1):
         for server in list(servers):
             try:
-                # The first round loads, compiles and warms up, and is a short one.
-                some = asked[: options.clients] if round_ == 0 else asked
+                some = asked if round_ else asked[:4]  # at first what is loaded or compiled at first use
                 seconds, tokens, texts[server.name] = server.round(some, options.clients)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 print(f"{server.name}: {error}\n{server.told()}", file=sys.stderr)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from files import THREADS, gguf, token_name, with_tokenizer
+from formats import THREADS, gguf, token_name, with_tokenizer
 from trainers import OurTraining, TorchTraining  # a script imports from its own folder
 
 

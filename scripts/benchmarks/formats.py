@@ -1,4 +1,4 @@
-"""The same weights in the other engines' files."""
+"""The same weights in the other engines' formats."""
 
 from __future__ import annotations
 
