@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import threading
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from serving import Client, running
 
-from gpt2_np import GPT2
+from gpt2_np import GPT2, Generation
+from gpt2_np.server.jobs import Job
 from gpt2_np.server.limits import Limits
+from gpt2_np.server.writing import Writing
 
 PROMPT = "Once upon a time"
 EXPLODES = {"json_schema": {"type": "integer", "multipleOf": 99999989}}
@@ -71,6 +74,63 @@ def test_the_same_text_as_generate(client: Client, model: GPT2, body: dict[str, 
         assert [one["logprobs"]["token_logprobs"] for one in answer["choices"]] == [one.logprobs for one in several]
     assert [one["index"] for one in answer["choices"]] == list(range(len(several)))
     assert answer.get("seed") == names.get("seed")
+
+
+SCHEMA = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_p": 0.02, "typical_p": 0.9},
+        {"dry_multiplier": 0.8, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+        {"guidance_scale": 1.5},
+        {"regex": "[a-z ]{4,30}[.]"},
+        {"json_schema": SCHEMA},
+        {"choice": ["yes", "no"]},
+        {"grammar": 'start: "the " /[a-z]{2,9}/ " king"'},
+        {"num_beams": 2, "regex": "[a-z ]{4,30}"},
+        {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+        {"dola_layers": "low"},
+    ],
+    ids=lambda options: " ".join(options),
+)
+def test_every_other_option_has_its_own_name(client: Client, model: GPT2, options: dict[str, Any]) -> None:
+    """Greedily and drawn, where the options allow it; each is the text of `generate`."""
+    if options.keys() & {"regex", "json_schema", "choice", "grammar"}:
+        pytest.importorskip("llguidance", reason="needs llguidance: pip install 'gpt2-np[constraints]'")
+    ways: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    if "min_p" not in options:
+        ways.append(({"temperature": 0}, {}))
+    if not options.keys() & {"num_beam_groups", "dola_layers"}:
+        ways.append(({"seed": 6, "temperature": 1}, {"do_sample": True, "seed": 6}))
+    for body, names in ways:
+        told = client.complete(PROMPT, max_tokens=12, return_token_ids=True, **body, **options)["choices"][0]
+        written = model.generate(PROMPT, max_new_tokens=12, **names, **options)
+        assert isinstance(written, Generation)
+        assert (told["text"], told["token_ids"], told["finish_reason"]) == (
+            written.text,
+            written.ids,
+            written.finish_reason,
+        )
+
+
+def test_an_answer_leaves_nothing_that_only_a_search_for_cycles_would_free(client: Client) -> None:
+    def held() -> int:
+        return sum(isinstance(one, (Writing, Job)) for one in gc.get_objects())
+
+    gc.collect()
+    before = held()
+    gc.disable()
+    try:
+        for _ in range(3):
+            client.complete(["a", "b"], max_tokens=2)
+        deadline = time.monotonic() + 5
+        while held() > before and time.monotonic() < deadline:  # a handler ends a little after its answer is sent
+            time.sleep(0.01)
+        assert held() <= before
+    finally:
+        gc.enable()
 
 
 def test_a_seed_that_was_drawn_is_told_and_gives_the_text_again(client: Client) -> None:
@@ -163,6 +223,30 @@ def test_many_that_explode_stop_nobody_who_has_no_constraint(client: Client) -> 
     assert time.monotonic() - begun < 3  # each of the others takes a second and more
     for thread in others:
         thread.join()
+
+
+@pytest.mark.slow
+def test_what_takes_long_to_compile_stops_no_other_constraint(model: GPT2) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance: pip install 'gpt2-np[constraints]'")
+    answers: list[str] = []
+
+    def ask(number: int) -> None:
+        schema = {"type": "integer", "multipleOf": 99999989 + 2 * number}
+        answers.append(client.refused(prompt="a", json_schema=schema)[1]["message"])
+
+    with running(model, Limits(constraint_seconds=3)) as client:
+        client.complete(PROMPT, choice=["yes", "no"], seed=1)  # both wait for the process to start at first
+        others = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
+        for thread in others:
+            thread.start()
+        time.sleep(0.2)
+        told = client.complete(PROMPT, regex="yes|no", seed=1)["choices"][0]["text"]
+        before = len(answers)
+        for thread in others:
+            thread.join()
+    assert told in ("yes", "no")
+    assert before <= 2  # in the order of their arrival it would be all of them
+    assert answers == ["json_schema must compile within 3 seconds and 2048 MiB; make it simpler"] * 4
 
 
 # ---- streams ----------------------------------------------------------------------------------------------------

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from functools import cache
-from pathlib import Path
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -31,10 +27,10 @@ from ..display import Readable
 from ..text.constraints import KINDS
 from ..text.gpt2 import GPT2
 from . import completions
-from .compiling import Compiling
+from .compiling import QUICK, Compiling, TooSlow
 from .errors import Refused, busy, closing
 from .limits import Limits
-from .looking import distribution, inspected
+from .looking import distribution, inspected, page_and_rules
 from .prometheus_metrics import Metrics
 from .requests import Guard, answering, as_error, as_json, body, failed, unknown
 from .scheduler import Scheduler
@@ -43,10 +39,6 @@ from .writing import Gone, Writing
 Answer = TypeVar("Answer")
 PAGES = 8  # inspection pages that are kept until they are opened
 GRACE = 10.0  # seconds that running work has to finish
-PAGE_RULES = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; connect-src 'self'; "
-    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
-)
 
 
 class Server(Readable):
@@ -59,10 +51,12 @@ class Server(Readable):
         self.created = int(time.time())
         self.metrics = Metrics()
         self.scheduler = Scheduler(model, limits, self.metrics)
-        self.compiling = Compiling(model.folder, limits.constraint_seconds)
+        # Each constraint is tried out for a moment first, so that those which take long stop only each other.
+        times = {"constraints": min(QUICK, limits.constraint_seconds), "slow constraints": limits.constraint_seconds}
+        self.compiling = {name: Compiling(model.folder, seconds) for name, seconds in times.items()}
         self.pages: OrderedDict[str, str] = OrderedDict()
         # Work that may take seconds has its own thread, one item after the other, and blocks nobody else.
-        self.slow = {name: ThreadPoolExecutor(1, f"gpt2_np {name}") for name in ("constraints", "inspection")}
+        self.slow = {name: ThreadPoolExecutor(1, f"gpt2_np {name}") for name in (*times, "inspection")}
         self.pending = dict.fromkeys(self.slow, 0)
 
     def close(self, grace: float = 0.0) -> None:
@@ -73,7 +67,8 @@ class Server(Readable):
         """Wait for all threads to end, and the other process."""
         self.close()
         self.scheduler.join(GRACE)
-        self.compiling.close()
+        for compiling in self.compiling.values():
+            compiling.close()
         for pool in self.slow.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -89,14 +84,18 @@ class Server(Readable):
 
     async def asked(self, given: dict[str, Any]) -> completions.Completions:
         """`read` in another thread."""
-        if any(given.get(kind) is not None for kind in KINDS):
-            return await self.slowly("constraints", self.read, given)
-        return await asyncio.to_thread(self.read, given)
+        if all(given.get(kind) is None for kind in KINDS):
+            return await asyncio.to_thread(self.read, given)
+        *first, last = self.compiling
+        for name in first:
+            with suppress(TooSlow):
+                return await self.slowly(name, self.read, given, name)
+        return await self.slowly(last, self.read, given, last)
 
-    def read(self, given: dict[str, Any]) -> completions.Completions:
-        """A completions request, checked, for the model that it names."""
+    def read(self, given: dict[str, Any], compiling: str = "constraints") -> completions.Completions:
+        """A completions request, checked, for the model that it names; its constraint is tried out there."""
         self.known(given.get("model"))
-        return completions.read(given, self.scheduler.model, self.limits, self.compiling.check)
+        return completions.read(given, self.scheduler.model, self.limits, self.compiling[compiling].check)
 
     def known(self, name: Any) -> None:
         """Raise `Refused` for a model that isn't served."""
@@ -120,6 +119,7 @@ class Server(Readable):
         return EventSourceResponse(
             writing.stream(first),
             sep="\n",
+            client_close_handler_callable=writing.gone,
             send_timeout=self.limits.seconds,
             shutdown_event=anyio.Event(),  # the scheduler ends what is in progress, and says so
             shutdown_grace_period=self.limits.seconds,
@@ -246,15 +246,6 @@ class Server(Readable):
             ("/inspect/{name}", self.inspected, "GET"),
         ]
         return [Route(path, answering(handler), methods=[method]) for path, handler, method in table]
-
-
-@cache
-def page_and_rules() -> tuple[str, str]:
-    """The page, and the content security policy that lets no script run but its own."""
-    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    script = text.split("<script>")[1].split("</script>")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return text, PAGE_RULES.format(script=digest)
 
 
 def create_app(

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from contextlib import suppress
 from importlib.util import find_spec
@@ -18,7 +19,13 @@ from ..system.errors import in_words
 
 MEMORY = 2 << 30  # bytes of addresses that the process may have beyond what it starts with
 STARTS = 60  # seconds that the process may take to load the tokenizer
-KNOWN = 256  # constraints that are cached as valid
+KNOWN = 256  # constraints that are cached as valid, and as many that took too long
+QUICK = 0.5  # seconds that every constraint has at first; one that needs more waits for others that do
+AGAIN = 60.0  # seconds for which one that took too long is refused without another trial
+
+
+class TooSlow(ValueError):
+    """Raised for a constraint that takes too much time or memory."""
 
 
 class Compiling(Readable):
@@ -30,25 +37,40 @@ class Compiling(Readable):
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder, self.seconds = folder, seconds
         self.process: subprocess.Popen[str] | None = None
-        self.known: OrderedDict[str, None] = OrderedDict()
+        self.known: OrderedDict[str, float | None] = OrderedDict()  # None: valid; otherwise when it took too long
         self.lock = Lock()
 
     def check(self, kind: str, value: Any) -> None:
-        """Raise ``ValueError``, in one line, for a constraint that doesn't compile within its time and memory."""
+        """Raise ``ValueError``, in one line, for an invalid constraint; `TooSlow` for one that takes too much."""
         if find_spec("llguidance") is None:
             return  # the compiler in this process reports it
         line = json.dumps([kind, value])
         with self.lock:
-            if line in self.known:
+            slow = self.known.get(line)
+            if slow is not None and time.monotonic() < slow + AGAIN:
+                raise self._too_slow(kind)
+            if slow is None and line in self.known:
                 self.known.move_to_end(line)
                 return
-            error = self._ask(line)
+            try:
+                error = self._ask(line)
+            except TimeoutError:
+                self._remember(line, time.monotonic())
+                raise self._too_slow(kind) from None
             if error is None:
-                self.known[line] = None
-                if len(self.known) > KNOWN:
-                    self.known.popitem(last=False)
+                self._remember(line, None)
         if error:
             raise ValueError(error)
+
+    def _remember(self, line: str, slow: float | None) -> None:
+        self.known[line] = slow
+        self.known.move_to_end(line)
+        if len(self.known) > KNOWN:
+            self.known.popitem(last=False)
+
+    def _too_slow(self, kind: str) -> TooSlow:
+        limits = f"{self.seconds:g} seconds and {MEMORY >> 20} MiB"
+        return TooSlow(f"{kind} must compile within {limits}; make it simpler")
 
     def close(self) -> None:
         """End the process."""
@@ -56,6 +78,7 @@ class Compiling(Readable):
             self._end()
 
     def _ask(self, line: str) -> str | None:
+        """What is wrong with a constraint, if anything is; ``TimeoutError`` where the process had to be ended."""
         process = self.process if self.process is not None and self.process.poll() is None else self._start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -68,8 +91,7 @@ class Compiling(Readable):
             pass
         if not answer or not answer[0]:
             self._end()
-            kind = json.loads(line)[0]
-            return f"{kind} must compile within {self.seconds:g} seconds and {MEMORY >> 20} MiB; make it simpler"
+            raise TimeoutError
         told: str | None = json.loads(answer[0])
         return told
 

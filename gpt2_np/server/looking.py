@@ -1,10 +1,14 @@
-"""The further data of the server's page: the next token's distribution, and the inspection page."""
+"""The server's page, and its further data: the next token's distribution, and the inspection page."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +27,19 @@ from .limits import Limits
 from .scheduler import Scheduler
 
 KNOWN = 500  # of the likeliest tokens the model's own probability is told
+PAGE_RULES = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{script}'; connect-src 'self'; "
+    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+@cache
+def page_and_rules() -> tuple[str, str]:
+    """The page, and the content security policy that lets no script run but its own."""
+    text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+    script = text.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return text, PAGE_RULES.format(script=digest)
 
 
 async def distribution(asked: Completions, scheduler: Scheduler, limits: Limits) -> dict[str, Any]:

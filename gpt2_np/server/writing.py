@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from starlette.requests import Request
+from starlette.types import Message
 
 from ..display import Readable
 from ..text.gpt2 import GPT2
@@ -54,9 +55,18 @@ class Writing(Readable):
         """Submit the jobs to the scheduler; `Refused` if it is busy."""
         self.scheduler.submit(self.jobs)
 
-    def cancel(self) -> None:
-        """Cancel the jobs."""
-        self.scheduler.cancel([self.jobs[number] for number in self.open])
+    def end(self) -> None:
+        """Cancel the jobs that are still open, and let go of all of them.
+
+        A job holds the function that delivers to this object: as long as each held the other, only Python's search for
+        cycles, which may be minutes away, would free the memory of both.
+        """
+        jobs, self.jobs = self.jobs, []
+        self.scheduler.cancel([job for number, job in enumerate(jobs) if number in self.open])
+
+    async def gone(self, message: Message) -> None:
+        """End, because the client of a stream has disconnected, even if nothing of it was sent."""
+        self.end()
 
     async def whole(self, request: Request) -> dict[str, Any]:
         """Return the answer once everything is written. `Gone` if the client disconnects, `Refused` on an error."""
@@ -73,7 +83,7 @@ class Writing(Readable):
                     pieces.setdefault(index, []).append(piece)
         finally:
             leaving.cancel()
-            self.cancel()
+            self.end()
         choices = [self._choice(index, answers.joined(pieces[index])) for index in sorted(pieces)]
         return self._object(choices) | {"usage": self._usage()}
 
@@ -90,7 +100,7 @@ class Writing(Readable):
                 raise event.error
             return number, event
         except BaseException:
-            self.cancel()
+            self.end()
             raise
         finally:
             leaving.cancel()
@@ -114,7 +124,7 @@ class Writing(Readable):
         except Refused as error:
             yield json.dumps(error.body())
         finally:
-            self.cancel()
+            self.end()
 
     # ---- from events to pieces -------------------------------------------------------------------------------------
 

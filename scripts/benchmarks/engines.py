@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from formats import THREADS, gguf, token_name, with_tokenizer
 from trainers import OurTraining, TorchTraining  # a script imports from its own folder
-
-THREADS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def prompt(tokens: int, rows: int = 1, vocabulary: int = 50257) -> np.ndarray:
@@ -252,82 +251,6 @@ ENGINES = {
     "gpt2_np training": OurTraining,
     "torch training": TorchTraining,
 }
-
-
-# ---- the same weights in the other engines' files -------------------------------------------------------------------
-
-
-def token_name(token: int) -> str:
-    """Return a name for an id, in a vocabulary without meaning: these models have random weights."""
-    return "<|endoftext|>" if token == 50256 else f"t{token}"
-
-
-def with_tokenizer(folder: Path) -> Path:
-    """The folder with a vocabulary beside the weights, which converters insist on."""
-    if not (folder / "vocab.json").is_file():
-        (folder / "merges.txt").write_text("#version: 0.2\n")
-        (folder / "vocab.json").write_text(json.dumps({token_name(token): token for token in range(50257)}))
-        (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "GPT2Tokenizer"}))
-    return folder
-
-
-GGUF_NAMES = {
-    "ln_1": "attn_norm",
-    "attn.c_attn": "attn_qkv",
-    "attn.c_proj": "attn_output",
-    "ln_2": "ffn_norm",
-    "mlp.c_fc": "ffn_up",
-    "mlp.c_proj": "ffn_down",
-}
-
-
-def gguf(folder: Path, precision: str) -> Path:
-    """The checkpoint as llama.cpp's file, quantised by llama.cpp itself."""
-    path, full = folder / f"{precision}.gguf", folder / "f32.gguf"
-    if not full.is_file():
-        write_gguf(folder, full)
-    if not path.is_file():
-        import llama_cpp
-
-        settings = llama_cpp.llama_model_quantize_default_params()
-        settings.nthread = THREADS
-        settings.ftype = {"f16": 1, "q4_0": 2, "q8_0": 7}[precision]
-        if llama_cpp.llama_model_quantize(str(full).encode(), str(path).encode(), settings):
-            raise ValueError(f"llama.cpp could not write {path}")
-    return path
-
-
-def write_gguf(folder: Path, path: Path) -> None:
-    """The checkpoint as llama.cpp's float32 file."""
-    from gguf import GGUFWriter
-    from safetensors.numpy import load_file
-
-    config, tensors = json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors")
-    writer = GGUFWriter(str(path), "gpt2")
-    writer.add_block_count(config["n_layer"])
-    writer.add_context_length(config["n_positions"])
-    writer.add_embedding_length(config["n_embd"])
-    writer.add_feed_forward_length(config.get("n_inner") or 4 * config["n_embd"])
-    writer.add_head_count(config["n_head"])
-    writer.add_layer_norm_eps(config["layer_norm_epsilon"])
-    writer.add_file_type(0)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([token_name(token) for token in range(config["vocab_size"])])
-    writer.add_token_types([3 if token == 50256 else 1 for token in range(config["vocab_size"])])
-    writer.add_token_merges(["t 0"])  # it wants at least one
-    writer.add_tensor("token_embd.weight", tensors["wte.weight"])
-    writer.add_tensor("position_embd.weight", tensors["wpe.weight"])
-    for kind in ("weight", "bias"):
-        writer.add_tensor(f"output_norm.{kind}", tensors[f"ln_f.{kind}"])
-        for layer in range(config["n_layer"]):
-            for ours, theirs in GGUF_NAMES.items():
-                tensor = tensors[f"h.{layer}.{ours}.{kind}"]
-                writer.add_tensor(f"blk.{layer}.{theirs}.{kind}", np.ascontiguousarray(tensor.T))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def main(engine: str, precision: str, folder: str) -> None:

@@ -227,9 +227,7 @@ def first_token(size: str, folder: Path) -> Row:
         return median(lambda: subprocess.run(command, check=True, env=environment), 15)
 
     python = seconds(BARE + "import numpy" + END)
-    return Row(
-        f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy: {python:.2f} s"
-    )
+    return Row(f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy: {python:.2f} s")
 
 
 def peak_memory(size: str, folder: Path) -> list[Row]:
