@@ -58,6 +58,15 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     return assemble(tensors, config)
 
 
+def fits(folder: Path, config: Config) -> None:
+    """Raise what `load` would for weights that are missing or of other shapes. Only the files' headers are read.
+
+    Whether all numbers are finite is left to `load`.
+    """
+    found, strays = read(folder, config, large_pages=False)
+    check(found, strays, config, untie(found, config), folder)
+
+
 def read(folder: Path, config: Config, *, large_pages: bool = True) -> tuple[dict[str, tuple[str, Array]], list[str]]:
     """Return a folder's stored tensors by their official names, and the names of those that aren't GPT-2's.
 
