@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from ..display import brief
 from ..model.params import as_array, flatten
@@ -64,6 +62,8 @@ def capture_corpus(
         nonlocal chunk, size, number
         full, chunk, size = chunk, {}, 0  # a chunk that can't be written is not tried again
         if full:
+            from safetensors.numpy import save
+
             write_whole(folder / f"chunk-{number:05}.safetensors", save(full))
             number += 1
 
@@ -154,6 +154,8 @@ class Captured:
 
     @staticmethod
     def _open(path: Path) -> Any:
+        from safetensors import SafetensorError, safe_open
+
         try:
             return safe_open(path, framework="np")
         except SafetensorError as error:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from ..display import described
 from ..gradients.jacobians import names_read, summed_jacobians
@@ -28,6 +26,7 @@ from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..session.model import Model
 from ..system.files import write_whole
+from ..weights import header
 from ..weights.load import floats
 from .lens import Lens as Looked
 
@@ -113,6 +112,8 @@ class Lens:
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""
         about = {name: str(getattr(self, name)) for name in ("texts", "offered", "skip_first", "length", "digest")}
+        from safetensors.numpy import save as to_bytes
+
         write_whole(Path(path), to_bytes({"total": self.total}, {"format": FORMAT} | about))
 
 
@@ -229,8 +230,7 @@ def load(path: Path | str) -> Lens:
     """Read what `save` wrote. ``ValueError`` names a file that is no lens, ``OSError`` one that can't be read."""
     path = Path(path)
     try:
-        with safe_open(path, framework="np") as file:
-            about = file.metadata() or {}
+        about = header.read(path).metadata
         total = floats(path)["total"]
         if about.get("format") != FORMAT:
             raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
@@ -238,7 +238,7 @@ def load(path: Path | str) -> Lens:
         lens = Lens(total, texts, offered, skip_first, length, about["digest"])
     except FileNotFoundError:
         raise FileNotFoundError(2, "No such file or directory", str(path)) from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a Jacobian lens: {error}") from None
     if total.ndim != 3 or total.shape[1] != total.shape[2] or not total.size or total.dtype != np.float64:
         raise ValueError(f"{path} is not a Jacobian lens: its matrices are {total.dtype} {total.shape}")

@@ -52,6 +52,7 @@ def inspect_page(
     dashboards: Sequence[Dashboard] = (),
     transcoders: Sequence[Dictionary] = (),
     question: tuple[int, int] | None = None,
+    gradients: bool = True,
 ) -> Page:
     """The page for a prompt, as HTML that needs no network and no other file: a str, which a notebook shows in a frame.
 
@@ -61,7 +62,8 @@ def inspect_page(
     only, and not for a model with edits). With a `dictionary` it shows the features that fire at each token, where else
     in the prompt they do, the words that they raise and lower, and of those in `dashboards` where in a corpus they fire
     most. With `transcoders`, one a layer, it draws the attribution graph of the logit difference behind the last token
-    between the two tokens of `question`, or the two likeliest. ``ValueError`` for a prompt of more than `MOST_TOKENS`
+    between the two tokens of `question`, or the two likeliest. Without `gradients` nothing is differentiated, which is
+    most of the work: what each token did is left out. ``ValueError`` for a prompt of more than `MOST_TOKENS`
     tokens (the page would weigh too much), or `top` below 1.
     """
     ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
@@ -72,7 +74,7 @@ def inspect_page(
     names = ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "unembed"]
     _, cache = model.run_with_cache(ids, [*names, *stream_names(model)])
     text = model.tokenizer.decode(ids)
-    data = page_data(model, ids, cache, top)
+    data = page_data(model, ids, cache, top, gradients=gradients)
     data["features"] = None if dictionary is None else _features(model, ids, dictionary, dashboards)
     if transcoders:
         first, second, *_ = highest(cache["unembed"][0, -1], 2).tolist()
@@ -91,7 +93,9 @@ def inspect_page(
     return Page(before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after)
 
 
-def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
+def page_data(
+    model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int, *, gradients: bool = True
+) -> dict[str, object]:
     """Return the content of the page as JSON data. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
@@ -120,7 +124,9 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
         "attribution": _attributions(
             model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
         ),
-        "owed": _owed(model, ids, best[:, :2]) if model.tap is no_tap and model.backend != "torch" else {},
+        "owed": _owed(model, ids, best[:, :2])
+        if gradients and model.tap is no_tap and model.backend != "torch"
+        else {},
     }
 
 

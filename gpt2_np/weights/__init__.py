@@ -1,6 +1,7 @@
 """Checkpoints: finding, reading, writing, and reducing their precision.
 
 hub             a name becomes a folder: the bundled model, the official ones, a hub id, a path
+header          what a safetensors file holds, and where
 load            safetensors become parameters
 save            parameters become safetensors
 panels          how the kernels read a matrix: packed, in every precision

@@ -5,20 +5,18 @@ Only safetensors are ever opened. Pickle files can run code, so they are refused
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
-from ..system.files import mapped, pretender, release_pages, shards
+from ..system.files import mapped, release_pages, shards
 from ..system.threads import cores, on_threads
+from . import header
 from .other_weights import instead
 
 Array = np.ndarray
@@ -123,28 +121,16 @@ def files(folder: Path) -> list[Path]:
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
     """Return every tensor of a file as (stored dtype, read-only view of the mapped file). Only the header is read.
 
-    The safetensors library checks the header first (sizes, overlaps, offsets); ``ValueError`` names the file if it is
-    truncated or damaged.
+    The header is checked first (sizes, overlaps, offsets); ``ValueError`` names the file if it is truncated or damaged.
     """
-    with path.open("rb") as file:  # OSError tells why when it can't be read
-        try:
-            with safe_open(path, framework="numpy"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
-        header_size = struct.unpack("<Q", file.read(8))[0]
-        header = json.loads(file.read(header_size))
+    entries = header.read(path).tensors
     data = mapped(path, large_pages=large_pages)
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if data.nbytes < 8 + header_size + max(ends, default=0):
+    if data.nbytes < max((entry.stop for entry in entries.values()), default=0):
         raise ValueError(f"{path} became shorter while it was read")
     tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = (8 + header_size + offset for offset in entry["data_offsets"])
-        raw, stored = data[start:end], entry["dtype"]
-        tensors[name] = stored, raw.view(DTYPES[stored]).reshape(entry["shape"]) if stored in DTYPES else raw
+    for name, (stored, shape, start, stop) in entries.items():
+        raw = data[start:stop]
+        tensors[name] = stored, raw.view(DTYPES[stored]).reshape(shape) if stored in DTYPES else raw
     return tensors
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from ...session.model import Model
 from ...system.files import write_whole
@@ -44,6 +42,8 @@ class Judged:
     def save(self, path: Path | str) -> None:
         """Write a safetensors file, whole or not at all."""
         about = {name: getattr(self, name) for name in ("model", "dictionary", "hook_name")}
+        from safetensors.numpy import save as to_bytes
+
         write_whole(Path(path), to_bytes(arrays(self.sums), {"format": FORMAT} | about))
 
 
@@ -83,6 +83,8 @@ def merge(parts: Sequence[Judged]) -> Judged:
 
 def load(path: Path | str) -> Judged:
     """Read what `save` wrote. ``ValueError`` names a file without such sums, ``OSError`` one that can't be read."""
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
     try:
         with safe_open(path, framework="np") as file:

@@ -11,7 +11,6 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-from safetensors import safe_open
 
 from ....display import Readable
 from ....model.taps import canonical
@@ -45,6 +44,8 @@ class Vectors(Readable):
 
     def _size(self, path: Path) -> tuple[int, int, int]:
         """How many vectors a chunk has, and their widths: from its header alone."""
+        from safetensors import safe_open
+
         count, widths = 0, [0, 0]
         with safe_open(path, framework="np") as file:
             for text in _texts(file):
@@ -97,6 +98,8 @@ class Vectors(Readable):
     def _group(self, epoch: int, number: int, chunks: list[int]) -> tuple[Array, Array, Array]:
         """The vectors of a group and the order in which they are drawn, kept until another one is asked for."""
         if self.held is None or self.held[0] != (epoch, number):
+            from safetensors import safe_open
+
             self.held = None
             parts: list[tuple[Array, Array]] = []
             for chunk in sorted(chunks):
