@@ -17,6 +17,7 @@ from decoders import Token
 from gpt2_np import GPT2
 from gpt2_np.internals.page import inspect_page, words
 from gpt2_np.model.params import Params, map_arrays
+from gpt2_np.text.requests import capacity
 
 MOST = 512  # tokens of a text that is looked into
 
@@ -43,8 +44,9 @@ class Studio:
             names: dict[str, Any] = json.loads(options)
             ids = self.model.prompt_ids(prompt)
             _, chosen = self.model.options(names, len(ids))
-            room = min(self.model.config.n_positions, len(ids) + chosen.max_new_tokens)
-            self.writing = decoders.stream(self.model.start(capacity=room), [ids], chosen, context=room)
+            context = self.model.config.n_positions
+            stepper = self.model.start(capacity=capacity([ids], chosen, context))
+            self.writing = decoders.stream(stepper, [ids], chosen, context=context)
             self.ids = list(ids)
         except ValueError as error:
             return json.dumps({"error": str(error)})
