@@ -78,7 +78,7 @@ def test_it_shows_where_heads_look(studio: Any) -> None:
         row = found[3, 4, query * (query + 1) // 2 :][: query + 1] / 255
         np.testing.assert_allclose(row, cache["blocks.3.attn.pattern"][0, 4, query, : query + 1], atol=1 / 255)
     page = studio.inspect()
-    assert '"owed":{}' in page
+    assert f'"owed":{{"{T - 1}":' in page
     assert page.startswith("<!DOCTYPE html>")
 
 

@@ -3,8 +3,8 @@
 Ray moves the numbers of parts, not rows: an actor reads its part from the file and writes the shard itself, so the
 files and OUT must be where every machine sees them under the same name. Ray starts an actor again where it died, and
 gives the part that it had to it, or to another one. That isn't enough where a machine is lost: Ray notices after some
-20 seconds, and until then every try of that machine's parts fails at once. So what Ray gives up goes to new actors, as
-long as any part is done meanwhile.
+20 seconds, and until then every try of that machine's parts fails at once. So Ray may give parts up without ending the
+run, and they go to new actors afterwards, as long as any part is done meanwhile.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from .inputs import Part, Source
 from .job import Job
 from .work import Worker, use_threads
 
-RETRIES = 2  # how often Ray tries a part again whose worker died with it, before it gives all of them up
-ROUNDS = 2  # how often running all may be given up without a single part done meanwhile
+RETRIES = 2  # how often Ray tries a part again whose worker died with it, before it gives the part up
 ANSWER = 5.0  # seconds in which a cluster's address must answer
 
 
@@ -91,32 +90,30 @@ def run(
     """
     ray = packages.ray()
     waiting = {part.number: part for part in parts}
-    fruitless = 0
     with connected(ray, address), quiet(ray):
         while waiting:
             before = len(waiting)
             try:
                 for done in outcomes(ray, job, sources, list(waiting.values()), out, actors, cores):
-                    if waiting.pop(done["part"], None) is not None:
-                        yield done
+                    del waiting[done["part"]]
+                    yield done
             except ray.exceptions.RayError as error:
-                fruitless = 0 if len(waiting) < before else fruitless + 1
-                if fruitless == ROUNDS:
-                    why = given_up(job, waiting, " ".join(str(error).split()))
-                    raise OSError(errno.EIO, why, str(out)) from None
+                raise OSError(errno.EIO, f"Ray stopped: {' '.join(str(error).split()):.600}", str(out)) from None
+            if len(waiting) == before:
+                raise OSError(errno.EIO, given_up(job, waiting), str(out))
 
 
-def given_up(job: Job, waiting: Collection[int], why: str) -> str:
-    """Return what is said of parts whose workers died again and again."""
+def given_up(job: Job, waiting: Collection[int]) -> str:
+    """Return what is said of parts whose workers died again and again: once beside others, once by themselves."""
     first, more = shards.name_of(job.task, min(waiting)), len(waiting) - 1
     others = f" and {more} more" if more else ""
-    return f"Ray gave {first}{others} up after {ROUNDS * (RETRIES + 1)} tries: {why:.600}"
+    return f"Ray gave {first}{others} up after {2 * (RETRIES + 1)} tries: the workers died at it, or their machines"
 
 
 def outcomes(
     ray: Any, job: Job, sources: Sequence[Source], parts: Sequence[Part], out: Path, actors: int | None, cores: int
 ) -> Iterator[JSONObject]:
-    """Yield the outcome of each part as soon as it is done; one of Ray's errors where Ray gives one of them up."""
+    """Yield the outcome of each part as soon as it is done, but for those that Ray gives up."""
     room = int(ray.cluster_resources().get("CPU", 0)) // cores
     if room < 1:
         raise ValueError(f"no machine of the cluster has {cores} cores for an actor")
@@ -203,16 +200,17 @@ def unheard() -> Iterator[None]:
 
 @contextlib.contextmanager
 def quiet(ray: Any) -> Iterator[None]:
-    """Keep Ray Data from showing bars and reports of its own."""
+    """Keep Ray Data from showing bars and reports of its own, and from ending a run with the first part it gives up."""
     context = ray.data.DataContext.get_current()
-    names = ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start")
-    before = {name: getattr(context, name) for name in names if hasattr(context, name)}
+    bars = ("enable_progress_bars", "enable_operator_progress_bars", "print_on_execution_start")
+    settings: dict[str, Any] = {**dict.fromkeys(bars, False), "max_errored_blocks": -1}
+    before = {name: getattr(context, name) for name in settings if hasattr(context, name)}
     log = logging.getLogger("ray.data")
     level = log.level
     try:
         for name in before:
-            setattr(context, name, False)
-        log.setLevel(logging.ERROR)
+            setattr(context, name, settings[name])
+        log.setLevel(logging.CRITICAL)  # it would tell of every part that is given up, with a traceback
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield

@@ -69,8 +69,8 @@ class Studio:
         return np.rint(patterns * 255).astype(np.uint8).tobytes()
 
     def inspect(self) -> str:
-        """Return the inspection page of the text, but for what would take gradients."""
-        return str(inspect_page(self.model, self.ids[:MOST], gradients=False))
+        """Return the inspection page of the text, with what its tokens did for the last one's prediction alone."""
+        return str(inspect_page(self.model, self.ids[:MOST], last_only=True))
 
 
 def by_columns(params: Params) -> Params:

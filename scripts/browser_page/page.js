@@ -71,7 +71,7 @@ const told = {
   },
   inspected({page}) {
     $("inside").src = URL.createObjectURL(new Blob([page], {type: "text/html"}));
-    $("inside").hidden = false; busy(false);
+    $("inside").hidden = false; $("took").textContent = ""; busy(false);
     $("inside").scrollIntoView({behavior: "smooth"});
   },
 };
@@ -176,9 +176,19 @@ function shade() {
     span.classList.toggle("looks", key === state.at);
     span.style.setProperty("--look-at", (looked[key] / top || 0).toFixed(3));
   });
+  enlarge();
   const most = looked.map((share, key) => [share, key]).sort((one, other) => other[0] - one[0]).slice(0, 3).filter(([share]) => share > 0);
   const name = key => `“${state.tokens[key].text.trim() || "␣"}”`;
   $("look").textContent = `Layer ${state.layer}, head ${state.head}: ${name(state.at)} looks at ${most.map(([share, key]) => `${name(key)} ${percent(share)}`).join(", ")}.`;
+}
+
+// The chosen head, enlarged; the row of the chosen token stands out.
+function enlarge() {
+  const T = state.tokens.length, canvas = $("matrix"), small = $("heads").querySelector("[aria-pressed=true] canvas");
+  Object.assign(canvas, {width: T, height: T});
+  const context = canvas.getContext("2d");
+  context.globalAlpha = 0.45; context.drawImage(small, 0, 0);
+  context.globalAlpha = 1; context.clearRect(0, state.at, T, 1); context.drawImage(small, 0, state.at, T, 1, 0, state.at, T, 1);
 }
 
 // ---- hands -----------------------------------------------------------------------------------------------------------
@@ -191,6 +201,10 @@ $("text").addEventListener("mouseover", event => { const span = event.target.clo
 $("heads").addEventListener("click", event => {
   const button = event.target.closest("button");
   if (button) { state.layer = +button.dataset.layer; state.head = +button.dataset.head; shade(); }
+});
+$("matrix").addEventListener("mousemove", event => {
+  const box = $("matrix").getBoundingClientRect(), at = Math.floor((event.clientY - box.top) / box.height * state.tokens.length);
+  if (!state.busy && state.tokens[at]) choose(at);
 });
 // One Tab stop for a group; the arrow keys move within it.
 function arrows(group, items, columns, chosen) {
