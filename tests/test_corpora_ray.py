@@ -75,6 +75,10 @@ def test_an_actor_tells_rather_than_raises(corpus: Path, tmp_path: Path, monkeyp
     error = on_ray.raised(json.loads(told))
     assert isinstance(error, FileNotFoundError)
     assert error.filename == str(tmp_path / "no/out/part-00000.parquet")
+    actor = on_ray.Actor(job, sources, str(tmp_path / "out"), 1)
+    actor.worker = lambda part: {}["a fault"]  # type: ignore[assignment]
+    (told,) = actor({"part": batch["part"][:1]})["done"]
+    assert str(on_ray.raised(json.loads(told))) == "a worker stopped at part 0 with KeyError: 'a fault'"
     other = Job("score", str(home), "float32", "numpy", "another", "text", "id", "text")
     (told,) = on_ray.Actor(other, sources, str(tmp_path / "out"), 1)({"part": batch["part"][:1]})["done"]
     assert "holds another model here" in str(on_ray.raised(json.loads(told)))

@@ -56,6 +56,8 @@ class Actor(Readable):
             return self.worker(part)
         except (OSError, ValueError, MemoryError) as error:
             return told(error)
+        except Exception as error:  # a fault of ours: Ray would try again, and give the part up without a word of why
+            return told(ValueError(f"a worker stopped at part {part.number} with {type(error).__name__}: {error}"))
 
 
 def told(error: Exception) -> JSONObject:
