@@ -9,8 +9,8 @@ The corpus is generated from words of tales; the model is the bundled one. `loca
 over `GPT2.score_all`, in turns. `ray` compares two actors of one core with two processes of the local engine that have
 one thread each, on half of the rows each, in turns: once from the first shard to the last, without start and end, and
 once with them. `batch` measures the cost of a shard, on shards of one short row. `memory` compares two processes that
-map shared weights with two that don't. Both wall-clock and processor seconds are reported; the latter say more on a
-machine that has other work.
+map shared weights with two that don't, and with two whose model is next to nothing. Both wall-clock and processor
+seconds are reported; the latter say more on a machine that has other work.
 """
 
 from __future__ import annotations
@@ -163,12 +163,20 @@ def batch(folder: Path, parts: int) -> None:
 
 HOLDER = """
 import json, sys
+import numpy as np
+from gpt2_np import GPT2
 from gpt2_np.corpora import models
 from gpt2_np.corpora.job import Job
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble, shapes
 from gpt2_np.weights import hub
-home = hub.locate(sys.argv[1])
-job = Job("score", str(home), sys.argv[2], "numba", models.fingerprint(home), "text", "id", "row")
-gpt2 = models.load(job, share=sys.argv[3] == "share")
+if sys.argv[3] == "none":
+    config = Config(vocab_size=64, n_positions=64, n_embd=64, n_layer=1, n_head=1)
+    gpt2 = GPT2(assemble({name: np.zeros(shape, np.float32) for name, shape in shapes(config).items()}, config), config)
+else:
+    home = hub.locate(sys.argv[1])
+    job = Job("score", str(home), sys.argv[2], "numba", models.fingerprint(home), "text", "id", "row")
+    gpt2 = models.load(job, share=sys.argv[3] == "share")
 gpt2.score([1, 2, 3] * 20)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -183,8 +191,8 @@ sys.stdin.readline()
 
 
 def memory(model: str, dtype: str) -> None:
-    """Two processes with the same model at the same time, that share weights or don't."""
-    for how in ("alone", "share"):
+    """Two processes with the same model at the same time, that share weights or don't, or have next to none."""
+    for how in ("alone", "share", "none"):
         command = [sys.executable, "-c", HOLDER, model, dtype, how]
         held = []
         for _ in range(2):

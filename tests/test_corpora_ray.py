@@ -75,6 +75,10 @@ def test_an_actor_tells_rather_than_raises(corpus: Path, tmp_path: Path, monkeyp
     error = on_ray.raised(json.loads(told))
     assert isinstance(error, FileNotFoundError)
     assert error.filename == str(tmp_path / "no/out/part-00000.parquet")
+    actor = on_ray.Actor(job, sources, str(tmp_path / "out"), 1)
+    actor.worker = lambda part: {}["a fault"]  # type: ignore[assignment]
+    (told,) = actor({"part": batch["part"][:1]})["done"]
+    assert str(on_ray.raised(json.loads(told))) == "a worker stopped at part 0 with KeyError: 'a fault'"
     other = Job("score", str(home), "float32", "numpy", "another", "text", "id", "text")
     (told,) = on_ray.Actor(other, sources, str(tmp_path / "out"), 1)({"part": batch["part"][:1]})["done"]
     assert "holds another model here" in str(on_ray.raised(json.loads(told)))
@@ -164,13 +168,12 @@ def test_a_part_that_takes_its_workers_down_ends_the_run(
     monkeypatch.setattr(on_ray, "Actor", Deadly)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers don't find this module
     try:
-        with pytest.raises(OSError, match="Ray gave a shard up after 6 tries"):
+        with pytest.raises(OSError, match=r"Ray gave part-00003\.parquet up after 6 tries"):
             score(corpus, tmp_path / "out", corpora.Engine("ray", actors=2))
     finally:
         cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     found = files(tmp_path / "out")
-    assert "part-00003.parquet" not in found
-    assert len(found) > 1
+    assert alone.keys() - found.keys() == {"part-00003.parquet"}  # all others were done meanwhile
     assert all(content == alone[name] for name, content in found.items() if name.startswith("part-"))
 
 
@@ -180,7 +183,8 @@ def test_a_part_that_takes_its_workers_down_ends_the_run(
 def test_the_driver_is_killed(cluster: Any, corpus: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
     arguments = ["corpus", "score", str(corpus), str(tmp_path / "out"), "--backend", "numpy", "--shard-rows", "8"]
     command = [sys.executable, "-m", "gpt2_np", *arguments, "--engine", "ray", "--address", cluster.address]
-    process = subprocess.Popen(command)
+    plain = {name: value for name, value in os.environ.items() if name != "RAY_BACKEND_LOG_LEVEL"}  # as a user's is
+    process = subprocess.Popen(command, env=plain)
     until = time.monotonic() + 300
     while time.monotonic() < until and len(list((tmp_path / "out").glob("part-*"))) < 3:
         time.sleep(0.02)
@@ -188,7 +192,7 @@ def test_the_driver_is_killed(cluster: Any, corpus: Path, alone: dict[str, bytes
     assert process.wait(60) == -signal.SIGKILL
     there = {one: one.stat().st_mtime_ns for one in (tmp_path / "out").glob("part-*")}
     assert len(there) < ROWS // 8
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=500)
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=300, env=plain)
     assert (done.returncode, done.stderr) == (1, "")  # two rows can't be scored
     found = json.loads(done.stdout)
     assert (found["rows"], found["failed"]) == (ROWS, 2)
@@ -201,7 +205,7 @@ def test_the_driver_is_killed(cluster: Any, corpus: Path, alone: dict[str, bytes
 def test_what_can_t_be_reached_is_one_line(corpus: Path, tmp_path: Path) -> None:
     arguments = ["corpus", "score", str(corpus), str(tmp_path / "out"), "--backend", "numpy", "--engine", "ray"]
     command = [sys.executable, "-m", "gpt2_np", *arguments, "--address", "127.0.0.1:1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: no Ray cluster can be reached at '127.0.0.1:1'")
     assert done.stderr.count("\n") == 1

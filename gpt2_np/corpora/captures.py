@@ -10,6 +10,7 @@ from ..internals.capture import BY_CHUNK, estimate, fingerprint
 from ..model.taps import select
 from ..system.files import JSONObject, read_object, write_whole
 from ..text.gpt2 import GPT2
+from . import models
 from .folder import CAPTURE
 from .inputs import Cut
 from .job import Job
@@ -20,7 +21,7 @@ BYTES = 3  # of text, that a token stands for at least on average: a shard's siz
 
 def options(home: Path, names: str | Sequence[str], length: int | None, store: str) -> JSONObject:
     """Return a run's options. ``ValueError`` for an unknown name, and for a length or a store that can't be."""
-    gpt2 = GPT2.from_pretrained(home, backend="numpy")
+    gpt2 = models.without_weights(home, "numpy")
     context = gpt2.config.n_positions
     length = min(LENGTH, context) if length is None else length
     if not 2 <= length <= context:
@@ -32,7 +33,7 @@ def options(home: Path, names: str | Sequence[str], length: int | None, store: s
 
 def cut(home: Path, options: JSONObject, most: Cut, size: int) -> Cut:
     """Return a shard's size in rows and bytes of text, so that it holds about `size` bytes of activations."""
-    gpt2 = GPT2.from_pretrained(home, backend="numpy")
+    gpt2 = models.without_weights(home, "numpy")
     each = estimate(gpt2, options["names"], [options["length"]], options["store"])
     return Cut(max(1, min(most.rows, size // each)), max(1, min(most.bytes, size // each * options["length"] * BYTES)))
 

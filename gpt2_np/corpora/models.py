@@ -5,34 +5,92 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import re
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..model.config import Config
-from ..model.params import Params, flatten
+from ..model.params import Params, assemble, flatten, shapes
 from ..session.implementation import NumPy
 from ..system import cache_folder
-from ..system.files import lock
+from ..system.files import lock, write_whole
 from ..system.memory import give_back
 from ..text.gpt2 import GPT2
 from ..version import __version__
 from ..weights import hub
-from ..weights.load import files
+from ..weights.load import files, fits
 from ..weights.panels import Matrix
 from .job import Job
 
 TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt", "encoder.json", "vocab.bpe")
 KEPT = 4  # models that the cache holds, those that were last used
 SMALL = 1 << 20  # bytes of an array that isn't worth a file
+DIGEST = re.compile("[0-9a-f]{32}")
+DIGESTS = 64  # digests that the cache holds, those that were last used
+SETTLED = 2_000_000_000  # nanoseconds after which a file's next change has another time
+
+
+def without_weights(folder: Path, backend: str) -> GPT2:
+    """Return the model of a folder with zeros for weights, for what asks for its configuration and its tokenizer.
+
+    The zeros of an array are one number, so nothing is loaded. ``ValueError`` or ``OSError`` if the folder's weights
+    don't fit its configuration.
+    """
+    config = Config.from_file(folder / "config.json")
+    fits(folder, config)
+    zero = np.zeros((), np.float32)
+    zeros = {name: np.broadcast_to(zero, shape) for name, shape in shapes(config).items()}
+    return GPT2(assemble(zeros, config), config, folder=folder, backend=backend)
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of a model's files: configuration, weights and tokenizer."""
-    digest = hashlib.sha256()
+    """Return a digest of the bytes of a model's files: configuration, weights and tokenizer.
+
+    Once they were read, the digest is kept in the cache, so that the workers of a machine don't all read them: for
+    these files in this state, by their places on the disk, their sizes and the times of their last changes, of which
+    the system sets one itself. Git trusts the same marks, and like it we keep no digest of a file that was changed less
+    than two seconds ago, since it may change once more within what its clock can tell.
+    """
     named = ("config.json", *hub.EXTRAS, *TOKENIZER)
-    for path in [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]:
+    paths = [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]
+    before = state(paths)
+    try:
+        kept = place() / f"{hashlib.sha256(repr(before).encode()).hexdigest()[:32]}.digest"
+        with alone(kept.with_name("digests")):
+            try:
+                found = kept.read_text(encoding="ascii")
+            except (FileNotFoundError, UnicodeDecodeError):
+                found = ""
+            if DIGEST.fullmatch(found):
+                os.utime(kept)
+                return found
+            found = digest_of(paths)
+            if state(paths) == before and time.time_ns() - max(one[-1] for one in before) > SETTLED:
+                write_whole(kept, found.encode())
+                prune(kept, DIGESTS)
+            return found
+    except OSError:  # the cache can't be written, or a file can't be read, which is told of here
+        return digest_of(paths)
+
+
+def state(paths: Sequence[Path]) -> list[tuple[Any, ...]]:
+    """Return what tells a file from all others and from itself before it was changed: the last is when that was."""
+    found = []
+    for path in paths:
+        status = path.stat()
+        times = status.st_mtime_ns, status.st_ctime_ns
+        found.append((path.name, status.st_dev, status.st_ino, status.st_size, *times, max(times)))
+    return found
+
+
+def digest_of(paths: Sequence[Path]) -> str:
+    """Return the digest of files' names, sizes and bytes."""
+    digest = hashlib.sha256()
+    for path in paths:
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
         with path.open("rb") as file:
             while block := file.read(1 << 24):
@@ -81,7 +139,7 @@ def shared(job: Job, folder: Path) -> GPT2:
             if all(is_mapped(array) for array in arrays(params) if array.nbytes > SMALL):
                 return gpt2  # the checkpoint itself is what a run reads, and it is mapped already
             mapped.write(path, params)
-            prune(path)
+            prune(path, KEPT)
             del gpt2, params
             give_back()
             params = mapped.read(path, config)
@@ -139,11 +197,12 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
-def prune(newest: Path) -> None:
-    """Remove all models but the last used. A process that has one mapped keeps it."""
+def prune(newest: Path, kept: int) -> None:
+    """Remove all files of this kind but the last used. A process that has one mapped keeps it."""
     with contextlib.suppress(OSError):  # another process may be at it too
-        found = sorted(newest.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for path in found[KEPT:]:
+        others = newest.parent.glob(f"*{newest.suffix}")
+        found = sorted(others, key=lambda path: path.stat().st_mtime_ns, reverse=True)
+        for path in found[kept:]:
             if path != newest:
                 path.unlink()
                 path.with_name(f".{path.name}.lock").unlink(missing_ok=True)

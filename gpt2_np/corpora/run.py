@@ -224,7 +224,7 @@ def run(
     home = hub.locate(names.model)
     where = names.model if home != Path(names.model).expanduser() else str(home.absolute())
     backend = available.chosen(names.backend)
-    check(GPT2.from_pretrained(home, backend=backend))
+    check(models.without_weights(home, backend))
     given = [Path(path) for path in ([paths] if isinstance(paths, (str, Path)) else paths)]
     for path in given:
         if path.is_dir() and resolved(path) in (resolved(out), *resolved(out).parents):

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from ..display import brief
 from ..model.params import as_array, flatten
@@ -64,6 +63,8 @@ def capture_corpus(
         nonlocal chunk, size, number
         full, chunk, size = chunk, {}, 0  # a chunk that can't be written is not tried again
         if full:
+            from safetensors.numpy import save
+
             write_whole(folder / f"chunk-{number:05}.safetensors", save(full))
             number += 1
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from safetensors.numpy import save as to_bytes
 
 from ..display import described
 from ..gradients.jacobians import names_read, summed_jacobians
@@ -27,7 +26,8 @@ from ..model.activations import ActivationCache
 from ..model.taps import no_tap
 from ..session.model import Model
 from ..system.files import write_whole
-from ..weights.load import floats, safely_opened
+from ..weights import header
+from ..weights.load import floats
 from .lens import Lens as Looked
 
 Array = np.ndarray
@@ -112,6 +112,8 @@ class Lens:
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""
         about = {name: str(getattr(self, name)) for name in ("texts", "offered", "skip_first", "length", "digest")}
+        from safetensors.numpy import save as to_bytes
+
         write_whole(Path(path), to_bytes({"total": self.total}, {"format": FORMAT} | about))
 
 
@@ -228,8 +230,7 @@ def load(path: Path | str) -> Lens:
     """Read what `save` wrote. ``ValueError`` names a file that is no lens, ``OSError`` one that can't be read."""
     path = Path(path)
     try:
-        with safely_opened(path) as file:
-            about = file.metadata() or {}
+        about = header.read(path).metadata
         total = floats(path)["total"]
         if about.get("format") != FORMAT:
             raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
 
 from decoders.base.ranking import highest
 
@@ -181,6 +180,8 @@ class TunedLens:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""
+        from safetensors.numpy import save
+
         write_whole(path, save({"weight": self.weight, "bias": self.bias}))
 
     @classmethod

@@ -52,6 +52,7 @@ def inspect_page(
     dashboards: Sequence[Dashboard] = (),
     transcoders: Sequence[Dictionary] = (),
     question: tuple[int, int] | None = None,
+    last_only: bool = False,
 ) -> Page:
     """The page for a prompt, as HTML that needs no network and no other file: a str, which a notebook shows in a frame.
 
@@ -61,8 +62,9 @@ def inspect_page(
     only, and not for a model with edits). With a `dictionary` it shows the features that fire at each token, where else
     in the prompt they do, the words that they raise and lower, and of those in `dashboards` where in a corpus they fire
     most. With `transcoders`, one a layer, it draws the attribution graph of the logit difference behind the last token
-    between the two tokens of `question`, or the two likeliest. ``ValueError`` for a prompt of more than `MOST_TOKENS`
-    tokens (the page would weigh too much), or `top` below 1.
+    between the two tokens of `question`, or the two likeliest. With `last_only` what the tokens did is worked out at
+    the last position only, as of a long prompt: at all positions it is most of the work. ``ValueError`` for a prompt of
+    more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.
     """
     ids = model.prompt_ids(model.to_ids(prompt, prepend_bos=prepend_bos))
     if len(ids) > MOST_TOKENS:
@@ -72,7 +74,7 @@ def inspect_page(
     names = ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "unembed"]
     _, cache = model.run_with_cache(ids, [*names, *stream_names(model)])
     text = model.tokenizer.decode(ids)
-    data = page_data(model, ids, cache, top)
+    data = page_data(model, ids, cache, top, last_only=last_only)
     data["features"] = None if dictionary is None else _features(model, ids, dictionary, dashboards)
     if transcoders:
         first, second, *_ = highest(cache["unembed"][0, -1], 2).tolist()
@@ -91,7 +93,9 @@ def inspect_page(
     return Page(before.replace("@TITLE@", html.escape(title or f"gpt2-np: {text[:60]}")) + shown + after)
 
 
-def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int) -> dict[str, object]:
+def page_data(
+    model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int, *, last_only: bool = False
+) -> dict[str, object]:
     """Return the content of the page as JSON data. Attention is bytes (255 is 1), base64: layer, head, query, key.
 
     Keys after the query are left out.
@@ -120,7 +124,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
         "attribution": _attributions(
             model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
         ),
-        "owed": _owed(model, ids, best[:, :2]) if model.tap is no_tap and model.backend != "torch" else {},
+        "owed": _owed(model, ids, best[:, :2], last_only) if model.tap is no_tap and model.backend != "torch" else {},
     }
 
 
@@ -167,10 +171,10 @@ def _features(
     }
 
 
-def _owed(model: GPT2, ids: Sequence[int], best: Array) -> dict[int, dict[str, object]]:
+def _owed(model: GPT2, ids: Sequence[int], best: Array, last_only: bool) -> dict[int, dict[str, object]]:
     """By position: the two likeliest tokens, and input × gradient of each token so far for the one, not the other."""
     T = len(ids)
-    places = list(range(T)) if T <= MOST_OWED else [T - 1]
+    places = list(range(T)) if T <= MOST_OWED and not last_only else [T - 1]
     owed: dict[int, dict[str, object]] = {}
     for start in range(0, len(places) if model.config.vocab_size > 1 else 0, ROWS):
         some = places[start : start + ROWS]

@@ -1,6 +1,7 @@
 """Checkpoints: finding, reading, writing, and reducing their precision.
 
 hub             from a name to a folder: the bundled model, the official ones, a hub id, a path
+header          the header of a safetensors file: the tensors that it holds, and where
 load            from safetensors to parameters
 save            from parameters to safetensors
 panels          matrices packed as the kernels read them, in every precision

@@ -5,9 +5,7 @@ Only safetensors are ever opened. Pickle files can run code, so they are refused
 
 from __future__ import annotations
 
-import json
 import re
-import struct
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
 from ..system.files import mapped, pretender, release_pages, shards
 from ..system.threads import cores, on_threads
+from . import header
 from .other_weights import instead
 
 Array = np.ndarray
@@ -58,6 +56,15 @@ def load(folder: Path, config: Config, *, to_convert: bool = False) -> Params:
     if bad:
         raise ValueError(f"{folder}: weights must be finite, got NaN or infinity in {', '.join(bad)}")
     return assemble(tensors, config)
+
+
+def fits(folder: Path, config: Config) -> None:
+    """Raise what `load` would for weights that are missing or of other shapes. Only the files' headers are read.
+
+    Whether all numbers are finite is left to `load`.
+    """
+    found, strays = read(folder, config, large_pages=False)
+    check(found, strays, config, untie(found, config), folder)
 
 
 def read(folder: Path, config: Config, *, large_pages: bool = True) -> tuple[dict[str, tuple[str, Array]], list[str]]:
@@ -119,6 +126,8 @@ def safely_opened(path: Path) -> Iterator[Any]:
 
     ``ValueError`` names the file if it is damaged, whenever that shows, ``OSError`` if it can't be read.
     """
+    from safetensors import SafetensorError, safe_open
+
     with path.open("rb"):  # OSError tells why when it can't be read
         pass
     try:
@@ -131,23 +140,16 @@ def safely_opened(path: Path) -> Iterator[Any]:
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:
     """Return every tensor of a file as (stored dtype, read-only view of the mapped file). Only the header is read.
 
-    The safetensors library checks the header first (sizes, overlaps, offsets); ``ValueError`` names the file if it is
-    truncated or damaged.
+    The header is checked first (sizes, overlaps, offsets); ``ValueError`` names the file if it is truncated or damaged.
     """
-    with safely_opened(path), path.open("rb") as file:
-        header_size = struct.unpack("<Q", file.read(8))[0]
-        header = json.loads(file.read(header_size))
+    entries = header.read(path).tensors
     data = mapped(path, large_pages=large_pages)
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    if data.nbytes < 8 + header_size + max(ends, default=0):
+    if data.nbytes < max((entry.stop for entry in entries.values()), default=0):
         raise ValueError(f"{path} became shorter while it was read")
     tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        start, end = (8 + header_size + offset for offset in entry["data_offsets"])
-        raw, stored = data[start:end], entry["dtype"]
-        tensors[name] = stored, raw.view(DTYPES[stored]).reshape(entry["shape"]) if stored in DTYPES else raw
+    for name, (stored, shape, start, stop) in entries.items():
+        raw = data[start:stop]
+        tensors[name] = stored, raw.view(DTYPES[stored]).reshape(shape) if stored in DTYPES else raw
     return tensors
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save as to_bytes
 
 from ...session.model import Model
 from ...system.files import write_whole
@@ -46,6 +45,8 @@ class Judged:
     def save(self, path: Path | str) -> None:
         """Write a safetensors file, whole or not at all."""
         about = {name: getattr(self, name) for name in ("model", "dictionary", "hook_name")}
+        from safetensors.numpy import save as to_bytes
+
         write_whole(Path(path), to_bytes(arrays(self.sums), {"format": FORMAT} | about))
 
 
@@ -97,6 +98,7 @@ def check(name: str, found: Array, dtype: np.dtype) -> None:
 
 def load(path: Path | str) -> Judged:
     """Read what `save` wrote. ``ValueError`` names a file without such sums, ``OSError`` one that can't be read."""
+
     path = Path(path)
     try:
         with safely_opened(path) as file:
