@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ..display import NUMBERS, Texts, boxed, described, table, visible, words
 from ..model.params import as_array, unembedding
 from ..session.model import Model
@@ -127,7 +129,6 @@ def dashboards(
     for at, (layer, neuron) in enumerate(neurons):
         writes = as_array(model.params.h[layer].mlp.c_proj.weight)[neuron]
         effect = unembedding(model.params) @ (writes * model.params.ln_f.weight)
-        order = np.argsort(-effect, kind="stable")
         results.append(
             Dashboard(
                 layer,
@@ -136,8 +137,8 @@ def dashboards(
                 counts[at],
                 edges,
                 active[at] / seen,
-                order[:tokens].tolist(),
-                order[::-1][:tokens].tolist(),
+                highest(effect, tokens).tolist(),
+                (len(effect) - 1 - highest(-effect[::-1], tokens)).tolist(),  # of equal ones the last comes first
                 model.texts,
             )
         )

@@ -10,14 +10,18 @@ from ....training.optimizer import AdamW
 from ....training.schedule import share
 from ..config import ARCHITECTURES, has_skip, is_transcoder
 
+# What a batch decides while it is learned, and what is saved of it: JumpReLU with one threshold, as SAELens does.
+BATCHWISE = {"batchtopk": "jumprelu", "batchtopk_transcoder": "jumprelu_transcoder"}
 TRAINED = (
     "topk",
+    "batchtopk",
     "standard",
     "jumprelu",
     "transcoder",
     "skip_transcoder",
     "jumprelu_transcoder",
     "jumprelu_skip_transcoder",
+    "batchtopk_transcoder",
 )
 
 
@@ -32,14 +36,16 @@ class Settings:
 
     architecture: str = setting("topk", "Dictionary", f"One of {', '.join(TRAINED)}.")
     d_sae: int = setting(2048, "Dictionary", "Features.")
-    k: int = setting(32, "Dictionary", "Features that fire at a token (topk).")
+    k: int = setting(32, "Dictionary", "Features that fire at a token: at each (topk), on average (batchtopk).")
     l1_coefficient: float = setting(1.0, "Sparsity", "What a unit of a feature costs (standard, transcoder).")
     l0_coefficient: float = setting(1.0, "Sparsity", "What a feature that fires costs (jumprelu).")
     jumprelu_bandwidth: float = setting(0.05, "Sparsity", "Within which of its threshold a feature teaches it.")
     jumprelu_init_threshold: float = setting(0.01, "Sparsity", "Where thresholds begin.")
     coefficient_warm_up_steps: int = setting(0, "Sparsity", "Steps in which the cost grows from 0.")
     aux_loss_coefficient: float = setting(
-        1 / 32, "Sparsity", "Dead features predict the error (topk) or are pulled up (jumprelu), by this much."
+        1 / 32,
+        "Sparsity",
+        "Dead features predict the error (topk, batchtopk) or are pulled up (jumprelu), by this much.",
     )
     dead_feature_window: int = setting(1000, "Sparsity", "Steps without firing after which a feature is dead.")
     steps: int = setting(5000, "Learning", "How many steps.")
@@ -87,15 +93,20 @@ class Settings:
         for name in ("jumprelu_bandwidth", "jumprelu_init_threshold", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        if self.architecture == "topk" and self.k > self.d_sae:
+        if "topk" in self.activation and self.k > self.d_sae:
             raise ValueError(f"k must be at most d_sae, {self.d_sae}, got {self.k}")
         self.rate(0)
         self.adamw()
 
     @property
     def activation(self) -> str:
-        """What turns pre-activations into features: "topk", "relu" or "jumprelu"."""
-        return ARCHITECTURES[self.architecture]
+        """What turns pre-activations into features: "topk", "batchtopk", "relu" or "jumprelu"."""
+        return "batchtopk" if self.architecture in BATCHWISE else ARCHITECTURES[self.architecture]
+
+    @property
+    def saved_as(self) -> str:
+        """The architecture of the dictionary that is saved."""
+        return BATCHWISE.get(self.architecture, self.architecture)
 
     @property
     def is_transcoder(self) -> bool:
@@ -110,7 +121,9 @@ class Settings:
     @property
     def coefficient(self) -> float:
         """What sparsity is paid with in the end."""
-        return {"topk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[self.activation]
+        return {"topk": 0.0, "batchtopk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[
+            self.activation
+        ]
 
     def coefficient_at(self, step: int) -> float:
         """What sparsity is paid with in a step that counts from 0: SAELens's linear warm-up."""
