@@ -137,12 +137,20 @@ def dashboards(
                 counts[at],
                 edges,
                 active[at] / seen,
-                highest(effect, tokens).tolist(),
-                (len(effect) - 1 - highest(-effect[::-1], tokens)).tolist(),  # of equal ones the last comes first
+                *(ids.tolist() for ids in ends(effect, tokens)),
                 model.texts,
             )
         )
     return results
+
+
+def ends(values: Array, count: int) -> tuple[Array, Array]:
+    """Return the places of the highest and of the lowest of (V,) values, the furthest first.
+
+    As a sort from the highest down has them, read from either end: of equal ones the first comes first among the
+    highest, the last among the lowest.
+    """
+    return highest(values, count), len(values) - 1 - highest(-values[::-1], count)
 
 
 def _example(ids: Array, values: Array, number: int, context: int) -> Example:

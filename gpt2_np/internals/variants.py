@@ -68,12 +68,14 @@ def run_variants(
     metric: Metric,
     *,
     batch: int = 32,
+    last: bool | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Array:
     """Return the metric of each variant of a run: N variants → (N,).
 
     Every variant is a row of edits as in `Model.run_with_edits`, for one row of ids (T,). They run `batch` at a time;
-    `progress` receives the number of variants of each batch. ``ValueError``, before the first run, for an invalid edit,
+    `progress` receives the number of variants of each batch. A metric that reads the `last` position's logits alone is
+    given no others; None finds that out by `reads_last`. ``ValueError``, before the first run, for an invalid edit,
     and for activations that overflow.
     """
     row = model.check_ids(ids)
@@ -83,7 +85,7 @@ def run_variants(
         raise ValueError(f"batch must be at least 1, got {batch}")
     taps = [edits(variant, model.config, row.shape) for variant in variants]
     metric = in_ids(metric, model)
-    results, runs = np.zeros(len(taps)), Runs(model, row, metric)
+    results, runs = np.zeros(len(taps)), Runs(model, row, reads_last(metric) if last is None else last)
     order = sorted(range(len(taps)), key=lambda one: first_block(taps[one].changes))
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
@@ -92,6 +94,11 @@ def run_variants(
         if progress is not None:
             progress(len(part))
     return results
+
+
+def reads_last(metric: Metric) -> bool:
+    """Tell whether a metric is known to read the logits of the last position alone."""
+    return isinstance(metric, (LogitDifference, LogProbability)) and np.array_equal(metric.position, -1)
 
 
 def first_block(names: Iterable[str]) -> int:
@@ -111,8 +118,8 @@ class Runs(Readable):
     alone, only its logits are made.
     """
 
-    def __init__(self, model: Model, row: Array, metric: Metric) -> None:
-        self.model, self.row, self.metric = model, row, metric
+    def __init__(self, model: Model, row: Array, last: bool) -> None:
+        self.model, self.row, self.last = model, row, last
         self.streams: ActivationCache | None = None
         self.resumes = model.tap is no_tap and isinstance(model.implementation, NumPy)
 
@@ -143,10 +150,7 @@ class Runs(Readable):
             x = last_stream(params, config, ops, np.repeat(x, count, axis=0), first, tap)
             if not np.isfinite(x).all():
                 return None
-            ends = isinstance(self.metric, (LogitDifference, LogProbability)) and np.array_equal(
-                self.metric.position, -1
-            )
-            if ends and not any(tap.wants(name) for name in ENDS):
+            if self.last and not any(tap.wants(name) for name in ENDS):
                 x = x[:, -1:]
             return logits_of(params, config, ops, x, tap)
 
