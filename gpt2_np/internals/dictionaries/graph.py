@@ -77,8 +77,19 @@ class Graph:
         # r: the share of a feature that is left, less 1. One that is silenced has −1; others follow what they read.
         shares = self.between() / self.activations[:, None]
         direct = self.edges[-1, first : first + n]
-        total = np.linalg.solve(np.eye(n) - shares.T, direct)
-        return -total
+        return -self.followed(shares, direct)
+
+    def followed(self, shares: Array, direct: Array) -> Array:
+        """Solve total = direct + sharesᵀ · total, over all paths: what goes from each feature to the end, (features,).
+
+        Features read only features of earlier layers, so this is one product a layer, from the last layer back.
+        """
+        total, end = direct.copy(), len(direct)
+        for layer in sorted({target[1] for target in self.targets[:-1]}, reverse=True):
+            start = sum(target[1] < layer for target in self.targets[:-1])
+            total[:start] += total[start:end] @ shares[start:end, :start]
+            end = start
+        return total
 
     def flows(self) -> Array:
         """Return how much of the logit's sum of sizes leads back along each edge, (targets, sources).
@@ -88,7 +99,7 @@ class Graph:
         sizes = np.abs(self.edges)
         sizes = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         first, n = len(self.ids), len(self.activations)
-        reached = np.linalg.solve(np.eye(n) - sizes[:-1, first : first + n].T, sizes[-1, first : first + n])
+        reached = self.followed(sizes[:-1, first : first + n], sizes[-1, first : first + n])
         return np.append(reached, 1.0)[:, None] * sizes
 
     def influence(self) -> Array:
