@@ -106,8 +106,13 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
     best, p = likeliest(cache["unembed"][0], max(2, top))
 
     def named(candidates: Array, p: Array) -> list[list[object]]:
-        words = model.tokenizer.tokens(candidates.tolist())
-        return [[shown(word), round(float(chance), 4)] for word, chance in zip(words, p, strict=True)]
+        """The words of each row and their probabilities, (n, k) twice."""
+        words, chances = model.tokenizer.tokens(candidates.reshape(-1).tolist()), p.astype(np.float64).round(4)
+        pairs: list[list[object]] = [
+            [shown(word), chance] for word, chance in zip(words, chances.reshape(-1).tolist(), strict=True)
+        ]
+        k = candidates.shape[1]
+        return [pairs[start : start + k] for start in range(0, len(pairs), k)]
 
     labels, looked, chances = nearest(model, cache, min(5, top))
     T = len(ids)
@@ -117,9 +122,9 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
         "layers": model.config.n_layer,
         "heads": model.config.n_head,
         "attention": base64.b64encode(zlib.compress(attention.tobytes())).decode("ascii"),
-        "next": [named(best[at, :top], p[at, :top]) for at in range(T)],
+        "next": named(best[:, :top], p[:, :top]),
         "labels": labels,
-        "lens": [[named(looked[row, at], chances[row, at]) for at in range(T)] for row in range(len(labels))],
+        "lens": [named(*row) for row in zip(looked, chances, strict=True)],
         "attribution": _attributions(
             model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
         ),
