@@ -108,7 +108,7 @@ def page_data(model: GPT2, ids: Sequence[int], cache: ActivationCache, top: int)
     def named(candidates: Array, p: Array) -> list[list[object]]:
         """The words of each row and their probabilities, (n, k) twice."""
         words, chances = model.tokenizer.tokens(candidates.reshape(-1).tolist()), p.astype(np.float64).round(4)
-        pairs: list[list[object]] = [
+        pairs: list[object] = [
             [shown(word), chance] for word, chance in zip(words, chances.reshape(-1).tolist(), strict=True)
         ]
         k = candidates.shape[1]
