@@ -2,12 +2,17 @@
 
     python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
     python scripts/bench_internals.py --attribution [--transformer-lens-python tl/bin/python] [--tokens 20]
+    python scripts/bench_internals.py --commands [--model FOLDER]
 
 --attribution measures what each method of attribution costs for a pair of prompts, in units of a captured run of one of
 them: both take turns in one process, and the median ratio is printed next to the cost that is allowed. It also measures
 how long exact patching of every node of the bundled model takes. If TransformerLens is installed, its attribution
 patching by node and by edge is compared with ours for the same nodes and edges, in processes that take turns.
 --cpu-time counts the work of one thread, which is meaningful even if processes have to wait.
+
+--commands measures the commands that look inside from start to end, each in a process of its own, in seconds and in
+peak memory, next to the limits. FOLDER is a model of GPT-2 small's shape with a tokenizer of its own (the random one has a
+word for each token).
 
 A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once. Each library then loads it in a
 process of its own, in turns, and captures every activation of one prompt. The script prints the seconds of the best
@@ -23,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from internals_commands import commands
 
 LIBRARIES = ("gpt2_np", "TransformerLens")
 
@@ -85,8 +92,10 @@ def save_random_model(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(about))
     vocabulary = {f"<{number}>": number for number in range(config.vocab_size)}
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<0>"}
-    empty = dict.fromkeys(("truncation", "padding", "normalizer", "pre_tokenizer", "post_processor", "decoder"))
-    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model} | empty))
+    empty = dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"))
+    split = {"pre_tokenizer": {"type": "WhitespaceSplit"}}
+    about_words = {"version": "1.0", "added_tokens": [], "model": model} | empty | split
+    (folder / "tokenizer.json").write_text(json.dumps(about_words))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<50256>", "bos_token": "<50256>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
 
@@ -237,12 +246,19 @@ def main() -> None:
     parser.add_argument("--transformer-lens-python", help="the interpreter of an environment with transformer_lens 4")
     parser.add_argument("--tokens", type=int, help="of a prompt; 512 unless given, for --attribution 20")
     parser.add_argument("--attribution", action="store_true", help="what attribution costs, in captured runs")
+    parser.add_argument("--commands", action="store_true", help="what the commands that look inside take")
+    parser.add_argument("--model", type=Path, help="for --commands: a folder in the random model's place")
     parser.add_argument("--rounds", type=int, default=3, help="processes for each library, by turns")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of one thread's own work, for a busy machine")
     arguments = parser.parse_args()
     if arguments.cpu_time:  # the processes that are started inherit both
         os.environ |= {"CPU_TIME": "1", "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as name:
+        if arguments.commands:
+            if arguments.model is None:
+                save_random_model(Path(name))
+            commands(arguments.model or Path(name), Path(name), arguments.rounds)
+            return
         save_random_model(Path(name))
         if arguments.attribution:
             attribution(Path(name), arguments.tokens or 20, arguments.rounds)

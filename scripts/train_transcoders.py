@@ -1,13 +1,14 @@
 """Train a transcoder for each layer of the bundled model, as `gpt2-np internals graph` needs; none is bundled.
 
-    python scripts/train_transcoders.py --text TEXT --work WORK [--steps 600] [--texts 300] [--d-sae 768]
+    python scripts/train_transcoders.py --text TEXT --work WORK [--steps 1500] [--texts 600] [--d-sae 2048] [--k 32]
 
 TEXT is the folder with ``tales.txt.xz``. WORK gets the capture (10 KB a token, 2.6 MB a text of 256), a run for each
 layer, and the result in ``WORK/transcoders``: a folder for each layer with SAELens's two files and ``figures.json``,
 its quality on held-out tales. A run that was stopped continues; with ``--layers`` several processes share the work.
 
-The initial thresholds are so high that few features fire from the first step on, so even a short run ends sparse.
-Longer runs with more features and more text explain more.
+In training the k features a token that fire most in a batch are active (BatchTopK), so even a short run is sparse from
+its first step; the result is saved as a JumpReLU with one threshold, as SAELens saves such a run. Longer runs with more
+features and more text explain more.
 """
 
 from __future__ import annotations
@@ -29,12 +30,11 @@ from gpt2_np.weights.save import as_json
 
 READS, WRITES = "blocks.{}.ln2.hook_normalized", "blocks.{}.hook_mlp_out"
 SETTINGS = {
-    "architecture": "jumprelu_transcoder",
+    "architecture": "batchtopk_transcoder",
     "batch_size": 512,
+    "learning_rate": 1e-3,
     "lr_scheduler_type": "linear",
     "warmup_steps": 20,
-    "jumprelu_init_threshold": 0.35,
-    "jumprelu_bandwidth": 0.2,
     "skip_first": 1,
 }
 ABOUT = {"model_name": "gpt2-np/tales", "context_size": LENGTH, "prepend_bos": True, "dataset_path": "tales"}
@@ -44,12 +44,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=600, help="of each layer")
-    parser.add_argument("--texts", type=int, default=300, help="of 256 tokens: how many are captured")
+    parser.add_argument("--steps", type=int, default=1500, help="of each layer")
+    parser.add_argument("--texts", type=int, default=600, help="of 256 tokens: how many are captured")
     parser.add_argument("--held-out-texts", type=int, default=16)
-    parser.add_argument("--d-sae", type=int, default=768, help="features of each layer")
-    parser.add_argument("--l0-coefficient", type=float, default=1.0, help="what a feature that fires costs")
-    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--d-sae", type=int, default=2048, help="features of each layer")
+    parser.add_argument("--k", type=int, default=32, help="features that fire at a token, on average")
     parser.add_argument("--layers", type=int, nargs="*", help="only these")
     options = parser.parse_args()
     model = GPT2.from_pretrained(backend="numpy")
@@ -68,8 +67,7 @@ def main() -> None:
     settings: dict[str, Any] = SETTINGS | {
         "steps": options.steps,
         "d_sae": options.d_sae,
-        "l0_coefficient": options.l0_coefficient,
-        "learning_rate": options.learning_rate,
+        "k": options.k,
         "dead_feature_window": max(1, options.steps // 10),
     }
     for layer in layers:

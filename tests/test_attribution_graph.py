@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from dictionary_folders import random_dictionary
@@ -53,6 +55,18 @@ def test_edges_and_bias_add_up_to_the_pre_activation(model: Model, architecture:
         for column, (_, before, there, _) in enumerate(found.sources):
             if before >= layer or there > at:
                 assert found.edges[row, column] == 0
+
+
+def test_positions_that_training_left_out_have_no_features(model: Model) -> None:
+    made = transcoders("jumprelu_transcoder", "ln2.hook_normalized")
+    every, some = (graph(model, made, IDS, 4, skip_first=first) for first in (0, 2))
+    assert min(at for _, _, at, _ in every.targets) == 0
+    assert min(at for _, _, at, _ in some.targets) == 2
+    np.testing.assert_allclose(some.edges.sum(axis=1) + some.biases, some.values, atol=1e-5)
+    trained = [Dictionary(replace(one.config, metadata={"training": {"skip_first": 2}}), one.tensors) for one in made]
+    assert graph(model, trained, IDS, 4).sources == some.sources
+    with pytest.raises(ValueError, match="skip_first must be at least 0, got -1"):
+        graph(model, made, IDS, 4, skip_first=-1)
 
 
 def test_pruning_keeps_the_sums(model: Model) -> None:

@@ -68,6 +68,9 @@ def torch_loss(w: dict[str, Any], x: Any, y: Any, chosen: Settings, coefficient:
     if chosen.activation == "topk":
         top = h.topk(chosen.k, dim=-1)
         f = torch.zeros_like(h).scatter(-1, top.indices, top.values.relu())
+    elif chosen.activation == "batchtopk":
+        top = h.relu().flatten().topk(chosen.k * len(h))
+        f = torch.zeros(h.numel(), dtype=h.dtype).scatter(-1, top.indices, top.values).reshape(h.shape)
     elif chosen.activation == "jumprelu":
         threshold = w["log_threshold"].exp()
         f = Rectangle.apply(h, threshold, chosen.jumprelu_bandwidth, False)
@@ -113,6 +116,7 @@ def test_every_step_is_that_of_autograd_and_adam(architecture: str) -> None:
         grad -= (grad * W).sum(1, keepdim=True) * W
         assert found.loss == pytest.approx(loss.item(), rel=1e-9)
         assert found.l0 == pytest.approx((f != 0).sum().item() / N)
+        assert found.least == pytest.approx(f[f != 0].min().item())
         np.testing.assert_array_equal(found.fired, (f != 0).any(0).numpy())
         for name, gradient in found.gradients.items():
             np.testing.assert_allclose(gradient, theirs[name].grad.numpy(), atol=1e-9, err_msg=f"{step} {name}")  # type: ignore[union-attr]
@@ -156,7 +160,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "skip_transcoder"])
+@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "skip_transcoder", "batchtopk_transcoder"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(captured: Captured, architecture: str, tmp_path: Path) -> None:
     hooks = (READS, WRITES) if "transcoder" in architecture else ("blocks.1.hook_resid_pre",)
     words = SMALL | {"architecture": architecture, "steps": 30, "dead_feature_window": 4, "group_mib": 1}
@@ -198,6 +202,17 @@ def test_a_trained_dictionary_explains_more_than_it_did(captured: Captured, tmp_
     dictionaries.spliced(as_loaded(), heads)(texts[0])
 
 
+def test_what_a_batch_decided_is_saved_as_jumprelu(captured: Captured, tmp_path: Path) -> None:
+    texts = [captured.ids(text).tolist() for text in range(40)]
+    words = SMALL | {"steps": 200, "learning_rate": 0.01, "lr_scheduler_type": "linear"}
+    one = train(captured, tmp_path, READS, WRITES, architecture="batchtopk_transcoder", **words)
+    assert one.config.architecture == "jumprelu_transcoder"
+    assert len(set(one.tensors["threshold"].tolist())) == 1
+    assert dictionaries.evaluate(as_loaded(), dictionaries.load(tmp_path), texts).l0 == pytest.approx(3, rel=0.1)
+    about = json.loads((tmp_path / "cfg.json").read_text())
+    assert about["metadata"]["training"]["architecture"] == "batchtopk_transcoder"
+
+
 def test_batches_are_every_vector_once_an_epoch_and_a_function_of_the_step(captured: Captured) -> None:
     def vectors() -> Vectors:
         return Vectors(captured, "blocks.1.resid_pre", "blocks.1.resid_pre", skip=1, seed=3, group_bytes=30_000)
@@ -223,6 +238,7 @@ def test_batches_are_every_vector_once_an_epoch_and_a_function_of_the_step(captu
     [
         ({"architecture": "gated"}, "architecture must be one of topk, .* to be trained, got 'gated'"),
         ({"k": 25}, "k must be at most d_sae, 24, got 25"),
+        ({"k": 25, "architecture": "batchtopk"}, "k must be at most d_sae, 24, got 25"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0 and finite, got 0.0"),
         ({"l1_coefficient": -1.0}, "l1_coefficient must be at least 0 and finite, got -1.0"),
         ({"steps": 0}, "steps must be at least 1, got 0"),

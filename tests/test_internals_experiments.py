@@ -184,6 +184,23 @@ def test_dashboards_find_what_a_full_scan_finds() -> None:
         assert board.lowers[0] == effect.argmin()
 
 
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=300), st.integers(1, 12))
+def test_both_ends_are_those_of_a_sort(values: list[int], count: int) -> None:
+    effect = np.array(values, np.float32)
+    order = np.argsort(-effect, kind="stable")
+    highest, lowest = neurons.ends(effect, count)
+    assert highest.tolist() == order[:count].tolist()
+    assert lowest.tolist() == order[::-1][:count].tolist()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_divergences_are_those_in_float64(seed: int) -> None:
+    last, other = np.random.default_rng(seed).normal(0, 3, (2, 5, 40)).astype(np.float32)
+    p, q = lens.log_softmax(last), lens.log_softmax(other)
+    np.testing.assert_allclose(lens.divergence(last, other), (np.exp(p) * (p - q)).sum(-1), rtol=1e-5, atol=1e-6)
+    assert not lens.divergence(last, last).any()
+
+
 def test_a_place_where_a_neuron_does_not_fire_is_no_example() -> None:
     model, texts = as_loaded(), list(random_ids(9, 3, 31))
     post = model.run_with_cache(np.stack(texts))[1]

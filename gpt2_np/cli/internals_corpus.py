@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def tune(
     """
     import numpy as np
 
-    from ..internals.lens import FEWEST, HeldOut, Lens, logit_lens, train_tuned_lens
+    from ..internals.lens import FEWEST, HeldOut, divergences, train_tuned_lens
 
     gpt2 = load_readable(model, dtype)
     texts = HeldOut(texts_of(gpt2, corpus, length))
@@ -138,15 +137,13 @@ def tune(
         rule = f"a lens of width {gpt2.config.n_embd} wants at least {FEWEST * gpt2.config.n_embd:,}"
         click.echo(f"note: {texts.positions:,} positions are few to fit on: {rule}", err=True)
     shown = texts.held_out or [texts.first]
-    labels = logit_lens(gpt2, shown[0]).labels
-    looks: tuple[tuple[str, Callable[[Sequence[int]], Lens]], ...] = (
-        ("logit lens", lambda ids: logit_lens(gpt2, ids)),
-        ("tuned lens", lambda ids: tuned(gpt2, ids)),
-    )
-    curves = {
-        name: np.mean([look(one).divergence()[:, min(1, len(one) - 1) :].mean(axis=1) for one in shown], axis=0)
-        for name, look in looks
-    }
+    curves = {}
+    for name, looks in (("logit lens", None), ("tuned lens", tuned)):
+        means = []
+        for one in shown:
+            labels, far = divergences(gpt2, one, looks)
+            means.append(far[:, min(1, len(one) - 1) :].mean(axis=1))
+        curves[name] = np.mean(means, axis=0)
     if as_json:
         counts = {"positions": texts.positions, "held_out_texts": len(texts.held_out)}
         numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}

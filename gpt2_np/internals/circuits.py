@@ -7,15 +7,19 @@ Decompositions of Transformer Weight Matrices are Highly Interpretable". Fold th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ..display import described
 from ..model.config import Config
-from ..model.params import Params, as_array
+from ..model.params import Params, as_array, unembedding
 
 Array = np.ndarray
+WORDS = 4096  # of the vocabulary at a time, so that no copy of all in float64 is made
 
 
 class Factored(NamedTuple):
@@ -92,19 +96,34 @@ def copying_scores(params: Params, config: Config) -> Array:
 
     1: it copies; −1: it suppresses (Elhage et al. 2021, "Summarizing OV/QK Matrices").
     """
-    return _eigenvalue_scores(params, config, full_ov_circuit)
+    words = products_of_words(unembedding(params), params.wte) * params.ln_f.weight[:, None]
+    return _eigenvalue_scores(params, config, ov_circuit, words)
 
 
 def matching_scores(params: Params, config: Config) -> Array:
     """Return how much each head attends to the token it stands on: the same over its full QK circuit, (L, H)."""
-    return _eigenvalue_scores(params, config, full_qk_circuit)
+    return _eigenvalue_scores(params, config, qk_circuit, products_of_words(params.wte, params.wte))
 
 
-def _eigenvalue_scores(params: Params, config: Config, circuit: object) -> Array:
-    assert callable(circuit)
+def products_of_words(left: Array, right: Array) -> Array:
+    """Return leftᵀ · right of two (V, D) arrays in float64, some words at a time: (D, D)."""
+    parts = (slice(start, start + WORDS) for start in range(0, len(left), WORDS))
+    zeros = np.zeros((left.shape[1], right.shape[1]))
+    return sum((left[some].astype(np.float64).T @ right[some].astype(np.float64) for some in parts), zeros)
+
+
+def _eigenvalue_scores(
+    params: Params, config: Config, circuit: Callable[[Params, Config, int, int], Factored], words: Array
+) -> Array:
+    """The scores of full circuits, whose eigenvalues need no (V, K) array: the words enter as one (D, D) matrix.
+
+    A full circuit is (E · left) @ (right · Uᵀ), and its eigenvalues are those of right · (Uᵀ · E) · left, (K, K). For
+    queries and keys U is E.
+    """
     scores = np.zeros((config.n_layer, config.n_head))
     for layer, head in np.ndindex(*scores.shape):
-        values = circuit(params, config, layer, head).eigenvalues()
+        one = circuit(params, config, layer, head)
+        values = np.linalg.eigvals(one.right.astype(np.float64) @ words @ one.left.astype(np.float64))
         scores[layer, head] = values.sum().real / np.abs(values).sum()
     return scores
 
@@ -165,6 +184,6 @@ def singular_directions(
         near, far = params.wte @ u[:, number], far_end @ vt[number]
         if near[np.abs(near).argmax()] < 0:
             near, far = -near, -far
-        best = [np.argsort(-x, kind="stable")[:tokens].tolist() for x in (near, far)]
+        best = [highest(x, tokens).tolist() for x in (near, far)]
         directions.append(Direction(float(s[number]), *best))
     return directions

@@ -16,14 +16,18 @@ import numpy as np
 from decoders.base.ranking import highest
 
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
+from ..engine.threaded import in_pieces
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
+from ..system.memory import empty
 from ..weights.load import floats
+from .partial_runs import activations
 
 Array = np.ndarray
+ROWS = 512  # of logits at a time: enough for a product at full speed
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
@@ -61,24 +65,47 @@ class Lens:
 
     def divergence(self) -> Array:
         """Return the divergence of each stream's prediction from the last one's: KL(last ‖ stream) in nats, (C, T)."""
-        last = log_softmax(self.logits[-1])
-        chances = np.exp(last)
-        # One stream at a time: in float64 all of them together would need far the most memory.
-        return np.stack([(chances * (last - log_softmax(stream))).sum(-1) for stream in self.logits])
+        return np.stack([divergence(self.logits[-1], stream) for stream in self.logits])
+
+
+def divergence(last: Array, other: Array) -> Array:
+    """Return KL(last ‖ other) in nats of each row of two arrays of logits: (T, V) twice → (T,), float64.
+
+    Differences and exponentials have the logits' precision, sums float64's. It works on a few rows at a time, on
+    threads: copies of all logits in float64 would cost more than the products that made them.
+    """
+    found = np.empty(len(last))
+
+    def look(some: slice) -> None:
+        for at in range(some.start, some.stop):
+            chances = last[at] - last[at].max()
+            np.exp(chances, out=chances)
+            total = chances.sum(dtype=np.float64)
+            chances *= last[at] - other[at]
+            gap = ops.log_normalizer(last[at]) - ops.log_normalizer(other[at])
+            found[at] = chances.sum(dtype=np.float64) / total - gap
+
+    in_pieces(look, len(last), last.size)
+    return found
 
 
 def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     """Return the likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and
     float64.
 
-    Of equals the first comes first. It works row by row: nothing else of the vocabulary's size is sorted or kept.
+    Of equals the first comes first. It works row by row, on threads: nothing else of the vocabulary's size is sorted or
+    kept.
     """
     rows = logits.reshape(-1, logits.shape[-1])
     count = min(count, rows.shape[1])
     best, chances = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
-    for row, ids, shares in zip(rows, best, chances, strict=True):
-        ids[:] = highest(row, count)
-        shares[:] = np.exp(row[ids] - ops.log_normalizer(row))
+
+    def look(some: slice) -> None:
+        for row, ids, shares in zip(rows[some], best[some], chances[some], strict=True):
+            ids[:] = highest(row, count)
+            shares[:] = np.exp(row[ids] - ops.log_normalizer(row))
+
+    in_pieces(look, len(rows), rows.size)
     shape = (*logits.shape[:-1], count)
     return best.reshape(shape), chances.reshape(shape)
 
@@ -86,15 +113,26 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
     """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
 
-    ``cache`` holds the streams that `stream_names` tells. As `logit_lens`'s `Lens.top`, in the memory of one stream's
-    logits.
+    ``cache`` holds the streams that `stream_names` tells. As `logit_lens`'s `Lens.top`, in the memory of `ROWS` logits.
     """
     streams, labels = cache.accumulated_resid(pos_slice=None)
-    found = []
-    for stream in streams[:, 0]:
-        normed = ops.layer_norm(stream, *model.params.ln_f, model.config.layer_norm_epsilon)
-        found.append(likeliest(ops.unembed(normed, model.params.lm_head), count))
-    return labels, np.stack([ids for ids, _ in found]), np.stack([chances for _, chances in found])
+    rows = streams.reshape(-1, streams.shape[-1])
+    found = [likeliest(logits, count) for logits in some_logits(model, rows, ROWS)]
+    shape = (len(labels), streams.shape[2], -1)
+    best, chances = (np.concatenate(part).reshape(shape) for part in zip(*found, strict=True))
+    return labels, best, chances
+
+
+def some_logits(model: Model, rows: Array, most: int) -> Iterator[Array]:
+    """Yield the logits of streams through the final norm: (n, D) → up to `most` of (n, V) at a time, in one array."""
+    head, epsilon = model.params.lm_head, model.config.layer_norm_epsilon
+    logits = empty((min(most, len(rows)), model.config.vocab_size), rows.dtype)
+    for start in range(0, len(rows), most):
+        normed = ops.layer_norm(rows[start : start + most], *model.params.ln_f, epsilon)
+        if isinstance(head, np.ndarray):
+            yield np.matmul(normed, head.T, out=logits[: len(normed)])
+        else:
+            yield ops.unembed(normed, head)
 
 
 def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
@@ -110,17 +148,28 @@ def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: b
         >>> tokens.shape
         (9, 4, 3)
     """
-    return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams, cache: streams)
+    return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), lambda streams: streams)
 
 
-def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array, ActivationCache], Array]) -> Lens:
+def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array], Array]) -> Lens:
     row = model.check_ids(ids)
     if len(row) != 1:
         raise ValueError(f"a lens looks at one prompt, got {len(row)} rows")
     _, cache = model.run_with_cache(row, stream_names(model))
     streams, labels = cache.accumulated_resid(pos_slice=None)
-    normed = ops.layer_norm(translate(streams[:, 0], cache), *model.params.ln_f, model.config.layer_norm_epsilon)
+    normed = ops.layer_norm(translate(streams[:, 0]), *model.params.ln_f, model.config.layer_norm_epsilon)
     return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
+
+
+def divergences(model: Model, ids: Sequence[int] | Array, lens: TunedLens | None = None) -> tuple[list[str], Array]:
+    """Return labels and `Lens.divergence` of the logit lens or of a tuned one, (C, T), in the memory of one stream."""
+    _, cache = model.run_with_cache(np.atleast_2d(ids), stream_names(model))
+    streams, labels = cache.accumulated_resid(pos_slice=None)
+    streams = streams[:, 0] if lens is None else lens.translated(streams[:, 0])
+    T, D = streams.shape[1:]
+    last = next(some_logits(model, streams[-1], T))
+    found = [divergence(last, logits) for logits in some_logits(model, streams[:-1].reshape(-1, D), T)]
+    return labels, np.stack([*found, np.zeros(len(last))])
 
 
 def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
@@ -172,11 +221,11 @@ class TunedLens:
                 f"this lens was tuned for {self.weight.shape[0]} layers of width {self.weight.shape[1]}, "
                 f"got a model with {model.config.n_layer} of {model.config.n_embd}"
             )
+        return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), self.translated)
 
-        def translate(streams: Array, cache: ActivationCache) -> Array:
-            return np.concatenate([streams[:-1] @ self.weight + self.bias[:, None], streams[-1:]])
-
-        return _lens(model, model.to_ids(ids, prepend_bos=prepend_bos), translate)
+    def translated(self, streams: Array) -> Array:
+        """Return all streams, (L + 1, T, D), as this lens takes them to the last one, which stays."""
+        return np.concatenate([streams[:-1] @ self.weight + self.bias[:, None], streams[-1:]])
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""
@@ -244,11 +293,12 @@ def train_tuned_lens(
         raise ValueError(f"ridge must be between 0 and {LARGEST_RIDGE:.0e}, got {ridge}")
     L, D = model.config.n_layer, model.config.n_embd
     square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
+    names = [*(f"blocks.{layer}.resid_pre" for layer in range(L)), f"blocks.{L - 1}.resid_post"]
     for text in texts:
-        _, cache = model.run_with_cache(np.atleast_2d(text), stream_names(model))
-        final = cache["resid_post", L - 1][0, 1:].astype(np.float64)
+        streams = activations(model, np.atleast_2d(text), names)  # nothing here reads logits
+        final = streams[names[-1]][0, 1:].astype(np.float64)
         for layer in range(L):
-            x = np.pad(cache["resid_pre", layer][0, 1:].astype(np.float64), [(0, 0), (0, 1)], constant_values=1)
+            x = np.pad(streams[names[layer]][0, 1:].astype(np.float64), [(0, 0), (0, 1)], constant_values=1)
             square[layer] += x.T @ x
             cross[layer] += x.T @ (final - x[:, :D])
         seen += len(final)
@@ -261,6 +311,14 @@ def train_tuned_lens(
     for layer in range(L):
         spread = np.trace(square[layer][:D, :D]) / D
         square[layer][np.arange(D), np.arange(D)] += ridge * spread
-    solved = np.stack([np.linalg.lstsq(square[layer], cross[layer], rcond=None)[0] for layer in range(L)])
+    solved = np.stack([solve(square[layer], cross[layer], ridge > 0) for layer in range(L)])
     weight = solved[:, :D] + np.eye(D)
     return TunedLens(weight.astype(model.dtype), solved[:, D].astype(model.dtype))
+
+
+def solve(square: Array, cross: Array, definite: bool) -> Array:
+    """Solve square · x = cross. A ridge makes it `definite`; without one, of all solutions the shortest is taken.
+
+    The singular values that the shortest needs cost some thirty times as much as an elimination.
+    """
+    return np.linalg.solve(square, cross) if definite else np.linalg.lstsq(square, cross, rcond=None)[0]

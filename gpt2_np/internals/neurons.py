@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decoders.base.ranking import highest
+
 from ..display import NUMBERS, Texts, boxed, described, table, visible, words
 from ..model.params import as_array, unembedding
 from ..session.model import Model
@@ -127,7 +129,6 @@ def dashboards(
     for at, (layer, neuron) in enumerate(neurons):
         writes = as_array(model.params.h[layer].mlp.c_proj.weight)[neuron]
         effect = unembedding(model.params) @ (writes * model.params.ln_f.weight)
-        order = np.argsort(-effect, kind="stable")
         results.append(
             Dashboard(
                 layer,
@@ -136,12 +137,20 @@ def dashboards(
                 counts[at],
                 edges,
                 active[at] / seen,
-                order[:tokens].tolist(),
-                order[::-1][:tokens].tolist(),
+                *(ids.tolist() for ids in ends(effect, tokens)),
                 model.texts,
             )
         )
     return results
+
+
+def ends(values: Array, count: int) -> tuple[Array, Array]:
+    """Return the places of the highest and of the lowest of (V,) values, the furthest first.
+
+    As a sort from the highest down has them, read from either end: of equal ones the first comes first among the
+    highest, the last among the lowest.
+    """
+    return highest(values, count), len(values) - 1 - highest(-values[::-1], count)
 
 
 def _example(ids: Array, values: Array, number: int, context: int) -> Example:

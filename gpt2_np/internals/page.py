@@ -14,8 +14,9 @@ import numpy as np
 from decoders.base.ranking import highest
 
 from ..display import framed, in_bytes
-from ..gradients.metrics import logit_difference
+from ..gradients import readings
 from ..model.activations import ActivationCache
+from ..model.params import as_array
 from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
 from . import page_graph
@@ -26,7 +27,7 @@ Array = np.ndarray
 MOST_TOKENS = 512
 MOST_OWED = 64  # tokens of a prompt of which every position is asked what it owes to those before
 FEATURES, WORDS = 8, 8  # of a dictionary: how many features of each token, how many words of each feature
-ROWS = 16  # prompts that are differentiated side by side
+ROWS = 8  # positions that are differentiated side by side
 
 
 class Page(str):
@@ -72,7 +73,8 @@ def inspect_page(
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
     names = ["embed", "pos_embed", "*.attn.pattern", "*.attn.z", "*_out", "ln_final.scale", "unembed"]
-    _, cache = model.run_with_cache(ids, [*names, *stream_names(model)])
+    read = readings.names_read(model.config) if differentiable(model) else []
+    _, cache = model.run_with_cache(ids, [*names, *stream_names(model), *read])
     text = model.tokenizer.decode(ids)
     data = page_data(model, ids, cache, top, last_only=last_only)
     data["features"] = None if dictionary is None else _features(model, ids, dictionary, dashboards)
@@ -102,13 +104,19 @@ def page_data(
     """
     tokens = [shown(token) for token in model.tokenizer.tokens(ids)]
     queries, keys = np.tril_indices(len(ids))
-    attention = np.rint(cache.stack_activation("pattern")[:, 0, :, queries, keys] * 255).astype(np.uint8)
-    attention = attention.transpose(1, 2, 0)
+    attention = np.empty((model.config.n_layer, model.config.n_head, len(queries)), np.uint8)
+    for layer, rows in enumerate(attention):
+        rows[:] = np.rint(cache["pattern", layer][0, :, queries, keys].T * 255)
     best, p = likeliest(cache["unembed"][0], max(2, top))
 
     def named(candidates: Array, p: Array) -> list[list[object]]:
-        words = model.tokenizer.tokens(candidates.tolist())
-        return [[shown(word), round(float(chance), 4)] for word, chance in zip(words, p, strict=True)]
+        """The words of each row and their probabilities, (n, k) twice."""
+        words, chances = model.tokenizer.tokens(candidates.reshape(-1).tolist()), p.astype(np.float64).round(4)
+        pairs: list[object] = [
+            [shown(word), chance] for word, chance in zip(words, chances.reshape(-1).tolist(), strict=True)
+        ]
+        k = candidates.shape[1]
+        return [pairs[start : start + k] for start in range(0, len(pairs), k)]
 
     labels, looked, chances = nearest(model, cache, min(5, top))
     T = len(ids)
@@ -118,13 +126,13 @@ def page_data(
         "layers": model.config.n_layer,
         "heads": model.config.n_head,
         "attention": base64.b64encode(zlib.compress(attention.tobytes())).decode("ascii"),
-        "next": [named(best[at, :top], p[at, :top]) for at in range(T)],
+        "next": named(best[:, :top], p[:, :top]),
         "labels": labels,
-        "lens": [[named(looked[row, at], chances[row, at]) for at in range(T)] for row in range(len(labels))],
+        "lens": [named(*row) for row in zip(looked, chances, strict=True)],
         "attribution": _attributions(
             model, cache, {"best": (best[:, 0], T), "actual": (np.array([*ids[1:], ids[-1]]), T - 1)}
         ),
-        "owed": _owed(model, ids, best[:, :2], last_only) if model.tap is no_tap and model.backend != "torch" else {},
+        "owed": _owed(model, cache, best[:, :2], last_only) if differentiable(model) else {},
     }
 
 
@@ -171,16 +179,21 @@ def _features(
     }
 
 
-def _owed(model: GPT2, ids: Sequence[int], best: Array, last_only: bool) -> dict[int, dict[str, object]]:
+def differentiable(model: GPT2) -> bool:
+    """Tell whether a page can say what tokens did for one answer against another."""
+    return model.tap is no_tap and model.backend != "torch" and model.config.vocab_size > 1
+
+
+def _owed(model: GPT2, cache: ActivationCache, best: Array, last_only: bool) -> dict[int, dict[str, object]]:
     """By position: the two likeliest tokens, and input × gradient of each token so far for the one, not the other."""
-    T = len(ids)
+    T = len(best)
     places = list(range(T)) if T <= MOST_OWED and not last_only else [T - 1]
     owed: dict[int, dict[str, object]] = {}
-    for start in range(0, len(places) if model.config.vocab_size > 1 else 0, ROWS):
+    for start in range(0, len(places), ROWS):
         some = places[start : start + ROWS]
-        metric = logit_difference(best[some, 0], best[some, 1])
-        run = model.run_with_gradients([ids[: at + 1] for at in some], metric, "embed")
-        scores = (run.cache["embed"] * run.grads["embed"]).sum(axis=-1, dtype=np.float64)
+        directions = cache.directions(best[some, 0]) - cache.directions(best[some, 1])
+        gradients = readings.of_embeddings(cache, some, directions)
+        scores = (cache["embed"][:, : gradients.shape[1]] * gradients).sum(axis=-1, dtype=np.float64)
         for at, row in zip(some, scores, strict=True):
             first, second = model.tokenizer.tokens(best[at].tolist())
             owed[at] = {"token": shown(first), "other": shown(second), "scores": np.round(row[: at + 1], 3).tolist()}
@@ -190,13 +203,21 @@ def _owed(model: GPT2, ids: Sequence[int], best: Array, last_only: bool) -> dict
 def _attributions(
     model: GPT2, cache: ActivationCache, asked: dict[str, tuple[Array, int]]
 ) -> dict[str, dict[str, object]]:
-    """For each kind of target, what heads, MLPs, embeddings and biases added to its logit, at the first positions."""
+    """For each kind of target, what heads, MLPs, embeddings and biases added to its logit, at the first positions.
+
+    What a head adds to a logit is its z times a vector: the target's direction, taken back through the final norm with
+    the run's scale and through the head's output map. So no head's result, as wide as the stream, is made.
+    """
     heads: dict[str, list[Array]] = {kind: [] for kind in asked}
+    read = {}
+    for kind, (targets, _) in asked.items():
+        gained = cache.directions(targets) * model.params.ln_f.weight
+        read[kind] = (gained - gained.mean(axis=-1, keepdims=True)) / cache["ln_final.scale"][0]
     for layer in range(model.config.n_layer):
-        # A layer at a time: the results of all heads are many times as large as all streams.
-        result = np.moveaxis(cache.head_result(layer), -2, 0)
-        for kind, (targets, _) in asked.items():
-            heads[kind].append(cache.logit_attrs(result, targets[None])[:, 0])
+        weight, z = as_array(model.params.h[layer].attn.c_proj.weight), cache["z", layer][0]
+        for kind in asked:
+            vectors = (read[kind] @ weight.T).reshape(z.shape)
+            heads[kind].append((z * vectors).sum(axis=-1).T)
     return {
         kind: _attribution(model, cache, np.stack(heads[kind]), targets, count)
         for kind, (targets, count) in asked.items()

@@ -1,4 +1,4 @@
-"""Runs that end after the last activation that is asked for: later layers aren't computed."""
+"""Runs of some layers only: that end after the last activation that is asked for, or begin at a later block."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..model.taps import Capture
+from ..model.config import Config
+from ..model.forward import block, layer_norm
+from ..model.operations import Operations
+from ..model.params import Params
+from ..model.taps import Capture, Tap, with_prefix
 from ..session.model import Model
 
 Array = np.ndarray
@@ -39,3 +43,16 @@ def activations(model: Model, ids: Array, names: Sequence[str]) -> Mapping[str, 
         if not np.isfinite(x).all():
             raise ValueError(f"activations overflow: {name} is not finite")
     return until.values
+
+
+def last_stream(params: Params, config: Config, ops: Operations, x: Array, layer: int, tap: Tap) -> Array:
+    """Run the blocks from `layer` on, of the stream that enters it: (B, T, D) → the last stream, (B, T, D)."""
+    for number in range(layer, config.n_layer):
+        x = block(x, params.h[number], config, number, ops, None, with_prefix(tap, f"blocks.{number}."))
+    return x
+
+
+def logits_of(params: Params, config: Config, ops: Operations, x: Array, tap: Tap) -> Array:
+    """Take the last stream to the logits: (B, T, D) → (B, T, V)."""
+    x = layer_norm(x, params.ln_f, config, ops, with_prefix(tap, "ln_final."))
+    return tap("unembed", ops.unembed(x, params.lm_head))

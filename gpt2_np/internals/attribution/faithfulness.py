@@ -18,7 +18,7 @@ from ...model.edits import Part
 from ...model.params import as_array
 from ...model.taps import points, select
 from ...session.model import Model
-from ..variants import Variant, run_variants
+from ..variants import Variant, reads_last, run_variants
 from . import graph
 from .circuit_run import written
 from .edges import Edges
@@ -129,7 +129,8 @@ def exact_nodes(
             rows = len(logits)
             return values(of_rows(alone, np.zeros(rows, int), 1), logits, np.repeat(after[None], rows, 0))
 
-        effects = run_variants(model, after, variants, value, batch=batch, progress=progress) - plain
+        last = reads_last(alone)
+        effects = run_variants(model, after, variants, value, batch=batch, last=last, progress=progress) - plain
         start = 0
         for name in chosen:
             count = int(np.prod(sizes[name]))

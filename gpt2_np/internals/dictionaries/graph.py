@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...display import NUMBERS, Cell, Readable, Texts, boxed, described, number, table, visible
-from ...model.params import Block, as_array, unembedding
+from ...display import NUMBERS, Cell, Texts, boxed, described, number, table, visible
+from ...model.params import unembedding
 from ...session.model import Model
 from . import places, resumed
 from .coding import Coder
+from .graph_layers import Layer, norm_back
 
 Array = np.ndarray
 READS = ("ln2.normalized", "ln2.out")
@@ -76,8 +77,19 @@ class Graph:
         # r: the share of a feature that is left, less 1. One that is silenced has −1; others follow what they read.
         shares = self.between() / self.activations[:, None]
         direct = self.edges[-1, first : first + n]
-        total = np.linalg.solve(np.eye(n) - shares.T, direct)
-        return -total
+        return -self.followed(shares, direct)
+
+    def followed(self, shares: Array, direct: Array) -> Array:
+        """Solve total = direct + sharesᵀ · total, over all paths: what goes from each feature to the end, (features,).
+
+        Features read only features of earlier layers, so this is one product a layer, from the last layer back.
+        """
+        total, end = direct.copy(), len(direct)
+        for layer in sorted({target[1] for target in self.targets[:-1]}, reverse=True):
+            start = sum(target[1] < layer for target in self.targets[:-1])
+            total[:start] += total[start:end] @ shares[start:end, :start]
+            end = start
+        return total
 
     def flows(self) -> Array:
         """Return how much of the logit's sum of sizes leads back along each edge, (targets, sources).
@@ -87,7 +99,7 @@ class Graph:
         sizes = np.abs(self.edges)
         sizes = sizes / np.maximum(sizes.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
         first, n = len(self.ids), len(self.activations)
-        reached = np.linalg.solve(np.eye(n) - sizes[:-1, first : first + n].T, sizes[-1, first : first + n])
+        reached = self.followed(sizes[:-1, first : first + n], sizes[-1, first : first + n])
         return np.append(reached, 1.0)[:, None] * sizes
 
     def influence(self) -> Array:
@@ -138,12 +150,15 @@ def graph(
     *,
     position: int = -1,
     prepend_bos: bool = False,
+    skip_first: int | None = None,
 ) -> Graph:
     """The attribution graph of one prompt for the logit of `token` (less that of `versus`) at a position.
 
-    `transcoders` are one a layer, first to last, from ``ln2.normalized`` or ``ln2.out`` to ``mlp_out``. Computed in
-    float64. ``ValueError`` for others, for top-k (whose features compete), for more than one prompt, and for more than
-    `MOST` features that fire.
+    `transcoders` are one a layer, first to last, from ``ln2.normalized`` or ``ln2.out`` to ``mlp_out``. At the prompt's
+    first `skip_first` positions no feature is a node, and what the MLPs write there is error: a transcoder that never
+    saw those outliers in training lights up all over there. None: as many as the transcoders' training left out, which
+    ``cfg.json`` says of those trained here. Computed in float64. ``ValueError`` for other transcoders, for top-k (whose
+    features compete), for more than one prompt, and for more than `MOST` features that fire.
     """
     row = model.check_ids(model.to_ids(ids, prepend_bos=prepend_bos))
     T, L = row.shape[1], model.config.n_layer
@@ -156,7 +171,10 @@ def graph(
     wanted += [places.reads(one) for one in transcoders]
     logits, found = resumed.run(model, row, [*wanted, "embed", "pos_embed", "ln_final.scale"])
     run = {name: x[0].astype(np.float64) for name, x in found.items()}
-    layers = [Layer(model.params.h[layer], one, run, layer) for layer, one in enumerate(transcoders)]
+    first = max(map(left_out, transcoders)) if skip_first is None else skip_first
+    if first < 0:
+        raise ValueError(f"skip_first must be at least 0, got {skip_first}")
+    layers = [Layer(model.params.h[layer], one, run, layer, first) for layer, one in enumerate(transcoders)]
     count = sum(len(layer.features) for layer in layers)
     if count > MOST:
         raise ValueError(f"at most {MOST} features may fire in a graph, got {count:,}: give a shorter prompt")
@@ -173,7 +191,7 @@ def graph(
     feature_edges: list[Array] = []  # by layer, the last first: (targets so far, that layer's features)
     error_edges: list[Array] = []
     for layer in reversed(layers):
-        feature_edges.append(np.einsum("nfd,fd->nf", flow[:, layer.positions], layer.writes))
+        feature_edges.append(layer.arriving(flow))
         error_edges.append(np.einsum("ntd,td->nt", flow, layer.error))
         biases = list(np.array(biases) + flow.sum(axis=1) @ layer.b_dec)
         flow, skipped = layer.through_skip(flow)
@@ -210,6 +228,13 @@ def graph(
     )
 
 
+def left_out(transcoder: Coder) -> int:
+    """Return how many positions at each text's start a transcoder's training left out, by its file; else 0."""
+    training = transcoder.config.metadata.get("training")
+    found = training.get("skip_first", 0) if isinstance(training, Mapping) else 0
+    return found if isinstance(found, int) and found > 0 else 0
+
+
 def check(model: Model, transcoders: Sequence[Coder]) -> None:
     """Raise ``ValueError`` unless they are one transcoder per layer of a supported kind."""
     if len(transcoders) != model.config.n_layer:
@@ -225,61 +250,3 @@ def check(model: Model, transcoders: Sequence[Coder]) -> None:
             raise ValueError(
                 f"a graph needs transcoders with ReLU or JumpReLU and no normalisation, got layer {layer}'s"
             )
-
-
-class Layer(Readable):
-    """One layer as a graph sees it: linear, with what the prompt holds, and the features that fire."""
-
-    def __init__(self, block: Block, transcoder: Coder, run: Mapping[str, Array], number: int) -> None:
-        self.number, self.block = number, block
-        prefix = f"blocks.{number}."
-        self.scale1, self.scale2 = run[prefix + "ln1.scale"], run[prefix + "ln2.scale"]
-        self.pattern = run[prefix + "attn.pattern"]
-        reads = places.reads(transcoder)
-        gained = reads.endswith("ln2.out")
-        D = len(block.ln_2.weight)
-        self.gain = block.ln_2.weight.astype(np.float64) if gained else np.ones(D)
-        shift = block.ln_2.bias.astype(np.float64) if gained else np.zeros(D)
-        t = {name: x.astype(np.float64) for name, x in transcoder.tensors.items()}
-        x = run[reads]
-        features = transcoder.encode(x)
-        self.positions, self.features = np.nonzero(features)
-        self.activations = features[self.positions, self.features]
-        self.encoders = t["W_enc"][:, self.features].T
-        self.pre = np.einsum("fd,fd->f", x[self.positions], self.encoders) + t["b_enc"][self.features]
-        self.biases = t["b_enc"][self.features] + self.encoders @ shift
-        self.writes = self.activations[:, None] * t["W_dec"][self.features]
-        self.b_dec, self.skip = t["b_dec"], t.get("W_skip")
-        self.skip_bias = np.zeros(D) if self.skip is None else self.skip @ shift
-        self.error = run[prefix + "mlp_out"] - transcoder.reconstruct(x)
-        weight, bias = as_array(block.attn.c_attn.weight).astype(np.float64), block.attn.c_attn.bias
-        self.values, self.output = weight[:, 2 * D :], as_array(block.attn.c_proj.weight).astype(np.float64)
-        self.gain1 = block.ln_1.weight.astype(np.float64)
-        # A pattern's weights add up to 1, so biases arrive as they are.
-        given = block.ln_1.bias.astype(np.float64) @ self.values + bias[2 * D :]
-        self.constant = given @ self.output + block.attn.c_proj.bias
-
-    def reading(self, T: int) -> Array:
-        """The gradient of each firing feature's pre-activation at ``resid_mid``: (features, T, D)."""
-        flow = np.zeros((len(self.features), T, len(self.gain)))
-        flow[np.arange(len(self.features)), self.positions] = self.encoders * self.gain
-        return norm_back(flow, self.scale2)
-
-    def through_skip(self, flow: Array) -> tuple[Array, Array]:
-        """Past the MLP, and through the skip connection where there is one; and what its bias adds, (n,)."""
-        if self.skip is None:
-            return flow, np.zeros(len(flow))
-        return flow + norm_back(flow @ self.skip * self.gain, self.scale2), flow.sum(axis=1) @ self.skip_bias
-
-    def through_attention(self, flow: Array) -> Array:
-        """Back through the heads, their patterns held: (n, T, D) at ``attn_out`` → at ``resid_pre``."""
-        H = len(self.pattern)
-        n, T, D = flow.shape
-        of_z = (flow @ self.output.T).reshape(n, T, H, -1)
-        of_v = np.einsum("hts,nthk->nshk", self.pattern, of_z, optimize=True)
-        return norm_back(of_v.reshape(n, T, D) @ self.values.T * self.gain1, self.scale1)
-
-
-def norm_back(flow: Array, scale: Array) -> Array:
-    """Propagate a gradient through a norm whose scale is held constant: (n, T, D), (T, 1)."""
-    return (flow - flow.mean(axis=-1, keepdims=True)) / scale

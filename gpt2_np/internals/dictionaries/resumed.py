@@ -9,12 +9,13 @@ import numpy as np
 from ...display import Readable
 from ...engine import threaded
 from ...model.activations import ActivationCache
-from ...model.forward import block, forward, layer_norm
+from ...model.forward import forward
 from ...model.operations import Operations
 from ...model.params import Params
-from ...model.taps import Capture, both, no_tap, with_prefix
+from ...model.taps import Capture, no_tap
 from ...session.implementation import NumPy
 from ...session.model import Model
+from ..partial_runs import last_stream, logits_of
 
 Array = np.ndarray
 STREAM = ("resid_pre", "resid_mid", "resid_post")
@@ -59,7 +60,7 @@ def logits_with(
     if prefix is None or model.tap is not no_tap:
         return model.forward(ids, tap=Replaced({name: value}))
     layer = int(prefix.split(".")[1])
-    tap = both(Replaced({name: value}), no_tap)
+    tap = Replaced({name: value})
     if name.endswith("resid_pre"):
         x = value
     elif name.endswith("resid_post"):
@@ -67,10 +68,8 @@ def logits_with(
     else:
         x = plain[prefix + "resid_pre"]
     ops, params = operations(model)
-    for number in range(layer, model.config.n_layer):
-        x = block(x, params.h[number], model.config, number, ops, None, with_prefix(tap, f"blocks.{number}."))
-    x = layer_norm(x, params.ln_f, model.config, ops, no_tap)
-    return ops.unembed(x, params.lm_head)
+    x = last_stream(params, model.config, ops, x, layer, tap)
+    return logits_of(params, model.config, ops, x, no_tap)
 
 
 def operations(model: Model) -> tuple[Operations, Params]:

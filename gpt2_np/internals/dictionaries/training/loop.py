@@ -31,6 +31,7 @@ from .vectors import Vectors
 
 Array = np.ndarray
 RAW = "training.safetensors"  # the weights as they learn, before anything is folded into them
+THRESHOLD_SHARE = 0.01  # of a step in the threshold of what a batch decides: SAELens's topk_threshold_lr
 COLUMNS = ("step", "loss", "mse", "sparsity", "auxiliary", "l0", "explained_variance", "dead", "learning_rate", "norm")
 
 
@@ -111,7 +112,10 @@ def train(
 
 
 class Run(Readable):
-    """A run between two steps: ``weights``, the optimizer's ``state``, the steps since each feature fired."""
+    """A run between two steps: ``weights``, the optimizer's ``state``, the steps since each feature fired.
+
+    ``threshold`` is of "batchtopk": a moving average of the least feature that fired in a step.
+    """
 
     def __init__(self, settings: Settings, vectors: Vectors, out: Path, place: dict[str, Any]) -> None:
         self.settings, self.vectors, self.out, self.place = settings, vectors, out, place
@@ -121,6 +125,7 @@ class Run(Readable):
         self.weights: Weights = {}
         self.silent = np.zeros(settings.d_sae, np.int64)
         self.factors = (1.0, 1.0)
+        self.threshold = 0.0
 
     def begin(self) -> None:
         """Random directions of unit length, the encoder their transpose; ``b_dec`` the mean of what is predicted."""
@@ -136,7 +141,7 @@ class Run(Readable):
         else:
             W_enc = W_dec.T.copy()
         # Where nothing limits how many features fire, they begin small, so that sparsity costs less than it tells.
-        W_enc *= np.float32(1.0 if settings.activation == "topk" else 0.1)
+        W_enc *= np.float32(1.0 if "topk" in settings.activation else 0.1)
         mean = y.mean(axis=0, dtype=np.float64) * self.factors[1]
         self.weights = {"W_enc": W_enc, "W_dec": W_dec, "b_enc": np.zeros(settings.d_sae, np.float32)}
         self.weights["b_dec"] = mean.astype(np.float32)
@@ -150,12 +155,13 @@ class Run(Readable):
         """As a checkpoint has it. ``ValueError`` where it isn't one of this run."""
         self.begin()
         found = {name: x for name, (_, x) in open_safetensors(folder / RAW).items()}
-        for name, like in {**self.weights, "silent": self.silent, "factors": np.zeros(2)}.items():
+        for name, like in self.kept().items():
             if name not in found or found[name].size * found[name].itemsize != like.nbytes:
                 raise ValueError(f"{folder / RAW}: {name} must be there, of the shape {like.shape}")
         self.weights = {name: found[name].reshape(x.shape).copy() for name, x in self.weights.items()}
         self.silent = found["silent"].view(np.int64).reshape(-1).copy()
         self.factors = tuple(found["factors"].tolist())
+        self.threshold = float(found["threshold"][0]) if "threshold" in self.kept() else 0.0
         self.state = checkpoint.read_state(folder, self.weights, None)  # type: ignore[arg-type]  # a plain nest
         self.step = self.first = self.state.step
         checkpoint.cut(self.out, self.step)
@@ -186,6 +192,8 @@ class Run(Readable):
         )
         self.weights["W_dec"] /= np.linalg.norm(self.weights["W_dec"], axis=1, keepdims=True)
         self.silent = np.where(found.fired, 0, self.silent + 1)
+        if found.l0:  # a plain mean at first, so that short runs don't start from 0
+            self.threshold += max(THRESHOLD_SHARE, 1 / (self.step + 1)) * (found.least - self.threshold)
         self.step += 1
         self.tell(found, int(dead.sum()), rate, length, report)
         last = self.step == settings.steps
@@ -211,8 +219,12 @@ class Run(Readable):
     def write(self, folder: Path) -> None:
         """Write the dictionary's files, and the state that a later run resumes from."""
         save(self.dictionary(), folder)
-        state = {**self.weights, "silent": self.silent, "factors": np.array(self.factors)}
-        write_whole(folder / RAW, safetensors(state))
+        write_whole(folder / RAW, safetensors(self.kept()))
+
+    def kept(self) -> Weights:
+        """What a checkpoint holds beside the optimizer's state."""
+        kept = {**self.weights, "silent": self.silent, "factors": np.array(self.factors)}
+        return kept | ({"threshold": np.array([self.threshold])} if self.settings.activation == "batchtopk" else {})
 
     def dictionary(self) -> Dictionary:
         """The dictionary as it is now, for activations as they are: the factors folded in."""
@@ -221,7 +233,7 @@ class Run(Readable):
             {**self.place["metadata"], "training": asdict(settings) | {"steps_done": self.step}}
         )
         config = Config(
-            settings.architecture,
+            settings.saved_as,
             d_in=self.vectors.width,
             d_sae=settings.d_sae,
             d_out=self.vectors.width_out,
@@ -235,6 +247,8 @@ class Run(Readable):
         tensors = {name: x for name, x in self.weights.items() if name != "log_threshold"}
         if settings.activation == "jumprelu":
             tensors["threshold"] = np.exp(self.weights["log_threshold"])
+        elif settings.activation == "batchtopk":
+            tensors["threshold"] = np.full(settings.d_sae, self.threshold, np.float32)
         tensors["W_enc"] = tensors["W_enc"] * np.float32(read)
         tensors["W_dec"], tensors["b_dec"] = (tensors[name] / np.float32(written) for name in ("W_dec", "b_dec"))
         if settings.has_skip:

@@ -4,12 +4,14 @@
     h = (x − b_dec) · W_enc + b_enc     f = features of h      out = f · W_dec + b_dec (+ x · W_skipᵀ)
 
     topk      mean |out − y|² + a · s · mean |h_aux · W_dec − (y − out)|²     h_aux: the d/2 largest h of dead features
+    batchtopk the same, the n · k largest h of the whole batch being the features
     relu      mean |out − y|² + c · mean Σ f
     jumprelu  mean |out − y|² + c · mean Σ [h > θ] + a · mean Σ over dead of max(θ − h, 0)
 
 Means are over the n vectors. They are SAELens's losses (``TrainingSAE.training_forward_pass``) for directions of unit
-length. Gao et al. 2024, section 2.4 and A.2; Bricken et al. 2023; Rajamanoharan et al. 2024, section 3, whose θ, exp of
-a parameter, learns through a rectangle of the width `bandwidth`.
+length. Gao et al. 2024, section 2.4 and A.2; Bussmann et al. 2024, "BatchTopK Sparse Autoencoders"; Bricken et al.
+2023; Rajamanoharan et al. 2024, section 3, whose θ, exp of a parameter, learns through a rectangle of the width
+`bandwidth`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ Weights = dict[str, Array]
 
 
 class Step(NamedTuple):
-    """The result of a step: its loss and the parts of it, the gradients, and which features fired."""
+    """The result of a step: its loss and the parts of it, the gradients, which features fired, and the least that one
+    did (0 where none did).
+    """
 
     loss: float
     mse: float
@@ -37,6 +41,7 @@ class Step(NamedTuple):
     explained: float
     gradients: Weights
     fired: Array
+    least: float
 
     def __repr__(self) -> str:
         return described(self)
@@ -74,7 +79,7 @@ def loss_and_gradients(
     of_h = np.where(on, of_f, 0).astype(h.dtype, copy=False)
     if settings.activation == "jumprelu":
         sparsity, auxiliary = jumprelu(h, of_f, of_h, weights, settings, coefficient, dead, grads)
-    elif settings.activation == "topk" and settings.aux_loss_coefficient and dead.any():
+    elif "topk" in settings.activation and settings.aux_loss_coefficient and dead.any():
         auxiliary = revive(h, error, of_h, W_dec, settings, dead, grads)
     grads["W_enc"], grads["b_enc"] = read.T @ of_h, of_h.sum(axis=0)
     if not settings.is_transcoder:
@@ -83,7 +88,8 @@ def loss_and_gradients(
     total = float(((y - y.mean(axis=0)) ** 2).sum(dtype=np.float64)) / n
     l0 = float(np.count_nonzero(on)) / n
     explained = 1 - mse / total if total else 0.0
-    return Step(mse + sparsity + auxiliary, mse, sparsity, auxiliary, l0, explained, grads, fired)
+    least = float(f[on].min(initial=np.inf)) if l0 else 0.0
+    return Step(mse + sparsity + auxiliary, mse, sparsity, auxiliary, l0, explained, grads, fired, least)
 
 
 def features(h: Array, weights: Weights, settings: Settings) -> Array:
@@ -93,6 +99,10 @@ def features(h: Array, weights: Weights, settings: Settings) -> Array:
         places = largest(h, settings.k)
         f[places] = h[places]
         return f
+    if settings.activation == "batchtopk":
+        count = settings.k * len(h)
+        border = np.partition(h, h.size - count, axis=None)[h.size - count]  # what ties with it fires too
+        return np.where(h >= max(border, np.finfo(h.dtype).smallest_subnormal), h, 0).astype(h.dtype, copy=False)
     if settings.activation == "jumprelu":
         return np.where(h > np.exp(weights["log_threshold"]), h, 0).astype(h.dtype, copy=False)
     return np.maximum(h, 0)

@@ -10,14 +10,18 @@ from ....training.optimizer import AdamW
 from ....training.schedule import share
 from ..config import ARCHITECTURES, has_skip, is_transcoder
 
+# What a batch decides while it is learned, and what is saved of it: JumpReLU with one threshold, as SAELens does.
+BATCHWISE = {"batchtopk": "jumprelu", "batchtopk_transcoder": "jumprelu_transcoder"}
 TRAINED = (
     "topk",
+    "batchtopk",
     "standard",
     "jumprelu",
     "transcoder",
     "skip_transcoder",
     "jumprelu_transcoder",
     "jumprelu_skip_transcoder",
+    "batchtopk_transcoder",
 )
 
 
@@ -32,7 +36,7 @@ class Settings:
 
     architecture: str = setting("topk", "Dictionary", f"One of {', '.join(TRAINED)}.")
     d_sae: int = setting(2048, "Dictionary", "The number of features.")
-    k: int = setting(32, "Dictionary", "The number of features that fire at a token (topk).")
+    k: int = setting(32, "Dictionary", "The number of features at a token: exactly (topk), or on average (batchtopk).")
     l1_coefficient: float = setting(1.0, "Sparsity", "The coefficient of the L1 penalty (standard, transcoder).")
     l0_coefficient: float = setting(1.0, "Sparsity", "The coefficient of the L0 penalty (jumprelu).")
     jumprelu_bandwidth: float = setting(
@@ -45,7 +49,7 @@ class Settings:
     aux_loss_coefficient: float = setting(
         1 / 32,
         "Sparsity",
-        "The coefficient of the auxiliary loss, by which dead features predict the error (topk) or are pulled up "
+        "The coefficient of the auxiliary loss, by which dead features predict the error (topk, batchtopk) or are pulled up "
         "(jumprelu).",
     )
     dead_feature_window: int = setting(
@@ -102,15 +106,20 @@ class Settings:
         for name in ("jumprelu_bandwidth", "jumprelu_init_threshold", "learning_rate"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must be above 0 and finite, got {getattr(self, name)}")
-        if self.architecture == "topk" and self.k > self.d_sae:
+        if "topk" in self.activation and self.k > self.d_sae:
             raise ValueError(f"k must be at most d_sae, {self.d_sae}, got {self.k}")
         self.rate(0)
         self.adamw()
 
     @property
     def activation(self) -> str:
-        """The activation function of the features: "topk", "relu" or "jumprelu"."""
-        return ARCHITECTURES[self.architecture]
+        """The activation function of the features in training: "topk", "batchtopk", "relu" or "jumprelu"."""
+        return "batchtopk" if self.architecture in BATCHWISE else ARCHITECTURES[self.architecture]
+
+    @property
+    def saved_as(self) -> str:
+        """The architecture of the dictionary that is saved."""
+        return BATCHWISE.get(self.architecture, self.architecture)
 
     @property
     def is_transcoder(self) -> bool:
@@ -125,7 +134,8 @@ class Settings:
     @property
     def coefficient(self) -> float:
         """The final coefficient of the sparsity penalty."""
-        return {"topk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}[self.activation]
+        paid = {"topk": 0.0, "batchtopk": 0.0, "relu": self.l1_coefficient, "jumprelu": self.l0_coefficient}
+        return paid[self.activation]
 
     def coefficient_at(self, step: int) -> float:
         """Return the coefficient of the sparsity penalty in a step, counted from 0: SAELens's linear warm-up."""

@@ -1,0 +1,23 @@
+"""Gradients of many readings of one run are those of a run for each."""
+
+from __future__ import annotations
+
+import numpy as np
+from golden_transformer_lens import as_loaded
+
+from gpt2_np.gradients import logit_difference, readings
+
+IDS = np.random.default_rng(3).integers(1, 31, 9)
+
+
+def test_each_reading_has_the_gradient_of_a_run_of_its_own() -> None:
+    model = as_loaded()
+    _, cache = model.run_with_cache(IDS, readings.names_read(model.config))
+    places, first, second = [8, 0, 5, 5], np.array([4, 7, 9, 2]), np.array([6, 1, 3, 11])
+    found = readings.of_embeddings(cache, places, cache.directions(first) - cache.directions(second))
+    assert found.shape == (4, 9, model.config.n_embd)
+    for at, a, b, gradient in zip(places, first, second, found, strict=True):
+        run = model.run_with_gradients(IDS[: at + 1], logit_difference(a, b), "embed")
+        np.testing.assert_allclose(gradient[: at + 1], run.grads["embed"][0], atol=2e-6)
+        assert not gradient[at + 1 :].any()
+    assert readings.of_embeddings(cache, [2], cache.directions(first[:1])).shape[1] == 3
