@@ -11,8 +11,8 @@ patching by node and by edge is compared with ours for the same nodes and edges,
 --cpu-time counts the work of one thread, which is meaningful even if processes have to wait.
 
 --commands measures the commands that look inside from start to end, each in a process of its own, in seconds and in
-peak memory, next to the limits. FOLDER is a model of GPT-2 small's shape with a tokenizer of its own (the random one has a
-word for each token).
+peak memory, next to the limits. FOLDER is a model of GPT-2 small's shape with a tokenizer of its own (the random one
+has a word for each token).
 
 A randomly initialised model of GPT-2 small's shape (124M parameters) is saved once. Each library then loads it in a
 process of its own, in turns, and captures every activation of one prompt. The script prints the seconds of the best

@@ -129,6 +129,7 @@ def dashboards(
     for at, (layer, neuron) in enumerate(neurons):
         writes = as_array(model.params.h[layer].mlp.c_proj.weight)[neuron]
         effect = unembedding(model.params) @ (writes * model.params.ln_f.weight)
+        raises, lowers = (ids.tolist() for ids in ends(effect, tokens))
         results.append(
             Dashboard(
                 layer,
@@ -137,7 +138,8 @@ def dashboards(
                 counts[at],
                 edges,
                 active[at] / seen,
-                *(ids.tolist() for ids in ends(effect, tokens)),
+                raises,
+                lowers,
                 model.texts,
             )
         )

@@ -49,8 +49,8 @@ class Settings:
     aux_loss_coefficient: float = setting(
         1 / 32,
         "Sparsity",
-        "The coefficient of the auxiliary loss, by which dead features predict the error (topk, batchtopk) or are pulled up "
-        "(jumprelu).",
+        "The coefficient of the auxiliary loss, by which dead features predict the error (topk, batchtopk) or are "
+        "pulled up (jumprelu).",
     )
     dead_feature_window: int = setting(
         1000, "Sparsity", "The number of steps without firing after which a feature counts as dead."
