@@ -58,7 +58,7 @@ class Guidance:
             negative_prompt_ids,
         )
         self.scale, self.stepper, self.prompt_length, self.negative = scale, stepper, prompt_length, negative_prompt_ids
-        self.held: list[list[int]] | None = None  # the new ids behind each of the stepper's rows
+        self.held: list[list[int]] | None = None  # the new ids after each of the stepper's rows
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         negative = self.negative if self.negative is not None else [int(ids[0][self.prompt_length - 1])]

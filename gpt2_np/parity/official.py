@@ -302,7 +302,7 @@ def first_logits(known: KnownLogits, model: GPT2) -> Check:
 
 
 def accuracy(known: KnownAccuracy, model: GPT2) -> Check:
-    """The share of prompts after which the indirect object's logit is above the subject's, behind an end-of-text."""
+    """The share of prompts after which the indirect object's logit is above the subject's, after an end-of-text."""
     prompts = indirect_objects()
     right: dict[tuple[str, str, str], bool] = {}
     for prompt, indirect, subject in dict.fromkeys(prompts):

@@ -237,7 +237,7 @@ class GPT2(Model):
         """Which of several continuations the model finds likeliest, best first: multiple choice by likelihood.
 
         `by` is what counts: the log-probability of the whole choice ("sum"), the mean of its tokens ("token"), or the
-        sum over its bytes ("byte"), which long choices don't lose by. Choices are read in one batch, behind a prompt
+        sum over its bytes ("byte"), which long choices don't lose by. Choices are read in one batch, after a prompt
         that is read once.
 
         The prompt and a choice are tokenized together, as one text; what is scored starts at the first token at which
