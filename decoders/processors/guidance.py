@@ -106,7 +106,7 @@ def longest_negative_prompt(negative_prompt_ids: Any) -> int:
 
 
 def check_prompts(negative_prompt_ids: Any, prompts: int) -> None:
-    """Raise ``ValueError`` unless there is one negative prompt for all, or one for each of so many prompts."""
+    """Raise ``ValueError`` unless there is one negative prompt for all, or one for each prompt."""
     if negative_prompt_ids is not None and not one_for_all(negative_prompt_ids):
         rule = f"negative_prompt_ids must be one for all or one for each prompt ({prompts})"
         require(len(negative_prompt_ids) == prompts, rule, len(negative_prompt_ids))

@@ -169,7 +169,7 @@ class Worker(Readable):
 
 
 def use_threads(cores: int) -> None:
-    """Let this process compute on so many threads. Called before Numba is loaded, it starts no more than those."""
+    """Let this process use this number of threads. Called before Numba is loaded, it starts no more than those."""
     if "numba" not in sys.modules:
         os.environ["NUMBA_NUM_THREADS"] = str(cores)
     else:

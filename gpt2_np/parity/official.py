@@ -245,7 +245,7 @@ NAMES, LOCATIONS, OBJECTS = ("John", "Mary"), ("store", "market"), ("milk", "egg
 
 
 def indirect_objects(count: int = 100, seed: int = 42) -> list[tuple[str, str, str]]:
-    """(prompt, indirect object, subject), so many times, as TransformerLens's ``IOIDataset`` draws them."""
+    """(prompt, indirect object, subject), `count` times, as TransformerLens's ``IOIDataset`` draws them."""
     draw, found = random.Random(seed), []
     for _ in range(count):
         template = draw.choice(TEMPLATES)

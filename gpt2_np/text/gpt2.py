@@ -186,7 +186,7 @@ class GPT2(Model):
         one, ``<|endoftext|>``.
 
         Texts longer than the context are read in windows of the whole context, each `stride` tokens on (half the
-        context unless given): a token is predicted from at least context − stride tokens, once there are so many.
+        context unless given): a token is predicted from at least context − stride tokens, if there are as many.
         `progress` receives the number of tokens that each window has scored. A prompt and the text after it are
         tokenized as `rank_choices` does.
 
