@@ -45,7 +45,7 @@ class Readable:
 
 
 def described(thing: Any, **more: object) -> str:
-    """Return an object's class and public attributes in a line, arrays by dtype and shape; `more` stands behind them.
+    """Return an object's class and public attributes in a line, arrays by dtype and shape; `more` stands after them.
 
     Of a dataclass those fields are left out that its own repr leaves out; of a named tuple all fields are shown.
     """

@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import random_ids, reference_model
 
-from gpt2_np.gradients import Edit, activations, check_gradient, cross_entropy, logit_difference
+from gpt2_np.gradients import Edit, activation_derivatives, check_gradient, cross_entropy, logit_difference
 from gpt2_np.internals.variants import PerRow
 from gpt2_np.model.edits import Edits, Part
 from gpt2_np.model.params import flatten
-from gpt2_np.model.taps import Capture, points, sizes
+from gpt2_np.model.taps import ON_REQUEST, Capture, points, sizes
 
 REFERENCE = reference_model(n_layer=2, vocab_size=23, n_embd=12, n_head=3, n_positions=8).double()
 MODEL = ours(REFERENCE)
 IDS = random_ids(2, 6, 23)
 METRIC = cross_entropy()
-EVERYTHING = ["*", "*.attn.result"]
+EVERYTHING = ["*", *(f"*.{name}" for name in ON_REQUEST)]
 NAMES = list(points(MODEL.config))
 
 
@@ -228,7 +228,7 @@ def test_gradients_may_be_seen_by_a_tap_of_ones_own() -> None:
     linear = {}
     for layer in range(2):
         pre, post = values["pre", layer], values["post", layer]
-        factor = post / pre / activations.gelu_new(pre)
+        factor = post / pre / activation_derivatives.gelu_new(pre)
         linear[f"blocks.{layer}.mlp.post"] = Edit(lambda x: x, lambda x, gradient, factor=factor: gradient * factor)
     by_tap = MODEL.run_with_gradients(IDS, METRIC, "*resid_pre", gradient_edits=Ratio(values))
     by_edit = MODEL.with_edits(linear).run_with_gradients(IDS, METRIC, "*resid_pre")

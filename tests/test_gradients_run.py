@@ -15,11 +15,12 @@ from gpt2_np import GPT2, gradients
 from gpt2_np.gradients import check_gradient, cross_entropy, heads, kl_divergence, log_probability, logit_difference
 from gpt2_np.gradients.check import in_float64
 from gpt2_np.model.params import assemble, flatten, map_arrays
-from gpt2_np.model.taps import points, sizes
+from gpt2_np.model.taps import ON_REQUEST, points, sizes
 from gpt2_np.session.model import Model
 
 REFERENCE = reference_model()
 MODEL = ours(REFERENCE)
+EVERYTHING = ["*", *(f"*.{name}" for name in ON_REQUEST)]
 IDS = random_ids(2, 10)
 ROWS = [row.tolist() for row in (IDS[0, :7], IDS[1], IDS[0, :2])]
 
@@ -38,7 +39,7 @@ class LastLogit:
 
 @pytest.mark.parametrize("ids", [IDS, IDS[0], IDS.tolist(), IDS[0].tolist(), [IDS[0]], ROWS])
 def test_shapes(ids: Any) -> None:
-    run = MODEL.run_with_gradients(ids, cross_entropy(), ["*", "*.attn.result"])
+    run = MODEL.run_with_gradients(ids, cross_entropy(), EVERYTHING)
     several = isinstance(ids[0], (list, np.ndarray))
     B, T = (len(ids), max(len(row) for row in ids)) if several else (1, len(ids))
     known = sizes(MODEL.config) | {"B": B, "T": T, "S": T}
@@ -183,7 +184,7 @@ def test_float32_is_as_exact_as_torch(fields: dict) -> None:
 
 def test_gradients_add_up() -> None:
     """Identities that hold whatever the weights are."""
-    run = exact().run_with_gradients(IDS, cross_entropy(), ["*", "*.attn.result"], parameters=True)
+    run = exact().run_with_gradients(IDS, cross_entropy(), EVERYTHING, parameters=True)
     g = run.grads
     assert run.params is not None
     for layer in range(3):

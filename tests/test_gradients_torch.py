@@ -15,9 +15,9 @@ from reference import random_ids, reference_model
 from gpt2_np.gradients import cross_entropy
 from gpt2_np.model.config import ACTIVATIONS
 from gpt2_np.model.params import flatten
-from gpt2_np.model.taps import points
+from gpt2_np.model.taps import ON_REQUEST, points
 
-EVERYTHING = ["*", "*.attn.result"]
+EVERYTHING = ["*", *(f"*.{name}" for name in ON_REQUEST)]
 
 
 def compare(reference: Any, lengths: list[int], keep: str = "all", types: bool = False, seed: int = 0) -> None:

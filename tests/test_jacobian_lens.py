@@ -114,7 +114,7 @@ def test_a_lens_of_parts_is_the_lens_of_all_and_a_stopped_fit_goes_on_to_the_sam
         jacobian_lens.fit(model, every[::-1], length=36, after=kept[0])
     with pytest.raises(ValueError, match="its own texts, 2 and more of them, got 1"):
         jacobian_lens.fit(model, every[:1], length=36, after=kept[0])
-    with pytest.raises(ValueError, match="its own skip_first and length, got 3 and 36 behind one with 16 and 36"):
+    with pytest.raises(ValueError, match="its own skip_first and length, got 3 and 36 after one with 16 and 36"):
         jacobian_lens.fit(model, every, length=36, skip_first=3, after=kept[0])
     with pytest.raises(ValueError, match="which was merged"):
         jacobian_lens.fit(model, every, length=36, after=merged)

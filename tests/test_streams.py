@@ -123,7 +123,7 @@ def test_control_characters_are_escaped_and_long_values_cut(capsys, tmp_path: Pa
 
 
 def test_hints_and_suggestions(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "goes behind --: gpt2-np generate --" in refused(capsys, "generate", "-5 degrees")
+    assert "goes after --: gpt2-np generate --" in refused(capsys, "generate", "-5 degrees")
     assert "Did you mean 'generate'?" in refused(capsys, "genrate", "x")
     assert "Did you mean 'lens'?" in refused(capsys, "internals", "lenz", "x")
     assert "mean" not in refused(capsys, "sing")

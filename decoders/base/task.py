@@ -143,7 +143,7 @@ class Task:
         return logits
 
     def watch(self, rows: int) -> tuple[list[list[Change]], Watch | None]:
-        """Return a list of changes for each of so many rows, and the function that fills them (None without a
+        """Return a list of changes for each of a number of rows, and the function that fills them (None without a
         trace).
         """
         changes: list[list[Change]] = [[] for _ in range(rows)]

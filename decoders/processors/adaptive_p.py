@@ -38,6 +38,7 @@ DECAY = Option(
     group="Samplers of other engines",
     help="How long the average of drawn probabilities looks back: about 1 / (1 - decay) tokens.",
 )
+ONE, TWO = np.float32(1), np.float32(2)  # with Python's own numbers, NumPy 1 would compute in float64
 WIDTH, PEAK, SHARPNESS = np.float32(0.3), np.float32(5), np.float32(10)
 # What was drawn at each step: the weighted sum of its probabilities, the sum of the weights.
 Average = tuple[np.float32, np.float32]
@@ -72,16 +73,16 @@ class AdaptiveP:
     def wanted(self, average: Average) -> np.float32:
         """Return the probability to aim at now."""
         weighted, total = average
-        return np.float32(min(max(2 * self.target - weighted / total, 0), 1))
+        return np.float32(min(max(TWO * self.target - weighted / total, 0), 1))
 
     def average(self, text: Array) -> Average:
         """Return the state of what was drawn so far; it starts as if all draws had hit the target."""
         if len(text) == self.prompt_length:
-            return self.target / (1 - self.decay), 1 / (1 - self.decay)
+            return self.target / (ONE - self.decay), ONE / (ONE - self.decay)
         rule = "adaptive_target must see a text grow by one id at a time"
         require(text[:-1].tobytes() in self.newest, rule, text.tolist())
         (weighted, total), p = self.newest[text[:-1].tobytes()]
-        return p[text[-1]] + self.decay * weighted, 1 + self.decay * total
+        return p[text[-1]] + self.decay * weighted, ONE + self.decay * total
 
     def __repr__(self) -> str:
         return f"AdaptiveP(target={float(self.target):.6g}, decay={float(self.decay):.6g})"

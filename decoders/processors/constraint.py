@@ -76,7 +76,7 @@ def stops(
 ) -> Sequence[Stopping]:
     """Return the condition that ends a text under a constraint: `stopping`, but only where the text is complete.
 
-    `most` tells how many new ids a prompt of so many may get.
+    `most` maps a prompt's length to the number of new ids that it may get.
 
     Where there is no end-of-text to be forced, or no room for one, a text ends by itself once nothing may follow.
     """

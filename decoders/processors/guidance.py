@@ -58,7 +58,7 @@ class Guidance:
             negative_prompt_ids,
         )
         self.scale, self.stepper, self.prompt_length, self.negative = scale, stepper, prompt_length, negative_prompt_ids
-        self.held: list[list[int]] | None = None  # the new ids behind each of the stepper's rows
+        self.held: list[list[int]] | None = None  # the new ids after each of the stepper's rows
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
         negative = self.negative if self.negative is not None else [int(ids[0][self.prompt_length - 1])]
@@ -106,7 +106,7 @@ def longest_negative_prompt(negative_prompt_ids: Any) -> int:
 
 
 def check_prompts(negative_prompt_ids: Any, prompts: int) -> None:
-    """Raise ``ValueError`` unless there is one negative prompt for all, or one for each of so many prompts."""
+    """Raise ``ValueError`` unless there is one negative prompt for all, or one for each prompt."""
     if negative_prompt_ids is not None and not one_for_all(negative_prompt_ids):
         rule = f"negative_prompt_ids must be one for all or one for each prompt ({prompts})"
         require(len(negative_prompt_ids) == prompts, rule, len(negative_prompt_ids))

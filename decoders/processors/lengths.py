@@ -66,12 +66,12 @@ class ExponentialDecayLengthPenalty:
 
 
 def new_tokens(place: Place, min_new_tokens: int) -> MinLength | None:
-    """Build the rule for so many new tokens; None for 0, or if there is no end-of-text."""
+    """Build the rule for a number of new tokens; None for 0, or if there is no end-of-text."""
     return MinLength(place.prompt_length + min_new_tokens, place.eos) if min_new_tokens and place.eos else None
 
 
 def decaying(place: Place, exponential_decay_length_penalty: tuple[int, float]) -> ExponentialDecayLengthPenalty | None:
-    """Build the preference that starts so many ids after the prompt; None if there is no end-of-text."""
+    """Build the preference that starts a number of ids after the prompt; None if there is no end-of-text."""
     start, factor = exponential_decay_length_penalty
     return ExponentialDecayLengthPenalty(start + place.prompt_length, factor, place.eos) if place.eos else None
 

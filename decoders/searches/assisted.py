@@ -180,7 +180,7 @@ def rejecting(stream: Stream, candidates: Sequence[int], drawn_from: Sequence[Ar
 
 
 def at_once(stream: Stream, candidates: int) -> Choose:
-    """``torch.multinomial`` at the places of so many candidates and of what follows them, as transformers draws."""
+    """``torch.multinomial`` for a number of candidates and the id after them, as transformers draws."""
     draws: Draws | None = None
 
     def choose(place: int, scores: Array) -> int:

@@ -21,7 +21,7 @@ class Candidates(Protocol):
     passes: int  # how often a model was run for it
 
     def propose(self, text: Sequence[int], most: int) -> tuple[list[int], list[Array]]:
-        """Return at most so many ids and, if they were drawn, the (V,) probabilities that each was drawn from."""
+        """Return at most `most` ids and, if they were drawn, the (V,) probabilities that each was drawn from."""
         ...
 
     def learn(self, proposed: int, accepted: int) -> None:

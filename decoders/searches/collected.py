@@ -14,7 +14,7 @@ def collected(task: Task) -> list[Completion]:
 
 
 def put_together(tokens: Iterable[Token], rows: int) -> list[Completion]:
-    """Return the completions of so many rows, given all their tokens."""
+    """Return the completions of a number of rows, given all their tokens."""
     completions = [Completion() for _ in range(rows)]
     for token in tokens:
         completion = completions[token.row]

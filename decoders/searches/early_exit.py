@@ -27,8 +27,8 @@ def early_exit(
 ) -> Iterator[Token]:
     """Each new id as it is chosen, candidates being what the first ``assistant_early_exit`` layers say.
 
-    ``first_layers`` makes a stepper of so many. As with a draft model, greedy text is the one without assistance, and
-    sampling has its distribution.
+    ``first_layers`` makes a stepper of this number of layers. As with a draft model, greedy text is the same as without
+    assistance, and sampling has the same distribution.
     """
     return draft_model(
         task,

@@ -26,7 +26,7 @@ class Source(Readable):
         self.prompt_length = len(prompt)
 
     def propose(self, text: Sequence[int], most: int) -> Drafted:
-        """At most so many ids that may follow."""
+        """Return at most `most` ids that may follow."""
         if len(text) == self.prompt_length or most < 1:
             return NOTHING
         return self.draft(list(text[:-1]), text[-1])[:most], []

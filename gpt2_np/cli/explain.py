@@ -107,6 +107,6 @@ def changes(made: Sequence[Record]) -> str:
 
 
 def wrapped(start: str, text: str, width: int) -> list[str]:
-    """`text` behind `start`, further lines under it."""
+    """`text` after `start`, further lines under it."""
     lines = textwrap.wrap(text, max(30, width - len(start))) or [""]
     return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]

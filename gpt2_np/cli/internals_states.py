@@ -69,7 +69,7 @@ def patchscope(
         values = patchscopes.sweep(
             gpt2, here, there, token, position=position, target_position=target_position, progress=progress.update
         )
-    below, title = values - values.max(), f"{answer!r} behind the target"
+    below, title = values - values.max(), f"{answer!r} after the target"
     draw(out, lambda plots: plots.heat(below, title=title, x="into layer", y="from layer", bar="nats below the best"))
 
 

@@ -26,7 +26,7 @@ class Suggesting(click.Group):
 def hint(error: click.ClickException) -> str:
     """Return a further hint about an option that does not exist: it may have been meant as a text."""
     if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.command.name in TAKE_TEXT:
-        return f" (a text that begins with - goes behind --: {error.ctx.command_path} -- '-…')"
+        return f" (a text that begins with - goes after --: {error.ctx.command_path} -- '-…')"
     return ""
 
 

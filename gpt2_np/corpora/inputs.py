@@ -101,7 +101,7 @@ def scan(paths: Sequence[Path], cut: Cut) -> tuple[list[Source], list[Part]]:
 
 
 def parts_of_lines(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int, int]]:
-    """Yield (first byte, byte behind the last, rows) of each part of a file of lines, and feed the digest all bytes."""
+    """Yield (first byte, byte after the last, rows) of each part of a file of lines, and feed the digest all bytes."""
     begin = stop = rows = 0
     with path.open("rb") as file:
         for starts, ends in lines_of(file, path, digest):
@@ -158,7 +158,7 @@ def refuse_packed(start: bytes, path: Path) -> None:
 
 
 def parts_of_table(path: Path, cut: Cut, digest: Any) -> Iterator[tuple[int, int, int]]:
-    """Yield (first row, row behind the last, rows) of each part of a Parquet file, and feed the digest its footer."""
+    """Yield (first row, row after the last, rows) of each part of a Parquet file, and feed the digest its footer."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 8))
         end = file.read(8)

@@ -133,7 +133,7 @@ def checked(path: Path) -> JSONObject:
 
 
 def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
-    """Return a shard's description with its part and rows counted behind those of the folders before it."""
+    """Return a shard's description with its part and rows counted after those of the folders before it."""
 
     def identity(one: Any) -> Any:
         return one + row if ids == "row" else one

@@ -168,7 +168,7 @@ class Worker(Readable):
 
 
 def use_threads(cores: int) -> None:
-    """Let this process compute on so many threads. Called before Numba is loaded, it starts no more than those."""
+    """Let this process use this number of threads. Called before Numba is loaded, it starts no more than those."""
     limit(cores)
     from threadpoolctl import threadpool_limits
 

@@ -51,7 +51,7 @@ def divergences(
 ) -> list[Divergence]:
     """The reference's row ("float32" or what it is), then one for each of the others, which have its vocabulary.
 
-    Every token of the text is predicted once, as `GPT2.score` does it: the first one behind ``<|endoftext|>``, in
+    Every token of the text is predicted once, as `GPT2.score` does it: the first one after ``<|endoftext|>``, in
     windows of the whole context, `stride` tokens apart (half the context unless given). Memory is that of the models,
     of one window's keys and values, and of `BLOCK` positions' logits, however long the text is. `progress` receives the
     number of tokens of each block. ``ValueError`` for an empty text, a stride that can't be, or another vocabulary.

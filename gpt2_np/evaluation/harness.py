@@ -133,7 +133,7 @@ class HarnessModel(TemplateLM):
         return tuple(self.model.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """The ids of a context, at least one, and of what is scored behind it.
+        """The ids of a context, at least one, and of what is scored after it.
 
         They are the harness's own: white space at the context's end belongs to the continuation, and both become ids as
         one text. Where the context's last token swallows all of the continuation, which ``hf`` refuses, it is scored
@@ -218,7 +218,7 @@ class HarnessModel(TemplateLM):
         return log_likelihoods(self.model, pairs, context=self.max_length, rows=self.rows, answered=answered)
 
     def _write(self, contexts: dict[int, str], arguments: dict[str, Any], told: Told) -> None:
-        """Write behind contexts, by their requests' places, with the same arguments; greedy ones together."""
+        """Write after contexts, by their requests' places, with the same arguments; greedy ones together."""
         names: dict[str, Any] = dict(normalize_gen_kwargs(arguments, self.max_gen_toks))
         end = self.model.tokenizer.decode([self.eot_token_id])
         until = [text for text in handle_stop_sequences(names.pop("until"), end) if text]

@@ -250,7 +250,7 @@ def padded(rows: Sequence[Ids]) -> Array:
 def answers(
     model: Model, cache: AnyCache, tails: Array, asked: Sequence[list[tuple[int, Ids]]]
 ) -> Iterator[tuple[int, Answer]]:
-    """The answers to what is asked of each row, whose (T,) tail is read behind what the cache holds.
+    """The answers to what is asked of each row, whose (T,) tail is read after what the cache holds.
 
     Logits of some positions are there at a time; what edits a model may look at all of them, so an edited one reads
     the tails whole.

@@ -19,8 +19,8 @@ from ..weights import hub
 class Figure:
     """One published figure: of which model, in which task of the harness, under which of its metrics' names.
 
-    A result is the same where it is `within` so much of ``value``: what the printed digits leave open, and what other
-    roundings may make, such as a few documents on the other side of a near-tie.
+    A result is the same if it differs from ``value`` by at most `within`: what the printed digits leave open, and what
+    other roundings may make, such as a few documents on the other side of a near-tie.
     """
 
     model: str

@@ -31,7 +31,7 @@ def run(
     """The harness's results of some tasks, as ``lm_eval.simple_evaluate`` returns them, without the samples.
 
     `include` are folders of task files (YAML), which may run code of their own: they are to be trusted as programs are.
-    `limit` takes so many documents of each task, or, below 1, a share of them; `shots` puts so many examples first;
+    `limit` takes this many documents of each task, or, below 1, a share of them; `shots` is the number of examples;
     `arguments` go before a task's own arguments of generation. ``ValueError`` for a task that isn't there.
     """
     if not tasks:

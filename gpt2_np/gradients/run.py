@@ -57,7 +57,7 @@ class GradientRun:
 
     ``value`` is the metric of each row, (B,). ``cache[name]`` is an activation and ``grads[name]`` the gradient of the
     sum of the values with respect to it, as it left its tap: two arrays of one shape. ``lengths`` are the rows' numbers
-    of ids, (B,): behind a row's end gradients are 0, and logits and activations mean nothing. ``params`` holds the
+    of ids, (B,): after a row's end gradients are 0, and logits and activations mean nothing. ``params`` holds the
     parameters' gradients where they were asked for.
     """
 

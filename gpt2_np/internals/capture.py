@@ -203,7 +203,7 @@ class Captured:
 
 
 def estimate(model: Model, names: str | Iterable[str], tokens: Sequence[int], dtype: str = "float32") -> int:
-    """Return the bytes that a capture of texts of so many tokens takes."""
+    """Return the bytes that a capture of texts with these numbers of tokens takes."""
     from ..model.taps import sizes
 
     letters, total = sizes(model.config), 0

@@ -53,7 +53,7 @@ def _texts(file: Path, tokenizer: Encoder, length: int, start: int | None) -> It
 def passages(file: Path) -> Iterator[str]:
     """Split a file's text into passages that start after a word's end, so that their ids are those of the whole text.
 
-    A token of GPT-2's may begin with a space but never reaches from a word into the white space behind it.
+    A token of GPT-2's may begin with a space but never reaches from a word into the white space after it.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     text, read = "", 0

@@ -1,7 +1,7 @@
 """The Jacobian lens: what a stream is disposed to make the model say, by the mean of how the last stream depends on it.
 
 Gurnee, Sofroniew, Lindsey et al. 2026, "Verbalizable Representations Form a Global Workspace in Language Models". A
-stream behind layer l is multiplied by J_l, the mean over texts and positions of ∂ last stream / ∂ that stream, and then
+stream after layer l is multiplied by J_l, the mean over texts and positions of ∂ last stream / ∂ that stream, and then
 read by the model's own final norm and unembedding; with J_l = 1 it would be the logit lens. J_l is the authors'
 estimator (github.com/anthropics/jacobian-lens, ``jlens.fitting``): of one text, the sum over the positions at which a
 change arrives, averaged over those at which it is made, each text counting once; the first 16 positions and the last
@@ -63,7 +63,7 @@ class Lens:
         return self.total / self.texts
 
     def transport(self, streams: Array, layer: int) -> Array:
-        """Streams behind a layer as the last layer's: J_l·h for each, (…, D) → (…, D), in their own dtype."""
+        """Streams after a layer as the last layer's: J_l·h for each, (…, D) → (…, D), in their own dtype."""
         L = len(self.total) + 1
         if not -L <= layer < L:
             raise ValueError(f"layer must be between {-L} and {L - 1}, got {layer}")
@@ -72,7 +72,7 @@ class Lens:
         return streams @ (self.total[layer % L] / self.texts).T.astype(streams.dtype)
 
     def read_layer(self, cache: ActivationCache, layer: int) -> Array:
-        """The logits of the stream behind one layer, (T, V). See `read`."""
+        """The logits of the stream after one layer, (T, V). See `read`."""
         self.check(cache.config.n_layer, cache.config.n_embd)
         stream = cache["resid_post", layer]
         if len(stream) != 1:
@@ -95,7 +95,7 @@ class Lens:
         return Looked(row[0], [*labels, "final_post"], self.read(cache), model.texts)
 
     def direction(self, model: Model, token: int, layer: int) -> Array:
-        """A token's own direction in the stream behind a layer: its row of W_U · J_l, (D,), in the model's dtype."""
+        """A token's own direction in the stream after a layer: its row of W_U · J_l, (D,), in the model's dtype."""
         self.check(model.config.n_layer, model.config.n_embd)
         row = ActivationCache({}, model.params, model.config).directions(token)
         L = model.config.n_layer
@@ -132,7 +132,7 @@ def fit(
 
     Of each the first `length` tokens count (128, or the context where it is shorter), and of these neither the first
     `skip_first` positions nor the last one; a text without any other is passed over. With `after`, what a fit of the
-    same texts gave so far, it goes on behind them, to the same bits as if it had never stopped. `part` receives the
+    same texts gave so far, it goes on after them, to the same bits as if it had never stopped. `part` receives the
     lens so far after `every` texts, `progress` 1 for each. Lenses of different texts are put together by `merge`.
 
     The cost of a text is D backward passes, about 18·N·D³ + 6·N²·D² operations a layer for N positions that count: half
@@ -164,7 +164,7 @@ def fit(
         after.check(L, D)
         if (after.skip_first, after.length) != (skip_first, length) or not after.digest:
             raise ValueError(
-                f"a fit goes on with its own skip_first and length, got {skip_first} and {length} behind one with "
+                f"a fit goes on with its own skip_first and length, got {skip_first} and {length} after one with "
                 f"{after.skip_first} and {after.length}" + ("" if after.digest else ", which was merged")
             )
     found = Lens(np.zeros((L - 1, D, D)), 0, 0, skip_first, length) if after is None else after

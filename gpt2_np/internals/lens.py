@@ -305,7 +305,7 @@ def train_tuned_lens(
         if progress is not None:
             progress(len(final) + 1)
     if seen < 2:
-        raise ValueError(f"a lens needs at least 2 positions behind the first of a text to be tuned on, got {seen}")
+        raise ValueError(f"a lens needs at least 2 positions after the first of a text to be tuned on, got {seen}")
     if not (np.isfinite(square).all() and np.isfinite(cross).all()):
         raise ValueError("the streams are too large for least squares in float64")
     for layer in range(L):

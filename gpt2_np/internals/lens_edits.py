@@ -1,6 +1,6 @@
 """Interventions on what a Jacobian lens reads: a token's direction is added, removed, or swapped for another's.
 
-Each gives the edits of the streams behind some layers, for `Model.with_edits`. Gurnee et al. 2026, "Verbalizable
+Each gives the edits of the streams after some layers, for `Model.with_edits`. Gurnee et al. 2026, "Verbalizable
 Representations Form a Global Workspace in Language Models", methods; as in TransformerLens 4.3's ``JacobianLens``. A
 token's direction v at layer l is its row of W_U · J_l (`jacobian_lens.Lens.direction`).
 """

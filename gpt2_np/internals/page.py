@@ -62,7 +62,7 @@ def inspect_page(
     prompt did for the likeliest one against the next (of a prompt of more than `MOST_OWED` tokens at the last position
     only, and not for a model with edits). With a `dictionary` it shows the features that fire at each token, where else
     in the prompt they do, the words that they raise and lower, and of those in `dashboards` where in a corpus they fire
-    most. With `transcoders`, one a layer, it draws the attribution graph of the logit difference behind the last token
+    most. With `transcoders`, one a layer, it draws the attribution graph of the logit difference after the last token
     between the two tokens of `question`, or the two likeliest. With `last_only` what the tokens did is worked out at
     the last position only, as of a long prompt: at all positions it is most of the work. ``ValueError`` for a prompt of
     more than `MOST_TOKENS` tokens (the page would weigh too much), or `top` below 1.

@@ -186,7 +186,7 @@ def _averaged(
 def _received(
     model: Model, cache: ActivationCache, receivers: Sequence[tuple[str, int | None]], sender: int, change: Array
 ) -> dict[str, AnyEdit]:
-    """Return what the receivers compute once `change` is added to the stream behind layer `sender`'s attention."""
+    """Return what the receivers compute once `change` is added to the stream after layer `sender`'s attention."""
     params, epsilon, D = model.params, model.config.layer_norm_epsilon, model.config.n_embd
     heads: dict[str, list[int]] = {}
     for point, head in receivers:

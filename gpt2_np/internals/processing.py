@@ -73,7 +73,7 @@ def center_unembed(params: Params) -> Params:
 
 
 def fold_value_biases(params: Params) -> Params:
-    """Move the values' biases behind attention: its weights add up to 1, so the biases arrive unchanged.
+    """Move the biases of the values past attention: its weights add up to 1, so the biases arrive unchanged.
 
     Logits are the same.
     """

@@ -160,7 +160,7 @@ TASKS: Mapping[str, Callable[..., list[Example]]] = {"indirect-object": indirect
 
 
 def one_token(encode: Callable[[str], Sequence[int]], words: Sequence[str], least: int, what: str) -> list[str]:
-    """The words that are one token behind a blank. ``ValueError`` where fewer than `least` are."""
+    """The words that are one token after a blank. ``ValueError`` where fewer than `least` are."""
     found = [word for word in words if len(encode(f" {word}")) == 1]
     if len(found) < least:
         raise ValueError(f"the task needs {least} {what} that are one token, and this tokenizer has {len(found)}")

@@ -245,7 +245,7 @@ NAMES, LOCATIONS, OBJECTS = ("John", "Mary"), ("store", "market"), ("milk", "egg
 
 
 def indirect_objects(count: int = 100, seed: int = 42) -> list[tuple[str, str, str]]:
-    """(prompt, indirect object, subject), so many times, as TransformerLens's ``IOIDataset`` draws them."""
+    """(prompt, indirect object, subject), `count` times, as TransformerLens's ``IOIDataset`` draws them."""
     draw, found = random.Random(seed), []
     for _ in range(count):
         template = draw.choice(TEMPLATES)
@@ -302,7 +302,7 @@ def first_logits(known: KnownLogits, model: GPT2) -> Check:
 
 
 def accuracy(known: KnownAccuracy, model: GPT2) -> Check:
-    """The share of prompts after which the indirect object's logit is above the subject's, behind an end-of-text."""
+    """The share of prompts after which the indirect object's logit is above the subject's, after an end-of-text."""
     prompts = indirect_objects()
     right: dict[tuple[str, str, str], bool] = {}
     for prompt, indirect, subject in dict.fromkeys(prompts):

@@ -79,7 +79,7 @@ def debug_batch(path: Path) -> tuple[Array, Array]:
 
 
 def losses(model: GPT2, batch: tuple[Array, Array], optimizer: AdamW, steps: int) -> list[float]:
-    """The loss before each of so many steps on one batch."""
+    """The loss before each step, for a number of steps on one batch."""
     params, state, found = model.params, None, []
     for _ in range(steps):
         loss, grads = loss_and_gradients(model.with_params(params), [batch])

@@ -3,7 +3,7 @@
     training.json          the batch, the order of tensors, the optimizer's settings, tolerances
     training.safetensors   the truths by name:
         loss                    mean cross-entropy (nats) over the batch's labels: (1,)
-        rows/logits             the logits of its rows, 0 behind a row's end: (B, T, V)
+        rows/logits             the logits of its rows, 0 after a row's end: (B, T, V)
         rows/cached             those after each row's last id, the ids before it being in a cache: (B, V)
         activation/NAME         the loss's gradient with respect to each named activation
         parameter/NAME          … each parameter; that of a tied wte.weight has both shares
@@ -48,7 +48,7 @@ OPTIMIZER = {"learning_rate": 1e-2, "betas": [0.9, 0.95], "epsilon": 1e-3, "weig
 
 
 def batch(vocabulary: int, positions: int, seed: int = 0) -> tuple[Array, Array]:
-    """Ids and labels, (B, T) both: rows of unequal lengths; label t is the id behind id t."""
+    """Ids and labels, (B, T) both: rows of unequal lengths; label t is the id after id t."""
     longest = min(7, positions - 1)
     lengths, random = (longest, max(1, longest // 2), max(1, longest - 1)), np.random.default_rng(seed)
     ids, labels = np.zeros((3, longest), np.int64), np.full((3, longest), IGNORED)

@@ -60,7 +60,7 @@ class Server(Readable):
         self.pending = dict.fromkeys(self.slow, 0)
 
     def close(self, grace: float = 0.0) -> None:
-        """Accept nothing more; running work has so many seconds."""
+        """Accept nothing more; running work has the given seconds to end."""
         self.scheduler.close(grace)
 
     def end(self) -> None:

@@ -70,7 +70,7 @@ class Batched(Readable):
         return future
 
     def close(self, grace: float = float("inf")) -> None:
-        """Take on nothing more, and wait for what is in progress, no longer than so many seconds."""
+        """Take on nothing more, and wait for what is in progress, at most the given seconds."""
         self.scheduler.close(grace)
         self.scheduler.join()
 

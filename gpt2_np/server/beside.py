@@ -71,7 +71,7 @@ class Beside(Readable):
             self.changed.notify_all()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait for its threads to end, no longer than so many seconds for each."""
+        """Wait for its threads to end, at most the given seconds for each."""
         for thread in self.threads:
             thread.join(timeout)
 

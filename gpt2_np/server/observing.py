@@ -12,7 +12,7 @@ class Observer(Readable):
         """A text was asked for."""
 
     def first(self, seconds: float) -> None:
-        """A request's first token came so long after it arrived."""
+        """A request's first token came this many seconds after its arrival."""
 
     def between(self, seconds: float) -> None:
         """Two steps followed each other so far apart: from one token of a text to its next, prompts read in between."""

@@ -72,7 +72,7 @@ async def failed(request: Request, error: Exception) -> Response:
 
 
 async def body(request: Request, most: int) -> dict[str, Any]:
-    """The JSON object in a request's body, of at most so many bytes. `Refused` says what else it is."""
+    """The JSON object in a request's body, of at most `most` bytes. `Refused` says what else it is."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if kind != "application/json":  # which no other site's page can send without asking first
         raise Refused(f"Content-Type must be application/json, got {kind or 'none'}", 415)

@@ -79,7 +79,7 @@ class Scheduler(Readable):
             self.changed.notify()
 
     def close(self, grace: float = 0.0) -> None:
-        """Take on nothing more; what is in progress, or waiting, has so many seconds to come to its end."""
+        """Take on nothing more; what is in progress, or waiting, has the given seconds to end."""
         with self.changed:
             self.ends = time.monotonic() + grace
             self.changed.notify()

@@ -157,7 +157,7 @@ class Writing(Readable):
         return found
 
     def _added(self, index: int, token: int, logprob: float, top: Top, reason: str | None) -> list[tuple[int, Piece]]:
-        """One token's piece, behind the prompt's where it is the first and the prompt is echoed."""
+        """One token's piece, after the prompt's where it is the first and the prompt is echoed."""
         text, found = self._text(index), []
         if self.asked.echo and not text.count:
             found.append((index, text.echoed(self.read.get(index // self.asked.copies))))

@@ -12,7 +12,7 @@ from .model import Model
 def first_layers(model: Model, layers: int) -> Model:
     """Return the model that the first layers are under the last norm and head, without edits; it is kept for next time.
 
-    ``ValueError`` unless there are so many.
+    ``ValueError`` unless the model has as many.
     """
     if not 1 <= layers <= model.config.n_layer:
         raise ValueError(f"assistant_early_exit must be between 1 and {model.config.n_layer}, got {layers}")

@@ -34,7 +34,7 @@ class Computes(Protocol):
         ...
 
     def new_cache(self, rows: int, capacity: int) -> AnyCache:
-        """Return a cache for so many rows of so many positions, with the part of `KVCache`'s interface that `Session`
+        """Return a cache for a number of rows and of positions, with the part of `KVCache`'s interface that `Session`
         uses.
         """
         ...

@@ -178,7 +178,7 @@ class Model:
         )
 
     def new_cache(self, rows: int, capacity: int) -> AnyCache:
-        """Return an empty cache, such as `KVCache`, for so many rows of so many positions."""
+        """Return an empty cache, such as `KVCache`, for a number of rows, with room for a number of positions."""
         return self.implementation.new_cache(rows, capacity)
 
     def prepare(self, cache: AnyCache, shape: tuple[int, int], before: Prepared | None) -> Prepared | None:

@@ -19,7 +19,7 @@ Piece = TypeVar("Piece")
 
 
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
-    """Call ``work(piece)`` for every piece, on so many threads. NumPy and the kernels release the GIL.
+    """Call ``work(piece)`` for every piece, on a number of threads. NumPy and the kernels release the GIL.
 
     One thread is the caller's own, so that work which is itself divided may be given to threads in turn.
     """
@@ -38,7 +38,7 @@ def cores() -> int:
 
 
 def evenly(count: int, pieces: int) -> list[slice]:
-    """Divide `count` items into so many slices of about equal size."""
+    """Divide `count` items into a number of slices of about equal size."""
     bounds = [count * piece // pieces for piece in range(pieces + 1)]
     return [slice(start, end) for start, end in pairwise(bounds)]
 

@@ -187,7 +187,7 @@ class GPT2(Model):
         one, ``<|endoftext|>``.
 
         Texts longer than the context are read in windows of the whole context, each `stride` tokens on (half the
-        context unless given): a token is predicted from at least context − stride tokens, once there are so many.
+        context unless given): a token is predicted from at least context − stride tokens, if there are as many.
         `progress` receives the number of tokens that each window has scored. A prompt and the text after it are
         tokenized as `rank_choices` does.
 
@@ -238,7 +238,7 @@ class GPT2(Model):
         """Which of several continuations the model finds likeliest, best first: multiple choice by likelihood.
 
         `by` is what counts: the log-probability of the whole choice ("sum"), the mean of its tokens ("token"), or the
-        sum over its bytes ("byte"), which long choices don't lose by. Choices are read in one batch, behind a prompt
+        sum over its bytes ("byte"), which long choices don't lose by. Choices are read in one batch, after a prompt
         that is read once.
 
         The prompt and a choice are tokenized together, as one text; what is scored starts at the first token at which

@@ -150,7 +150,7 @@ def nlls(model: Model, rows: Sequence[tuple[Sequence[int], int]]) -> list[float]
 
 
 def batches(rows: Sequence[int], lengths: Sequence[int], tokens: int = 2048) -> Iterator[list[int]]:
-    """Group rows' numbers into batches of similar lengths, with about so many tokens each, padding included."""
+    """Group rows' numbers into batches of similar lengths, of about the given size in tokens, padding included."""
     some: list[int] = []
     for row in sorted(rows, key=lambda row: -lengths[row]):
         if some and lengths[some[0]] * (len(some) + 1) > tokens:

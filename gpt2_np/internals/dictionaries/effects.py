@@ -59,7 +59,7 @@ def attribute(
     """Return the effect of each feature on a metric, to first order: f · ∂metric/∂f, with the error term held constant.
 
     Marks et al. 2024, "Sparse Feature Circuits", eq. 3, against a baseline of 0. It is the effect that silencing a
-    feature would have if everything behind were linear. ``ValueError`` for more than one prompt, and where the model
+    feature would have if everything after it were linear. ``ValueError`` for more than one prompt, and where the model
     has no place for the dictionary.
     """
     places.check(dictionary, model.config)

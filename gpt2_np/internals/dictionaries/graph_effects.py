@@ -22,7 +22,7 @@ class Silenced:
     """Some features of a graph, each silenced at its token: ``which`` of them, and how the logit changes, (n,) each.
 
     ``predicted`` is `Graph.effects`, by which attention patterns, norms' scales and the features that fire stay as they
-    are; ``measured`` is the model's own answer, in which everything behind the feature is computed again.
+    are; ``measured`` is the model's own answer, in which everything after the feature is computed again.
     """
 
     which: Array

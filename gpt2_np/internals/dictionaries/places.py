@@ -51,7 +51,7 @@ def check(dictionary: Coder, model: ModelConfig) -> None:
         if config.needs().get(step) and reads(dictionary).endswith(changed):
             raise ValueError(f"the dictionary was trained with {step}, which changes {reads(dictionary)}")
     if config.is_transcoder and list(known).index(reads(dictionary)) >= list(known).index(writes(dictionary)):
-        raise ValueError(f"a transcoder must write behind what it reads, got {reads(dictionary)}, {writes(dictionary)}")
+        raise ValueError(f"a transcoder must write after what it reads, got {reads(dictionary)}, {writes(dictionary)}")
 
 
 def vectors(dictionary: Coder, x: Array) -> Array:

@@ -45,7 +45,7 @@ def changes(
     add: Mapping[int, float] | None = None,
     value: Mapping[int, float] | None = None,
 ) -> Changes:
-    """Build the `Changes` that these arguments describe, in a dictionary of so many features.
+    """Build the `Changes` that these arguments describe, in a dictionary with this number of features.
 
     `ablate` are features that are silenced; `scale` multiplies some, `add` adds to some wherever they are (steering),
     `value` sets some. ``ValueError`` for a feature that isn't there, is named twice, or gets no finite number.

@@ -167,7 +167,7 @@ class Run(Readable):
         checkpoint.cut(self.out, self.step)
 
     def one(self, report: Callable[[Report], object] | None, stop: Callable[[], bool]) -> None:
-        """One step; a checkpoint behind it where it is time, or the end."""
+        """One step; and a checkpoint after it if one is due, or at the end."""
         settings = self.settings
         x, y = self.vectors.batch(self.step, settings.batch_size)
         same = y is x
