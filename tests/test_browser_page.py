@@ -30,6 +30,7 @@ import pytest
 from browser import Browser
 
 from gpt2_np import GPT2
+from gpt2_np.system import threads
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "scripts" / "browser_page"
@@ -85,6 +86,17 @@ def test_it_shows_where_heads_look(studio: Any) -> None:
 def test_a_mistake_is_told(studio: Any) -> None:
     assert "temperature" in json.loads(studio.begin("a", '{"do_sample": true, "temperature": -1}'))["error"]
     assert "512 tokens" in json.loads(studio.begin("king " * 600, "{}"))["error"]
+
+
+def test_where_no_thread_can_be_started_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any) -> None:
+        raise RuntimeError("can't start new thread")  # as Pyodide's Python says
+
+    monkeypatch.setattr(threads, "_pool", refuse)
+    monkeypatch.setattr(threads, "ALONE", True)
+    done: list[int] = []
+    threads.on_threads(done.append, range(5), 4)
+    assert done == [0, 1, 2, 3, 4]
 
 
 # ---- its folder -----------------------------------------------------------------------------------------------------

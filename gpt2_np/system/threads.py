@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
 
 Piece = TypeVar("Piece")
+ALONE = sys.platform in ("emscripten", "wasi")  # WebAssembly, where a process can't start threads
 
 
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
     """Call ``work(piece)`` for every piece, on a number of threads. NumPy and the kernels release the GIL.
 
-    One thread is the caller's own, so that work which is itself divided may be given to threads in turn.
+    One thread is the caller's own, so that work which is itself divided may be given to threads in turn; so are all of
+    them where there can be no others.
     """
-    if threads == 1:
+    if threads == 1 or ALONE:
         for piece in pieces:
             work(piece)
         return
