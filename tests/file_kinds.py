@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from broken_folders import base
 from surroundings import Around, run_command
@@ -13,6 +17,8 @@ from gpt2_np import GPT2
 from gpt2_np.parity import bundle, training
 
 TEXT = "the cat sat at the hat that the bat had\n" * 12
+TRAIN = "--steps 3 --save-steps 2 --batch-size 2 --context 8 --sample-tokens 0 --backend numpy".split()
+LEARN = "--hook-name blocks.0.hook_resid_pre --d-sae 8 --k 2 --steps 3 --save-steps 2 --batch-size 8".split()
 PAIR = {"clean": "the cat", "corrupted": "the hat", "answer": "t", "wrong": "h"}
 
 
@@ -42,8 +48,8 @@ def make(place: Path) -> Path:
     command(*internals, "tune", text, place / "tuned.safetensors", "--length", "12", *of)
     fit = ("--length", "12", "--skip-first", "1", "--texts", "2")
     command(*internals, "jacobian-lens", text, place / "jacobian.safetensors", *fit, *of)
-    learn = ("--hook-name", "blocks.0.hook_resid_pre", "--d-sae", "8", "--k", "2", "--steps", "2", "--batch-size", "8")
-    command(*internals, "train-dictionary", captured, sae, *learn, *of)
+    with stopped(sae):
+        command(*internals, "train-dictionary", captured, sae, *LEARN, *of)
     sums = ("--dictionary", sae, "--sums", place / "figures.safetensors", "--length", "12")
     command(*internals, "evaluate-dictionary", text, *sums, *of)
     command("corpus", "score", corpus, place / "scores", "--shard-rows", "2", *of)
@@ -53,9 +59,17 @@ def make(place: Path) -> Path:
     tiny = GPT2.from_pretrained(model, backend="numpy")
     bundle.answer(place / "theirs", place / "bundle", tiny)
     training.answer(place / "theirs", place / "bundle", tiny)
-    step = ("--steps", "2", "--batch-size", "2", "--context", "8", "--sample-tokens", "0", "--backend", "numpy")
-    command("train", text, "--out", place / "run", *step, *of)
+    with stopped(place / "run"):
+        command("train", text, "--out", place / "run", *TRAIN, *of)
     return place
+
+
+@contextmanager
+def stopped(run: Path) -> Iterator[None]:
+    """Leave a run of three steps as a kill behind the second would: its last checkpoint is that of the second."""
+    with mock.patch("gpt2_np.training.checkpoint.shutil.rmtree"):  # older checkpoints stay
+        yield
+    shutil.rmtree(run / "checkpoint-3")
 
 
 def table(path: Path, rows: list[dict[str, object]]) -> None:

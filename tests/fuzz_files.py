@@ -15,16 +15,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from broken_folders import JUNK, VALUES, break_one, change, whole
-from file_kinds import PAIR, make, table
+from file_kinds import LEARN, PAIR, TRAIN, make, table
 from surroundings import Around, outcome, run_command
 
 Commands = list[list[str | Path]]
-LEARN = "--hook-name blocks.0.hook_resid_pre --d-sae 8 --k 2 --steps 3 --batch-size 8".split()
-TRAIN = "--steps 3 --batch-size 2 --context 8 --sample-tokens 0 --backend numpy".split()
 OF = ["-m", Path("model")]
 NAMES = ["--names", "blocks.*.resid_pre", "--length", "12"]
 
@@ -256,8 +255,8 @@ def one(number: int, sound: Path, place: Path) -> tuple[str, list[str]]:
     return f"{kind}: {results[0]}", [f"files {number}, {'; '.join(done)}: {fault}" for fault in faults]
 
 
-def run(first: int, count: int) -> tuple[list[str], Counter[str]]:
-    """(all faults, outcomes by kind) of the files that `count` numbers break, from `first` on."""
+def run(first: int, count: int, tell: Callable[[str], object] = lambda fault: None) -> tuple[list[str], Counter[str]]:
+    """(all faults, outcomes by kind) of what `count` numbers break, from `first` on; `tell` hears of faults at once."""
     found: list[str] = []
     kinds: Counter[str] = Counter()
     here = Path.cwd()
@@ -267,6 +266,8 @@ def run(first: int, count: int) -> tuple[list[str], Counter[str]]:
             for number in range(first, first + count):
                 kind, more = one(number, sound, Path(folder) / f"broken-{number}")
                 found += more
+                for fault in more:
+                    tell(fault)
                 kinds[kind] += 1
     finally:
         os.chdir(here)
@@ -274,8 +275,7 @@ def run(first: int, count: int) -> tuple[list[str], Counter[str]]:
 
 
 if __name__ == "__main__":
-    found, by_kind = run(int(sys.argv[1]), int(sys.argv[2]))
+    found, by_kind = run(int(sys.argv[1]), int(sys.argv[2]), partial(print, flush=True))
     for kind, times in by_kind.most_common(80):
         print(f"{times:>6}  {kind}")
-    print(json.dumps({"broken": sum(by_kind.values()), "outcomes": len(by_kind), "faults": len(found)}))
-    print("\n".join(found[:40]))
+    print(json.dumps({"tried": sum(by_kind.values()), "outcomes": len(by_kind), "faults": len(found)}))

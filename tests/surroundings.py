@@ -152,8 +152,9 @@ def faults(arguments: Sequence[str], around: Around, code: object, said: str) ->
         typed = {word for argument in options for word in re.findall(r"\w+", argument)}
         typed |= {word for argument in arguments for word in re.findall(r"\w+", argument)}
         begun = any(len(word) > 4 and word[:60] in line for word in typed)  # --force-words is force_words_ids there
-        named = words & (typed | CAUSES | set(around.environment)) or re.search(r"--[a-z]|'[A-Z]+'", line)
-        if not (begun or named or any(one and one in line for one in arguments)):
+        named = words & (typed | CAUSES | set(around.environment)) or re.search(r"--[a-z]|'[A-Z.]+'", line)
+        here = "" in arguments and "error: .: " in line  # an empty name of a file is the folder itself
+        if not (begun or named or here or any(one and one in line for one in arguments)):
             yield f"names no cause: {line[:300]}"
         if PYTHONS_WORDS.search(line):
             yield f"in Python's words: {line[:300]}"

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 pytest.importorskip("pyarrow", reason="corpora are written as Parquet, which needs pyarrow")
 
-from file_kinds import make
+from file_kinds import LEARN, TRAIN, make
 from surroundings import Around, run_command
 
 from gpt2_np.system.errors import in_words
@@ -117,16 +117,20 @@ CHUNK = "captured/chunk-00000.safetensors"
 )
 def test_a_chunk_that_is_not_its_capture_s_is_named(place: Path, change: Callable, message: str) -> None:
     tensors(CHUNK, change)
-    learn = ["--hook-name", "blocks.0.hook_resid_pre", "--d-sae", "8", "--k", "2", "--steps", "1", "--batch-size", "8"]
-    said = refused("internals", "train-dictionary", "captured", "new", *learn, *OF)
+    said = refused("internals", "train-dictionary", "captured", "new", *LEARN, *OF)
     assert CHUNK in said
     assert message in said
 
 
-@pytest.mark.parametrize("about", [[], {}, {"names": "ids"}, {"names": [1]}, {"names": ["ids"], "dtype": "int8"}])
+@pytest.mark.parametrize(
+    "about",
+    [[], {}, {"names": "ids"}, {"names": [1]}, {"names": ["ids"], "dtype": "int8"}, {"names": ["ids"], "model": 3}],
+)
 def test_a_capture_s_description_that_can_t_be_is_named(place: Path, about: Any) -> None:
-    Path("captured/capture.json").write_text(json.dumps(about))
-    assert "captured/capture.json does not describe a capture: it" in refused("corpus", "merge", "captured", "m")
+    for folder in ("captured", "shards"):
+        Path(folder, "capture.json").write_text(json.dumps(about))
+        said = refused("corpus", "merge", folder, "m")
+        assert f"{folder}/capture.json does not describe a capture: " in said
 
 
 @pytest.mark.parametrize(
@@ -167,6 +171,31 @@ def test_a_lens_whose_logits_are_no_numbers_is_refused(place: Path, kind: str, o
     tensors(f"{kind}.safetensors", fill)
     said = refused("internals", "lens", "the", option, f"{kind}.safetensors", *OF)
     assert "what the lens reads overflows float32: its logits are no numbers" in said
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("added", ["x,1,2,3\n", "99999999999999999999,1\n", "3,\n", ",,,,\n", "9" * 5000])
+def test_a_broken_line_of_a_loss_curve_is_left_out(place: Path, added: str) -> None:
+    table = Path("run/loss.csv")
+    before = table.read_text()
+    table.write_text(before + added)
+    code, said, faults = run_command(["train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF], Around())
+    assert (code, faults) == (0, []), said
+    lines = table.read_text().splitlines()
+    assert len(lines) == len(before.splitlines())
+    assert [line.split(",")[0] for line in lines] == [line.split(",")[0] for line in before.splitlines()]
+
+
+def test_a_file_in_the_place_of_a_loss_curve(place: Path) -> None:
+    Path("run/loss.csv").write_text("a\n1\n")
+    said = refused("train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF)
+    assert "run/loss.csv is not a loss curve: its first column must be 'step', got 'a'" in said
+    Path("run/loss.csv").write_text("")  # a kill between making it and its first line
+    code, said, faults = run_command(["train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF], Around())
+    assert (code, faults) == (0, []), said
+    assert Path("run/loss.csv").read_text().startswith("step,")
 
 
 # ---- what all files share --------------------------------------------------------------------------------------------

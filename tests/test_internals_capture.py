@@ -226,7 +226,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     other = model.with_params(model.params._replace(wpe=model.params.wpe + 1))
     broken = tmp_path / "broken"
     broken.mkdir()
-    (broken / "capture.json").write_text(json.dumps({"names": NAMES, "dtype": "float32"}))
+    (broken / "capture.json").write_text(json.dumps({"names": NAMES, "dtype": "float32", "model": ""}))
     (broken / "chunk-00000.safetensors").write_bytes(b"nonsense")
     gap = tmp_path / "gap"
     capture_corpus(model, TEXTS, NAMES, gap, chunk_bytes=1)

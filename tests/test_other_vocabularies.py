@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 from golden_searches import model
 from scipy.stats import chisquare
 
 from decoders import Options, generate
 from decoders.base.interface import softmax
 from gpt2_np import GPT2
+from gpt2_np.model.config import Config
+from gpt2_np.model.params import assemble, shapes
 from gpt2_np.session.first_layers import first_layers
 from gpt2_np.text.translation import Between, Translated, between
 
@@ -167,6 +170,71 @@ def test_sampling_keeps_the_distribution_exactly() -> None:
     merged = [*counts[common], counts[~common].sum()], [*expected[common], expected[~common].sum()]
     assert chisquare(*merged).pvalue > 0.001
     assert counts[0].sum() > 0  # what the other has no token for is written too
+
+
+# ---- tokenizers that have little in common --------------------------------------------------------------------------
+
+
+def strange(folder: Path, kind: str) -> GPT2:
+    """A small random model whose tokenizer was made from other text: Python code by byte-level BPE, or single bytes."""
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=700 if kind == "code" else 257,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    inner = tokenizers.Tokenizer(tokenizers.models.BPE())
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = tokenizers.decoders.ByteLevel()
+    inner.train_from_iterator([Path(__file__).read_text()] if kind == "code" else [], trainer)
+    folder.mkdir(parents=True)
+    inner.save(str(folder / "tokenizer.json"))
+    config = Config(inner.get_vocab_size(), 64, 16, 2, 2, eos_token_id=None, bos_token_id=None)
+    dice = np.random.default_rng(5)
+    weights = {name: dice.normal(0, 0.4, shape).astype(np.float32) for name, shape in shapes(config).items()}
+    return GPT2(assemble(weights, config), config, folder=folder, backend="numpy")
+
+
+@pytest.mark.parametrize("kind", ["code", "bytes"])
+def test_greedy_text_stays_under_a_really_different_tokenizer(kind: str, tmp_path: Path) -> None:
+    other = strange(tmp_path / kind, kind)
+    told = between(tales().tokenizer, other.tokenizer, tales().config.vocab_size, other.config.vocab_size)
+    assert told is not None
+    assert len(told.our_ids) < 0.15 * tales().config.vocab_size  # the bytes, and few tokens besides
+    for prompt in PROMPTS:
+        options: dict[str, Any] = {"max_new_tokens": 10, "eos_token_id": None, "assistant_confidence_threshold": 0.0}
+        out = tales().generate(prompt, assistant_model=other, num_assistant_tokens=3, **options)
+        del options["assistant_confidence_threshold"]
+        plain = tales().generate(prompt, **options)
+        assert (out.ids, out.logprobs) == (plain.ids, plain.logprobs)
+        assert out.assistance is not None
+        assert out.assistance.proposed > 0
+
+
+def test_sampling_under_really_different_tokenizers_keeps_the_distribution(tmp_path: Path) -> None:
+    """Two models from end to end: bytes are written with the help of what says words of code, and the other way."""
+    for number, (kind, other) in enumerate([("bytes", "code"), ("code", "bytes")]):
+        target = strange(tmp_path / f"{number}" / kind, kind)
+        draft = strange(tmp_path / f"{number}" / other, other)
+        n = 300
+        found = target.generate(
+            "def test",
+            assistant_model=draft,
+            num_assistant_tokens=1,
+            assistant_confidence_threshold=0.0,
+            num_return_sequences=n,
+            max_new_tokens=2,  # a draft for the first of them
+            do_sample=True,
+            temperature=0.4,
+            seed=3,
+        )
+        assert sum(one.assistance.accepted for one in found if one.assistance) > 2
+        p = softmax(target(target.tokenizer.encode("def test"))[-1].astype(np.float64) / 0.4)
+        counts = np.bincount([one.ids[0] for one in found], minlength=len(p))
+        common = n * p > 8
+        assert common.sum() >= 3
+        merged = [*counts[common], counts[~common].sum()], [*(n * p[common]), n * p[~common].sum()]
+        assert chisquare(*merged).pvalue > 0.001
 
 
 # ---- the model's own first layers ----------------------------------------------------------------------------------

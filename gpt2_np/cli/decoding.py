@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from decoders.methods import OPTIONS, PROFILES, SEARCHES, Listed, option
 
 from ..model.choices import DTYPES
+from ..system.files import read_text
 from .options import FC, ParamType, Text, grouped
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class Numbers(ParamType):
     name = "file"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> list[float]:
+        words = read_text(Path(value)).split()
         try:
-            return [float(word) for word in Path(value).read_text(encoding="utf-8").split()]
+            return [float(word) for word in words]
         except ValueError as error:
             raise ValueError(f"{value} must hold numbers only: {error}") from None
 

@@ -157,6 +157,7 @@ def train_dictionary(
     """
     from ..internals import dictionaries
     from ..internals.dictionaries.training import Report
+    from ..training.checkpoint import rows
     from ..training.loop import Stopped
 
     with bar(settings["steps"], "step") as progress:
@@ -176,13 +177,14 @@ def train_dictionary(
             again = shlex.join([one for one in sys.argv[1:] if one != "--resume"])
             print(f"saved step {stopped.step} in {folder}; go on with: gpt2-np {again} --resume", file=sys.stderr)
             sys.exit(130)
-    names, *lines = (line.split(",") for line in (folder / "loss.csv").read_text(encoding="utf-8").splitlines())
+    names, lines = rows(folder / "loss.csv") if (folder / "loss.csv").is_file() else ([], [])
     last = dict(zip(names, lines[-1], strict=True)) if lines else {}
     if as_json:
-        print(dumps({"folder": str(folder)} | {name: float(value) for name, value in last.items()}))
+        print(dumps({"folder": str(folder)} | {name: float(value) for name, value in last.items() if value}))
     else:
         print(f"{folder}: " + ", ".join(f"{name} {value}" for name, value in last.items()))
-    curves = {name: np.array([float(line[names.index(name)]) for line in lines]) for name in ("mse", "l0")}
+    shown = [name for name in ("mse", "l0") if name in names]
+    curves = {name: np.array([float(line[names.index(name)] or "nan") for line in lines]) for name in shown}
     steps = [line[0] for line in lines]
     title = "Training a dictionary"
     draw(out, lambda plots: plots.lines(curves, title=title, x="step", y="mean squared error, L0", x_labels=steps))

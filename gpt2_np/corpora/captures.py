@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..internals.capture import BY_CHUNK, estimate, fingerprint
+from ..internals.capture import BY_CHUNK, about_of, estimate, fingerprint
 from ..model.taps import select
-from ..system.files import JSONObject, read_object, write_whole
+from ..system.files import JSONObject, write_whole
 from ..text.gpt2 import GPT2
 from . import models
 from .folder import CAPTURE
@@ -54,4 +54,4 @@ def write(out: Path, names: Sequence[str], store: str, model: str, chunks: int) 
 
 def read(out: Path) -> JSONObject:
     """Return a capture's ``capture.json``. ``ValueError`` for a broken one."""
-    return read_object(out / CAPTURE)
+    return about_of(out)

@@ -22,7 +22,7 @@ from ..display import brief
 from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
-from ..system.files import JSONObject, read_json, write_whole
+from ..system.files import JSONObject, read_object, write_whole
 from ..weights.load import safely_opened
 from .partial_runs import activations
 
@@ -124,16 +124,23 @@ def fingerprint(model: Model) -> str:
     return digest.hexdigest()[:32]
 
 
-def names_of(about: JSONObject) -> list[str]:
-    """Return the activations that ``capture.json`` names. ``ValueError`` or ``TypeError`` where it can't be one."""
-    if not isinstance(about, dict):
-        raise TypeError(f"it must hold an object, got {type(about).__name__}")
-    names, dtype = about.get("names"), about.get("dtype")
+def about_of(folder: Path) -> JSONObject:
+    """Return a folder's ``capture.json``. ``ValueError`` names one that describes no capture."""
+    path = folder / "capture.json"
+    try:
+        about = read_object(path)
+    except ValueError as error:
+        raise ValueError(f"{path} does not describe a capture: {str(error).removeprefix(f'{path} ')}") from None
+    names, dtype, model = (about.get(name) for name in ("names", "dtype", "model"))
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"its names must be a list of activations, got {names!r:.100}")
-    if not isinstance(dtype, str) or dtype not in STORED:
-        raise ValueError(f"its dtype must be {' or '.join(STORED)}, got {dtype!r:.60}")
-    return names
+        wrong = f"its names must be a list of activations, got {names!r:.100}"
+    elif not isinstance(dtype, str) or dtype not in STORED:
+        wrong = f"its dtype must be {' or '.join(STORED)}, got {dtype!r:.60}"
+    elif not isinstance(model, str):
+        wrong = f"its model must be a digest, got {model!r:.60}"
+    else:
+        return about
+    raise ValueError(f"{path} does not describe a capture: {wrong}")
 
 
 class Captured:
@@ -144,11 +151,8 @@ class Captured:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        try:
-            self.about: JSONObject = read_json(folder / "capture.json")
-            self.names: list[str] = names_of(self.about)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{folder / 'capture.json'} does not describe a capture: {error}") from None
+        self.about = about_of(folder)
+        self.names: list[str] = self.about["names"]
         self.chunks = sorted(folder.glob("chunk-*.safetensors"))
         by_chunk = self.about.get("numbered") == BY_CHUNK
         self._chunk_of: dict[int, tuple[Path, int]] = {}  # a text's chunk, and its number there

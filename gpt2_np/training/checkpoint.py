@@ -19,7 +19,7 @@ import numpy as np
 
 from ..model.config import Config
 from ..model.params import Params, assemble, tensors
-from ..system.files import read_json, unused, write_whole
+from ..system.files import read_json, read_text, unused, write_whole
 from ..weights.load import open_safetensors
 from ..weights.save import as_json, safetensors
 from .optimizer import State
@@ -122,15 +122,45 @@ def append(path: Path, columns: Sequence[str], row: Sequence[object]) -> None:
         writer.writerow(row)
 
 
+def rows(table: Path) -> tuple[list[str], list[list[str]]]:
+    """Return the column names of a loss curve and its lines, as texts; a file without a line has neither.
+
+    Lines that a kill cut off, or that hold something other than numbers, are left out. ``ValueError`` names a file that
+    is no loss curve.
+    """
+    head, *lines = read_text(table).splitlines() or [""]
+    columns = head.split(",") if head else []
+    if columns and columns[0] != "step":
+        raise ValueError(f"{table} is not a loss curve: its first column must be 'step', got {columns[0]!r:.60}")
+    cells = [line.split(",") for line in lines]
+    return columns, [row for row in cells if len(row) == len(columns) and whole(row[0]) and all(map(number, row))]
+
+
+def whole(text: str) -> bool:
+    """Tell whether a text is the number of a step."""
+    return text.isdecimal() and len(text) < 20
+
+
+def number(cell: str) -> bool:
+    """Tell whether a cell is empty, or holds a number."""
+    try:
+        float(cell or "0")
+    except ValueError:
+        return False
+    return True
+
+
 def cut(out: Path, step: int) -> None:
     """Remove the lines of the loss curve and the samples after a step that is to be repeated."""
     table, samples = out / "loss.csv", out / "samples.txt"
     if table.is_file():
-        head, *lines = table.read_text(encoding="utf-8").splitlines() or [""]
-        whole_lines = [line for line in lines if line.count(",") == head.count(",")]
-        kept = [line for line in whole_lines if int(line.split(",")[0]) <= step]
-        write_whole(table, "".join(f"{line}\n" for line in [head, *kept]).encode())
+        columns, lines = rows(table)
+        kept = [line for line in lines if int(line[0]) <= step]
+        write_whole(table, "".join(f"{','.join(line)}\n" for line in [columns, *kept] if line).encode())
+        if not columns:  # so that the next line comes below the columns' names
+            table.unlink()
     if samples.is_file():
-        marks = [part.partition("\n") for part in samples.read_text(encoding="utf-8").split("--- step ")[1:]]
-        texts = [f"--- step {number}\n{text}" for number, _, text in marks if number.isdigit() and int(number) <= step]
+        written = samples.read_text(encoding="utf-8", errors="replace")
+        marks = [part.partition("\n") for part in written.split("--- step ")[1:]]
+        texts = [f"--- step {number}\n{text}" for number, _, text in marks if whole(number) and int(number) <= step]
         write_whole(samples, "".join(texts).encode())

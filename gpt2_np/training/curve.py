@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from importlib.util import find_spec
 from pathlib import Path
 
 from ..system.files import write_whole
+from .checkpoint import rows
 
 
 def draw(table: Path, picture: Path) -> bool:
@@ -19,8 +19,8 @@ def draw(table: Path, picture: Path) -> bool:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with table.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    columns, lines = rows(table)
+    found = [dict(zip(columns, line, strict=True)) for line in lines]
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -28,7 +28,7 @@ def draw(table: Path, picture: Path) -> bool:
         ("loss_nats", "training", "#4269d0", ""),
         ("held_out_nats", "held out", "#ff725c", "."),
     ):
-        points = [(int(row["step"]), float(row[column])) for row in rows if row[column]]
+        points = [(int(row["step"]), float(row[column])) for row in found if row.get(column)]
         if points:
             axes.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1, label=label)
     axes.set(xlabel="step", ylabel="loss (nats per token)")
