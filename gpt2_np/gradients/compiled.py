@@ -10,8 +10,10 @@ import numpy as np
 from ..engine.kernels.backwards import gelu_backward_rows, layer_norm_backward_rows
 from ..engine.kernels.pointwise import GELU_NEW
 from ..engine.threaded import in_pieces
+from ..model.arrays import Array, Weight
 from ..system.memory import empty
 from . import threaded
+from .products_compiled import product
 from .threaded import activate_parameters as activate_parameters
 from .threaded import attention as attention
 from .threaded import attention_scores as attention_scores
@@ -22,8 +24,6 @@ from .threaded import head_results as head_results
 from .threaded import head_results_parameters as head_results_parameters
 from .threaded import hide as hide
 from .threaded import layer_norm_scale as layer_norm_scale
-from .threaded import linear as linear
-from .threaded import linear_parameters as linear_parameters
 from .threaded import look_up as look_up
 from .threaded import mix_values as mix_values
 from .threaded import mix_values_v as mix_values_v
@@ -31,10 +31,26 @@ from .threaded import scaled_and_shifted as scaled_and_shifted
 from .threaded import scaled_and_shifted_parameters as scaled_and_shifted_parameters
 from .threaded import softmax as softmax
 from .threaded import split_heads as split_heads
-from .threaded import unembed as unembed
-from .threaded import unembed_parameters as unembed_parameters
 
-Array = np.ndarray
+
+def linear(gradient: Array, weight: Weight) -> Array:
+    """Compute `threaded.linear` by the compiled product."""
+    return threaded.linear(gradient, weight, product)
+
+
+def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
+    """Compute `threaded.linear_parameters` by the compiled product."""
+    return threaded.linear_parameters(gradient, x, product)
+
+
+def unembed(gradient: Array, lm_head: Weight) -> Array:
+    """Compute `threaded.unembed` by the compiled product."""
+    return threaded.unembed(gradient, lm_head, product)
+
+
+def unembed_parameters(gradient: Array, x: Array) -> Array:
+    """Compute `threaded.unembed_parameters` by the compiled product."""
+    return threaded.unembed_parameters(gradient, x, product)
 
 
 def layer_norm(gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:

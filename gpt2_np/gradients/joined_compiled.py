@@ -1,23 +1,29 @@
-"""`joined` with compiled activation and softmax: the forward pass that belongs to `compiled`."""
+"""`joined` with compiled products, activation and softmax: the forward pass that belongs to `compiled`."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..engine.kernels import activate as activate
 from ..engine.kernels import softmax as softmax
+from ..model.arrays import Array, Weight
 from . import joined
 from .joined import attention_scores as attention_scores
 from .joined import centred as centred
 from .joined import layer_norm as layer_norm
 from .joined import layer_norm_scale as layer_norm_scale
-from .joined import linear as linear
 from .joined import mix_values as mix_values
 from .joined import scaled_and_shifted as scaled_and_shifted
 from .joined import split_heads as split_heads
-from .joined import unembed as unembed
+from .products_compiled import product
 
-Array = np.ndarray
+
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
+    """Compute `joined.linear` by the compiled product."""
+    return joined.linear(x, weight, bias, product)
+
+
+def unembed(x: Array, lm_head: Weight) -> Array:
+    """Compute `joined.unembed` by the compiled product."""
+    return joined.unembed(x, lm_head, product)
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
