@@ -17,6 +17,7 @@ from ..model.params import as_array
 from ..system.memory import empty
 from . import derivatives, heads
 from .derivatives import activate_parameters as activate_parameters
+from .derivatives import cross_entropy as cross_entropy
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
@@ -31,12 +32,16 @@ def linear(gradient: Array, weight: Weight, product: Product = product) -> Array
     return _by(product, gradient, as_array(weight).T)
 
 
-def linear_parameters(gradient: Array, x: Array, product: Product = product) -> tuple[Array, Array]:
-    """Compute `derivatives.linear_parameters` by this matrix product."""
+def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
+    """Compute `derivatives.linear_parameters`."""
     rows = gradient.reshape(-1, gradient.shape[-1])
+    return linear_weight(rows, x), summed(rows)
+
+
+def linear_weight(rows: Array, x: Array, product: Product = product) -> Array:
+    """Compute the weight's share of `linear_parameters`, given the gradient as (positions, outputs)."""
     inputs = x.reshape(len(rows), -1)
-    weight = product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype), None)
-    return weight, summed(rows)
+    return product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype), None)
 
 
 def unembed(gradient: Array, lm_head: Weight, product: Product = product) -> Array:
@@ -152,8 +157,14 @@ def split_heads(q: Array, k: Array, v: Array) -> Array:
     """As `derivatives.split_heads`."""
     B, T, H, K = q.shape
     out = empty((B, T, 3, H, K), q.dtype)
-    for number, part in enumerate((q, k, v)):
-        out[:, :, number] = part
+    rows = out.reshape(B * T, 3, H, K)
+    parts = [part.reshape(B * T, H, K) for part in (q, k, v)]
+
+    def fill(some: slice) -> None:
+        for number, part in enumerate(parts):
+            rows[some, number] = part[some]
+
+    in_pieces(fill, B * T, out.size)
     return out.reshape(B, T, -1)
 
 
