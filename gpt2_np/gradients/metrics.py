@@ -121,6 +121,7 @@ class CrossEntropy(Readable):
 
     labels: npt.ArrayLike | None = None
     tokens: int | None = None
+    in_place: bool = False  # the gradient is written over the logits, for who won't read them again
 
     def __call__(self, logits: Array) -> Array:
         return self.value(logits)
@@ -150,7 +151,7 @@ class CrossEntropy(Readable):
         labels, counted, divisors = self._labels(logits, ids)
         shares = (counted / divisors[:, None]).astype(logits.dtype).reshape(-1)
         flat = logits.reshape(-1, V)
-        gradient, losses = empty(flat.shape, logits.dtype), np.empty(len(flat))
+        gradient, losses = flat if self.in_place else empty(flat.shape, logits.dtype), np.empty(len(flat))
 
         def work(some: slice) -> None:
             losses[some] = derivative(flat[some], labels[some], shares[some], gradient[some])
