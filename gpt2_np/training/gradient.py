@@ -11,7 +11,6 @@ import numpy as np
 from ..engine.threaded import each, in_pieces
 from ..gradients.metrics import IGNORED, CrossEntropy
 from ..gradients.run import run_with_gradients
-from ..model.taps import no_tap
 from ..session.model import Model
 from .tree import leaves
 
@@ -50,10 +49,9 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
     """
     tokens = sum(int((np.asarray(labels) != IGNORED).sum()) for _, labels in batches)
     loss, total = 0.0, None
-    unread = model.tap is no_tap  # the logits, a tenth of a step's memory: their gradient takes their place
     for ids, labels in batches:
         # Unchecked: the run itself decides what a loss that isn't finite means.
-        metric = NextIds(labels, tokens, in_place=unread)
+        metric = NextIds(labels, tokens, in_place=True)  # the logits, a tenth of a step's memory, are read no more
         run = run_with_gradients(model, ids, metric, (), parameters=True, keep=keep)
         loss += float(run.value.sum())
         if total is None:
