@@ -229,12 +229,38 @@ def test_every_core_computes_the_same(name: str, dtype: Any, twin: Any) -> None:
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_loss_s_twin(dtype: Any) -> None:
+    logits, labels = 5 * normal(9, 9001, dtype=dtype), np.arange(9) * 1000
+    logits[0, 0], logits[1] = 90, -1e30
+    shares = np.linspace(0, 1, 9).astype(dtype)
+    shares[3] = 0  # a position that isn't counted
+    results = []
+    for module in (derivatives, threaded, compiled):
+        out = np.full_like(logits, np.nan)
+        results.append((module.cross_entropy(logits, labels, shares, out), out))
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    p = np.exp(wide)
+    losses = np.log(p.sum(axis=1)) - wide[np.arange(9), labels]
+    p /= p.sum(axis=1, keepdims=True)
+    p[np.arange(9), labels] -= 1
+    for found, gradient in results:
+        assert found.dtype == np.float64
+        np.testing.assert_allclose(found, losses, rtol=3e-7 if dtype == np.float32 else 1e-13)
+        np.testing.assert_allclose(gradient, p * shares[:, None], atol=3e-7 if dtype == np.float32 else 1e-14)
+
+
 def test_every_derivative_has_its_twin() -> None:
     names = {name for name, value in vars(derivatives).items() if callable(value) and not name.startswith("_")}
     for name in names - {"as_array", "Array", "Any"}:
         assert callable(getattr(threaded, name)), name
         assert callable(getattr(compiled, name)), name
-    assert {name.split()[0] for name in everywhere(np.float32)} | {"look_up"} == names - {"as_array", "Array", "Any"}
+    assert {name.split()[0] for name in everywhere(np.float32)} | {"look_up", "cross_entropy"} == names - {
+        "as_array",
+        "Array",
+        "Any",
+    }
 
 
 def test_joined_rows_are_the_same_operations() -> None:

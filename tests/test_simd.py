@@ -22,6 +22,7 @@ from gpt2_np.engine.kernels import (
     dot_products,
     exponential,
     float32,
+    float32_parts,
     int4,
     int8_vectors,
     table_arrays,
@@ -169,6 +170,59 @@ def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
     for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
         np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
         assert not result[:16].any()
+
+
+def float32_packed(left: bool, down: bool, panel: np.ndarray) -> None:
+    """The packing of a matrix with an edge, once inside it and once over the edge."""
+    x = normal(70, 70)
+    x[40:60] *= np.float32(1e-20)
+
+    def body(x, panel):
+        float32_parts.pack_step(x, left, down, 0, 32, panel, 0)
+        float32_parts.pack_step(x, left, down, 48, 64, panel, float32_parts.STEP)
+
+    plain, machine = both_ways(body, x, panel)
+    np.testing.assert_array_equal(plain, machine)
+    panel[:] = plain
+
+
+@pytest.mark.parametrize("left", [True, False])
+@pytest.mark.parametrize("down", [True, False])
+def test_packing_parts_of_float32(left: bool, down: bool) -> None:
+    panel = np.empty(2 * float32_parts.STEP, np.uint16)
+    if not amx.AVX512:
+        pytest.skip("parts are packed for tiles, by AVX-512")
+    float32_packed(left, down, panel)
+    sums = from_bits(panel).reshape(2, 3, -1).sum(axis=1, dtype=np.float64)
+    x = normal(70, 70).astype(np.float64)
+    x[40:60] *= np.float32(1e-20)
+    x = x.T if down else x
+    np.testing.assert_allclose(np.sort(sums[0]), np.sort(x[:32, 32:64].ravel()), rtol=1e-6)  # in some order, once each
+    over = np.sort(np.abs(sums[1]))
+    np.testing.assert_allclose(over[-22 * 6 :], np.sort(np.abs(x[48:, 64:].ravel())), rtol=1e-6)
+    assert not over[: -22 * 6].any()
+
+
+@halves
+def test_a_product_of_packed_panels() -> None:
+    from gpt2_np.engine.kernels import float32_tiles  # compiled for AMX when it is imported
+
+    a, b, bias = normal(32, 64), normal(64, 32, seed=1), normal(64, seed=2)
+    panel = np.empty(4 * float32_parts.STEP, np.uint16)
+    for step in range(2):
+        float32_parts.pack_step(a, True, False, 0, 32 * step, panel, step * float32_parts.STEP)
+        float32_parts.pack_step(b, False, True, 0, 32 * step, panel, (2 + step) * float32_parts.STEP)
+
+    def body(panel, bias, out):
+        amx.configure(16, 8)
+        float32_tiles.multiply(panel, 0, 2 * float32_parts.STEP, 2, bias, out, 1, 3, out, 1, 3)
+        amx.release()
+
+    before = normal(33, 64, seed=3)
+    truth = before.astype(np.float64)
+    truth[1:, 3:35] = a.astype(np.float64) @ b + bias[3:35]
+    for result in both_ways(body, panel, bias, before):
+        np.testing.assert_allclose(result, truth, atol=1e-5)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-30, np.inf, -np.inf, np.nan])

@@ -172,6 +172,16 @@ def test_micro_batches_of_unequal_tokens_add_up_to_one_batch(parts: int) -> None
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-14)
 
 
+def test_logits_that_an_edit_puts_there_are_not_written_over() -> None:
+    model, ids = ours(reference_model(n_layer=1)), random_ids(2, 9)
+    logits = model(ids[:, :-1])
+    mine = logits.copy()
+    loss, grads = loss_and_gradients(model.with_edits({"unembed": mine}), [(ids[:, :-1], ids[:, 1:])])
+    np.testing.assert_array_equal(mine, logits)
+    assert loss == pytest.approx(loss_and_gradients(model, [(ids[:, :-1], ids[:, 1:])])[0], rel=1e-6)
+    assert not any(one.any() for one in leaves(grads))
+
+
 @pytest.mark.parametrize("name", schedule.SCHEDULES)
 @pytest.mark.parametrize(("warmup", "steps"), [(0, 20), (5, 20), (20, 20), (1, 1)])
 def test_schedules_are_transformers_own(name: str, warmup: int, steps: int) -> None:

@@ -53,6 +53,24 @@ def look_up(gradient: Array, ids: Array, table: Array) -> Array:
     return table
 
 
+# ---- the loss -------------------------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Array, labels: Array, shares: Array, out: Array) -> Array:
+    """ℓ = log Σ e^x − x[label], so ∂(share · ℓ)/∂x = share · (softmax(x) − one-hot(label)). Bishop 2006, eq. 4.109.
+
+    (N, V), (N,), (N,) → ℓ, (N,) float64 nats. The gradient, (N, V), is written into ``out``.
+    """
+    each = np.arange(len(logits))
+    np.subtract(logits, logits.max(axis=-1, keepdims=True), out=out)
+    label_logits = out[each, labels]
+    np.exp(out, out=out)
+    total = out.sum(axis=-1)
+    out *= (shares / total)[:, None]
+    out[each, labels] -= shares
+    return np.asarray(np.log(total.astype(np.float64)) - label_logits)
+
+
 # ---- layer norm -----------------------------------------------------------------------------------------------------
 # y = n·w + b, where n = c / s, c = x − mean(x) and s = √(mean(c²) + ε). Ba et al. 2016, eq. 4, differentiated.
 

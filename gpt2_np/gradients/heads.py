@@ -67,16 +67,22 @@ def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = N
 
 
 def attention(
-    gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
+    gradient: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    pattern: Array,
+    scale: float,
+    softmax: Callable[[Array, Array], Array] = derivatives.softmax,
 ) -> tuple[Array, Array, Array]:
-    """Compute `derivatives.attention` for a causal pattern."""
+    """Compute `derivatives.attention` for a causal pattern, with this derivative of a head's softmax."""
     B, T, H, _ = q.shape
     of_q, of_k, of_v = (empty(one.shape, one.dtype) for one in (q, k, v))
 
     def head(b: int, h: int) -> None:
         of_pattern = np.empty((T, T), q.dtype)
         _of_weights(gradient[b, :, h], v[b, :, h], of_pattern, later=False)
-        of_scores = derivatives.softmax(of_pattern, pattern[b, h])
+        of_scores = softmax(of_pattern, pattern[b, h])
         _weighted(of_scores, k[b, :, h], of_q[b, :, h], causal=True)
         _gathered(of_scores, q[b, :, h], of_k[b, :, h], causal=True)
         _gathered(pattern[b, h], gradient[b, :, h], of_v[b, :, h], causal=True)

@@ -20,28 +20,24 @@ from ..model import ops
 from ..model.arrays import Array, Weight
 from ..system.memory import empty
 from . import heads
-from .products import product
+from .products import Product, product
 
 
-def linear(x: Array, weight: Weight, bias: Array) -> Array:
-    """Compute `threaded.linear` over all positions at once."""
+def linear(x: Array, weight: Weight, bias: Array, product: Product = product) -> Array:
+    """Compute `threaded.linear` over all positions at once, by this matrix product."""
     rows = _joined(x)
     if not isinstance(weight, np.ndarray):
         return threaded.linear(rows, weight, bias).reshape(*x.shape[:-1], -1)
     out = empty((len(rows), weight.shape[1]), x.dtype)
-
-    def add_bias(some: slice, outputs: slice) -> None:
-        out[some, outputs] += bias[outputs]
-
-    return product(rows, weight, out, add_bias).reshape(*x.shape[:-1], -1)
+    return product(rows, weight, out, bias).reshape(*x.shape[:-1], -1)
 
 
-def unembed(x: Array, lm_head: Weight) -> Array:
-    """Compute `threaded.unembed` over all positions at once."""
+def unembed(x: Array, lm_head: Weight, product: Product = product) -> Array:
+    """Compute `threaded.unembed` over all positions at once, by this matrix product."""
     rows = _joined(x)
     if not isinstance(lm_head, np.ndarray):
         return threaded.unembed(rows, lm_head).reshape(*x.shape[:-1], -1)
-    return product(rows, lm_head.T, empty((len(rows), len(lm_head)), x.dtype)).reshape(*x.shape[:-1], -1)
+    return product(rows, lm_head.T, empty((len(rows), len(lm_head)), x.dtype), None).reshape(*x.shape[:-1], -1)
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:

@@ -1,4 +1,4 @@
-"""`joined` with compiled activation and softmax: the forward pass that belongs to `compiled`."""
+"""`joined` with compiled products, activation and softmax: the forward pass that belongs to `compiled`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,72 @@ import numpy as np
 
 from ..engine.kernels import activate as activate
 from ..engine.kernels import softmax as softmax
-from . import joined
-from .joined import attention_scores as attention_scores
-from .joined import centred as centred
-from .joined import layer_norm as layer_norm
-from .joined import layer_norm_scale as layer_norm_scale
-from .joined import linear as linear
-from .joined import mix_values as mix_values
+from ..engine.kernels.backwards import centred_rows, scale_and_hide_rows, scale_rows
+from ..engine.threaded import in_pieces
+from ..model.arrays import Array, Weight
+from ..system.memory import empty
+from . import heads, joined
 from .joined import scaled_and_shifted as scaled_and_shifted
 from .joined import split_heads as split_heads
-from .joined import unembed as unembed
+from .products_compiled import product
 
-Array = np.ndarray
+
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
+    """Compute `joined.linear` by the compiled product."""
+    return joined.linear(x, weight, bias, product)
+
+
+def unembed(x: Array, lm_head: Weight) -> Array:
+    """Compute `joined.unembed` by the compiled product."""
+    return joined.unembed(x, lm_head, product)
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
+    """Compute `ops.layer_norm` by this module's functions, with the bits that a pass with taps has."""
+    x = centred(x)
+    x /= layer_norm_scale(x, epsilon)
+    return scaled_and_shifted(x, weight, bias)
+
+
+def centred(x: Array) -> Array:
+    """Compute `ops.centred` in one pass over each position."""
+    if x.dtype != np.float32:
+        return joined.centred(x)
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    out = empty(rows.shape, np.float32)
+    in_pieces(lambda some: centred_rows(rows[some], out[some]), len(rows), rows.size)
+    return out.reshape(x.shape)
+
+
+def layer_norm_scale(centred: Array, epsilon: float) -> Array:
+    """Compute `ops.layer_norm_scale` in one pass over each position."""
+    if centred.dtype != np.float32:
+        return joined.layer_norm_scale(centred, epsilon)
+    rows = np.ascontiguousarray(centred).reshape(-1, centred.shape[-1])
+    out = empty((len(rows), 1), np.float32)
+    in_pieces(lambda some: scale_rows(rows[some], epsilon, out[some]), len(rows), rows.size)
+    return out.reshape(*centred.shape[:-1], 1)
+
+
+def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
+    """Compute `joined.attention_scores`; scaling and masking are one pass over each head's scores."""
+    if q.dtype != np.float32:
+        return joined.attention_scores(q, k, lengths, scale)
+
+    def finish(of_head: Array, b: int) -> None:
+        scale_and_hide_rows(of_head[0, 0], lengths[b], scale)
+
+    return heads.scores(q, k.swapaxes(1, 2), finish)
+
+
+def mix_values(pattern: Array, v: Array) -> Array:
+    """Compute `joined.mix_values`, skipping the keys that no query of a block sees."""
+    T, S = pattern.shape[2:]
+    v = v[:, :, :S].swapaxes(1, 2)
+    return heads.weighted(pattern, v) if S == T else heads.product(pattern, v)
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:
-    """Compute `joined.attention` with this module's softmax."""
+    """Compute `joined.attention` with this module's functions."""
     S = int(lengths.max()) + q.shape[1]
-    return joined.mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])
+    return mix_values(softmax(attention_scores(q, k[:, :, :S], lengths, scale)), v[:, :, :S])

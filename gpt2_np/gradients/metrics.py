@@ -22,8 +22,9 @@ import numpy as np
 from ..display import Readable
 from ..engine.threaded import in_pieces
 from ..model.arrays import Array
-from ..model.ops import log_softmax
+from ..model.ops import log_normalizer, log_softmax
 from ..system.memory import empty
+from . import derivatives
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -120,22 +121,47 @@ class CrossEntropy(Readable):
 
     labels: npt.ArrayLike | None = None
     tokens: int | None = None
+    in_place: bool = False  # the gradient is written over the logits, for who won't read them again
 
     def __call__(self, logits: Array) -> Array:
         return self.value(logits)
 
     def value(self, logits: Array, ids: Array | None = None) -> Array:
         """(B,) float64 nats."""
-        return self.value_and_gradient(logits, ids, with_gradient=False)[0]
+        labels, counted, divisors = self._labels(logits, ids)
+        flat = logits.reshape(-1, logits.shape[-1])
+        losses = np.empty(len(flat))
+
+        def work(some: slice) -> None:
+            x = flat[some]
+            losses[some] = log_normalizer(x) - x[np.arange(len(x)), labels[some]]
+
+        in_pieces(work, len(flat), flat.size)
+        return np.where(counted, losses.reshape(counted.shape), 0).sum(axis=1) / divisors
 
     def gradient(self, logits: Array, ids: Array | None = None) -> Array:
         """(p − the label's one-hot vector) / what the row is divided by: (B, T, V). Bishop 2006, eq. 4.109."""
         return self.value_and_gradient(logits, ids)[1]
 
     def value_and_gradient(
-        self, logits: Array, ids: Array | None = None, with_gradient: bool = True
+        self, logits: Array, ids: Array | None = None, derivative: Callable[..., Array] = derivatives.cross_entropy
     ) -> tuple[Array, Array]:
-        """Return both, from one softmax. Without `with_gradient` the second is empty."""
+        """Return both, from one softmax. `derivative` is `derivatives.cross_entropy` or its twin."""
+        B, T, V = logits.shape
+        labels, counted, divisors = self._labels(logits, ids)
+        shares = (counted / divisors[:, None]).astype(logits.dtype).reshape(-1)
+        flat = logits.reshape(-1, V)
+        gradient, losses = flat if self.in_place else empty(flat.shape, logits.dtype), np.empty(len(flat))
+
+        def work(some: slice) -> None:
+            losses[some] = derivative(flat[some], labels[some], shares[some], gradient[some])
+
+        in_pieces(work, len(flat), flat.size)
+        value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / divisors
+        return value, gradient.reshape(B, T, V)
+
+    def _labels(self, logits: Array, ids: Array | None) -> tuple[Array, Array, Array]:
+        """Return each position's label, (B·T,), whether it counts, (B, T), and what each row is divided by, (B,)."""
         B, T, V = logits.shape
         targets = self.targets(ids, (B, T), V)
         counted = targets != IGNORED
@@ -143,27 +169,7 @@ class CrossEntropy(Readable):
         if not counts.all():
             raise ValueError(f"cross_entropy needs at least one label in each row, got none in row {np.argmin(counts)}")
         divisors = counts if self.tokens is None else np.full(B, self.tokens)
-        share = (counted / divisors[:, None]).astype(logits.dtype).reshape(-1)
-        chosen, flat = np.where(counted, targets, 0).reshape(-1), logits.reshape(-1, V)
-        gradient = empty(flat.shape if with_gradient else (0, V), logits.dtype)
-        losses = np.empty(len(flat))
-
-        def work(some: slice) -> None:
-            x, label = flat[some], chosen[some]
-            each = np.arange(len(x))
-            p = gradient[some] if with_gradient else np.empty_like(x)
-            np.subtract(x, x.max(axis=-1, keepdims=True), out=p)
-            label_logits = p[each, label]
-            np.exp(p, out=p)
-            total = p.sum(axis=-1)
-            losses[some] = np.log(total.astype(np.float64)) - label_logits
-            if with_gradient:
-                p *= (share[some] / total)[:, None]
-                p[each, label] -= share[some]
-
-        in_pieces(work, len(flat), flat.size)
-        value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / divisors
-        return value, gradient.reshape(B, T, V) if with_gradient else gradient
+        return np.where(counted, targets, 0).reshape(-1), counted, divisors
 
     def of_row(self, row: int) -> CrossEntropy:
         """Return the metric of one row alone."""

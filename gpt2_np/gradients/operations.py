@@ -33,6 +33,10 @@ class Derivatives(Protocol):
         """(…, D), (…) and the table, (V, D), which is added to and returned."""
         ...
 
+    def cross_entropy(self, logits: Array, labels: Array, shares: Array, out: Array) -> Array:
+        """(N, V), (N,) twice, (N, V), which is written → (N,) float64."""
+        ...
+
     def layer_norm(self, gradient: Array, weight: Array, normalized: Array, scale: Array) -> Array:
         """(…, D) → (…, D)."""
         ...

@@ -16,14 +16,14 @@ from ..engine.threaded import CACHED, threads
 from ..system.threads import evenly, on_threads, one_blas_thread
 
 Array = np.ndarray
+Product = Callable[[Array, Array, Array, "Array | None"], Array]  # the signature of `product`
 PIECE = 768  # rows or columns of the result, about
 
 
-def product(a: Array, b: Array, out: Array, finish: Callable[[slice, slice], object] | None = None) -> Array:
-    """Compute a @ b into `out`, and return it: (R, inputs), (inputs, C) → (R, C).
+def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
+    """Compute a @ b, plus the bias, into `out`, and return it: (R, inputs), (inputs, C), (C,) → (R, C).
 
-    It is computed some rows or some columns at a time, whichever are more; `finish` is called with the rows and columns
-    of each piece as soon as the piece is done.
+    It is computed some rows or some columns at a time, whichever are more.
     """
     R, C = out.shape
     by_row = R > C
@@ -32,12 +32,10 @@ def product(a: Array, b: Array, out: Array, finish: Callable[[slice, slice], obj
     pieces = 1 if out.size * a.shape[1] <= 64 * CACHED else max(1, 2 * round(count / (2 * PIECE)))
 
     def work(some: slice) -> None:
-        if by_row:
-            np.matmul(a[some], b, out=out[some])
-        else:
-            np.matmul(a, b[:, some], out=out[:, some])
-        if finish is not None:
-            finish(*((some, whole) if by_row else (whole, some)))
+        rows, columns = (some, whole) if by_row else (whole, some)
+        np.matmul(a[rows], b[:, columns], out=out[rows, columns])
+        if bias is not None:
+            out[rows, columns] += bias[columns]
 
     workers = threads()
     with one_blas_thread():

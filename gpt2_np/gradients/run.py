@@ -23,7 +23,7 @@ from . import joined, threaded
 from .backward import backward
 from .edited import Edited
 from .kept import Kept
-from .metrics import Metric, checked
+from .metrics import CrossEntropy, Metric, checked
 from .operations import Derivatives
 
 Array = np.ndarray
@@ -120,7 +120,7 @@ def run_with_gradients(
             check(logits[some], batch[some])
     if isinstance(changes, OfValues):
         changes = changes.given(kept.left)
-    value, *gradient = of_metric(metric, logits, batch, lengths)
+    value, *gradient = of_metric(metric, logits, batch, lengths, derivatives)
     tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
         model.params,
@@ -225,23 +225,27 @@ def rows_of(lengths: Array, T: int) -> list[tuple[slice, slice]]:
     return [(slice(row, row + 1), slice(length)) for row, length in enumerate(lengths.tolist())]
 
 
-def of_metric(metric: Any, logits: Array, ids: Array, lengths: Array) -> tuple[Array, Array]:
+def of_metric(
+    metric: Any, logits: Array, ids: Array, lengths: Array, derivatives: Derivatives = threaded
+) -> tuple[Array, Array]:
     """Return the metric's value of each row, (B,), and its gradient in the logits' dtype, (B, T, V).
 
     ``ValueError`` for results of other shapes.
     """
     B, T, _ = logits.shape
     if (lengths == T).all():
-        return _both(metric, logits, ids)
+        return _both(metric, logits, ids, derivatives)
     value, gradient = np.empty(B), np.zeros_like(logits)
     for row, some in enumerate(rows_of(lengths, T)):
         alone = metric.of_row(row) if hasattr(metric, "of_row") else metric
-        value[some[0]], gradient[some] = _both(alone, logits[some], ids[some])
+        value[some[0]], gradient[some] = _both(alone, logits[some], ids[some], derivatives)
     return value, gradient
 
 
-def _both(metric: Any, logits: Array, ids: Array) -> tuple[Array, Array]:
-    if hasattr(metric, "value_and_gradient"):
+def _both(metric: Any, logits: Array, ids: Array, derivatives: Derivatives) -> tuple[Array, Array]:
+    if isinstance(metric, CrossEntropy):
+        value, gradient = metric.value_and_gradient(logits, ids, derivatives.cross_entropy)
+    elif hasattr(metric, "value_and_gradient"):
         value, gradient = metric.value_and_gradient(logits, ids)
     else:
         value, gradient = metric.value(logits, ids), metric.gradient(logits, ids)

@@ -17,46 +17,52 @@ from ..model.params import as_array
 from ..system.memory import empty
 from . import derivatives, heads
 from .derivatives import activate_parameters as activate_parameters
+from .derivatives import cross_entropy as cross_entropy
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
-from .products import product
+from .products import Product, product
 
+FIRST = 64  # numbers of a position that are looked at before all of them
 SUMMED = 16  # positions per partial sum; the partial sums are added in float64
 
 
-def linear(gradient: Array, weight: Weight) -> Array:
-    """Compute `derivatives.linear`."""
-    return _product(gradient, as_array(weight).T)
+def linear(gradient: Array, weight: Weight, product: Product = product) -> Array:
+    """Compute `derivatives.linear` by this matrix product."""
+    return _by(product, gradient, as_array(weight).T)
 
 
 def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
     """Compute `derivatives.linear_parameters`."""
     rows = gradient.reshape(-1, gradient.shape[-1])
+    return linear_weight(rows, x), summed(rows)
+
+
+def linear_weight(rows: Array, x: Array, product: Product = product) -> Array:
+    """Compute the weight's share of `linear_parameters`, given the gradient as (positions, outputs)."""
     inputs = x.reshape(len(rows), -1)
-    weight = product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype))
-    return weight, _summed(lambda some: rows[some], len(rows))
+    return product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype), None)
 
 
-def unembed(gradient: Array, lm_head: Weight) -> Array:
-    """Compute `derivatives.unembed`; positions without a gradient are skipped."""
+def unembed(gradient: Array, lm_head: Weight, product: Product = product) -> Array:
+    """Compute `derivatives.unembed` by this matrix product; positions without a gradient are skipped."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])
     some = _with_gradient(rows)
     if some is None:
-        return _product(gradient, weight)
+        return _by(product, gradient, weight)
     out = np.zeros((len(rows), weight.shape[1]), rows.dtype)
     out[some] = rows[some] @ weight
     return out.reshape(*gradient.shape[:-1], -1)
 
 
-def unembed_parameters(gradient: Array, x: Array) -> Array:
-    """Compute `derivatives.unembed_parameters`; positions without a gradient are skipped."""
+def unembed_parameters(gradient: Array, x: Array, product: Product = product) -> Array:
+    """Compute `derivatives.unembed_parameters` by this matrix product; positions without a gradient are skipped."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
     if some is not None:
         rows, inputs = rows[some], inputs[some]
-    return product(rows.T, inputs, empty((rows.shape[1], inputs.shape[1]), rows.dtype))
+    return product(rows.T, inputs, empty((rows.shape[1], inputs.shape[1]), rows.dtype), None)
 
 
 def _with_gradient(rows: Array) -> Array | None:
@@ -64,7 +70,9 @@ def _with_gradient(rows: Array) -> Array | None:
     found = np.empty(len(rows), bool)
 
     def look(some: slice) -> None:
-        np.any(rows[some], axis=-1, out=found[some])
+        np.any(rows[some, :FIRST], axis=-1, out=found[some])
+        for row in range(*some.indices(len(rows))):
+            found[row] = found[row] or rows[row].any()
 
     in_pieces(look, len(rows), rows.size)
     return np.flatnonzero(found) if 2 * np.count_nonzero(found) < len(rows) else None
@@ -91,8 +99,8 @@ def scaled_and_shifted(gradient: Array, weight: Array) -> Array:
 def scaled_and_shifted_parameters(gradient: Array, normalized: Array) -> tuple[Array, Array]:
     """As `derivatives.scaled_and_shifted_parameters`."""
     D = gradient.shape[-1]
-    g, n = gradient.reshape(-1, D), normalized.reshape(-1, D)
-    return _summed(lambda some: g[some] * n[some], len(g)), _summed(lambda some: g[some], len(g))
+    g = gradient.reshape(-1, D)
+    return summed(g, normalized.reshape(-1, D)), summed(g)
 
 
 def divided(gradient: Array, scale: Array) -> Array:
@@ -149,8 +157,14 @@ def split_heads(q: Array, k: Array, v: Array) -> Array:
     """As `derivatives.split_heads`."""
     B, T, H, K = q.shape
     out = empty((B, T, 3, H, K), q.dtype)
-    for number, part in enumerate((q, k, v)):
-        out[:, :, number] = part
+    rows = out.reshape(B * T, 3, H, K)
+    parts = [part.reshape(B * T, H, K) for part in (q, k, v)]
+
+    def fill(some: slice) -> None:
+        for number, part in enumerate(parts):
+            rows[some, number] = part[some]
+
+    in_pieces(fill, B * T, out.size)
     return out.reshape(B, T, -1)
 
 
@@ -159,10 +173,10 @@ def activate(gradient: Array, x: Array, name: str, parameters: tuple[Array, ...]
     return _by_rows(lambda g, some: derivatives.activate(g, some, name, parameters), gradient, x)
 
 
-def _product(x: Array, weight: Array) -> Array:
+def _by(product: Product, x: Array, weight: Array) -> Array:
     """Multiply x by a matrix, as one product over all positions: (…, inputs) @ (inputs, outputs)."""
     rows = x.reshape(-1, x.shape[-1])
-    out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype))
+    out = product(rows, weight, empty((len(rows), weight.shape[1]), rows.dtype), None)
     return out.reshape(*x.shape[:-1], -1)
 
 
@@ -182,8 +196,8 @@ def _by_rows(function: Callable[..., Array], *arrays: Array, width: int = 0) -> 
     return out.reshape(*shape[:-1], -1)
 
 
-def _summed(piece: Callable[[slice], Array], count: int) -> Array:
-    """Return the sum over `count` positions, given a function `piece` that sums some of them: (outputs,)."""
-    starts = range(0, count, SUMMED)
-    sums = [piece(slice(start, start + SUMMED)).sum(axis=0) for start in starts]
-    return np.stack(sums).sum(axis=0, dtype=np.float64).astype(sums[0].dtype)
+def summed(x: Array, factor: Array | None = None) -> Array:
+    """Return the sum over positions of x, or of x · factor: (positions, outputs) → (outputs,)."""
+    some = [slice(start, start + SUMMED) for start in range(0, len(x), SUMMED)]
+    sums = [(x[part] if factor is None else x[part] * factor[part]).sum(axis=0) for part in some]
+    return np.stack(sums).sum(axis=0, dtype=np.float64).astype(x.dtype)

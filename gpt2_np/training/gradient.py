@@ -51,7 +51,8 @@ def loss_and_gradients(model: Model, batches: Sequence[tuple[Array, Array]], *, 
     loss, total = 0.0, None
     for ids, labels in batches:
         # Unchecked: the run itself decides what a loss that isn't finite means.
-        run = run_with_gradients(model, ids, NextIds(labels, tokens), (), parameters=True, keep=keep)
+        metric = NextIds(labels, tokens, in_place=True)  # the logits, a tenth of a step's memory, are read no more
+        run = run_with_gradients(model, ids, metric, (), parameters=True, keep=keep)
         loss += float(run.value.sum())
         if total is None:
             total = run.params

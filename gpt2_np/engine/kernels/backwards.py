@@ -1,16 +1,26 @@
-"""Kernels of derivatives that treat positions independently: those of layer norm and of GPT-2's own GELU."""
+"""Kernels of derivatives, and of what gradient runs do between products, in one pass where NumPy takes several.
+
+Those of layer norm, GPT-2's own GELU, the softmax and the cross-entropy treat positions independently; `column_sums`
+adds them up.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from numba import void
+from numba import types, void
 
 from .compiled import compiled
 from .dot_products import dot
-from .exponential import exp
-from .kernel_types import SERIAL, matrix, out2, vector
+from .exponential import exp, exp_and_sum, largest
+from .kernel_types import SERIAL, lengths1, matrix, out1, out2, vector
 
 Array = np.ndarray
+SUMMED = 16  # positions per partial sum in float32; the partial sums are added in float64
+CHUNK = 4096  # exponentials per partial sum in float32
+some2 = types.Array(types.float32, 2, "A")  # a part of a larger array
+doubles1 = types.Array(types.float64, 1, "C")
 
 
 @compiled(void(matrix, matrix, out2), **SERIAL)
@@ -41,3 +51,87 @@ def layer_norm_backward_rows(gradient: Array, weight: Array, normalized: Array, 
         mean = dot(out, row, ones, 0, 0, D) / np.float32(D)
         for d in range(D):
             out[row, d] -= mean
+
+
+@compiled(void(matrix, out2), **SERIAL)
+def centred_rows(x: Array, out: Array) -> None:
+    """Compute `ops.centred` a row at a time."""
+    D = x.shape[1]
+    ones = np.ones((1, D), np.float32)
+    for row in range(x.shape[0]):
+        mean = dot(x, row, ones, 0, 0, D) / np.float32(D)
+        for d in range(D):
+            out[row, d] = x[row, d] - mean
+
+
+@compiled(void(matrix, types.float32, out2), **SERIAL)
+def scale_rows(centred: Array, epsilon: float, out: Array) -> None:
+    """Compute `ops.layer_norm_scale` a row at a time."""
+    D = centred.shape[1]
+    for row in range(centred.shape[0]):
+        variance = dot(centred, row, centred, row, 0, D) / np.float32(D)
+        out[row, 0] = np.float32(math.sqrt(variance + epsilon))
+
+
+@compiled(void(some2, types.int64, types.float32), **SERIAL)
+def scale_and_hide_rows(scores: Array, past: int, scale: float) -> None:
+    """Compute `ops.scale_and_hide` for one head, (T, S): query t sees the first past + t + 1 keys."""
+    T, S = scores.shape
+    for t in range(T):
+        visible = min(S, past + t + 1)
+        row = scores[t]
+        for s in range(visible):
+            row[s] *= scale
+        for s in range(visible, S):
+            row[s] = np.float32(-np.inf)
+
+
+@compiled(void(out2, matrix), **SERIAL)
+def softmax_backward_rows(gradient: Array, p: Array) -> None:
+    """Compute `derivatives.softmax` of one head's causal pattern in place, (T, T); what is not seen gets 0."""
+    T = gradient.shape[0]
+    for t in range(T):
+        along = dot(gradient, t, p, t, 0, t + 1)
+        mine, weights = gradient[t], p[t]
+        for s in range(t + 1):
+            mine[s] = (mine[s] - along) * weights[s]
+        for s in range(t + 1, T):
+            mine[s] = np.float32(0)
+
+
+@compiled(void(matrix, lengths1, vector, out2, doubles1), **SERIAL)
+def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, losses: Array) -> None:
+    """Compute `derivatives.cross_entropy`, whose result is written into ``losses``."""
+    V = logits.shape[1]
+    for row in range(logits.shape[0]):
+        best, total = largest(logits, row, V), 0.0
+        label_logit = logits[row, labels[row]]
+        out[row] = logits[row]
+        for first in range(0, V, CHUNK):
+            some = out[row : row + 1, first : min(V, first + CHUNK)]
+            total += exp_and_sum(some, 0, some.shape[1], best)
+        losses[row] = math.log(total) - (label_logit - best)
+        factor, p = np.float32(shares[row] / total), out[row]
+        for v in range(V):
+            p[v] *= factor
+        p[labels[row]] -= shares[row]
+
+
+@compiled(void(matrix, matrix, types.boolean, types.int64, types.int64, out1), **SERIAL)
+def column_sums(x: Array, factor: Array, multiplied: bool, first: int, last: int, out: Array) -> None:
+    """Write the sums over rows of some columns of x, or of x · factor, into ``out[first:last]``."""
+    total, some = np.zeros(last - first, np.float64), np.empty(last - first, np.float32)
+    for start in range(0, len(x), SUMMED):
+        some[:] = 0
+        for r in range(start, min(len(x), start + SUMMED)):
+            row, other = x[r, first:last], factor[r if multiplied else 0, first:last]
+            if multiplied:
+                for c in range(len(some)):
+                    some[c] += row[c] * other[c]
+            else:
+                for c in range(len(some)):
+                    some[c] += row[c]
+        for c in range(len(some)):
+            total[c] += some[c]
+    for c in range(len(total)):
+        out[first + c] = np.float32(total[c])

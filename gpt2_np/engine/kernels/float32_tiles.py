@@ -1,0 +1,162 @@
+"""float32 products by AMX, whose tiles multiply bfloat16: six products of parts make one float32 product.
+
+With a = a₁ + a₂ + a₃ and b = b₁ + b₂ + b₃ (`float32_parts`), a·b is taken to be a₁b₁ + a₁b₂ + a₂b₁ + a₂b₂ + a₁b₃ +
+a₃b₁; what is left out is smaller than float32's rounding of a·b. (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16
+Artificial Intelligence Datatype For Higher-Precision Computations".) Products of parts are exact and sums are float32.
+A sum is rounded six times in 32 terms, and not 32 times; BLOCK terms are summed in sequence, then the blocks' sums. So
+the error is about half that of float32 vectors. Numbers below float32's normal range count as 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types, void
+from numba.core import cgutils
+
+from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, release, store_tile
+from .compiled import compiled
+from .dot_products import FLOATS, INDEX
+from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, pack_step
+from .kernel_types import SERIAL, matrix, out2, vector
+from .llvm import Builder, Context, Signature, Value, Values
+from .simd import LANES, address, emits, index_after, load, prefetch_line, store
+
+Array = np.ndarray
+BLOCK = 384  # terms of the sums that are packed at a time
+COLUMNS = 512  # columns of the result in a piece, at most: BLOCK · COLUMNS packed numbers fit in the second-level cache
+SCRATCH = (COLUMNS + SIDE) * BLOCK * PARTS  # numbers of bfloat16
+LEFT, RIGHT = 4, 6  # the tiles behind the sums'
+# Pairs of parts, 0-based. One of the two stays in its tiles from each pair to the next.
+PAIRS = ((2, 0), (0, 0), (0, 2), (0, 1), (1, 1), (1, 0))
+
+
+def multiply(
+    panel: Array,
+    left: int,
+    right: int,
+    steps: int,
+    bias: Array,
+    sums: Array,
+    r: int,
+    c: int,
+    later: Array,
+    i: int,
+    j: int,
+) -> None:
+    """Write the product of two packed panels, from ``panel[left]`` and ``panel[right]`` on, to SIDE × SIDE of ``sums``.
+
+    They have `steps` times TERMS terms. ``sums[r, c]`` is the first sum, and ``bias[c : c + SIDE]`` is added.
+    ``later[i : i + SIDE, j : j + SIDE]`` is prefetched.
+    """
+    shape = (steps, PARTS, SIDE, ROWS, 2)
+    a, b = (
+        (panel[first : first + steps * STEP].astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        for first in (left, right)
+    )
+    rows = a.transpose(1, 2, 0, 4, 3).reshape(PARTS, SIDE, -1)
+    columns = b.reshape(steps, PARTS, 2, ROWS, ROWS, 2).transpose(1, 0, 5, 3, 2, 4).reshape(PARTS, -1, SIDE)
+    sums[r : r + SIDE, c : c + SIDE] = bias[c : c + SIDE] + sum(rows[k] @ columns[n] for k, n in PAIRS)
+
+
+@emits(multiply, lambda panel, left, right, steps, bias, sums, r, c, later, i, j: types.void)
+def _multiply(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    panel, left, right, steps, bias, sums, r, c, later, i, j = arguments
+    of_panel, of_bias, of_sums, of_later = (signature.args[k] for k in (0, 4, 5, 8))
+    for tile in range(4):  # the same row, again and again
+        place = address(context, builder, of_bias, bias, index_after(builder, c, tile % 2 * ROWS))
+        load_tile(builder, tile, place, INDEX(0))
+    with cgutils.for_range(builder, steps) as loop:
+        with builder.if_then(builder.icmp_signed("<", loop.index, INDEX(SIDE // 4))):
+            for row in range(4):
+                number = index_after(builder, builder.add(i, builder.mul(loop.index, INDEX(4))), row)
+                line = address(context, builder, of_later, later, number, j)
+                for half in range(2):
+                    prefetch_line(builder, builder.gep(line, [INDEX(half * ROWS)]), level=1)
+        held: dict[int, int] = {}
+        for pair in PAIRS:
+            for side, start, part in zip((LEFT, RIGHT), (left, right), pair, strict=True):
+                if held.get(side) != part:
+                    first = builder.add(start, builder.mul(loop.index, INDEX(STEP)))
+                    for half in range(2):
+                        place = address(
+                            context, builder, of_panel, panel, index_after(builder, first, (2 * part + half) * TILE)
+                        )
+                        load_tile(builder, side + half, place, INDEX(BYTES_OF_ROW))
+                held[side] = part
+            for tile in range(4):
+                multiply_halves(builder, tile, LEFT + tile // 2, RIGHT + tile % 2)
+    width = builder.extract_value(context.make_array(of_sums)(context, builder, sums).shape, 1)
+    for tile in range(4):
+        row, column = index_after(builder, r, tile // 2 * ROWS), index_after(builder, c, tile % 2 * ROWS)
+        place = address(context, builder, of_sums, sums, row, column)
+        store_tile(builder, tile, place, builder.mul(width, INDEX(4)))
+    return context.get_dummy_value()
+
+
+def add(sums: Array, out: Array, r: int, c: int) -> None:
+    """Add (SIDE, SIDE) sums to ``out``, from ``out[r, c]`` on."""
+    out[r : r + SIDE, c : c + SIDE] += sums
+
+
+@emits(add, lambda sums, out, r, c: types.void)
+def _add(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    sums, out, r, c = arguments
+    with cgutils.for_range(builder, INDEX(SIDE)) as loop:
+        one = address(context, builder, signature.args[0], sums, loop.index, INDEX(0))
+        other = address(context, builder, signature.args[1], out, builder.add(r, loop.index), c)
+        for first in range(0, SIDE, LANES):
+            both = [load(builder, place, FLOATS, first) for place in (one, other)]
+            store(builder, builder.fadd(*both), other, first)
+    return context.get_dummy_value()
+
+
+number, truth = types.int64, types.boolean
+
+
+@compiled(void(matrix, truth, matrix, truth, vector, halves1, out2, number, number, number, number), **SERIAL)
+def float32_product(
+    a: Array,
+    a_down: bool,
+    b: Array,
+    b_down: bool,
+    bias: Array,
+    scratch: Array,
+    out: Array,
+    top: int,
+    bottom: int,
+    start: int,
+    stop: int,
+) -> None:
+    """Write a @ b + bias into ``out[top:bottom, start:stop]``: (R, K), (K, C), (C,) → (R, C).
+
+    `a_down` says that ``a`` is given as (K, R), the terms of a sum one below the other; without `b_down` ``b`` is given
+    as (C, K). There are COLUMNS columns at most, and ``start`` is a multiple of SIDE; ``scratch`` is (SCRATCH,). The
+    bits don't depend on which rows and columns are computed together.
+    """
+    K = len(a) if a_down else a.shape[1]
+    some, nothing = np.empty((SIDE, SIDE), np.float32), np.zeros(SIDE, np.float32)
+    configure(ROWS, 8)
+    for t in range(0, K, BLOCK):
+        steps = (min(BLOCK, K - t) + TERMS - 1) // TERMS
+        size = steps * STEP
+        for outer in range(steps if b_down else (stop - start + SIDE - 1) // SIDE):
+            for inner in range((stop - start + SIDE - 1) // SIDE if b_down else steps):
+                step, n = (outer, inner) if b_down else (inner, outer)
+                pack_step(b, False, b_down, start + n * SIDE, t + step * TERMS, scratch, (n + 1) * size + step * STEP)
+        for r in range(top, bottom, SIDE):
+            for step in range(steps):
+                pack_step(a, True, a_down, r, t + step * TERMS, scratch, step * STEP)
+            for n in range((stop - start + SIDE - 1) // SIDE):
+                c, panel = start + n * SIDE, (n + 1) * size
+                height, width = min(SIDE, bottom - r), min(SIDE, stop - c)
+                if t == 0 and height == SIDE and width == SIDE:
+                    multiply(scratch, 0, panel, steps, bias, out, r, c, out, r, c)
+                    continue
+                multiply(scratch, 0, panel, steps, nothing, some, 0, 0, out, r, c)
+                if t > 0 and height == SIDE and width == SIDE:
+                    add(some, out, r, c)
+                    continue
+                for i in range(height):
+                    for j in range(width):
+                        out[r + i, c + j] = some[i, j] + (bias[c + j] if t == 0 else out[r + i, c + j])
+    release()

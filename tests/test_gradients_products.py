@@ -1,0 +1,86 @@
+"""The matrix products of gradient runs: by BLAS in pieces, and by AMX's tiles where the processor has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2_np.engine.kernels import amx
+from gpt2_np.gradients import products, products_compiled
+
+halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
+both = pytest.mark.parametrize("product", [products.product, products_compiled.product])
+
+
+def operands(R: int, K: int, C: int, left: bool, right: bool, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Two matrices, (R, K) and (K, C), each row after row or column after column in memory."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.standard_normal((R, K), dtype=np.float32), rng.standard_normal((K, C), dtype=np.float32)
+    return np.asfortranarray(a) if left else a, np.asfortranarray(b) if right else b
+
+
+@both
+@given(st.integers(1, 90), st.integers(1, 500), st.integers(1, 600), st.booleans(), st.booleans(), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_products(
+    product: Callable[..., np.ndarray], R: int, K: int, C: int, left: bool, right: bool, biased: bool
+) -> None:
+    a, b = operands(R, K, C, left, right)
+    bias = np.linspace(-1, 1, C, dtype=np.float32) if biased else None
+    out = np.full((R, C), np.nan, np.float32)
+    assert product(a, b, out, bias) is out
+    truth = a.astype(np.float64) @ b + (0 if bias is None else bias)
+    np.testing.assert_allclose(out, truth, atol=1e-5 * K**0.5)
+
+
+@halves
+@pytest.mark.parametrize(("spread", "share"), [(0.0, 0.8), (1.0, 1.0), (3.0, 2.0)])
+def test_the_error_of_tiles_beside_that_of_blas(spread: float, share: float) -> None:
+    """Against float64. Where few terms dominate a sum, each of the six products rounds it once more."""
+    a, b = operands(128, 2000, 192, False, True)
+    for x in (a, b):
+        x *= np.exp(spread * np.random.default_rng(1).standard_normal(x.shape)).astype(np.float32)
+    truth = a.astype(np.float64) @ b
+    errors = [
+        np.sqrt(np.mean((product(a, b, np.empty((128, 192), np.float32)) - truth) ** 2))
+        for product in (products.product, products_compiled.product)
+    ]
+    assert errors[1] <= share * errors[0]
+
+
+@halves
+def test_the_bits_are_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = operands(200, 500, 1500, True, False)
+    found = []
+    for workers in (1, 2, 3, 7):
+        monkeypatch.setattr(products_compiled, "threads", lambda workers=workers: workers)
+        found.append(products_compiled.product(a, b, np.empty((200, 1500), np.float32)))
+    assert all((one == found[0]).all() for one in found)
+
+
+@halves
+def test_the_ends_of_float32() -> None:
+    """Large and small numbers are exact as long as the third parts aren't below float32's normal range."""
+    a, b = np.zeros((64, 64), np.float32), np.eye(64, dtype=np.float32)
+    a[0], a[1], a[2, 3], a[3, 4] = 3.3e38, -1.2345678e-20, np.nan, np.inf
+    a = np.concatenate([a, np.zeros((2000, 64), np.float32)])
+    out = products_compiled.product(a, b, np.empty((len(a), 64), np.float32))
+    np.testing.assert_array_equal(out[:2], a[:2])
+    assert np.isnan(out[2]).all()
+    assert not np.isfinite(out[3]).any()
+    assert not out[4:].any()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 16])
+@pytest.mark.parametrize(("R", "C"), [(1, 1), (256, 768), (768, 3072), (50257, 768), (256, 50257), (33, 513)])
+def test_pieces_cover_the_result_once(R: int, C: int, workers: int) -> None:
+    seen = np.zeros((R, C), np.int8)
+    for rows, columns in products_compiled._pieces(R, C, 512, workers):
+        assert columns.start % 32 == 0
+        assert columns.stop - columns.start <= 512
+        seen[rows, columns] += 1
+    assert (seen == 1).all()
