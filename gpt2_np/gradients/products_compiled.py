@@ -38,8 +38,8 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
         places = (rows.start, rows.stop, columns.start, columns.stop)
         float32_product(left, down, right, not across, biases, empty((SCRATCH,), np.uint16), out, *places)
 
-    workers = threads()
-    on_threads(work, _pieces(*out.shape, COLUMNS, workers), workers)
+    (R, C), workers = out.shape, threads()
+    on_threads(work, _pieces(R, C, COLUMNS, workers), workers)
     return out
 
 
