@@ -81,6 +81,7 @@ def test_pieces_cover_the_result_once(R: int, C: int, workers: int) -> None:
     seen = np.zeros((R, C), np.int8)
     for rows, columns in products_compiled._pieces(R, C, 512, workers):
         assert columns.start % 32 == 0
-        assert columns.stop - columns.start <= 512
+        assert min(rows.stop - rows.start, columns.stop - columns.start) <= 512
+        assert rows.start % 32 == 0
         seen[rows, columns] += 1
     assert (seen == 1).all()
