@@ -53,8 +53,9 @@ def test_the_error_of_tiles_beside_that_of_blas(spread: float, share: float) -> 
 
 
 @halves
-def test_the_bits_are_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = operands(200, 500, 1500, True, False)
+@pytest.mark.parametrize("K", [500, 800])  # all terms at once, and some after some
+def test_the_bits_are_the_same_for_any_number_of_threads(K: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = operands(200, K, 1500, True, False)
     found = []
     for workers in (1, 2, 3, 7):
         monkeypatch.setattr(products_compiled, "threads", lambda workers=workers: workers)
@@ -73,6 +74,19 @@ def test_the_ends_of_float32() -> None:
     assert np.isnan(out[2]).all()
     assert not np.isfinite(out[3]).any()
     assert not out[4:].any()
+
+
+@halves
+@given(st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 16))
+def test_what_is_packed_fits(R: int, K: int, C: int, workers: int) -> None:
+    from gpt2_np.engine.kernels import float32_tiles as tiles
+
+    terms, most = tiles.blocks(R, K, C)
+    assert terms % tiles.TERMS == 0
+    for rows, columns in products_compiled._pieces(R, C, most, workers):
+        fewer = min(rows.stop - rows.start, columns.stop - columns.start)
+        panels = -(-fewer // tiles.SIDE) + 1  # those that stay, and the one that passes by
+        assert panels * tiles.SIDE * min(terms, -(-K // tiles.TERMS) * tiles.TERMS) * tiles.PARTS <= tiles.SCRATCH
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 16])

@@ -27,19 +27,20 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     small = min(*out.shape, a.shape[1]) < ROWS or out.size * a.shape[1] <= 8 * CACHED
     if small or not HALVES or PLAIN or any(one.dtype != np.float32 for one in (a, b, out)):
         return products.product(a, b, out, bias)
-    from ..engine.kernels.float32_tiles import SCRATCH, STAYING, float32_product
+    from ..engine.kernels.float32_tiles import SCRATCH, blocks, float32_product
 
     left, down = _laid_out(a)
     right, across = _laid_out(b)
+    terms, most = blocks(len(out), a.shape[1], out.shape[1])
     biases = np.zeros(out.shape[1], np.float32) if bias is None else bias
 
     def work(piece: tuple[slice, slice]) -> None:
         rows, columns = piece
         places = (rows.start, rows.stop, columns.start, columns.stop)
-        float32_product(left, down, right, not across, biases, empty((SCRATCH,), np.uint16), out, *places)
+        float32_product(left, down, right, not across, biases, terms, empty((SCRATCH,), np.uint16), out, *places)
 
     workers = threads()
-    on_threads(work, _pieces(*out.shape, STAYING, workers), workers)
+    on_threads(work, _pieces(*out.shape, most, workers), workers)
     return out
 
 

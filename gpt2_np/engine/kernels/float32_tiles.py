@@ -3,8 +3,8 @@
 With a = a₁ + a₂ + a₃ and b = b₁ + b₂ + b₃ (`float32_parts`), a·b is taken to be a₁b₁ + a₁b₂ + a₂b₁ + a₂b₂ + a₁b₃ +
 a₃b₁; what is left out is smaller than float32's rounding of a·b. (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16
 Artificial Intelligence Datatype For Higher-Precision Computations".) Products of parts are exact and sums are float32.
-A sum is rounded six times in 32 terms, and not 32 times; BLOCK terms are summed in sequence, then the blocks' sums. So
-the error is about half that of float32 vectors. Numbers below float32's normal range count as 0.
+A sum is rounded six times in 32 terms, and not 32 times; `blocks` of terms are summed in sequence, then the blocks'
+sums. So the error is about half that of float32 vectors. Numbers below float32's normal range count as 0.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .simd import LANES, address, emits, index_after, load, prefetch_line, store
 Array = np.ndarray
 BLOCK = 384  # terms of the sums that are packed at a time
 STAYING = 512  # rows or columns that stay packed, at most: BLOCK terms of them fit in the second-level cache
-SCRATCH = (STAYING + SIDE) * BLOCK * PARTS  # numbers of bfloat16
+SCRATCH = (STAYING + 2 * SIDE) * BLOCK * PARTS  # numbers of bfloat16
 LEFT, RIGHT = 4, 6  # the tiles behind the sums'
 # Pairs of parts, 0-based. One of the two stays in its tiles from each pair to the next.
 PAIRS = ((2, 0), (0, 0), (0, 2), (0, 1), (1, 1), (1, 0))
@@ -144,16 +144,27 @@ def block(
             out[r + i, c + j] = some[i, j] + (bias[c + j] if t == 0 else out[r + i, c + j])
 
 
+def blocks(R: int, K: int, C: int) -> tuple[int, int]:
+    """Return how many terms of a sum a product packs at a time, and of how many rows or columns these fit in the cache.
+
+    Where the result is wide or high, all terms at once save a second pass over it.
+    """
+    whole = -(-K // TERMS) * TERMS
+    terms = whole if whole <= 2 * BLOCK and min(R, C) * whole <= STAYING * BLOCK else BLOCK
+    return terms, STAYING * BLOCK // terms // SIDE * SIDE
+
+
 number, truth = types.int64, types.boolean
 
 
-@compiled(void(matrix, truth, matrix, truth, vector, halves1, out2, number, number, number, number), **SERIAL)
+@compiled(void(matrix, truth, matrix, truth, vector, number, halves1, out2, number, number, number, number), **SERIAL)
 def float32_product(
     a: Array,
     a_down: bool,
     b: Array,
     b_down: bool,
     bias: Array,
+    terms: int,
     scratch: Array,
     out: Array,
     top: int,
@@ -164,14 +175,14 @@ def float32_product(
     """Write a @ b + bias into ``out[top:bottom, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
     `a_down` says that ``a`` is given as (K, R), the terms of a sum one below the other; without `b_down` ``b`` is given
-    as (C, K). Of rows and columns the fewer stay packed while the others pass by: at most STAYING. ``scratch`` is
-    (SCRATCH,). The bits don't depend on which rows and columns are computed together.
+    as (C, K). Of rows and columns the fewer stay packed while the others pass by, for so many `terms` of each sum at a
+    time (`blocks`). ``scratch`` is (SCRATCH,). The bits don't depend on which rows and columns are computed together.
     """
     K = len(a) if a_down else a.shape[1]
     some = np.empty((SIDE, SIDE), np.float32)
     configure(ROWS, 8)
-    for t in range(0, K, BLOCK):
-        steps = (min(BLOCK, K - t) + TERMS - 1) // TERMS
+    for t in range(0, K, terms):
+        steps = (min(terms, K - t) + TERMS - 1) // TERMS
         size = steps * STEP
         if bottom - top < stop - start:
             pack(a, True, a_down, top, bottom, t, steps, scratch, size)
