@@ -24,15 +24,16 @@ PIECES = 2  # pieces for each thread, at least, in case another program holds on
 
 def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     """Compute `products.product`. Its bits don't depend on the number of threads."""
-    small = min(*out.shape, a.shape[1]) < ROWS or out.size * a.shape[1] <= 8 * CACHED
+    (R, C), K = out.shape, a.shape[1]
+    small = min(R, C, K) < ROWS or R * C * K <= 8 * CACHED
     if small or not HALVES or PLAIN or any(one.dtype != np.float32 for one in (a, b, out)):
         return products.product(a, b, out, bias)
     from ..engine.kernels.float32_tiles import SCRATCH, blocks, float32_product
 
     left, down = _laid_out(a)
     right, across = _laid_out(b)
-    terms, most = blocks(len(out), a.shape[1], out.shape[1])
-    biases = np.zeros(out.shape[1], np.float32) if bias is None else bias
+    terms, most = blocks(R, K, C)
+    biases = np.zeros(C, np.float32) if bias is None else bias
 
     def work(piece: tuple[slice, slice]) -> None:
         rows, columns = piece
@@ -40,7 +41,7 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
         float32_product(left, down, right, not across, biases, terms, empty((SCRATCH,), np.uint16), out, *places)
 
     workers = threads()
-    on_threads(work, _pieces(*out.shape, most, workers), workers)
+    on_threads(work, _pieces(R, C, most, workers), workers)
     return out
 
 
