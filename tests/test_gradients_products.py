@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_np.engine.kernels import amx
+from gpt2_np.engine.kernels.float32_parts import PARTS, SIDE, TERMS
 from gpt2_np.gradients import products, products_compiled
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
@@ -79,14 +80,14 @@ def test_the_ends_of_float32() -> None:
 @halves
 @given(st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 16))
 def test_what_is_packed_fits(R: int, K: int, C: int, workers: int) -> None:
-    from gpt2_np.engine.kernels import float32_tiles as tiles
+    from gpt2_np.engine.kernels import float32_tiles as tiles  # compiled for AMX when it is imported
 
     terms, most = tiles.blocks(R, K, C)
-    assert terms % tiles.TERMS == 0
+    assert terms % TERMS == 0
     for rows, columns in products_compiled._pieces(R, C, most, workers):
         fewer = min(rows.stop - rows.start, columns.stop - columns.start)
-        panels = -(-fewer // tiles.SIDE) + 1  # those that stay, and the one that passes by
-        assert panels * tiles.SIDE * min(terms, -(-K // tiles.TERMS) * tiles.TERMS) * tiles.PARTS <= tiles.SCRATCH
+        panels = -(-fewer // SIDE) + 1  # those that stay, and the one that passes by
+        assert panels * SIDE * min(terms, -(-K // TERMS) * TERMS) * PARTS <= tiles.SCRATCH
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 16])
