@@ -49,7 +49,7 @@ def test_every_method_has_its_entry_or_its_line(method: Method) -> None:
 def test_the_page_holds_no_entry_but_these_and_every_picture() -> None:
     titles = [title for title in re.findall(r"^### (.*)$", TEXT, re.MULTILINE) if not title.startswith("Other ")]
     assert sorted(titles) == sorted(entry.title for entry in SHOWN)
-    assert f"\n{len(SHOWN)} options and strategies" in TEXT
+    assert f"\nThis page shows {len(SHOWN)} options and strategies" in TEXT
     pictures = re.findall(r"!\[[^]]+\]\((figures/[^)]+\.png)\)", TEXT)
     assert len(pictures) == len(set(pictures)) > 25
     assert {PAGE.parent / name for name in pictures} == set((PAGE.parent / "figures").iterdir())

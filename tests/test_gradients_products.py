@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_np.engine.kernels import amx
+from gpt2_np.engine.kernels.float32_parts import PARTS, SIDE, TERMS
 from gpt2_np.gradients import products, products_compiled
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
@@ -53,8 +54,9 @@ def test_the_error_of_tiles_beside_that_of_blas(spread: float, share: float) -> 
 
 
 @halves
-def test_the_bits_are_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = operands(200, 500, 1500, True, False)
+@pytest.mark.parametrize("K", [500, 800])  # all terms at once, and some after some
+def test_the_bits_are_the_same_for_any_number_of_threads(K: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = operands(200, K, 1500, True, False)
     found = []
     for workers in (1, 2, 3, 7):
         monkeypatch.setattr(products_compiled, "threads", lambda workers=workers: workers)
@@ -75,12 +77,26 @@ def test_the_ends_of_float32() -> None:
     assert not out[4:].any()
 
 
+@halves
+@given(st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 60000), st.integers(1, 16))
+def test_what_is_packed_fits(R: int, K: int, C: int, workers: int) -> None:
+    from gpt2_np.engine.kernels import float32_tiles as tiles  # compiled for AMX when it is imported
+
+    terms, most = tiles.blocks(R, K, C)
+    assert terms % TERMS == 0
+    for rows, columns in products_compiled._pieces(R, C, most, workers):
+        fewer = min(rows.stop - rows.start, columns.stop - columns.start)
+        panels = -(-fewer // SIDE) + 1  # those that stay, and the one that passes by
+        assert panels * SIDE * min(terms, -(-K // TERMS) * TERMS) * PARTS <= tiles.SCRATCH
+
+
 @pytest.mark.parametrize("workers", [1, 2, 5, 16])
 @pytest.mark.parametrize(("R", "C"), [(1, 1), (256, 768), (768, 3072), (50257, 768), (256, 50257), (33, 513)])
 def test_pieces_cover_the_result_once(R: int, C: int, workers: int) -> None:
     seen = np.zeros((R, C), np.int8)
     for rows, columns in products_compiled._pieces(R, C, 512, workers):
         assert columns.start % 32 == 0
-        assert columns.stop - columns.start <= 512
+        assert min(rows.stop - rows.start, columns.stop - columns.start) <= 512
+        assert rows.start % 32 == 0
         seen[rows, columns] += 1
     assert (seen == 1).all()

@@ -24,22 +24,24 @@ PIECES = 2  # pieces for each thread, at least, in case another program holds on
 
 def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     """Compute `products.product`. Its bits don't depend on the number of threads."""
-    small = min(*out.shape, a.shape[1]) < ROWS or out.size * a.shape[1] <= 8 * CACHED
+    (R, C), K = out.shape, a.shape[1]
+    small = min(R, C, K) < ROWS or R * C * K <= 8 * CACHED
     if small or not HALVES or PLAIN or any(one.dtype != np.float32 for one in (a, b, out)):
         return products.product(a, b, out, bias)
-    from ..engine.kernels.float32_tiles import COLUMNS, SCRATCH, float32_product
+    from ..engine.kernels.float32_tiles import SCRATCH, blocks, float32_product
 
     left, down = _laid_out(a)
     right, across = _laid_out(b)
-    biases = np.zeros(out.shape[1], np.float32) if bias is None else bias
+    terms, most = blocks(R, K, C)
+    biases = np.zeros(C, np.float32) if bias is None else bias
 
     def work(piece: tuple[slice, slice]) -> None:
         rows, columns = piece
         places = (rows.start, rows.stop, columns.start, columns.stop)
-        float32_product(left, down, right, not across, biases, empty((SCRATCH,), np.uint16), out, *places)
+        float32_product(left, down, right, not across, biases, terms, empty((SCRATCH,), np.uint16), out, *places)
 
-    (R, C), workers = out.shape, threads()
-    on_threads(work, _pieces(R, C, COLUMNS, workers), workers)
+    workers = threads()
+    on_threads(work, _pieces(R, C, most, workers), workers)
     return out
 
 
@@ -49,17 +51,18 @@ def _laid_out(x: Array) -> tuple[Array, bool]:
 
 
 def _pieces(R: int, C: int, most: int, workers: int) -> list[tuple[slice, slice]]:
-    """Divide R × C results into pieces of at most `most` columns, so that all threads together take the least time."""
+    """Divide R × C results into pieces of at most `most` rows or columns, so that all threads take the least time."""
 
     def cost(split: tuple[int, int]) -> float:
         rows, columns = R / split[0], C / split[1]
         return -(-split[0] * split[1] // workers) * (rows * columns + PACKED * (rows + columns))
 
-    least = -(-C // most)
-    some = [*combinations(range(1, 2 * workers + 1), range(least, least + 2 * workers))]
+    few = range(2 * workers + 1)
+    across, down = ({1 + n for n in few} | {-(-count // most) + n for n in few} for count in (R, C))
+    some = [(i, j) for i, j in combinations(across, down) if min(R / i, C / j) <= most]
     enough = [split for split in some if workers == 1 or split[0] * split[1] >= PIECES * workers]
-    across, down = min(enough, key=cost)
-    return [(rows, columns) for rows in _multiples(R, across) for columns in _multiples(C, down)]
+    rows, columns = min(enough, key=cost)
+    return [(one, other) for one in _multiples(R, rows) for other in _multiples(C, columns)]
 
 
 def _multiples(count: int, pieces: int) -> list[slice]:

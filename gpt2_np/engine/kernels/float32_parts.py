@@ -19,7 +19,7 @@ from numba import types
 from numba.extending import register_jitable
 
 from .amx import ROWS
-from .dot_products import FLOATS, INDEX, WORDS
+from .dot_products import FLOATS, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, address, emits, index_after, load, prefetch_line, shuffle, store
 
@@ -29,7 +29,6 @@ SIDE = 2 * ROWS  # rows or columns of a panel
 TERMS = 32  # terms of the sums in a tile
 TILE = ROWS * TERMS  # numbers of a tile
 STEP = PARTS * 2 * TILE  # numbers of a panel for TERMS terms
-AHEAD = 512  # bytes ahead that each line is prefetched
 _UPPER, _HALF = 0xFFFF0000, 0x8000
 halves1 = types.Array(types.uint16, 1, "C")
 
@@ -58,8 +57,6 @@ def _packing(left: bool, down: bool) -> Callable[..., None]:
             panel[place : place + TILE] = (np.ascontiguousarray(pairs).view(np.uint32) >> 16).reshape(-1)
             place += 2 * TILE
 
-    ahead = SIDE * 4 if left and down else AHEAD  # a left panel's next terms are elsewhere, the next panel's beside it
-
     @emits(pack, lambda x, r, c, panel, place: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         x, r, c, panel, place = arguments
@@ -72,8 +69,10 @@ def _packing(left: bool, down: bool) -> Callable[..., None]:
                 address(context, builder, kind, x, index_after(builder, first[0], line), first[1])
                 for line in range(ROWS)
             ]
-            for place in places:
-                prefetch_line(builder, builder.gep(place, [INDEX(ahead // 4)]))
+            row, column = (0, SIDE) if down else (SIDE, 0)  # the same place of the next panel
+            for line in range(ROWS):
+                beside = index_after(builder, first[0], line + row), index_after(builder, first[1], column)
+                prefetch_line(builder, address(context, builder, kind, x, *beside))
             found = [load(builder, place, FLOATS) for place in places]
             return transposed(builder, found) if left == down else found
 
@@ -115,6 +114,21 @@ def _words(number: int) -> Value:
 
 pack_left, pack_left_down = _packing(True, False), _packing(True, True)
 pack_right, pack_right_down = _packing(False, False), _packing(False, True)
+
+
+@register_jitable
+def pack(
+    x: Array, left: bool, down: bool, first: int, last: int, t: int, steps: int, panels: Array, place: int
+) -> None:
+    """Pack `steps` times TERMS terms, from the t-th on, of all rows or columns from `first` to `last`.
+
+    Their panels follow each other from ``panels[place]`` on.
+    """
+    count = (last - first + SIDE - 1) // SIDE
+    for outer in range(steps if down else count):
+        for inner in range(count if down else steps):
+            step, n = (outer, inner) if down else (inner, outer)
+            pack_step(x, left, down, first + n * SIDE, t + step * TERMS, panels, place + (n * steps + step) * STEP)
 
 
 @register_jitable

@@ -3,8 +3,8 @@
 With a = a₁ + a₂ + a₃ and b = b₁ + b₂ + b₃ (`float32_parts`), a·b is taken to be a₁b₁ + a₁b₂ + a₂b₁ + a₂b₂ + a₁b₃ +
 a₃b₁; what is left out is smaller than float32's rounding of a·b. (Henry, Tang & Heinecke 2019, "Leveraging the bfloat16
 Artificial Intelligence Datatype For Higher-Precision Computations".) Products of parts are exact and sums are float32.
-A sum is rounded six times in 32 terms, and not 32 times; BLOCK terms are summed in sequence, then the blocks' sums. So
-the error is about half that of float32 vectors. Numbers below float32's normal range count as 0.
+A sum is rounded six times in 32 terms, and not 32 times; `blocks` of terms are summed in sequence, then the blocks'
+sums. So the error is about half that of float32 vectors. Numbers below float32's normal range count as 0.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from __future__ import annotations
 import numpy as np
 from numba import types, void
 from numba.core import cgutils
+from numba.extending import register_jitable
 
 from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, release, store_tile
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
-from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, pack_step
+from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, pack
 from .kernel_types import SERIAL, matrix, out2, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, address, emits, index_after, load, prefetch_line, store
 
 Array = np.ndarray
 BLOCK = 384  # terms of the sums that are packed at a time
-COLUMNS = 512  # columns of the result in a piece, at most: BLOCK · COLUMNS packed numbers fit in the second-level cache
-SCRATCH = (COLUMNS + SIDE) * BLOCK * PARTS  # numbers of bfloat16
+STAYING = 512  # rows or columns that stay packed, at most: BLOCK terms of them fit in the second-level cache
+SCRATCH = (STAYING + 2 * SIDE) * BLOCK * PARTS  # numbers of bfloat16
 LEFT, RIGHT = 4, 6  # the tiles behind the sums'
 # Pairs of parts, 0-based. One of the two stays in its tiles from each pair to the next.
 PAIRS = ((2, 0), (0, 0), (0, 2), (0, 1), (1, 1), (1, 0))
@@ -110,16 +111,60 @@ def _add(context: Context, builder: Builder, signature: Signature, arguments: Va
     return context.get_dummy_value()
 
 
+@register_jitable
+def block(
+    panels: Array,
+    left: int,
+    right: int,
+    steps: int,
+    bias: Array,
+    t: int,
+    some: Array,
+    out: Array,
+    r: int,
+    c: int,
+    bottom: int,
+    stop: int,
+) -> None:
+    """Add the product of two packed panels to ``out[r : r + SIDE, c : c + SIDE]``, within its edges.
+
+    At the first terms, where t is 0, the product plus the bias is stored instead. ``some`` is (SIDE, SIDE).
+    """
+    height, width = min(SIDE, bottom - r), min(SIDE, stop - c)
+    whole = height == SIDE and width == SIDE
+    if t == 0 and whole:
+        multiply(panels, left, right, steps, bias, out, r, c, out, r, c)
+        return
+    multiply(panels, left, right, steps, np.zeros(SIDE, np.float32), some, 0, 0, out, r, c)
+    if whole:
+        add(some, out, r, c)
+        return
+    for i in range(height):
+        for j in range(width):
+            out[r + i, c + j] = some[i, j] + (bias[c + j] if t == 0 else out[r + i, c + j])
+
+
+def blocks(R: int, K: int, C: int) -> tuple[int, int]:
+    """Return how many terms of a sum a product packs at a time, and of how many rows or columns these fit in the cache.
+
+    Where the result is wide or high, all terms at once save a second pass over it.
+    """
+    whole = -(-K // TERMS) * TERMS
+    terms = whole if whole <= 2 * BLOCK and min(R, C) * whole <= STAYING * BLOCK else BLOCK
+    return terms, STAYING * BLOCK // terms // SIDE * SIDE
+
+
 number, truth = types.int64, types.boolean
 
 
-@compiled(void(matrix, truth, matrix, truth, vector, halves1, out2, number, number, number, number), **SERIAL)
+@compiled(void(matrix, truth, matrix, truth, vector, number, halves1, out2, number, number, number, number), **SERIAL)
 def float32_product(
     a: Array,
     a_down: bool,
     b: Array,
     b_down: bool,
     bias: Array,
+    terms: int,
     scratch: Array,
     out: Array,
     top: int,
@@ -130,33 +175,27 @@ def float32_product(
     """Write a @ b + bias into ``out[top:bottom, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
     `a_down` says that ``a`` is given as (K, R), the terms of a sum one below the other; without `b_down` ``b`` is given
-    as (C, K). There are COLUMNS columns at most, and ``start`` is a multiple of SIDE; ``scratch`` is (SCRATCH,). The
-    bits don't depend on which rows and columns are computed together.
+    as (C, K). Of rows and columns the fewer stay packed while the others pass by, for so many `terms` of each sum at a
+    time (`blocks`). ``scratch`` is (SCRATCH,). The bits don't depend on which rows and columns are computed together.
     """
     K = len(a) if a_down else a.shape[1]
-    some, nothing = np.empty((SIDE, SIDE), np.float32), np.zeros(SIDE, np.float32)
+    some = np.empty((SIDE, SIDE), np.float32)
     configure(ROWS, 8)
-    for t in range(0, K, BLOCK):
-        steps = (min(BLOCK, K - t) + TERMS - 1) // TERMS
+    for t in range(0, K, terms):
+        steps = (min(terms, K - t) + TERMS - 1) // TERMS
         size = steps * STEP
-        for outer in range(steps if b_down else (stop - start + SIDE - 1) // SIDE):
-            for inner in range((stop - start + SIDE - 1) // SIDE if b_down else steps):
-                step, n = (outer, inner) if b_down else (inner, outer)
-                pack_step(b, False, b_down, start + n * SIDE, t + step * TERMS, scratch, (n + 1) * size + step * STEP)
-        for r in range(top, bottom, SIDE):
-            for step in range(steps):
-                pack_step(a, True, a_down, r, t + step * TERMS, scratch, step * STEP)
-            for n in range((stop - start + SIDE - 1) // SIDE):
-                c, panel = start + n * SIDE, (n + 1) * size
-                height, width = min(SIDE, bottom - r), min(SIDE, stop - c)
-                if t == 0 and height == SIDE and width == SIDE:
-                    multiply(scratch, 0, panel, steps, bias, out, r, c, out, r, c)
-                    continue
-                multiply(scratch, 0, panel, steps, nothing, some, 0, 0, out, r, c)
-                if t > 0 and height == SIDE and width == SIDE:
-                    add(some, out, r, c)
-                    continue
-                for i in range(height):
-                    for j in range(width):
-                        out[r + i, c + j] = some[i, j] + (bias[c + j] if t == 0 else out[r + i, c + j])
+        if bottom - top < stop - start:
+            pack(a, True, a_down, top, bottom, t, steps, scratch, size)
+            for c in range(start, stop, SIDE):
+                pack(b, False, b_down, c, c + SIDE, t, steps, scratch, 0)
+                for r in range(top, bottom, SIDE):
+                    place = ((r - top) // SIDE + 1) * size
+                    block(scratch, place, 0, steps, bias, t, some, out, r, c, bottom, stop)
+        else:
+            pack(b, False, b_down, start, stop, t, steps, scratch, size)
+            for r in range(top, bottom, SIDE):
+                pack(a, True, a_down, r, r + SIDE, t, steps, scratch, 0)
+                for c in range(start, stop, SIDE):
+                    place = ((c - start) // SIDE + 1) * size
+                    block(scratch, 0, place, steps, bias, t, some, out, r, c, bottom, stop)
     release()
