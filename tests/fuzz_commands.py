@@ -2,8 +2,8 @@
 
 ``python tests/fuzz_commands.py FIRST COUNT`` tries cases and prints what came of them; a number is a case, always the
 same. Commands run in this process, by `surroundings`. Every command and its options come from the command line itself,
-so that a new one joins by itself. Never drawn is what reaches beyond this process, or takes minutes: Ray as an engine, a
-task of lm-evaluation-harness that exists and would be downloaded, the parity suite itself.
+so that a new one joins by itself. Never drawn is what reaches beyond this process, or takes minutes: Ray as an engine,
+a task of lm-evaluation-harness that exists and would be downloaded, the parity suite itself.
 """
 
 from __future__ import annotations
