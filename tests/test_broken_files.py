@@ -241,6 +241,21 @@ def test_a_file_in_the_place_of_a_loss_curve(place: Path) -> None:
     assert Path("run/loss.csv").read_text().startswith("step,")
 
 
+# ---- what is no file, or none that is needed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["\udcff", "a" * 300, "a..b", "a\0b", ".a"])
+def test_a_host_that_is_no_name_is_one_line(place: Path, host: str) -> None:
+    said = refused("serve", "--host", host, "--port", "0", "--api-key", "x", *OF)
+    assert "host must be a machine's name or address, got" in said or "Name or service not known" in said
+
+
+def test_too_few_pairs_are_told_with_their_file(place: Path) -> None:
+    Path("few.txt").write_text("a\tb\n")
+    said = refused("internals", "function-vector", "few.txt", "the", *OF)
+    assert said == "error: few.txt must hold 6 pairs, --shots of them examples and one asked, got 1\n"
+
+
 # ---- what all files share --------------------------------------------------------------------------------------------
 
 
