@@ -98,6 +98,49 @@ def test_a_run_s_description_that_can_t_be_is_named(place: Path, change: Callabl
         assert f"scores/_corpus.json doesn't describe a run: its {wrong} can't be" in refused(*line)
 
 
+# ---- bundles ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "message"),
+    [
+        ("theirs/answers.json", lambda a: a["tokens"].__setitem__(0, 3), "tokens 0 must be a list of ids, got 3"),
+        ("theirs/answers.json", lambda a: a["beams"].__setitem__(1, [[1]]), "beams 1 must be a list of objects with"),
+        (
+            "bundle/decoders.json",
+            lambda a: a["processors"][2].update(out="x"),
+            "the answer to decoders 2 must be a list",
+        ),
+        ("bundle/texts.json", lambda a: a["texts"][0].update(ids=None), "the answer to texts 0 must be a list of ids"),
+        ("bundle/training.json", lambda a: a["order"].__setitem__(0, {}), "order must be a list of names, got {}"),
+        ("bundle/training.json", lambda a: a["order"].append(None), "order must be a list of names, got None"),
+    ],
+)
+def test_what_a_bundle_or_an_answer_can_t_hold_is_named(place: Path, path: str, change: Callable, message: str) -> None:
+    fields(path, change)
+    said = refused("parity", "check", "bundle", "--against", "theirs")
+    assert message in said
+    assert Path(path).parent.name in said
+
+
+def test_a_bundle_that_names_fewer_parameters_than_it_has_norms(place: Path) -> None:
+    fields("bundle/training.json", lambda about: about.update(parameters=[]))
+    tensors("theirs/training.safetensors", lambda x: x.update({"adamw/norms/1": x["adamw/norms/1"] + 1}))
+    code, said, faults = run_command(["parity", "check", "bundle", "--against", "theirs"], Around())
+    assert (code, said, faults) == (1, "", [])
+
+
+def test_null_in_the_place_of_an_object(place: Path) -> None:
+    for path, line in [
+        ("captured/capture.json", ["corpus", "merge", "captured", "m"]),
+        ("theirs/answers.json", ["parity", "check", "bundle", "--against", "theirs"]),
+    ]:
+        Path(path).write_text("null")
+        said = refused(*line)
+        assert "must hold a JSON object, got null" in said
+        assert path in said
+
+
 # ---- captures, lenses, figures ---------------------------------------------------------------------------------------
 
 CHUNK = "captured/chunk-00000.safetensors"
@@ -196,6 +239,21 @@ def test_a_file_in_the_place_of_a_loss_curve(place: Path) -> None:
     code, said, faults = run_command(["train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF], Around())
     assert (code, faults) == (0, []), said
     assert Path("run/loss.csv").read_text().startswith("step,")
+
+
+# ---- what is no file, or none that is needed -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["\udcff", "a" * 300, "a..b", "a\0b", ".a"])
+def test_a_host_that_is_no_name_is_one_line(place: Path, host: str) -> None:
+    said = refused("serve", "--host", host, "--port", "0", "--api-key", "x", *OF)
+    assert "host must be a machine's name or address, got" in said or "Name or service not known" in said
+
+
+def test_too_few_pairs_are_told_with_their_file(place: Path) -> None:
+    Path("few.txt").write_text("a\tb\n")
+    said = refused("internals", "function-vector", "few.txt", "the", *OF)
+    assert said == "error: few.txt must hold 6 pairs, --shots of them examples and one asked, got 1\n"
 
 
 # ---- what all files share --------------------------------------------------------------------------------------------

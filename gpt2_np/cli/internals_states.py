@@ -109,6 +109,10 @@ def function_vector(
     from ..internals.steering import steer
 
     told = pairs_of(pairs)
+    if len(told) <= shots:
+        raise ValueError(
+            f"{pairs} must hold {shots + 1} pairs, --shots of them examples and one asked, got {len(told)}"
+        )
     gpt2 = load_readable(model, dtype)
     layer = gpt2.config.n_layer // 3 if layer is None else layer
     asked, shuffled = (

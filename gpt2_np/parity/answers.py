@@ -4,13 +4,13 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from ..system.files import JSONObject, read_json
+from ..system.files import JSONObject, read_json, read_object
 from . import vectors
 from .checks import Check
 
@@ -116,9 +116,7 @@ def check(bundle: Path, about: JSONObject, theirs: Path, tolerance: float) -> It
         asked["texts"] = texts["texts"]
     named = {key: _names(bundle, key, cases) for key, cases in asked.items()}
     path = theirs / NAME
-    answered = read_json(path) if path.is_file() else {}
-    if not isinstance(answered, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(answered).__name__}")
+    answered = read_object(path) if path.is_file() else {}
     for key, cases in asked.items():
         found = answered.get(key, [None] * len(cases))
         if not isinstance(found, list) or len(found) != len(cases):
@@ -131,10 +129,48 @@ def check(bundle: Path, about: JSONObject, theirs: Path, tolerance: float) -> It
             if one is None:
                 yield Check(name, LEFT_OUT)
                 continue
+            if not FORMS[key].holds(one):
+                raise ValueError(f"{path} can't be read: {key} {number} must be {FORMS[key].what}, got {one!r:.100}")
             try:
                 yield _judged(key, name, case, one, tolerance)
-            except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-                raise ValueError(f"{path} can't be read: {key} {number}: {type(error).__name__}: {error}") from None
+            except (ValueError, OverflowError) as error:
+                raise ValueError(f"{path} can't be read: {key} {number}: {error}") from None
+
+
+class Form(NamedTuple):
+    """What an answer of one kind must be, in words, and the test for it."""
+
+    what: str
+    holds: Callable[[Any], bool]
+
+
+def whole(one: Any) -> bool:
+    """Tell whether a JSON value is a whole number."""
+    return type(one) is int
+
+
+def real(one: Any) -> bool:
+    """Tell whether a JSON value is a number that a float can hold."""
+    return type(one) is float or (type(one) is int and abs(one) < 2**1000)
+
+
+def hypothesis(one: Any) -> bool:
+    """Tell whether a JSON value is what a beam search returns."""
+    return isinstance(one, dict) and IDS.holds(one.get("ids")) and real(one.get("score"))
+
+
+IDS = Form("a list of ids", lambda one: isinstance(one, list) and all(map(whole, one)))
+FORMS = {
+    "tokens": IDS,
+    "texts": IDS,
+    "decoders": Form(
+        "a list of scores, numbers or null",
+        lambda one: isinstance(one, list) and all(score is None or real(score) for score in one),
+    ),
+    "beams": Form(
+        'a list of objects with "ids" and a "score"', lambda one: isinstance(one, list) and all(map(hypothesis, one))
+    ),
+}
 
 
 def _judged(key: str, name: str, case: JSONObject, one: Any, tolerance: float) -> Check:
@@ -150,6 +186,9 @@ def _names(bundle: Path, key: str, cases: list[Any]) -> list[str]:
         for field in needed.get(key, ("name", "arguments", "out")):
             if not isinstance(case, dict) or field not in case:
                 raise ValueError(f"{bundle}: {key} {number} must be an object with {field}, got {case!r:.80}")
+        truth = case["out" if key in ("decoders", "beams") else "ids"]
+        if not FORMS[key].holds(truth):
+            raise ValueError(f"{bundle}: the answer to {key} {number} must be {FORMS[key].what}, got {truth!r:.80}")
     called = {
         "tokens": lambda case: f"tokens: {case['strategy']}, prompt {case['prompt']}",
         "decoders": lambda case: f"processor: {case['name']}",

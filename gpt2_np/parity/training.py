@@ -134,7 +134,11 @@ def read(bundle: Path) -> JSONObject:
         raise ValueError(f"{bundle / ABOUT} must be version {VERSION} of {FORMAT!r}")
     for key in ("ids", "labels", "order", "parameters", "micro_batches"):
         if not isinstance(about.get(key), list):
-            raise ValueError(f"{bundle / ABOUT}: {key} must be a list, got {about.get(key)!r}")
+            raise ValueError(f"{bundle / ABOUT}: {key} must be a list, got {about.get(key)!r:.80}")
+    for key in ("order", "parameters"):
+        wrong = next((name for name in about[key] if not isinstance(name, str)), None)
+        if wrong is not None or None in about[key]:
+            raise ValueError(f"{bundle / ABOUT}: {key} must be a list of names, got {wrong!r:.80} among them")
     for key in ("tolerance", "floor"):
         if isinstance(about.get(key), bool) or not isinstance(about.get(key), float) or not 0 < about[key] < 1:
             raise ValueError(f"{bundle / ABOUT}: {key} must be between 0 and 1, got {about.get(key)!r}")
@@ -154,7 +158,8 @@ def check(bundle: Path, theirs: Path, *, tolerance: float | None = None) -> Iter
     answers.refuse_nan(bundle / TENSORS, truth)
     if not any(name in given for name in about["order"]):
         raise ValueError(f"{theirs / TENSORS} shares no tensor with the bundle; names are like 'parameter/wpe.weight'")
-    largest = max((float(np.abs(x).max()) for name, x in truth.items() if name.startswith("parameter/")), default=1.0)
+    parameters = [x for name, x in truth.items() if name.startswith("parameter/")]
+    largest = max((float(np.abs(x).max(initial=0)) for x in parameters), default=1.0)
     for name in about["order"]:
         if name not in given:
             yield Check(name, answers.LEFT_OUT)
@@ -164,8 +169,8 @@ def check(bundle: Path, theirs: Path, *, tolerance: float | None = None) -> Iter
             raise ValueError(f"{theirs / TENSORS}: {name} {shapes}; is it of this model?")
         far, place, note = answers.apart(given[name], truth[name])
         share = tolerance or about["tolerance"]
-        allowed = share * float(np.abs(truth[name]).max()) + about["floor"] * largest
+        allowed = share * float(np.abs(truth[name]).max(initial=0)) + about["floor"] * largest
         where = str(list(place))
-        if name.startswith("adamw/norms/"):
-            where = str(about["parameters"][place[0]])
+        if name.startswith("adamw/norms/") and place and place[0] < len(about["parameters"]):
+            where = about["parameters"][place[0]]
         yield Check(name, "same" if far <= allowed else "mismatch", far, where, note=note)

@@ -39,7 +39,7 @@ class Process(uvicorn.Server):
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """Return a socket that listens there; ``OSError`` if that is impossible."""
+    """Return a socket that listens there; ``OSError`` if that is impossible, ``ValueError`` for what is no name."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -49,6 +49,9 @@ def listening(host: str, port: int) -> socket.socket:
     except OSError as error:
         found.close()
         raise OSError(error.errno, error.strerror, f"{host}:{port}") from None
+    except (TypeError, ValueError):  # what can't be written as a machine's name, which Python says in many ways
+        found.close()
+        raise ValueError(f"host must be a machine's name or address, got {host!r:.100}") from None
     found.set_inheritable(False)
     return found
 

@@ -33,7 +33,8 @@ def read_object(path: Path) -> JSONObject:
     """Return the object in a JSON file; ``ValueError`` names the file if it is broken or holds anything else."""
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
+        kind = "null" if content is None else type(content).__name__
+        raise ValueError(f"{path} must hold a JSON object, got {kind}")
     return content
 
 
