@@ -15,7 +15,7 @@ from reference import random_ids
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
-from gpt2_np.internals import circuits, heads, lens, neurons, steering
+from gpt2_np.internals import circuits, heads, lens, logits, neurons, steering
 from gpt2_np.session.model import Model
 
 IDS = golden()["ids"][0]
@@ -197,8 +197,8 @@ def test_both_ends_are_those_of_a_sort(values: list[int], count: int) -> None:
 def test_divergences_are_those_in_float64(seed: int) -> None:
     last, other = np.random.default_rng(seed).normal(0, 3, (2, 5, 40)).astype(np.float32)
     p, q = lens.log_softmax(last), lens.log_softmax(other)
-    np.testing.assert_allclose(lens.divergence(last, other), (np.exp(p) * (p - q)).sum(-1), rtol=1e-5, atol=1e-6)
-    assert not lens.divergence(last, last).any()
+    np.testing.assert_allclose(logits.divergence(last, other), (np.exp(p) * (p - q)).sum(-1), rtol=1e-5, atol=1e-6)
+    assert not logits.divergence(last, last).any()
 
 
 def test_a_place_where_a_neuron_does_not_fire_is_no_example() -> None:

@@ -137,13 +137,12 @@ def tune(
         rule = f"a lens of width {gpt2.config.n_embd} wants at least {FEWEST * gpt2.config.n_embd:,}"
         click.echo(f"note: {texts.positions:,} positions are few to fit on: {rule}", err=True)
     shown = texts.held_out or [texts.first]
-    curves = {}
-    for name, looks in (("logit lens", None), ("tuned lens", tuned)):
-        means = []
-        for one in shown:
-            labels, far = divergences(gpt2, one, looks)
-            means.append(far[:, min(1, len(one) - 1) :].mean(axis=1))
-        curves[name] = np.mean(means, axis=0)
+    means: dict[str, list[Any]] = {"logit lens": [], "tuned lens": []}
+    for one in shown:
+        labels, *both = divergences(gpt2, one, tuned)
+        for name, far in zip(means, both, strict=True):
+            means[name].append(far[:, min(1, len(one) - 1) :].mean(axis=1))
+    curves = {name: np.mean(some, axis=0) for name, some in means.items()}
     if as_json:
         counts = {"positions": texts.positions, "held_out_texts": len(texts.held_out)}
         numbers = {name: np.round(values, 6).tolist() for name, values in curves.items()}

@@ -13,21 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from decoders.base.ranking import highest
-
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
-from ..engine.threaded import in_pieces
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
-from ..system.memory import empty
 from ..weights.load import floats
+from .logits import ROWS, divergence, likeliest, some_logits
 from .partial_runs import activations
 
 Array = np.ndarray
-ROWS = 512  # of logits at a time: enough for a product at full speed
 FEWEST = 10  # positions for each of a stream's dimensions: an affine map has as many unknowns for each output
 LARGEST_RIDGE = 1e12  # a share of the variance: far below it, only the logit lens is left
 
@@ -68,48 +64,6 @@ class Lens:
         return np.stack([divergence(self.logits[-1], stream) for stream in self.logits])
 
 
-def divergence(last: Array, other: Array) -> Array:
-    """Return KL(last ‖ other) in nats of each row of two arrays of logits: (T, V) twice → (T,), float64.
-
-    Differences and exponentials have the logits' precision, sums float64's. It works on a few rows at a time, on
-    threads: copies of all logits in float64 would cost more than the products that made them.
-    """
-    found = np.empty(len(last))
-
-    def look(some: slice) -> None:
-        for at in range(some.start, some.stop):
-            chances = last[at] - last[at].max()
-            np.exp(chances, out=chances)
-            total = chances.sum(dtype=np.float64)
-            chances *= last[at] - other[at]
-            gap = ops.log_normalizer(last[at]) - ops.log_normalizer(other[at])
-            found[at] = chances.sum(dtype=np.float64) / total - gap
-
-    in_pieces(look, len(last), last.size)
-    return found
-
-
-def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
-    """Return the likeliest ids of each row of logits and their probabilities: (…, V) → two (…, count), int64 and
-    float64.
-
-    Of equals the first comes first. It works row by row, on threads: nothing else of the vocabulary's size is sorted or
-    kept.
-    """
-    rows = logits.reshape(-1, logits.shape[-1])
-    count = min(count, rows.shape[1])
-    best, chances = np.empty((len(rows), count), np.int64), np.empty((len(rows), count))
-
-    def look(some: slice) -> None:
-        for row, ids, shares in zip(rows[some], best[some], chances[some], strict=True):
-            ids[:] = highest(row, count)
-            shares[:] = np.exp(row[ids] - ops.log_normalizer(row))
-
-    in_pieces(look, len(rows), rows.size)
-    shape = (*logits.shape[:-1], count)
-    return best.reshape(shape), chances.reshape(shape)
-
-
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
     """The logit lens' likeliest ids alone, of one captured prompt: labels, ids and probabilities, (C, T, count) each.
 
@@ -121,18 +75,6 @@ def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str]
     shape = (len(labels), streams.shape[2], -1)
     best, chances = (np.concatenate(part).reshape(shape) for part in zip(*found, strict=True))
     return labels, best, chances
-
-
-def some_logits(model: Model, rows: Array, most: int) -> Iterator[Array]:
-    """Yield the logits of streams through the final norm: (n, D) → up to `most` of (n, V) at a time, in one array."""
-    head, epsilon = model.params.lm_head, model.config.layer_norm_epsilon
-    logits = empty((min(most, len(rows)), model.config.vocab_size), rows.dtype)
-    for start in range(0, len(rows), most):
-        normed = ops.layer_norm(rows[start : start + most], *model.params.ln_f, epsilon)
-        if isinstance(head, np.ndarray):
-            yield np.matmul(normed, head.T, out=logits[: len(normed)])
-        else:
-            yield ops.unembed(normed, head)
 
 
 def logit_lens(model: Model, ids: str | Sequence[int] | Array, *, prepend_bos: bool = False) -> Lens:
@@ -161,15 +103,22 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array],
     return Lens(row[0], labels, ops.unembed(normed, model.params.lm_head), model.texts)
 
 
-def divergences(model: Model, ids: Sequence[int] | Array, lens: TunedLens | None = None) -> tuple[list[str], Array]:
-    """Return labels and `Lens.divergence` of the logit lens or of a tuned one, (C, T), in the memory of one stream."""
-    _, cache = model.run_with_cache(np.atleast_2d(ids), stream_names(model))
-    streams, labels = cache.accumulated_resid(pos_slice=None)
-    streams = streams[:, 0] if lens is None else lens.translated(streams[:, 0])
+def divergences(model: Model, ids: Sequence[int] | Array, lens: TunedLens) -> tuple[list[str], Array, Array]:
+    """Return labels, and `Lens.divergence` of the logit lens and of a tuned one, (C, T) each, of one run.
+
+    In the memory of one stream's logits.
+    """
+    names = stream_names(model)
+    found = activations(model, np.atleast_2d(ids), names)
+    streams = np.stack([found[name][0] for name in names])
     T, D = streams.shape[1:]
-    last = next(some_logits(model, streams[-1], T))
-    found = [divergence(last, logits) for logits in some_logits(model, streams[:-1].reshape(-1, D), T)]
-    return labels, np.stack([*found, np.zeros(len(last))])
+    last = next(some_logits(model, streams[-1], T)).copy()
+    both = []
+    for looked in (streams, lens.translated(streams)):
+        rows = looked[:-1].reshape(-1, D)
+        both.append(np.stack([*(divergence(last, logits) for logits in some_logits(model, rows, T)), np.zeros(T)]))
+    labels = [*(f"{layer}_pre" for layer in range(model.config.n_layer)), "final_post"]
+    return labels, both[0], both[1]
 
 
 def lens_table(looked: Lens, title: str = "What each stream would say next") -> str:
@@ -200,8 +149,9 @@ def lens_table(looked: Lens, title: str = "What each stream would say next") -> 
 
 
 def stream_names(model: Model) -> list[str]:
-    """Return the activations that a lens reads."""
-    return ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
+    """Return the activations that a lens reads: the streams before each layer, and the last one."""
+    L = model.config.n_layer
+    return [*(f"blocks.{layer}.resid_pre" for layer in range(L)), f"blocks.{L - 1}.resid_post"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -293,7 +243,7 @@ def train_tuned_lens(
         raise ValueError(f"ridge must be between 0 and {LARGEST_RIDGE:.0e}, got {ridge}")
     L, D = model.config.n_layer, model.config.n_embd
     square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
-    names = [*(f"blocks.{layer}.resid_pre" for layer in range(L)), f"blocks.{L - 1}.resid_post"]
+    names = stream_names(model)
     for text in texts:
         streams = activations(model, np.atleast_2d(text), names)  # nothing here reads logits
         final = streams[names[-1]][0, 1:].astype(np.float64)

@@ -21,7 +21,8 @@ from ..model.taps import no_tap
 from ..text.gpt2 import GPT2
 from . import page_graph
 from .dictionaries import Dashboard, Dictionary, fires, logit_effects
-from .lens import likeliest, nearest, stream_names
+from .lens import nearest, stream_names
+from .logits import likeliest
 
 Array = np.ndarray
 MOST_TOKENS = 512

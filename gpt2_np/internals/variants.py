@@ -7,19 +7,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..display import Readable
+from ..engine import threaded
 from ..gradients.metrics import LogitDifference, LogProbability
 from ..gradients.metrics import log_probability as log_probability
 from ..gradients.metrics import logit_difference as logit_difference
-from ..model.activations import ActivationCache
+from ..model.config import Config
 from ..model.edits import AnyEdit, Edits, edits
+from ..model.operations import Operations
 from ..model.ops import log_softmax
+from ..model.params import Params
 from ..model.taps import no_tap
 from ..session.implementation import NumPy
 from ..session.model import Model
-from .partial_runs import last_stream, logits_of
+from .partial_runs import activations, last_stream, logits_of
 
 Array = np.ndarray
 END = 1 << 20  # behind all blocks
+MOST_WAITING = 256  # last positions whose logits are made together
 ENDS = ("ln_final.in", "ln_final.scale", "ln_final.normalized", "ln_final.out", "unembed")
 Variant = Mapping[str, AnyEdit]
 Metric = Callable[[Array], Array]
@@ -87,12 +91,30 @@ def run_variants(
     metric = in_ids(metric, model)
     results, runs = np.zeros(len(taps)), Runs(model, row, reads_last(metric) if last is None else last)
     order = sorted(range(len(taps)), key=lambda one: first_block(taps[one].changes))
+    waiting: list[tuple[list[int], Array]] = []
+
+    def measure() -> None:
+        """The metric of the last positions that wait: their logits are one product, at the speed of a large one."""
+        if waiting:
+            with np.errstate(over="ignore", invalid="ignore"):  # `check_logits` reports an overflow
+                logits = logits_of(*runs.means(), np.concatenate([x for _, x in waiting]), no_tap)
+            model.check_logits(logits, row)
+            results[[one for part, _ in waiting for one in part]] = np.asarray(metric(logits), np.float64)
+            waiting.clear()
+
     for start in range(0, len(order), batch):
         part = order[start : start + batch]
-        logits = runs.logits(PerRow([taps[one] for one in part]), first_block(taps[part[0]].changes))
-        results[part] = np.asarray(metric(logits), np.float64)
+        tap, first = PerRow([taps[one] for one in part]), first_block(taps[part[0]].changes)
+        x = runs.ends(tap, first)
+        if x is not None:
+            waiting.append((part, x))
+        else:
+            results[part] = np.asarray(metric(runs.logits(tap, first)), np.float64)
+        if sum(len(x) for _, x in waiting) >= MOST_WAITING:
+            measure()
         if progress is not None:
             progress(len(part))
+    measure()
     return results
 
 
@@ -114,45 +136,50 @@ def _block(name: str) -> int:
 class Runs(Readable):
     """The edited runs of one prompt. What comes before an edit is the same in all of them, and is computed once.
 
-    A model with edits of its own, and the torch reference, run from the start. Where the metric reads the last position
-    alone, only its logits are made.
+    A model with edits of its own, and the torch reference, run from the start. `last`: the metric reads the last
+    position alone.
     """
 
     def __init__(self, model: Model, row: Array, last: bool) -> None:
         self.model, self.row, self.last = model, row, last
-        self.streams: ActivationCache | None = None
+        self.streams: Mapping[str, Array] | None = None
         self.resumes = model.tap is no_tap and isinstance(model.implementation, NumPy)
 
+    def means(self) -> tuple[Params, Config, Operations]:
+        """Return what runs with taps are made of: the parameters, and the readable operations on every core."""
+        return self.model.params, self.model.config, threaded
+
+    def ends(self, tap: PerRow, first: int) -> Array | None:
+        """Return a batch's last streams at the last position, (B, 1, D); None where more than that is needed."""
+        if not self.last or any(tap.wants(name) for name in ENDS):
+            return None
+        x = self.streams_of(tap, first)
+        return None if x is None else x[:, -1:]
+
     def logits(self, tap: PerRow, first: int) -> Array:
-        """Return the logits of a batch whose edits begin in block `first`: (B, T, V), or the last position's alone.
+        """Return the logits of a batch whose edits begin in block `first`, (B, T, V).
 
         ``ValueError`` where activations overflow.
         """
-        model, rows = self.model, np.repeat(self.row, len(tap.rows), axis=0)
-        logits = None
-        if self.resumes and first >= 0:
-            if self.streams is None:
-                names = ["blocks.*.resid_pre", f"blocks.{model.config.n_layer - 1}.resid_post"]
-                _, self.streams = model.run_with_cache(self.row, names)
-            logits = self._resumed(tap, min(first, model.config.n_layer), len(rows), self.streams)
-        if logits is None:
-            logits = model.forward(rows, tap=tap)
-        model.check_logits(logits, rows, tap=tap)
+        rows, x = np.repeat(self.row, len(tap.rows), axis=0), self.streams_of(tap, first)
+        with np.errstate(over="ignore", invalid="ignore"):
+            logits = self.model.forward(rows, tap=tap) if x is None else logits_of(*self.means(), x, tap)
+        self.model.check_logits(logits, rows, tap=tap)
         return logits
 
-    def _resumed(self, tap: PerRow, first: int, count: int, streams: ActivationCache) -> Array | None:
-        """The same from block `first` on; None where activations overflow, for the whole run to say where."""
-        config, L = self.model.config, self.model.config.n_layer
-        assert isinstance(self.model.implementation, NumPy)
-        ops, params = self.model.implementation.operations(tap)
-        x = streams["resid_pre", first] if first < L else streams["resid_post", L - 1]
+    def streams_of(self, tap: PerRow, first: int) -> Array | None:
+        """Return each row's last stream, (B, T, D); None where runs begin at the start, or activations overflow."""
+        L = self.model.config.n_layer
+        if not self.resumes or first < 0:
+            return None
+        names = [*(f"blocks.{layer}.resid_pre" for layer in range(L)), f"blocks.{L - 1}.resid_post"]
+        if self.streams is None:
+            self.streams = activations(self.model, self.row, names)
+        first = min(first, L)
+        x = np.repeat(self.streams[names[first]], len(tap.rows), axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
-            x = last_stream(params, config, ops, np.repeat(x, count, axis=0), first, tap)
-            if not np.isfinite(x).all():
-                return None
-            if self.last and not any(tap.wants(name) for name in ENDS):
-                x = x[:, -1:]
-            return logits_of(params, config, ops, x, tap)
+            x = last_stream(*self.means(), x, first, tap)
+        return x if np.isfinite(x).all() else None
 
 
 # ---- metrics: (rows, T, V) logits → (rows,); those of `gradients` are some too --------------------------------------
