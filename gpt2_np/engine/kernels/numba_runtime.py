@@ -1,4 +1,4 @@
-"""What compiled code calls of Numba while it runs, loaded without Numba's compiler.
+"""The functions of Numba that compiled code calls while it runs, loaded without Numba's compiler.
 
 Nearly all of Numba is the compiler, which takes longer to load than anything else. Code that an earlier process
 compiled (`object_code`) needs only some extension modules: the threading layer, reference counts, and C functions. They

@@ -1,7 +1,7 @@
 """Object files: compiled code that a later process links and calls without loading Numba.
 
 Numba's own cache needs Numba to be read, which takes longer than all the rest of a start. An object file needs LLVM's
-linker (llvmlite) and what the code calls while it runs (`numba_runtime`). Where anything is missing or unknown, there
+linker (llvmlite) and the functions that the code calls (`numba_runtime`). Where anything is missing or unknown, there
 is no object file, and Numba does what it always does.
 """
 
