@@ -69,7 +69,7 @@ def test_differences_are_seen() -> None:
     assert str(difference(one, dict(one))) == SAME
     assert str(difference(one, one | {"logits": np.array([1.0, 2.5])})) == "5.0e-01, same texts"
     parted = one | {"text a": np.array([1, 9]), "logprobs a": np.array([0.25, 7.0])}
-    assert str(difference(one, parted)) == "2.5e-01, 1 of 1 texts part, the first after 1 tokens"
+    assert str(difference(one, parted)) == "2.5e-01, 1 of 1 texts differ, the first after 1 tokens"
     assert not difference({"x": np.float32([0.0])}, {"x": np.float32([-0.0])}).same
     assert not worst([difference(one, one), difference(one, parted)]).same
     learned = {"gradients": np.array([1.0]), "weights": np.array([0.5, 0.25])}

@@ -36,7 +36,7 @@ class Difference:
             return f"{self.largest:.1e}"
         if not self.parts:
             return f"{self.largest:.1e}, same texts"
-        return f"{self.largest:.1e}, {self.parts} of {self.texts} texts part, the first after {self.first} tokens"
+        return f"{self.largest:.1e}, {self.parts} of {self.texts} texts differ, the first after {self.first} tokens"
 
 
 def difference(one: Mapping[str, Array], other: Mapping[str, Array]) -> Difference:
