@@ -22,6 +22,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,21 +104,23 @@ def kept(arguments: argparse.Namespace) -> list[Asked]:
 
 
 def warm_up(port: int, rows: int, longest: int) -> None:
-    """Let each row hold the longest text there will be: the system hands out a row's memory as it is written."""
+    """Let each row hold the longest text there will be, and blocks of prompts have every length.
 
-    def ask() -> None:
-        body = {"prompt": [1] * 128, "max_tokens": longest, "temperature": 0, "eos_token_id": []}
+    The system hands out a row's memory as it is written, and working memory of each size is kept once it was needed.
+    """
+
+    def ask(length: int, most: int) -> None:
+        body = {"prompt": [1] * length, "max_tokens": most, "temperature": 0, "eos_token_id": []}
         connection, answer = post(port, body)
         answer.read()
         connection.close()
         if answer.status != 200:
             raise SystemExit(f"error: the warm-up was answered by {answer.status}")
 
-    threads = [threading.Thread(target=ask) for _ in range(rows)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(rows) as pool:
+        list(pool.map(ask, [128] * rows, [longest] * rows))
+    for length in range(1, 65):
+        ask(length, 1)
 
 
 def client(port: int, asked: list[Asked], until: float, seed: int, counts: Counts) -> None:
@@ -218,7 +221,14 @@ def resident(process: int) -> float:
 def started(arguments: argparse.Namespace, longest: int) -> tuple[subprocess.Popen[str], int]:
     """A server, and its port."""
     command = [sys.executable, "-m", "gpt2_np", "serve", "--port", "0", "--model", arguments.model]
-    command += ["--dtype", arguments.dtype, "--rows", str(arguments.rows), "--queue", str(4 * arguments.clients)]
+    command += [
+        "--dtype",
+        arguments.dtype,
+        "--rows",
+        str(arguments.rows),
+        "--queue",
+        str(4 * max(arguments.clients, arguments.rows)),
+    ]
     server = subprocess.Popen([*command, "--new-tokens", str(longest)], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     found = re.search(r":(\d+)/v1", server.stdout.readline())

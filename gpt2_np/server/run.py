@@ -90,6 +90,7 @@ def serve(
         # work meanwhile, and waits with that until a quarter as many objects are new: those that requests leave behind.
         gc.collect()
         gc.freeze()
+        gc.collect()  # counts what is left, of which that quarter is taken
         try:
             Process(config, grace).run([found])
         finally:
