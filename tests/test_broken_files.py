@@ -205,6 +205,16 @@ def test_a_folder_in_the_place_of_a_lens_is_named(place: Path) -> None:
     assert refused("internals", "lens", "the", "--jacobian", "rows", *OF) == "error: rows: Is a directory\n"
 
 
+@pytest.mark.parametrize("value", ["x", "-1", "9" * 5000, "1.5"])
+def test_a_lens_s_count_that_is_no_number_is_named(place: Path, value: str) -> None:
+    found = load_file("jacobian.safetensors")
+    with safe_open("jacobian.safetensors", framework="np") as file:
+        about = file.metadata()
+    save_file(found, "jacobian.safetensors", about | {"texts": value})
+    said = refused("corpus", "merge", "jacobian.safetensors", "m")
+    assert "jacobian.safetensors is not a Jacobian lens: its texts must be a whole number, got" in said
+
+
 @pytest.mark.parametrize(("kind", "option"), [("tuned", "--tuned"), ("jacobian", "--jacobian")])
 def test_a_lens_whose_logits_are_no_numbers_is_refused(place: Path, kind: str, option: str) -> None:
     def fill(found: dict[str, np.ndarray]) -> None:
