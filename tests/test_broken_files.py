@@ -205,6 +205,16 @@ def test_a_folder_in_the_place_of_a_lens_is_named(place: Path) -> None:
     assert refused("internals", "lens", "the", "--jacobian", "rows", *OF) == "error: rows: Is a directory\n"
 
 
+@pytest.mark.parametrize("value", ["x", "-1", "9" * 5000, "1.5"])
+def test_a_lens_s_count_that_is_no_number_is_named(place: Path, value: str) -> None:
+    found = load_file("jacobian.safetensors")
+    with safe_open("jacobian.safetensors", framework="np") as file:
+        about = file.metadata()
+    save_file(found, "jacobian.safetensors", about | {"texts": value})
+    said = refused("corpus", "merge", "jacobian.safetensors", "m")
+    assert "jacobian.safetensors is not a Jacobian lens: its texts must be a whole number, got" in said
+
+
 @pytest.mark.parametrize(("kind", "option"), [("tuned", "--tuned"), ("jacobian", "--jacobian")])
 def test_a_lens_whose_logits_are_no_numbers_is_refused(place: Path, kind: str, option: str) -> None:
     def fill(found: dict[str, np.ndarray]) -> None:
@@ -229,6 +239,33 @@ def test_a_broken_line_of_a_loss_curve_is_left_out(place: Path, added: str) -> N
     lines = table.read_text().splitlines()
     assert len(lines) == len(before.splitlines())
     assert [line.split(",")[0] for line in lines] == [line.split(",")[0] for line in before.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.pop("transformer.ln_f.weight"), "run/checkpoint-2/model.safetensors lacks 'ln_f.weight'"),
+        (lambda x: x.update({"transformer.ln_f.bias": np.zeros(3, np.float32)}), "checkpoint-2/model.safetensors: "),
+        (lambda x: x.update({"transformer.ln_f.bias": np.zeros(4, np.float16)}), "must be F32 or F64, got F16"),
+    ],
+)
+def test_a_checkpoint_without_the_model_s_parameters(place: Path, change: Callable, message: str) -> None:
+    tensors("run/checkpoint-2/model.safetensors", change)
+    assert message in refused("train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.pop("W_enc"), "W_enc must be there, float32 of the shape (4, 8)"),
+        (lambda x: x.update(silent=x["silent"].astype(np.float64)), "silent must be there, int64 of the shape (8,)"),
+        (lambda x: x.update(b_enc=np.zeros(8, np.int32)), "b_enc must be there, float32 of the shape (8,)"),
+    ],
+)
+def test_a_checkpoint_without_the_dictionary_s_weights(place: Path, change: Callable, message: str) -> None:
+    tensors("sae/checkpoint-2/training.safetensors", change)
+    said = refused("internals", "train-dictionary", "captured", "sae", *LEARN, "--resume", *OF)
+    assert f"sae/checkpoint-2/training.safetensors: {message}" in said
 
 
 def test_a_file_in_the_place_of_a_loss_curve(place: Path) -> None:

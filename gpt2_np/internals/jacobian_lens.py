@@ -36,6 +36,7 @@ Text = str | Sequence[int] | Array
 SKIPPED, LENGTH = 16, 128  # the authors' own: positions at the start that don't count, tokens of a text that do
 STREAMS = "blocks.*.resid_post"  # what `Lens.read` needs of a run
 FORMAT = "gpt2_np jacobian lens 1"
+COUNTS = ("texts", "offered", "skip_first", "length")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +112,7 @@ class Lens:
 
     def save(self, path: Path | str) -> None:
         """Write a safetensors file; a broken write leaves nothing behind."""
-        about = {name: str(getattr(self, name)) for name in ("texts", "offered", "skip_first", "length", "digest")}
+        about = {name: str(getattr(self, name)) for name in (*COUNTS, "digest")}
         from safetensors.numpy import save as to_bytes
 
         write_whole(Path(path), to_bytes({"total": self.total}, {"format": FORMAT} | about))
@@ -226,6 +227,14 @@ def save(lens: Lens, path: Path | str) -> None:
     lens.save(path)
 
 
+def _whole(about: dict[str, str], name: str) -> int:
+    """A number of the metadata, which is text. ``ValueError`` for anything else, ``KeyError`` for none."""
+    text = about[name]
+    if not text.isdecimal() or len(text) > 18:
+        raise ValueError(f"its {name} must be a whole number, got {text!r:.60}")
+    return int(text)
+
+
 def load(path: Path | str) -> Lens:
     """Read what `save` wrote. ``ValueError`` names a file that is no lens, ``OSError`` one that can't be read."""
     path = Path(path)
@@ -234,7 +243,7 @@ def load(path: Path | str) -> Lens:
         total = floats(path)["total"]
         if about.get("format") != FORMAT:
             raise ValueError(f"its format is {about.get('format')!r}, not {FORMAT!r}")
-        texts, offered, skip_first, length = (int(about[name]) for name in ("texts", "offered", "skip_first", "length"))
+        texts, offered, skip_first, length = (_whole(about, name) for name in COUNTS)
         lens = Lens(total, texts, offered, skip_first, length, about["digest"])
     except (KeyError, TypeError, ValueError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error).removeprefix(f"{path} ")

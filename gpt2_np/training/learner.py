@@ -71,10 +71,19 @@ def learner(model: GPT2, settings: Settings, saved: Path | None, name: str | Non
 
 
 def read_params(saved: Path, model: GPT2) -> Params:
-    """Read a checkpoint's parameters, in their stored dtype. ``ValueError`` if they aren't the model's."""
-    tensors = open_safetensors(saved / "model.safetensors")
-    params = assemble({name.removeprefix("transformer."): x for name, (_, x) in tensors.items()}, model.config)
-    check_shapes(params, model.config)
+    """Read a checkpoint's parameters, in their stored dtype. ``ValueError`` names a file of other ones."""
+    path = saved / "model.safetensors"
+    tensors = open_safetensors(path)
+    wrong = next((name for name, (kind, _) in tensors.items() if kind not in ("F32", "F64")), None)
+    if wrong is not None:
+        raise ValueError(f"{path}: {wrong} must be F32 or F64, got {tensors[wrong][0]}")
+    try:
+        params = assemble({name.removeprefix("transformer."): x for name, (_, x) in tensors.items()}, model.config)
+        check_shapes(params, model.config)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}, which the model has") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     return params
 
 

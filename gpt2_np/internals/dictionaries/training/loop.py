@@ -154,10 +154,12 @@ class Run(Readable):
     def restore(self, folder: Path) -> None:
         """As a checkpoint has it. ``ValueError`` where it isn't one of this run."""
         self.begin()
-        found = {name: x for name, (_, x) in open_safetensors(folder / RAW).items()}
+        stored = open_safetensors(folder / RAW)
         for name, like in self.kept().items():
-            if name not in found or found[name].size * found[name].itemsize != like.nbytes:
-                raise ValueError(f"{folder / RAW}: {name} must be there, of the shape {like.shape}")
+            kind, x = stored.get(name, ("nothing", np.zeros(0)))
+            if kind != {"f4": "F32", "f8": "F64", "i8": "I64"}[like.dtype.str[1:]] or x.nbytes != like.nbytes:
+                raise ValueError(f"{folder / RAW}: {name} must be there, {like.dtype} of the shape {like.shape}")
+        found = {name: x for name, (_, x) in stored.items()}
         self.weights = {name: found[name].reshape(x.shape).copy() for name, x in self.weights.items()}
         self.silent = found["silent"].view(np.int64).reshape(-1).copy()
         self.factors = tuple(found["factors"].tolist())
