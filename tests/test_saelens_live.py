@@ -62,11 +62,13 @@ def test_the_bundled_dictionary_is_read_by_saelens() -> None:
 def losses(architecture: str, seed: int) -> tuple[Any, Settings]:
     """One of SAELens's training dictionaries with directions of unit length, and our settings of the same."""
     base: dict[str, Any] = {"d_in": 12, "d_sae": 40, "decoder_init_norm": 1.0}
-    if architecture == "topk":
-        sae = sae_lens.TopKTrainingSAE(
-            sae_lens.TopKTrainingSAEConfig(**base, k=4, aux_loss_coefficient=0.7, rescale_acts_by_decoder_norm=False)
-        )
-        chosen = Settings("topk", 40, 4, aux_loss_coefficient=0.7)
+    if architecture in ("topk", "batchtopk"):
+        base |= {"k": 4, "aux_loss_coefficient": 0.7, "rescale_acts_by_decoder_norm": False}
+        if architecture == "topk":
+            sae = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(**base))
+        else:
+            sae = sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**base))
+        chosen = Settings(architecture, 40, 4, aux_loss_coefficient=0.7)
     elif architecture == "standard":
         sae = sae_lens.StandardTrainingSAE(sae_lens.StandardTrainingSAEConfig(**base, l1_coefficient=0.3))
         chosen = Settings("standard", 40, l1_coefficient=0.3)
@@ -83,12 +85,14 @@ def losses(architecture: str, seed: int) -> tuple[Any, Settings]:
     return sae, chosen
 
 
-@pytest.mark.parametrize("architecture", ["topk", "standard", "jumprelu"])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "standard", "jumprelu"])
 @pytest.mark.parametrize("dead", [0, 3, 25])
 def test_losses_and_gradients_are_those_of_saelens(architecture: str, dead: int) -> None:
     from sae_lens.saes.sae import TrainStepInput
 
     sae, chosen = losses(architecture, 5)
+    if architecture == "batchtopk":
+        sae.topk_threshold.fill_(0.5)
     x, mask = torch.randn(32, 12, generator=torch.Generator().manual_seed(1)), torch.arange(40) < dead
     coefficients = {"l1": chosen.l1_coefficient, "l0": chosen.l0_coefficient}
     output = sae.training_forward_pass(TrainStepInput(x, coefficients, mask, 0, False))
@@ -98,6 +102,8 @@ def test_losses_and_gradients_are_those_of_saelens(architecture: str, dead: int)
         weights["log_threshold"] = np.log(weights.pop("threshold"))
     found = loss_and_gradients(weights, x.numpy(), x.numpy(), chosen, chosen.coefficient, mask.numpy())
     assert found.loss == pytest.approx(output.loss.item(), rel=1e-5)
+    if architecture == "batchtopk":  # a hundredth of the way to the least feature that fired
+        assert sae.topk_threshold.item() == pytest.approx(0.5 + 0.01 * (found.least - 0.5), rel=1e-6)
     for name, parameter in sae.named_parameters():
         gradient = parameter.grad.numpy()
         if name == "threshold":

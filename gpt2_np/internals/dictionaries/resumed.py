@@ -39,7 +39,9 @@ def needed(name: str) -> list[str]:
     can't.
     """
     prefix = before(name)
-    return [] if prefix is None or name.endswith(("resid_pre", "resid_post")) else [prefix + "resid_pre"]
+    if prefix is None or name.endswith(("resid_pre", "resid_post")):
+        return []
+    return [prefix + ("resid_mid" if name.endswith("mlp_out") else "resid_pre")]
 
 
 def before(name: str) -> str | None:
@@ -65,6 +67,8 @@ def logits_with(
         x = value
     elif name.endswith("resid_post"):
         layer, x = layer + 1, value
+    elif name.endswith("mlp_out"):  # the last that a block adds: nothing of the block is computed again
+        layer, x = layer + 1, plain[prefix + "resid_mid"] + value
     else:
         x = plain[prefix + "resid_pre"]
     ops, params = operations(model)
