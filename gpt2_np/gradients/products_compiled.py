@@ -6,6 +6,7 @@ products too small to be packed, are left to `products`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import product as combinations
 
 import numpy as np
@@ -50,7 +51,8 @@ def _laid_out(x: Array) -> tuple[Array, bool]:
     return (x.T, True) if x.T.flags.c_contiguous and not x.flags.c_contiguous else (np.ascontiguousarray(x), False)
 
 
-def _pieces(R: int, C: int, most: int, workers: int) -> list[tuple[slice, slice]]:
+@lru_cache(maxsize=64)
+def _pieces(R: int, C: int, most: int, workers: int) -> tuple[tuple[slice, slice], ...]:
     """Divide R × C results into pieces of at most `most` rows or columns, so that all threads take the least time."""
 
     def cost(split: tuple[int, int]) -> float:
@@ -62,7 +64,7 @@ def _pieces(R: int, C: int, most: int, workers: int) -> list[tuple[slice, slice]
     some = [(i, j) for i, j in combinations(across, down) if min(R / i, C / j) <= most]
     enough = [split for split in some if workers == 1 or split[0] * split[1] >= PIECES * workers]
     rows, columns = min(enough, key=cost)
-    return [(one, other) for one in _multiples(R, rows) for other in _multiples(C, columns)]
+    return tuple((one, other) for one in _multiples(R, rows) for other in _multiples(C, columns))
 
 
 def _multiples(count: int, pieces: int) -> list[slice]:
