@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpt2_np import GPT2, corpora
-from gpt2_np.corpora import inputs, models, shards
+from gpt2_np.corpora import inputs, shards
 from gpt2_np.corpora.inputs import Cut
 from gpt2_np.internals.capture import Captured
 
@@ -328,86 +327,3 @@ def test_a_full_disk_leaves_what_was_written(tmp_path: Path, monkeypatch: pytest
     assert [one["id"] for one in table(tmp_path / "out")] == list(range(8))
     monkeypatch.undo()
     assert score(path, tmp_path / "out").new == 4
-
-
-# ---- weights that are in memory once --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("dtype", "backend"), [("float32", "numpy"), ("int8", "numpy"), ("float64", "numpy")])
-def test_shared_weights_are_the_same(
-    dtype: str, backend: str, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(models, "SMALL", 0)
-    job = corpora.job.Job("score", str(small), dtype, backend, models.fingerprint(small), "text", "id", "row")
-    plain, first, second = (models.load(job, share=share) for share in (False, True, True))
-    ids = np.arange(10)
-    for one in (first, second):
-        np.testing.assert_array_equal(one(ids), plain(ids))
-        assert all(models.is_mapped(array) for array in models.arrays(one.params) if array.nbytes > 1 << 20)
-    made = list((tmp_path / "gpt2_np/weights").glob("*.safetensors"))
-    assert len(made) == (0 if dtype == "float32" and all(map(models.is_mapped, models.arrays(plain.params))) else 1)
-    for one in made:  # a damaged file counts as missing
-        one.write_bytes(one.read_bytes()[:-100])
-        np.testing.assert_array_equal(models.load(job, share=True)(ids), plain(ids))
-    monkeypatch.setattr(models, "place", unwritable)
-    np.testing.assert_array_equal(models.load(job, share=True)(ids), plain(ids))
-    job = corpora.job.Job("score", str(small), dtype, backend, "another", "text", "id", "row")
-    with pytest.raises(ValueError, match="holds another model here than where the run was started"):
-        models.load(job, share=True)
-
-
-def test_a_machine_reads_a_models_files_once(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "model"
-    shutil.copytree(small, folder)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    whole, read = models.digest_of, []
-    monkeypatch.setattr(models, "digest_of", lambda paths: read.append(1) or whole(paths))
-    first = models.fingerprint(folder)
-    assert models.fingerprint(folder) == first
-    assert len(read) == 2  # they were changed just now, and might be changed once more without a trace
-    monkeypatch.setattr(models, "SETTLED", 0)
-    assert [models.fingerprint(folder) for _ in range(3)] == [first] * 3
-    assert len(read) == 3
-    for kept in (tmp_path / "cache").rglob("*.digest"):  # a damaged file counts as missing
-        kept.write_bytes(b"\xff")
-    assert models.fingerprint(folder) == first
-    weights = folder / "model.safetensors"
-    times, content = weights.stat(), bytearray(weights.read_bytes())
-    content[-1] ^= 1
-    weights.write_bytes(content)
-    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert models.fingerprint(folder) != first
-    monkeypatch.setattr(models, "place", unwritable)
-    assert models.fingerprint(folder) == whole([*models_files(folder)])
-
-
-def models_files(folder: Path) -> list[Path]:
-    named = ("config.json", *models.hub.EXTRAS, *models.TOKENIZER)
-    return [*(folder / name for name in named if (folder / name).is_file()), *models.files(folder)]
-
-
-def test_a_run_is_planned_without_weights(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = written(tmp_path / "a.txt", ROWS)
-
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise AssertionError("a plan needs no weights")
-
-    monkeypatch.setattr(GPT2, "from_pretrained", refuse)
-    with pytest.raises(ValueError, match="stride"):
-        corpora.score(path, tmp_path / "out", model=small, stride=10_000)
-    with pytest.raises(ValueError, match="temperature"):
-        corpora.generate(path, tmp_path / "out", model=small, options={"temperature": -1})
-    with pytest.raises(ValueError, match="length must be between"):
-        corpora.capture(path, tmp_path / "out", "*.resid_post", model=small, length=1)
-    broken = tmp_path / "broken"
-    shutil.copytree(small, broken)
-    config = json.loads((broken / "config.json").read_text())
-    (broken / "config.json").write_text(json.dumps(config | {"n_layer": config["n_layer"] + 1}))
-    with pytest.raises(ValueError, match=r"the weights don't fit config\.json"):
-        corpora.score(path, tmp_path / "out", model=broken)
-    assert not (tmp_path / "out").exists()
-
-
-def unwritable() -> Path:
-    raise PermissionError(13, "Permission denied", "/somewhere")
