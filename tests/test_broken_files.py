@@ -272,6 +272,12 @@ def test_a_file_in_the_place_of_a_loss_curve(place: Path) -> None:
     Path("run/loss.csv").write_text("a\n1\n")
     said = refused("train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF)
     assert "run/loss.csv is not a loss curve: its first column must be 'step', got 'a'" in said
+    Path("run/loss.csv").write_text("step,other\n1,2,3\n")  # there is nothing to draw
+    code, said, faults = run_command(["train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF], Around())
+    assert (code, faults) == (0, []), said
+
+
+def test_an_empty_loss_curve_is_begun_again(place: Path) -> None:
     Path("run/loss.csv").write_text("")  # a kill between making it and its first line
     code, said, faults = run_command(["train", "text.txt", "--out", "run", *TRAIN, "--resume", *OF], Around())
     assert (code, faults) == (0, []), said

@@ -32,7 +32,8 @@ def draw(table: Path, picture: Path) -> bool:
         if points:
             axes.plot(*zip(*points, strict=True), color=color, marker=marker, linewidth=1, label=label)
     axes.set(xlabel="step", ylabel="loss (nats per token)")
-    axes.legend(frameon=False)
+    if axes.lines:
+        axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     content = io.BytesIO()
