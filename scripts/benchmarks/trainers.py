@@ -43,13 +43,14 @@ class OurTraining:
         from gpt2_np import GPT2
         from gpt2_np.system.memory import reusing
         from gpt2_np.training import AdamW, State
+        from gpt2_np.training.learner import own
         from gpt2_np.training.loop import KEPT_FOR_STEPS
         from gpt2_np.training.tree import leaves, map_tree
 
         model = GPT2.from_pretrained(folder)
         self.memory = reusing(KEPT_FOR_STEPS * sum(one.nbytes for one in leaves(model.params)))  # as `train` does
         self.memory.__enter__()
-        self.model = model.with_params(map_tree(model.params, np.array))  # a file's stay as they are
+        self.model = model.with_params(map_tree(model.params, own))  # a file's stay as they are
         self.adamw, self.keep, self.grads = AdamW(RATE), precision or "all", None
         self.state: State | None = None
 
