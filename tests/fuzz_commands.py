@@ -43,7 +43,7 @@ TEXTS += ["<|endoftext|>", "-", "--", "a b c d e", "名前", "\u202eabc", " he",
 NUMBERS = ["0", "1", "2", "-1", "3.5", "1e9", "nan", "inf", "x", "", "99999999999999999999", "0x10", "١"]
 ENCODINGS = ["utf-8", "utf-8", "ascii", "cp1252", "latin-1", "utf-16"]
 ENVIRONMENT = {
-    "GPT2_NP_MODEL": ["tales", "/nowhere", "", "gpt2", "\x1b[0m", "x/y/z"],
+    "GPT2_NP_MODEL": ["tales", "{}/nowhere", "", "gpt2", "\x1b[0m", "x/y/z"],
     "GPT2_NP_DTYPE": ["float32", "float64", "int9", ""],
     "GPT2_NP_BACKEND": ["numpy", "numpy", "torch7"],  # numba would be compiled here
     "GPT2_NP_DEVICE": ["cpu", "tpu", ""],
@@ -52,9 +52,9 @@ ENVIRONMENT = {
 WRITTEN = ("output", "trace_file", "out", "cache", "save", "sums", "scatter")
 # Some sound values, by a parameter's name, beside those that its type allows; a path is one of `file_kinds`.
 SOUND: dict[str, list[str]] = {
-    "model": ["tales", "tales", "{}/model", "/nowhere", "gpt2"],
-    "assistant_model": ["tales", "{}/model", "/nowhere"],
-    "dictionary": ["tales", "{}/sae", "{}/captured", "/nowhere", "gpt2-small-res-jb"],
+    "model": ["tales", "tales", "{}/model", "{}/nowhere", "gpt2"],
+    "assistant_model": ["tales", "{}/model", "{}/nowhere"],
+    "dictionary": ["tales", "{}/sae", "{}/captured", "{}/nowhere", "gpt2-small-res-jb"],
     "dictionary_id": ["x", "blocks.0.hook_resid_pre", "../sae"],
     "answer": [" he", " she", " king", "t", " hehehe", "", "🙂"],
     "versus": [" he", " she", "h", " hehehe", ""],
@@ -78,7 +78,7 @@ SOUND: dict[str, list[str]] = {
     "set": ["1:2", "1", "99999:1"],
     "lr_scheduler_type": ["cosine", "constant", "nope"],
     "layer": ["0", "1", "-1", "99"],
-    "transcoders": ["{}/sae", "/nowhere"],
+    "transcoders": ["{}/sae", "{}/nowhere"],
 }
 # The files of `file_kinds` that a parameter of a command may be given.
 THERE = (
@@ -195,7 +195,9 @@ class Case:
                 new = str(self.place / f"{dice.randrange(10**6)}.{dice.choice(['json', 'png', 'html', 'x'])}")
                 return dice.choice([new, new, new, self.file(), str(self.place), "/dev/null/a", "-", "/dev/full"])
             there = str(self.place / "sound" / dice.choice(THERE.split()))
-            return dice.choice([there, there, there, self.file(), str(self.place), "/dev/null", "/nowhere", "-"])
+            return dice.choice(
+                [there, there, there, self.file(), str(self.place), "/dev/null", str(self.place / "nowhere"), "-"]
+            )
         if "int" in kind.name or "float" in kind.name:
             return dice.choice(["0", "1", "2", "3", "0.5", *NUMBERS])
         return dice.choice(TEXTS)

@@ -191,10 +191,10 @@ def test_pictures_are_refused_before_any_work(tmp_path: Path, monkeypatch: pytes
 
 
 def test_without_matplotlib_every_table_is_still_printed() -> None:
-    code = "import sys; sys.modules['matplotlib'] = None; from gpt2_np.cli.internals import internals_group as g; "
+    code = "import sys; sys.modules['matplotlib'] = None; from gpt2_np.cli import cli; "
     for arguments in (["lens", "A king"], ["patch", CLEAN, CORRUPTED, *ANSWER], ["heads", "--length", "4"], []):
         done = subprocess.run(
-            [sys.executable, "-c", code + f"g.main({arguments!r}, standalone_mode=False)"],
+            [sys.executable, "-c", code + f"cli.main({['internals', *arguments]!r}, standalone_mode=False)"],
             check=True,
             capture_output=True,
             text=True,

@@ -136,7 +136,7 @@ def test_a_file_gives_back_the_lens_and_others_are_refused(tmp_path: Path) -> No
     }
     for total, changes, why in [
         (lens.total, {"format": "other"}, "its format is 'other'"),
-        (lens.total, {"texts": "x"}, "invalid literal"),
+        (lens.total, {"texts": "x"}, "must be a whole number"),
         (lens.total, {"texts": "0"}, "can't be a fit's"),
         (lens.total, {"texts": "5"}, "can't be a fit's"),
         (lens.total, {"length": "17"}, "can't be a fit's"),

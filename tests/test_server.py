@@ -117,7 +117,7 @@ def test_every_other_option_has_its_own_name(client: Client, model: GPT2, option
 
 def test_an_answer_leaves_nothing_that_only_a_search_for_cycles_would_free(client: Client) -> None:
     def held() -> int:
-        return sum(isinstance(one, (Writing, Job)) for one in gc.get_objects())
+        return sum(type(one) in (Writing, Job) for one in gc.get_objects())
 
     gc.collect()
     before = held()

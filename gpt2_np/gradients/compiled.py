@@ -40,7 +40,7 @@ from .threaded import split_heads as split_heads
 
 def linear(gradient: Array, weight: Weight) -> Array:
     """Compute `threaded.linear` by the compiled product."""
-    return threaded.linear(gradient, weight, product)
+    return threaded.linear_by(product, gradient, weight)
 
 
 def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
@@ -51,12 +51,12 @@ def linear_parameters(gradient: Array, x: Array) -> tuple[Array, Array]:
 
 def unembed(gradient: Array, lm_head: Weight) -> Array:
     """Compute `threaded.unembed` by the compiled product."""
-    return threaded.unembed(gradient, lm_head, product)
+    return threaded.unembed_by(product, gradient, lm_head)
 
 
 def unembed_parameters(gradient: Array, x: Array) -> Array:
     """Compute `threaded.unembed_parameters` by the compiled product."""
-    return threaded.unembed_parameters(gradient, x, product)
+    return threaded.unembed_parameters_by(product, gradient, x)
 
 
 def cross_entropy(logits: Array, labels: Array, shares: Array, out: Array) -> Array:

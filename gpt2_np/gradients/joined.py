@@ -23,8 +23,13 @@ from . import heads
 from .products import Product, product
 
 
-def linear(x: Array, weight: Weight, bias: Array, product: Product = product) -> Array:
-    """Compute `threaded.linear` over all positions at once, by this matrix product."""
+def linear(x: Array, weight: Weight, bias: Array) -> Array:
+    """Compute `threaded.linear` over all positions at once."""
+    return linear_by(product, x, weight, bias)
+
+
+def linear_by(product: Product, x: Array, weight: Weight, bias: Array) -> Array:
+    """Compute `linear` by this matrix product."""
     rows = _joined(x)
     if not isinstance(weight, np.ndarray):
         return threaded.linear(rows, weight, bias).reshape(*x.shape[:-1], -1)
@@ -32,8 +37,13 @@ def linear(x: Array, weight: Weight, bias: Array, product: Product = product) ->
     return product(rows, weight, out, bias).reshape(*x.shape[:-1], -1)
 
 
-def unembed(x: Array, lm_head: Weight, product: Product = product) -> Array:
-    """Compute `threaded.unembed` over all positions at once, by this matrix product."""
+def unembed(x: Array, lm_head: Weight) -> Array:
+    """Compute `threaded.unembed` over all positions at once."""
+    return unembed_by(product, x, lm_head)
+
+
+def unembed_by(product: Product, x: Array, lm_head: Weight) -> Array:
+    """Compute `unembed` by this matrix product."""
     rows = _joined(x)
     if not isinstance(lm_head, np.ndarray):
         return threaded.unembed(rows, lm_head).reshape(*x.shape[:-1], -1)

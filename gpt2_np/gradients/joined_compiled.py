@@ -18,12 +18,12 @@ from .products_compiled import product
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
     """Compute `joined.linear` by the compiled product."""
-    return joined.linear(x, weight, bias, product)
+    return joined.linear_by(product, x, weight, bias)
 
 
 def unembed(x: Array, lm_head: Weight) -> Array:
     """Compute `joined.unembed` by the compiled product."""
-    return joined.unembed(x, lm_head, product)
+    return joined.unembed_by(product, x, lm_head)
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:

@@ -27,7 +27,12 @@ FIRST = 64  # numbers of a position that are looked at before all of them
 SUMMED = 16  # positions per partial sum; the partial sums are added in float64
 
 
-def linear(gradient: Array, weight: Weight, product: Product = product) -> Array:
+def linear(gradient: Array, weight: Weight) -> Array:
+    """Compute `derivatives.linear`."""
+    return linear_by(product, gradient, weight)
+
+
+def linear_by(product: Product, gradient: Array, weight: Weight) -> Array:
     """Compute `derivatives.linear` by this matrix product."""
     return _by(product, gradient, as_array(weight).T)
 
@@ -44,7 +49,12 @@ def linear_weight(rows: Array, x: Array, product: Product = product) -> Array:
     return product(inputs.T, rows, empty((inputs.shape[1], rows.shape[1]), rows.dtype), None)
 
 
-def unembed(gradient: Array, lm_head: Weight, product: Product = product) -> Array:
+def unembed(gradient: Array, lm_head: Weight) -> Array:
+    """Compute `derivatives.unembed`."""
+    return unembed_by(product, gradient, lm_head)
+
+
+def unembed_by(product: Product, gradient: Array, lm_head: Weight) -> Array:
     """Compute `derivatives.unembed` by this matrix product; positions without a gradient are skipped."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])
@@ -56,7 +66,12 @@ def unembed(gradient: Array, lm_head: Weight, product: Product = product) -> Arr
     return out.reshape(*gradient.shape[:-1], -1)
 
 
-def unembed_parameters(gradient: Array, x: Array, product: Product = product) -> Array:
+def unembed_parameters(gradient: Array, x: Array) -> Array:
+    """Compute `derivatives.unembed_parameters`."""
+    return unembed_parameters_by(product, gradient, x)
+
+
+def unembed_parameters_by(product: Product, gradient: Array, x: Array) -> Array:
     """Compute `derivatives.unembed_parameters` by this matrix product; positions without a gradient are skipped."""
     rows = gradient.reshape(-1, gradient.shape[-1])
     inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..model import overflow
 from ..model.config import Config
 from ..model.forward import block, layer_norm
 from ..model.operations import Operations
@@ -34,14 +35,15 @@ class Until(Capture):
 def activations(model: Model, ids: Array, names: Sequence[str]) -> Mapping[str, Array]:
     """Return some activations of a run that ends after the last of them, by name: as (B, T, …), for (B, T) ids.
 
-    ``ValueError`` where they overflow.
+    ``ValueError`` where they overflow; it names the layer.
     """
-    until = Until(names)
-    with contextlib.suppress(Enough), np.errstate(over="ignore", invalid="ignore"):
-        model.forward(model.check_ids(ids), tap=until)
-    for name, x in until.values.items():
-        if not np.isfinite(x).all():
-            raise ValueError(f"activations overflow: {name} is not finite")
+    until, watch = Until(names), overflow.Watch()
+    with np.errstate(over="ignore", invalid="ignore"):
+        with contextlib.suppress(Enough):
+            model.forward(model.check_ids(ids), tap=until)
+        if not all(np.isfinite(x).all() for x in until.values.values()):
+            model.forward(ids, tap=watch)
+            raise ValueError(overflow.message(watch.first, model.dtype))
     return until.values
 
 

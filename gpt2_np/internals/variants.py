@@ -174,7 +174,10 @@ class Runs(Readable):
             return None
         names = [*(f"blocks.{layer}.resid_pre" for layer in range(L)), f"blocks.{L - 1}.resid_post"]
         if self.streams is None:
-            self.streams = activations(self.model, self.row, names)
+            try:
+                self.streams = activations(self.model, self.row, names)
+            except ValueError:  # They overflow. A variant may not, and where it does, `check_logits` names the layer.
+                return None
         first = min(first, L)
         x = np.repeat(self.streams[names[first]], len(tap.rows), axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
