@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from llvmlite import binding
 
-from gpt2_np.engine.kernels import code_cache, object_code
+from gpt2_np.engine.kernels import code_cache, fused, object_code
 from gpt2_np.engine.kernels.forward_pass import SOURCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="object files are used on Linux only")
@@ -123,6 +123,12 @@ define void @inner(i64 %x) { ret void }
     machine = binding.Target.from_default_triple().create_target_machine(jit=True)
     code = machine.emit_object(binding.parse_assembly(text))
     assert sorted(object_code.undefined(binding.ObjectFileRef.from_data(code))) == ["one", "other"]
+
+
+def test_symbols_of_two_precisions_differ() -> None:
+    """Numba numbers functions anew in each process, so of two that an earlier process left one could be the other's."""
+    names = {kinds: fused.forward(*kinds).native_name for kinds in ("ff", "bb")}
+    assert all(f"forward_{kinds[0]}_{kinds[1]}" in name for kinds, name in names.items()), names
 
 
 def test_what_the_code_depends_on_is_in_the_name(monkeypatch: pytest.MonkeyPatch) -> None:

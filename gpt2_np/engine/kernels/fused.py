@@ -124,7 +124,6 @@ def forward(code: str, head: str) -> Any:
     it.
     """
 
-    @register_jitable
     def run(
         ids: Array, kinds: Array, lengths: Array, logits: Array, epsilon: float, layers: Array, rest: Array
     ) -> None:
@@ -153,8 +152,12 @@ def forward(code: str, head: str) -> Any:
         for b in range(B):
             lengths[b] += T
 
+    # Symbols are named after functions, and code from the cache keeps the names that it was compiled with: two
+    # precisions of one name would be taken for one function.
+    run.__qualname__ = f"forward_{code}_{head}"
     if PLAIN:
         return run
+    run = register_jitable(run)
 
     def called(
         ids: Any, kinds: Any, lengths: Any, logits: Any, layers: Any, rest: Any, shapes: Any, epsilon: float
@@ -170,6 +173,7 @@ def forward(code: str, head: str) -> Any:
             carray(rest, (1, N)),
         )
 
+    called.__qualname__ = f"call_{run.__qualname__}"
     ints, floats = types.CPointer(types.int64), types.CPointer(types.float32)
     signature = void(ints, ints, ints, floats, ints, ints, ints, types.float32)
     return entry(signature, f"{code} {head}", **SERIAL | {"nogil": False})(called)
