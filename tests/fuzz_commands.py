@@ -9,20 +9,18 @@ a task of lm-evaluation-harness that exists and would be downloaded, the parity 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import random
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from file_kinds import TEXT, make
-from surroundings import Around, outcome, run_command
+from surroundings import Around, cases, outcome, report, run_command
 
 from gpt2_np.cli import COMMANDS, cli
 
@@ -228,25 +226,10 @@ def one(number: int, place: Path) -> tuple[str, list[str]]:
 
 def run(first: int, count: int, tell: Callable[[str], object] = lambda fault: None) -> tuple[list[str], Counter[str]]:
     """(all faults, outcomes by kind) of `count` commands from number `first` on; `tell` hears of each fault at once."""
-    found: list[str] = []
-    kinds: Counter[str] = Counter()
-    here = Path.cwd()
-    try:
-        with tempfile.TemporaryDirectory() as place:
-            make(Path(place) / "sound")
-            for number in range(first, first + count):
-                kind, more = one(number, Path(place))
-                found += more
-                for fault in more:
-                    tell(fault)
-                kinds[kind] += 1
-    finally:
-        os.chdir(here)
-    return found, kinds
+    with tempfile.TemporaryDirectory() as place:
+        make(Path(place) / "sound")
+        return cases(lambda number: one(number, Path(place)), first, count, tell)
 
 
 if __name__ == "__main__":
-    found, by_kind = run(int(sys.argv[1]), int(sys.argv[2]), partial(print, flush=True))
-    for kind, times in by_kind.most_common(80):
-        print(f"{times:>6}  {kind}")
-    print(json.dumps({"tried": sum(by_kind.values()), "outcomes": len(by_kind), "faults": len(found)}))
+    report(run, int(sys.argv[1]), int(sys.argv[2]))

@@ -15,13 +15,12 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from broken_folders import JUNK, VALUES, break_one, change, whole
 from file_kinds import LEARN, PAIR, TRAIN, make, table
-from surroundings import Around, outcome, run_command
+from surroundings import Around, cases, outcome, report, run_command
 
 Commands = list[list[str | Path]]
 OF = ["-m", Path("model")]
@@ -257,25 +256,10 @@ def one(number: int, sound: Path, place: Path) -> tuple[str, list[str]]:
 
 def run(first: int, count: int, tell: Callable[[str], object] = lambda fault: None) -> tuple[list[str], Counter[str]]:
     """(all faults, outcomes by kind) of what `count` numbers break, from `first` on; `tell` hears of faults at once."""
-    found: list[str] = []
-    kinds: Counter[str] = Counter()
-    here = Path.cwd()
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            sound = make(Path(folder) / "sound")
-            for number in range(first, first + count):
-                kind, more = one(number, sound, Path(folder) / f"broken-{number}")
-                found += more
-                for fault in more:
-                    tell(fault)
-                kinds[kind] += 1
-    finally:
-        os.chdir(here)
-    return found, kinds
+    with tempfile.TemporaryDirectory() as folder:
+        sound = make(Path(folder) / "sound")
+        return cases(lambda number: one(number, sound, Path(folder) / f"broken-{number}"), first, count, tell)
 
 
 if __name__ == "__main__":
-    found, by_kind = run(int(sys.argv[1]), int(sys.argv[2]), partial(print, flush=True))
-    for kind, times in by_kind.most_common(80):
-        print(f"{times:>6}  {kind}")
-    print(json.dumps({"tried": sum(by_kind.values()), "outcomes": len(by_kind), "faults": len(found)}))
+    report(run, int(sys.argv[1]), int(sys.argv[2]))

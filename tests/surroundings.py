@@ -9,14 +9,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from unittest import mock
 
 from limits import Hang, limits
@@ -163,3 +166,35 @@ def faults(arguments: Sequence[str], around: Around, code: object, said: str) ->
 def outcome(code: object, said: str) -> str:
     """A kind of outcome."""
     return f"{code} " + re.sub(r"got .*|/[^ :]*|[\d'\"]+", "#", said.splitlines()[-1] if said else "")[:90]
+
+
+Tell = Callable[[str], object]
+Found = tuple[list[str], Counter[str]]
+
+
+def cases(one: Callable[[int], tuple[str, list[str]]], first: int, count: int, tell: Tell) -> Found:
+    """(all faults, outcomes by kind) of `count` cases from number `first` on, in whatever folder each goes to.
+
+    ``one(number)`` gives a case's outcome and faults; `tell` hears of each fault at once.
+    """
+    found: list[str] = []
+    kinds: Counter[str] = Counter()
+    here = Path.cwd()
+    try:
+        for number in range(first, first + count):
+            kind, more = one(number)
+            found += more
+            for fault in more:
+                tell(fault)
+            kinds[kind] += 1
+    finally:
+        os.chdir(here)
+    return found, kinds
+
+
+def report(run: Callable[[int, int, Tell], Found], first: int, count: int) -> None:
+    """Run cases, print each fault at once and the outcomes by kind at the end."""
+    found, by_kind = run(first, count, partial(print, flush=True))
+    for kind, times in by_kind.most_common(80):
+        print(f"{times:>6}  {kind}")
+    print(json.dumps({"tried": sum(by_kind.values()), "outcomes": len(by_kind), "faults": len(found)}))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..model.choices import BACKENDS, DTYPES, FULL
-from .options import FC, GroupedCommand, backend_option, dtype_option, grouped, model_option
+from .options import FC, GroupedCommand, backend_option, capture_options, dtype_option, grouped, model_option
 from .plain import dumps
 from .progress import bar
 from .suggestions import Suggesting
@@ -189,27 +189,7 @@ def score(inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], prompt: s
 
 
 @task("capture", "Capture activations of every row of a corpus.", "text", FULL)
-@grouped(
-    "Capture",
-    "--names",
-    multiple=True,
-    required=True,
-    help="The name of an activation, or a pattern of names; repeatable.",
-)
-@grouped(
-    "Capture",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that a row is cut into.  [default: 256, or the context]",
-)
-@grouped(
-    "Capture",
-    "--store",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="The number format of the captured activations.",
-)
+@capture_options("a row is")
 def capture(
     inputs: tuple[Path, ...], out: Path, shared: dict[str, Any], names: tuple[str, ...], length: int | None, store: str
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .internals import draw, experiment
-from .options import grouped
+from .options import capture_options, grouped, length_option
 from .plain import dumps
 from .progress import bar
 from .readable import bos_option, load_readable
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from ..text.gpt2 import GPT2
 
 CORPUS = click.Path(path_type=Path)
+examples_option = grouped(
+    "Output",
+    "--examples",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="The number of example texts to show.",
+)
 
 
 def texts_of(gpt2: GPT2, corpus: Path, length: int | None) -> Iterator[list[int]]:
@@ -35,20 +43,8 @@ def texts_of(gpt2: GPT2, corpus: Path, length: int | None) -> Iterator[list[int]
 @click.argument("layer", type=int)
 @click.argument("neuron", type=int)
 @click.argument("corpus", type=CORPUS)
-@grouped(
-    "Corpus",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
-)
-@grouped(
-    "Output",
-    "--examples",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="The number of example texts to show.",
-)
+@length_option()
+@examples_option
 def neuron(
     layer: int,
     neuron: int,
@@ -99,12 +95,7 @@ def neuron(
 @experiment("tune", "Train a tuned lens on a corpus, by least squares.")
 @click.argument("corpus", type=CORPUS)
 @click.argument("lens", type=CORPUS)
-@grouped(
-    "Corpus",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
-)
+@length_option()
 @grouped(
     "Lens",
     "--ridge",
@@ -214,27 +205,7 @@ def steer(
 @experiment("capture", "Write a corpus's activations to disk.")
 @click.argument("corpus", type=CORPUS)
 @click.argument("folder", type=CORPUS)
-@grouped(
-    "Capture",
-    "--names",
-    multiple=True,
-    required=True,
-    help="The name of an activation, or a pattern of names; repeatable.",
-)
-@grouped(
-    "Capture",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
-)
-@grouped(
-    "Capture",
-    "--store",
-    type=click.Choice(["float32", "float16"]),
-    default="float32",
-    show_default=True,
-    help="The number format of the captured activations.",
-)
+@capture_options("texts are")
 @grouped(
     "Capture",
     "--chunk-mib",

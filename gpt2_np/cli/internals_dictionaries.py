@@ -10,8 +10,8 @@ import click
 import numpy as np
 
 from .internals import answers, draw, experiment
-from .internals_corpus import CORPUS, texts_of
-from .options import FC, grouped
+from .internals_corpus import CORPUS, examples_option, texts_of
+from .options import FC, grouped, length_option
 from .plain import dumps
 from .progress import bar
 from .readable import bos_option, load_readable
@@ -123,20 +123,8 @@ def pictures() -> Any:
 @click.argument("corpus", type=CORPUS)
 @click.argument("numbers", type=int, nargs=-1, required=True, metavar="FEATURE...")
 @dictionary_options
-@grouped(
-    "Corpus",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
-)
-@grouped(
-    "Output",
-    "--examples",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="The number of example texts to show.",
-)
+@length_option()
+@examples_option
 @grouped(
     "Output",
     "--words",

@@ -14,7 +14,7 @@ import numpy as np
 from .internals import draw, experiment
 from .internals_corpus import CORPUS, texts_of
 from .internals_dictionaries import dictionary_options, pictures
-from .options import FC, grouped
+from .options import FC, grouped, length_option
 from .plain import dumps
 from .progress import bar, compiling
 
@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 @experiment("evaluate-dictionary", "Measure how good a dictionary is on a corpus.")
 @click.argument("corpus", type=CORPUS)
 @dictionary_options
-@grouped(
-    "Corpus",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 256, or the context]",
-)
+@length_option()
 @grouped(
     "Corpus",
     "--batch-size",

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from .internals import draw, experiment
-from .options import grouped
+from .options import grouped, length_option
 from .plain import dumps
 from .progress import bar
 from .readable import load_readable
@@ -21,12 +21,7 @@ FILE = click.Path(path_type=Path)
 @experiment("jacobian-lens", "Fit a Jacobian lens on a corpus.")
 @click.argument("corpus", type=FILE)
 @click.argument("lens", type=FILE)
-@grouped(
-    "Corpus",
-    "--length",
-    type=int,
-    help="The length in tokens of the pieces that texts are cut into.  [default: 128, or the context]",
-)
+@length_option(default=128)
 @grouped("Corpus", "--texts", type=click.IntRange(min=1), help="The number of texts to read.  [default: all]")
 @grouped(
     "Corpus", "--skip-texts", type=click.IntRange(min=0), default=0, help="The number of texts to skip before them."

@@ -171,3 +171,28 @@ def load(model: str, dtype: str, backend: str | None, device: str | None) -> GPT
     from ..text.gpt2 import GPT2
 
     return GPT2.from_pretrained(model, dtype=dtype, backend=backend)
+
+
+def length_option(group: str = "Corpus", cut: str = "texts are", default: int = 256) -> Callable[[FC], FC]:
+    """Return the decorator that adds ``--length`` to a command that reads a corpus in pieces."""
+    words = f"The length in tokens of the pieces that {cut} cut into.  [default: {default}, or the context]"
+    return grouped(group, "--length", type=int, help=words)
+
+
+def capture_options(cut: str) -> Callable[[FC], FC]:
+    """Return the decorator that adds what a capture of a corpus needs: names, length of pieces, number format."""
+    named = "The name of an activation, or a pattern of names; repeatable."
+    stored = "The number format of the captured activations."
+    formats = click.Choice(["float32", "float16"])
+    options: list[Callable[[FC], FC]] = [
+        grouped("Capture", "--names", multiple=True, required=True, help=named),
+        length_option("Capture", cut),
+        grouped("Capture", "--store", type=formats, default="float32", show_default=True, help=stored),
+    ]
+
+    def decorate(function: FC) -> FC:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
