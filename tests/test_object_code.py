@@ -45,6 +45,22 @@ def test_an_object_file_writes_what_numba_writes_and_numba_is_not_loaded(written
     assert run("import numba" + WRITE) == written.replace("False", "True")
 
 
+def test_the_first_process_has_it_made_by_another_one(written: str, tmp_path: Path) -> None:
+    cold = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run(WRITE, **cold) == written
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [
+        ".o"
+    ]  # no called function's code is kept
+
+
+def test_without_another_process_numba_compiles_in_this_one(written: str, tmp_path: Path) -> None:
+    cold = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}  # quicker
+    for broken in ("link_time.COMMAND = 'raise SystemExit(1)'", "sys.executable = '/usr/bin/program'"):
+        first, *_ = run(f"from gpt2_np.engine.kernels import link_time; {broken}" + WRITE, **cold).splitlines()
+        assert first.split("]")[0] == written.split("]")[0]
+        assert first.endswith(" True")
+
+
 def test_numba_may_be_loaded_afterwards(written: str) -> None:
     after = """
 import numba
