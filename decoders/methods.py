@@ -184,10 +184,12 @@ class Fields:
     logit_bias: Mapping[int, float] | None = None
     bad_words_ids: Sequence[Sequence[int]] | None = None
     encoder_repetition_penalty: float | None = None
+    encoder_repetition_penalty_normalize: bool = False
     encoder_no_repeat_ngram_size: int | None = None
     repetition_penalty: float | None = None
     penalty_last_n: int | None = None
     prompt_ignore_length: int | None = None
+    repetition_penalty_normalize: bool = False
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     dry_multiplier: float | None = None
@@ -295,10 +297,12 @@ class Names(TypedDict, total=False):
     logit_bias: Mapping[int, float] | None
     bad_words_ids: Sequence[Sequence[int]] | None
     encoder_repetition_penalty: float | None
+    encoder_repetition_penalty_normalize: bool
     encoder_no_repeat_ngram_size: int | None
     repetition_penalty: float | None
     penalty_last_n: int | None
     prompt_ignore_length: int | None
+    repetition_penalty_normalize: bool
     presence_penalty: float | None
     frequency_penalty: float | None
     dry_multiplier: float | None
@@ -402,10 +406,14 @@ OPTIONS: dict[str, Listed] = {
     "logit_bias": Listed("processors.bias", "logit bias", ""),
     "bad_words_ids": Listed("processors.bias", "phrases", ""),
     "encoder_repetition_penalty": Listed("processors.encoder", "number", "--encoder-repetition-penalty"),
+    "encoder_repetition_penalty_normalize": Listed(
+        "processors.encoder", "flag", "--encoder-repetition-penalty-normalize"
+    ),
     "encoder_no_repeat_ngram_size": Listed("processors.encoder", "whole", "--encoder-no-repeat-ngram-size"),
     "repetition_penalty": Listed("processors.penalties", "number", "--repetition-penalty"),
     "penalty_last_n": Listed("processors.penalties", "whole", "--penalty-last-n"),
     "prompt_ignore_length": Listed("processors.penalties", "whole", "--prompt-ignore-length"),
+    "repetition_penalty_normalize": Listed("processors.penalties", "flag", "--repetition-penalty-normalize"),
     "presence_penalty": Listed("processors.penalties", "number", "--presence-penalty"),
     "frequency_penalty": Listed("processors.penalties", "number", "--frequency-penalty"),
     "dry_multiplier": Listed("processors.dry", "number", "--dry-multiplier"),
