@@ -119,6 +119,8 @@ def test_what_goes_with_it() -> None:
         ({}, "repetition_penalty_normalize needs repetition_penalty; give it too"),
         ({"repetition_penalty": 1.5, "penalty_last_n": 9}, "repetition_penalty_normalize can't be combined with pena"),
         ({"repetition_penalty": 1.5, "profile": "vllm"}, "profile 'vllm' has no repetition_penalty_normalize"),
+        # Its own penalty_last_n isn't blamed, which nobody gave.
+        ({"repetition_penalty": 1.5, "profile": "mlx-lm"}, "profile 'mlx-lm' has no repetition_penalty_normalize"),
     ]:
         with pytest.raises(ValueError, match=message):
             Options(**wrong, repetition_penalty_normalize=True)

@@ -28,7 +28,7 @@ NORMALIZE = Option(
     default=False,
     needs=("encoder_repetition_penalty",),
     group="Rules",
-    help="Apply the encoder repetition penalty to log-probabilities instead of logits.",
+    help="Normalise the scores to log-probabilities before the encoder repetition penalty.",
 )
 SIZE = Option(
     "encoder_no_repeat_ngram_size",

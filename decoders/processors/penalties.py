@@ -61,7 +61,7 @@ NORMALIZE = Option(
     default=False,
     needs=("repetition_penalty",),
     group="Rules",
-    help="Apply the repetition penalty to log-probabilities instead of logits.",
+    help="Normalise the scores to log-probabilities before the repetition penalty.",
 )
 
 
