@@ -171,7 +171,7 @@ from gpt2_np.model.config import Config
 from gpt2_np.model.params import assemble, shapes
 from gpt2_np.weights import hub
 if sys.argv[3] == "none":
-    config = Config(vocab_size=64, n_positions=64, n_embd=64, n_layer=1, n_head=1)
+    config = Config(vocab_size=64, n_positions=64, n_embd=64, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
     gpt2 = GPT2(assemble({name: np.zeros(shape, np.float32) for name, shape in shapes(config).items()}, config), config)
 else:
     home = hub.locate(sys.argv[1])
