@@ -103,7 +103,6 @@ def between(outs: list[Path]) -> float:
 
 def on_ray(folder: Path, rows: int, turns: int) -> None:
     """Two actors of one core beside two processes."""
-    import psutil
     import ray
 
     from gpt2_np import corpora
@@ -119,6 +118,8 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
         most: dict[int, float] = {}
 
         def watch(done: int, total: int, most: dict[int, float] = most) -> None:
+            import psutil  # which Ray brings, where it isn't installed otherwise
+
             for one in psutil.process_iter(["name"]):
                 if "MapWorker" in (one.info["name"] or ""):
                     used = one.cpu_times()
