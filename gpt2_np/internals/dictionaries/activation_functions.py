@@ -1,7 +1,7 @@
 """The activation functions of dictionaries: ReLU, top-k, JumpReLU, gated. Each overwrites its (n, F) argument.
 
 They are bound by memory bandwidth, so they pass over memory as few times as possible, and are called for some rows at a
-time.
+time. `compiled_functions` has their twins, which pass over it once.
 """
 
 from __future__ import annotations

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
 
 import numpy as np
 
 from ...display import arrays, boxed, table
+from ...engine import available
 from ...engine.threaded import in_pieces
 from ...system.memory import empty
 from . import activation_functions
@@ -186,21 +188,27 @@ class Coder:
         if self.config.apply_b_dec_to_input:
             rows = rows - t["b_dec"]
         pre = np.matmul(rows, t["W_enc"], out=empty((len(rows), self.config.d_sae), np.result_type(rows, t["W_enc"])))
-        in_pieces(lambda some: self._activate(pre[some]), len(pre), pre.size)
+        functions = implementation(pre, t)
+        in_pieces(lambda some: self._activate(pre[some], functions=functions), len(pre), pre.size)
         return pre.reshape(*read.shape[:-1], self.config.d_sae)
 
-    def _activate(self, pre: Array, only: Sequence[int] | Array | slice = slice(None)) -> None:
+    def _activate(
+        self,
+        pre: Array,
+        only: Sequence[int] | Array | slice = slice(None),
+        functions: ModuleType = activation_functions,
+    ) -> None:
         """Pre-activations without their biases made features, in place; `only` says which features they are of."""
         t, kind = self.tensors, self.config.activation
         if kind in ("topk", "abstopk"):
             assert self.config.k is not None
-            activation_functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
+            functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
         elif kind == "gated":
-            activation_functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
+            functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
         elif kind == "jumprelu":
-            activation_functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
+            functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
         else:
-            activation_functions.relu(pre, t["b_enc"][only])
+            functions.relu(pre, t["b_enc"][only])
 
     def encode_some(self, x: Array, only: Sequence[int] | Array) -> Array:
         """Return only the features with these numbers, (…, len(only)): cheaper than all, except for top-k, where all
@@ -247,6 +255,20 @@ class Coder:
 
 
 TAKEN_BACK = ("constant_norm_rescale", "layer_norm")
+LARGE = 1 << 22  # numbers: for fewer Numba isn't loaded
+
+
+def implementation(pre: Array, tensors: Mapping[str, Array]) -> ModuleType:
+    """Return the activation functions for these pre-activations: compiled ones where they are many and Numba loads.
+
+    The bits are the same, so nobody need choose.
+    """
+    plain = all(x.dtype == np.float32 and x.flags.c_contiguous for x in (pre, *tensors.values()))
+    if pre.size < LARGE or not plain or not available.installed() or not available.loads():
+        return activation_functions
+    from . import compiled_functions
+
+    return activation_functions if compiled_functions.PLAIN else compiled_functions
 
 
 def product(features: Array, directions: Array) -> Array:
