@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_np.internals import dictionaries
-from gpt2_np.internals.dictionaries import activation_functions, coding, compiled_functions
+from gpt2_np.internals.dictionaries import activation_functions, compiled_functions, products
 from gpt2_np.internals.dictionaries.activation_functions import largest
-from gpt2_np.internals.dictionaries.coding import product
 from gpt2_np.internals.dictionaries.folding import folded
+from gpt2_np.internals.dictionaries.products import implementation, product
 
 ACROSS = {"d_in": 12, "d_sae": 40, "d_out": 12}
 
@@ -95,6 +95,10 @@ def test_a_sparse_product_is_the_dense_one() -> None:
     directions = random.normal(size=(30000, 64)).astype(np.float32)
     np.testing.assert_allclose(product(features, directions), features @ directions, atol=1e-4)
     assert product(features[:0], directions).shape == (0, 64)
+    for functions in (activation_functions, compiled_functions):
+        out = np.full((4, 64), np.nan, np.float32)
+        functions.sparse_product(features, directions, out)
+        np.testing.assert_allclose(out, features @ directions, atol=1e-4)
 
 
 def test_a_factor_of_training_is_folded() -> None:
@@ -156,9 +160,10 @@ def test_compiled_activation_functions_have_the_bits_of_the_readable_ones(n: int
 def test_many_features_are_encoded_by_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     dictionary = random_dictionary(ACROSS | {"architecture": "topk", "k": 3}, scale=0.5)
     x = np.random.default_rng(0).normal(size=(7, 12)).astype(np.float32)
-    assert coding.implementation(np.zeros((7, 40), np.float32), dictionary.tensors) is activation_functions
+    tensors = dictionary.tensors.values()
+    assert implementation(np.zeros((7, 40), np.float32), *tensors) is activation_functions
     readable = dictionary.encode(x)
-    monkeypatch.setattr(coding, "LARGE", 7 * 40)
-    assert coding.implementation(np.zeros((7, 40), np.float32), dictionary.tensors) is compiled_functions
-    assert coding.implementation(np.zeros((7, 40)), dictionary.tensors) is activation_functions
+    monkeypatch.setattr(products, "LARGE", 7 * 40)
+    assert implementation(np.zeros((7, 40), np.float32), *tensors) is compiled_functions
+    assert implementation(np.zeros((7, 40)), *tensors) is activation_functions
     np.testing.assert_array_equal(dictionary.encode(x), readable)

@@ -1,8 +1,8 @@
-"""The activation functions of dictionaries: the compiled twins of `internals.dictionaries.activation_functions`.
+"""What dictionaries do with features: their activation functions, and the sums of directions of those that fire.
 
-Each goes over a row once where NumPy goes over it several times, and gives the same bits: nothing is contracted, since
-a fused multiply-add rounds once where NumPy rounds twice. Each overwrites its (n, F) argument, which must be float32
-and contiguous.
+The activation functions are the twins of `internals.dictionaries.activation_functions`. Each goes over a row once where
+NumPy goes over it several times, and gives the same bits: nothing is contracted, since a fused multiply-add rounds once
+where NumPy rounds twice. Each overwrites its (n, F) argument, which must be float32 and contiguous.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 from numba import types, void
 
 from .compiled import compiled
-from .kernel_types import out2, vector
+from .kernel_types import SERIAL, matrix, out2, vector
 
 Array = np.ndarray
 EXACT = {"error_model": "numpy", "nogil": True}
@@ -130,3 +130,23 @@ def topk_rows(pre: Array, bias: Array, k: int, signed: bool) -> int:
                 row[columns[i]] = values[i]
                 equals -= 1
     return n
+
+
+@compiled(void(matrix, matrix, out2), **SERIAL)
+def sparse_product(features: Array, directions: Array, out: Array) -> None:
+    """Compute features @ directions, (n, F) and (F, O), reading only the directions of features that aren't 0."""
+    n, F = features.shape
+    for r in range(n):
+        row, total = features[r], out[r]
+        total[:] = 0
+        for first in range(0, F, CHUNK):
+            part = row[first : first + CHUNK]
+            fire = np.int32(0)
+            for i in range(len(part)):
+                fire += np.int32(part[i] != 0)
+            if fire:
+                for i in range(len(part)):
+                    if part[i] != 0:
+                        x, direction = part[i], directions[first + i]
+                        for o in range(len(total)):
+                            total[o] += x * direction[o]
