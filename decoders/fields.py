@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .processors.watermark import Watermarking
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Fields:
     """Every option with its type and default."""
 

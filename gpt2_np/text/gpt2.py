@@ -105,8 +105,8 @@ class GPT2(Model):
         ``generation_config=True`` takes the settings of the folder's ``generation_config.json`` for options that aren't
         given here (but for `num_return_sequences`); how texts end is taken from there in any case.
 
-        ``token_healing`` takes each prompt's last token back and regrows it (see `healing`); ``prompt`` of what comes
-        out tells what it became.
+        ``token_healing`` takes each prompt's last token back and regrows it (see `healing`). The text continues the
+        healed prompt, which the result has as ``prompt``.
 
         A list given as `trace` receives what happens, step by step: which processor removed how much, or what a search
         looked at (`decoders.trace`). ``ValueError``, in one line, for an option or prompt that can't be.
@@ -152,6 +152,7 @@ class GPT2(Model):
         """The text of one prompt's continuation, piece by piece as it is written, never a broken character.
 
         The options are `generate`'s, for one sequence without beams; they are checked at once, before the first piece.
+        With ``token_healing`` the pieces continue the healed prompt, which `generate` returns as ``prompt``.
 
         Examples:
             >>> from gpt2_np import GPT2
