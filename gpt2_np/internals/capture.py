@@ -25,7 +25,7 @@ from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
 from ..system.files import JSONObject, read_object, write_whole
-from ..weights.load import safely_opened
+from ..weights.header import safely_opened
 from .partial_runs import activations
 
 Array = np.ndarray
