@@ -40,7 +40,11 @@ HEAVY = {
 WITHOUT_TORCH = """test_answers test_bundle test_byte_level_bpe test_cache test_cli test_cli_searches test_fork test_hub
 test_ids test_memory test_methods test_operations test_overflow test_products test_streams test_third_party
 test_threaded""".split()
-TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11"]
+# The extras whose smallest versions are tried too, and their tests.
+EXTRAS = "corpora,serve,constraints"
+OF_EXTRAS = """test_corpora* test_cli_corpus* test_constraints* test_banned* test_scheduler* test_completions*
+test_serve_command* test_server*""".split()
+TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "scipy>=1.11", "jsonschema>=4", "lark>=1.1"]
 
 
 def pytest(session: nox.Session, *arguments: str) -> None:
@@ -129,9 +133,9 @@ def plain(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv")
 def minimum(session: nox.Session) -> None:
-    """The same tests on the smallest versions that pyproject.toml allows of every package that the library needs."""
-    session.install("--resolution=lowest-direct", str(ROOT), *TEST_TOOLS)
-    pytest(session, *found(WITHOUT_TORCH))
+    """The same tests, and those of some extras, on the smallest versions that pyproject.toml allows."""
+    session.install("--resolution=lowest-direct", f"{ROOT}[{EXTRAS}]", *TEST_TOOLS)
+    pytest(session, *found([*WITHOUT_TORCH, *OF_EXTRAS]))
 
 
 @nox.session

@@ -56,6 +56,11 @@ def test_the_tasks_name_files_and_extras_that_are_there() -> None:
     assert [name for name in text.split() if not (ROOT / "tests" / f"{name}.py").is_file()] == []
 
     extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
+    of_extras = assigned("OF_EXTRAS")
+    assert isinstance(of_extras, ast.Call)
+    patterns = ast.literal_eval(of_extras.func.value).split()  # type: ignore[attr-defined]
+    assert all(list((ROOT / "tests").glob(f"{pattern}.py")) for pattern in patterns)
+    assert set(ast.literal_eval(assigned("EXTRAS")).split(",")) <= extras
     heavy = ast.literal_eval(assigned("HEAVY"))
     for name, (wanted, patterns, _) in heavy.items():
         assert set(re.findall(r"\w+", "".join(one[1:] for one in wanted if one.startswith(".")))) <= extras, name

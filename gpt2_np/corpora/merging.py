@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
 from ..internals import jacobian_lens
 from ..internals.capture import Captured
 from ..internals.dictionaries import sums
 from ..system.files import JSONObject, write_whole
+from ..weights import header
 from ..weights.header import safely_opened
 from . import captures, folder, shards
 
@@ -148,8 +147,10 @@ def moved(about: JSONObject, part: int, row: int, ids: str) -> JSONObject:
 def copy(task: str, ids: str, old: Path, new: Path, about: JSONObject, row: int) -> None:
     """Write a shard again under its new description; rows without ids get new numbers."""
     if task == "capture":
-        with safely_opened(old):
-            arrays = load_file(old)  # in the file's own order
+        entries = header.read(old).tensors
+        with safely_opened(old) as file:
+            in_order = sorted(entries, key=lambda name: entries[name].start)  # the library's own is another by version
+            arrays = {name: file.get_tensor(name) for name in in_order}
         shards.write_arrays(new, arrays, about)
         return
     records = shards.records_of(old)
