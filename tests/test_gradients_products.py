@@ -1,4 +1,6 @@
-"""The matrix products of gradient runs: by BLAS in pieces, and by AMX's tiles where the processor has them."""
+"""The matrix products of gradient runs: by BLAS in pieces, by AVX-512, and by AMX's tiles where the processor has
+them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ from gpt2_np.engine.kernels.float32_parts import PARTS, SIDE, TERMS
 from gpt2_np.gradients import products, products_compiled
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
-both = pytest.mark.parametrize("product", [products.product, products_compiled.product])
+vectors = pytest.mark.skipif(not amx.AVX512, reason="this processor has no AVX-512")
+every = pytest.mark.parametrize(
+    "product",
+    [
+        products.product,
+        products_compiled.product,
+        pytest.param(products_compiled.by_vectors, marks=vectors),
+        pytest.param(products_compiled.by_tiles, marks=halves),
+    ],
+)
 
 
 def operands(R: int, K: int, C: int, left: bool, right: bool, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +35,7 @@ def operands(R: int, K: int, C: int, left: bool, right: bool, seed: int = 0) -> 
     return np.asfortranarray(a) if left else a, np.asfortranarray(b) if right else b
 
 
-@both
+@every
 @given(st.integers(1, 90), st.integers(1, 500), st.integers(1, 600), st.booleans(), st.booleans(), st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_products(
@@ -36,6 +47,26 @@ def test_products(
     assert product(a, b, out, bias) is out
     truth = a.astype(np.float64) @ b + (0 if bias is None else bias)
     np.testing.assert_allclose(out, truth, atol=1e-5 * K**0.5)
+
+
+@vectors
+@pytest.mark.parametrize("columns", [64, 500])
+def test_a_row_has_the_bits_that_it_has_alone(columns: int) -> None:
+    a, b = operands(130, 700, columns, False, True)
+    whole = products_compiled.by_vectors(a, b, np.empty((130, columns), np.float32))
+    alone = products_compiled.by_vectors(a[77:78], b, np.empty((1, columns), np.float32))
+    np.testing.assert_array_equal(whole[77:78], alone)
+
+
+@vectors
+def test_the_error_of_vectors_beside_that_of_blas() -> None:
+    a, b = operands(128, 2000, 192, False, True)
+    truth = a.astype(np.float64) @ b
+    errors = [
+        np.sqrt(np.mean((product(a, b, np.empty((128, 192), np.float32)) - truth) ** 2))
+        for product in (products.product, products_compiled.by_vectors)
+    ]
+    assert errors[1] <= 1.1 * errors[0]
 
 
 @halves
@@ -53,14 +84,17 @@ def test_the_error_of_tiles_beside_that_of_blas(spread: float, share: float) -> 
     assert errors[1] <= share * errors[0]
 
 
-@halves
+@every
 @pytest.mark.parametrize("K", [500, 800])  # all terms at once, and some after some
-def test_the_bits_are_the_same_for_any_number_of_threads(K: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bits_are_the_same_for_any_number_of_threads(
+    product: Callable[..., np.ndarray], K: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = operands(200, K, 1500, True, False)
     found = []
     for workers in (1, 2, 3, 7):
-        monkeypatch.setattr(products_compiled, "threads", lambda workers=workers: workers)
-        found.append(products_compiled.product(a, b, np.empty((200, 1500), np.float32)))
+        for module in (products, products_compiled):
+            monkeypatch.setattr(module, "threads", lambda workers=workers: workers)
+        found.append(product(a, b, np.empty((200, 1500), np.float32)))
     assert all((one == found[0]).all() for one in found)
 
 
@@ -90,13 +124,14 @@ def test_what_is_packed_fits(R: int, K: int, C: int, workers: int) -> None:
         assert panels * SIDE * min(terms, -(-K // TERMS) * TERMS) * PARTS <= tiles.SCRATCH
 
 
+@pytest.mark.parametrize(("by", "whole"), [("tiles", 32), ("vectors", 64)])
 @pytest.mark.parametrize("workers", [1, 2, 5, 16])
 @pytest.mark.parametrize(("R", "C"), [(1, 1), (256, 768), (768, 3072), (50257, 768), (256, 50257), (33, 513)])
-def test_pieces_cover_the_result_once(R: int, C: int, workers: int) -> None:
+def test_pieces_cover_the_result_once(R: int, C: int, workers: int, by: str, whole: int) -> None:
     seen = np.zeros((R, C), np.int8)
-    for rows, columns in products_compiled._pieces(R, C, 512, workers):
-        assert columns.start % 32 == 0
+    for rows, columns in products_compiled._pieces(R, C, 512, workers, by, whole):
+        assert columns.start % whole == 0
         assert min(rows.stop - rows.start, columns.stop - columns.start) <= 512
-        assert rows.start % 32 == 0
+        assert rows.start % whole == 0
         seen[rows, columns] += 1
     assert (seen == 1).all()

@@ -23,6 +23,7 @@ from gpt2_np.engine.kernels import (
     exponential,
     float32,
     float32_parts,
+    float32_vectors,
     int4,
     int8_vectors,
     table_arrays,
@@ -91,14 +92,16 @@ def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
     x, weight = normal(rows + 1, 50), normal(50, 2 * TILE, seed=1)
     matrix = packed(weight) if dtype == "float32" else quantize_matrix(weight, dtype)
     step = float32.STEPS[rows]
+    last = matrix.codes[:, 20 // (1 if dtype == "float32" else 2) :].copy()  # a panel of the last inputs alone
 
-    def body(x, weights, out):
-        step(x, 1, weights, 1, 0, 20, 4, 9, 2, out, 3)
-        step(x, 1, weights, 1, 20, 50, 4, 9, 1, out, 3)
+    def body(x, weights, last, out):
+        step(x, 1, 0, weights, 1, 0, 20, 4, 9, 2, out, 3)
+        step(x, 1, 0, weights, 1, 20, 40, 4, 9, 1, out, 3)
+        step(x, 1, 20, last, 1, 20, 30, 4, 9, 1, out, 3)
 
     truth = np.ones((rows + 2, TILE + 3), np.float32)
     truth[1:-1, 3:] = x[1:] @ matrix.dequantize()[:, TILE:]
-    for result in both_ways(body, x, matrix.codes, np.ones_like(truth)):
+    for result in both_ways(body, x, matrix.codes, last, np.ones_like(truth)):
         np.testing.assert_allclose(result, truth, atol=2e-5)
 
 
@@ -170,6 +173,29 @@ def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
     for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
         np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
         assert not result[:16].any()
+
+
+def test_copying_and_transposing() -> None:
+    x = normal(60, TILE + 9)
+
+    def copying(x, out):
+        float32_vectors.copy(x, 3, 5, out, 2)
+
+    def transposing(x, out):
+        float32_vectors.transpose(x, 3, 5, out, 2, 1)
+
+    def all_of_it(x, out):
+        float32_vectors.transpose_all(x, 3, 5, 50, 35, out)
+
+    before, lanes = normal(40, TILE, seed=1), float32_vectors.LANES
+    for result in both_ways(copying, x, before):
+        np.testing.assert_array_equal(result[2], x[3, 5 : 5 + TILE])
+    for result in both_ways(transposing, x, before):
+        np.testing.assert_array_equal(result[2 : 2 + lanes, 1 : 1 + lanes], x[3 : 3 + lanes, 5 : 5 + lanes].T)
+        np.testing.assert_array_equal(result[:2], before[:2])
+    for result in both_ways(all_of_it, x, before):
+        np.testing.assert_array_equal(result[:35, :50], x[3:53, 5:40].T)
+        np.testing.assert_array_equal(result[35:], before[35:])
 
 
 @pytest.mark.skipif(not amx.AVX512, reason="parts are packed for tiles, by AVX-512")

@@ -53,14 +53,15 @@ def _step(rows: int) -> Callable[..., None]:
     """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
     ``end``.
 
-    A block of bfloat16 has an even number of inputs. The step writes to ``out[r : r + rows, f : f + TILE]`` where
-    ``start`` is 0, and adds to it otherwise. ``line``, ``last`` and ``pace`` are those of
-    `panel_passes.lines_to_prefetch`.
+    The rows have so many inputs ``more`` before the panel's first one. A block of bfloat16 has an even number of
+    inputs. The step writes to ``out[r : r + rows, f : f + TILE]`` for the rows' first inputs, and adds to it otherwise.
+    ``line``, ``last`` and ``pace`` are those of `panel_passes.lines_to_prefetch`.
     """
 
     def step(
         x: Array,
         r: int,
+        more: int,
         panels: Array,
         n: int,
         start: int,
@@ -72,16 +73,18 @@ def _step(rows: int) -> Callable[..., None]:
         f: int,
     ) -> None:
         span = 1 if panels.dtype == np.float32 else 2  # inputs in a step
-        sums = x[r : r + rows, start:end] @ unpacked(panels[n : n + 1, start // span : end // span])[0]
-        out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if start > 0 else 0)
+        some = x[r : r + rows, more + start : more + end]
+        sums = some @ unpacked(panels[n : n + 1, start // span : end // span])[0]
+        out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if more + start > 0 else 0)
 
-    @emits(step, lambda x, r, panels, n, start, end, line, last, pace, out, f: types.void)
+    @emits(step, lambda x, r, more, panels, n, start, end, line, last, pace, out, f: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-        x, r, panels, n, start, end, line, last, pace, out, f = arguments
-        of_x, of_panels, of_out = signature.args[0], signature.args[2], signature.args[9]
+        x, r, more, panels, n, start, end, line, last, pace, out, f = arguments
+        of_x, of_panels, of_out = (signature.args[k] for k in (0, 3, 10))
         span = 1 if of_panels.dtype == types.float32 else 2  # inputs in a step: two share a word of bfloat16
         size = builder.udiv(builder.sub(end, start), INDEX(span))
-        inputs = [address(context, builder, of_x, x, index_after(builder, r, row), start) for row in range(rows)]
+        first = builder.add(more, start)
+        inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
         block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
         width = VECTORS * LANES * 4  # bytes
 
@@ -107,10 +110,10 @@ def _step(rows: int) -> Callable[..., None]:
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                for more in range(UNROLLED):
-                    here = builder.mul(index_after(builder, d, more), INDEX(TILE))
+                for k in range(UNROLLED):
+                    here = builder.mul(index_after(builder, d, k), INDEX(TILE))
                     prefetch(builder, builder.gep(block, [index_after(builder, here, column)]), width, AHEAD_ONE_ROW)
-                    sums = times(index_after(builder, d, more), sums)
+                    sums = times(index_after(builder, d, k), sums)
                 return sums
 
             sums, done = [ir.Constant(FLOATS, None)] * (rows * VECTORS), INDEX(0)
@@ -123,11 +126,11 @@ def _step(rows: int) -> Callable[..., None]:
                 for row in range(rows)
                 for offset in range(column, column + VECTORS * LANES, LANES)
             ]
-            with builder.if_else(builder.icmp_signed("==", start, start.type(0))) as (fresh, more):
+            with builder.if_else(builder.icmp_signed("==", first, first.type(0))) as (fresh, later):
                 with fresh:
                     for one, place in zip(sums, places, strict=True):
                         store(builder, one, place)
-                with more:
+                with later:
                     for one, place in zip(sums, places, strict=True):
                         store(builder, builder.fadd(load(builder, place, FLOATS), one), place)
         return context.get_dummy_value()
@@ -151,6 +154,37 @@ three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows
 
 
 @register_jitable
+def rows_step(
+    rows: int,
+    x: Array,
+    r: int,
+    more: int,
+    panels: Array,
+    n: int,
+    start: int,
+    end: int,
+    line: int,
+    last: int,
+    pace: int,
+    out: Array,
+    f: int,
+) -> None:
+    """Run the step of so many rows, at most ROWS_PER_PASS."""
+    if rows == 1:
+        one_row(x, r, more, panels, n, start, end, line, last, pace, out, f)
+    elif rows == 2:
+        two_rows(x, r, more, panels, n, start, end, line, last, pace, out, f)
+    elif rows == 3:
+        three_rows(x, r, more, panels, n, start, end, line, last, pace, out, f)
+    elif rows == 4:
+        four_rows(x, r, more, panels, n, start, end, line, last, pace, out, f)
+    elif rows == 5:
+        five_rows(x, r, more, panels, n, start, end, line, last, pace, out, f)
+    else:
+        six_rows(x, r, more, panels, n, start, end, line, last, pace, out, f)
+
+
+@register_jitable
 def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
@@ -170,18 +204,7 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
                 line, last, pace = lines_to_prefetch(
                     r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
                 )
-                if rows == 1:
-                    one_row(x, r, panels, n, start, end, line, last, pace, out, f)
-                elif rows == 2:
-                    two_rows(x, r, panels, n, start, end, line, last, pace, out, f)
-                elif rows == 3:
-                    three_rows(x, r, panels, n, start, end, line, last, pace, out, f)
-                elif rows == 4:
-                    four_rows(x, r, panels, n, start, end, line, last, pace, out, f)
-                elif rows == 5:
-                    five_rows(x, r, panels, n, start, end, line, last, pace, out, f)
-                else:
-                    six_rows(x, r, panels, n, start, end, line, last, pace, out, f)
+                rows_step(rows, x, r, 0, panels, n, start, end, line, last, pace, out, f)
                 r += rows
         for r in range(first, beyond):
             for k in range(columns):

@@ -21,7 +21,7 @@ from numba.extending import register_jitable
 from .amx import ROWS
 from .dot_products import FLOATS, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
-from .simd import LANES, address, emits, index_after, load, prefetch_line, shuffle, store
+from .simd import LANES, address, emits, index_after, load, prefetch_line, store, transposed
 
 Array = np.ndarray
 PARTS = 3
@@ -85,17 +85,6 @@ def _packing(left: bool, down: bool) -> Callable[..., None]:
         return context.get_dummy_value()
 
     return pack
-
-
-def transposed(builder: Builder, lines: list[Value]) -> list[Value]:
-    """Transpose LANES vectors of LANES numbers: each round merges the first half's lanes with the second half's."""
-    half = LANES // 2
-    lower = [lane for pair in range(half) for lane in (pair, LANES + pair)]
-    upper = [lane + half for lane in lower]
-    for _ in range(LANES.bit_length() - 1):
-        pairs = list(zip(lines[:half], lines[half:], strict=True))
-        lines = [shuffle(builder, a, lanes, b) for a, b in pairs for lanes in (lower, upper)]
-    return lines
 
 
 def _parts(builder: Builder, x: Value) -> list[Value]:

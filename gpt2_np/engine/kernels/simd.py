@@ -83,6 +83,17 @@ def shuffle(builder: Builder, vector: Value, lanes: list[int], other: Value | No
     return builder.shuffle_vector(vector, vector.type(ir.Undefined) if other is None else other, mask)
 
 
+def transposed(builder: Builder, lines: list[Value]) -> list[Value]:
+    """Transpose LANES vectors of LANES numbers: each round merges the first half's lanes with the second half's."""
+    half = LANES // 2
+    lower = [lane for pair in range(half) for lane in (pair, LANES + pair)]
+    upper = [lane + half for lane in lower]
+    for _ in range(LANES.bit_length() - 1):
+        pairs = list(zip(lines[:half], lines[half:], strict=True))
+        lines = [shuffle(builder, a, lanes, b) for a, b in pairs for lanes in (lower, upper)]
+    return lines
+
+
 def add_instruction(builder: Builder, vector: ir.VectorType) -> Callable[[Value, Value], Value]:
     """Return the builder's method that adds vectors of this type: integer or floating-point addition."""
     return builder.add if isinstance(vector.element, ir.IntType) else builder.fadd

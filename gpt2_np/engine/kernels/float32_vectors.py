@@ -1,0 +1,138 @@
+"""float32 products of two matrices that aren't packed yet: those of training, whose weights change at every step.
+
+The right matrix is packed a block of its terms and TILE columns at a time, which fits in the second-level cache, and
+then all rows pass over it, as over a panel of weights (`float32`). Meanwhile the next block is prefetched. The sums
+have the order of `float32`'s, so their bits depend neither on the number of threads nor on how the result is divided.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import types, void
+from numba.extending import register_jitable
+
+from ...weights.panels import TILE
+from .compiled import compiled
+from .dot_products import FLOATS, INDEX
+from .float32 import BLOCK, ROWS_PER_PASS, rows_step
+from .kernel_types import SERIAL, matrix, out2, vector
+from .llvm import Builder, Context, Signature, Value, Values
+from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
+
+Array = np.ndarray
+LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
+number = types.int64
+
+
+def transpose(x: Array, r: int, c: int, out: Array, i: int, j: int) -> None:
+    """Write LANES × LANES numbers, from ``x[r, c]`` on, transposed to ``out``, from ``out[i, j]`` on."""
+    out[i : i + LANES, j : j + LANES] = x[r : r + LANES, c : c + LANES].T
+
+
+@emits(transpose, lambda x, r, c, out, i, j: types.void)
+def _transpose(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    x, r, c, out, i, j = arguments
+    of_x, of_out = signature.args[0], signature.args[3]
+    lines = [
+        load(builder, address(context, builder, of_x, x, index_after(builder, r, line), c), FLOATS)
+        for line in range(LANES)
+    ]
+    for line, values in enumerate(transposed(builder, lines)):
+        store(builder, values, address(context, builder, of_out, out, index_after(builder, i, line), j))
+    return context.get_dummy_value()
+
+
+def copy(x: Array, r: int, c: int, out: Array, i: int) -> None:
+    """Write TILE numbers, from ``x[r, c]`` on, to ``out[i]``."""
+    out[i] = x[r, c : c + TILE]
+
+
+@emits(copy, lambda x, r, c, out, i: types.void)
+def _copy(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    x, r, c, out, i = arguments
+    there = address(context, builder, signature.args[0], x, r, c)
+    here = address(context, builder, signature.args[3], out, i, INDEX(0))
+    for first in range(0, TILE, LANES):
+        store(builder, load(builder, there, FLOATS, first), here, first)
+    return context.get_dummy_value()
+
+
+@register_jitable
+def transpose_all(x: Array, r: int, c: int, height: int, width: int, out: Array) -> None:
+    """Write ``x[r : r + height, c : c + width]``, transposed, to the beginning of ``out``."""
+    whole_rows, whole_columns = height - height % LANES, width - width % LANES
+    for i in range(0, whole_rows, LANES):
+        for j in range(0, whole_columns, LANES):
+            transpose(x, r + i, c + j, out, j, i)
+    for i in range(height):
+        for j in range(whole_columns if i < whole_rows else 0, width):
+            out[j, i] = x[r + i, c + j]
+
+
+@register_jitable
+def pack(b: Array, down: bool, t: int, terms: int, c: int, columns: int, panel: Array) -> None:
+    """Write some terms, from the t-th on, of some columns, from the c-th on, into ``panel``: (BLOCK, TILE)."""
+    if columns < TILE:
+        panel[:] = 0
+    if down and columns == TILE:
+        for k in range(terms):
+            copy(b, t + k, c, panel, k)
+    elif down:
+        for k in range(terms):
+            for j in range(columns):
+                panel[k, j] = b[t + k, c + j]
+    else:
+        transpose_all(b, c, t, columns, terms, panel)
+
+
+@register_jitable
+def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -> None:
+    """Prefetch some of the LINES cache lines of a block from the t-th term and the c-th column on."""
+    across = TILE if down else BLOCK  # numbers of the block in a row of the matrix
+    for line in range(first, last):
+        row, column = divmod(line * LINE_FLOATS, across)
+        if down:
+            prefetch_element(b, t + row, c + column)
+        else:
+            prefetch_element(b, c + row, t + column)
+
+
+@compiled(void(matrix, number, number, out2), **SERIAL)
+def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
+    """Write rows `first` to `last` of aᵀ to ``out``: (K, R) → (last − first, K)."""
+    transpose_all(a, 0, first, len(a), last - first, out)
+
+
+@compiled(void(matrix, matrix, types.boolean, vector, out2, number, number), **SERIAL)
+def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, start: int, stop: int) -> None:
+    """Write x @ b, plus the bias unless that is empty, into ``out[:, start:stop]``: (R, K), (K, C), (C,) → (R, C).
+
+    Without `down` ``b`` is given as (C, K), the terms of a sum beside each other.
+    """
+    R, K = x.shape
+    panel = np.empty((1, BLOCK, TILE), np.float32)
+    whole = np.empty((R if (stop - start) % TILE else 0, TILE), np.float32)
+    for c in range(start, stop, TILE):
+        columns = min(TILE, stop - c)
+        sums, f = (out, c) if columns == TILE else (whole, 0)
+        for t in range(0, K, BLOCK):
+            terms = min(BLOCK, K - t)
+            pack(b, down, t, terms, c, columns, panel[0])
+            next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
+            for r in range(0, R, ROWS_PER_PASS):
+                rows = min(R - r, ROWS_PER_PASS)
+                if next_c < stop:
+                    prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
+                if t == 0:
+                    for row in range(r + rows, min(R, r + rows + ROWS_PER_PASS)):
+                        for k in range(0, TILE, LINE_FLOATS):
+                            prefetch_element(sums, row, f + k)
+                rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, sums, f)
+        if columns < TILE:
+            for r in range(R):
+                for k in range(columns):
+                    out[r, c + k] = whole[r, k]
+        if len(bias):
+            for r in range(R):
+                for k in range(c, c + columns):
+                    out[r, k] += bias[k]
