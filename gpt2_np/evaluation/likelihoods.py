@@ -287,10 +287,13 @@ def normalizer_and_best(logits: Array, places: Array) -> tuple[Array, Array]:
     few, workers = max(1, CACHED // logits.shape[1]), blas_threads()
 
     def work(some: slice) -> None:
+        room = np.empty((few, logits.shape[1]), logits.dtype)  # new memory for each few would cost more than the sums
         for start in range(some.start, some.stop, few):  # which stay in a core's cache
             here = places[start : min(start + few, some.stop)]
-            scores = logits[here]
-            normalizer[here], best[here] = log_normalizer(scores), scores.argmax(axis=-1)
+            adjacent = here[-1] - here[0] == len(here) - 1
+            scores = logits[here[0] : here[-1] + 1] if adjacent else logits[here]
+            best[here] = scores.argmax(axis=-1)
+            normalizer[here] = log_normalizer(scores, room[: len(scores)])
 
     on_threads(work, evenly(len(places), max(1, min(len(places), 4 * workers))), workers)
     return normalizer, best
