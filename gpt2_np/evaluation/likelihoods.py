@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engine import available
 from ..model.arrays import Array
 from ..model.cache import position_bytes
 from ..model.config import Config
@@ -269,7 +270,8 @@ def answers(
             for row, length in enumerate(lengths)
             for place in range(min(length - start, logits.shape[1]))
         ]
-        of_part = normalizer_and_best(logits.reshape(-1, logits.shape[-1]), np.array(places, np.int64))
+        flat, compiled = logits.reshape(-1, logits.shape[-1]), model.backend == "numba" and available.loads()
+        of_part = normalizer_and_best(flat, np.array(places, np.int64), compiled)
         normalizer[:, part], best[:, part] = (one.reshape(rows, -1) for one in of_part)
         for scores, some, values in zip(logits, asked, picked, strict=True):
             for (_, ids), mine in zip(some, values, strict=True):
@@ -281,19 +283,21 @@ def answers(
             yield number, (float(total), bool((best[row, : len(ids)] == ids).all()))
 
 
-def normalizer_and_best(logits: Array, places: Array) -> tuple[Array, Array]:
+def normalizer_and_best(logits: Array, places: Array, compiled: bool = False) -> tuple[Array, Array]:
     """`log_normalizer` and the likeliest id of some of the (n, V) logits, (n,) each; zeros elsewhere."""
     normalizer, best = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
+    if compiled and logits.dtype == np.float32:
+        from ..engine.kernels.normalizers import normalizers_and_best
+
+        normalizers_and_best(np.ascontiguousarray(logits), places, normalizer, best)
+        return normalizer, best
     few, workers = max(1, CACHED // logits.shape[1]), blas_threads()
 
     def work(some: slice) -> None:
-        room = np.empty((few, logits.shape[1]), logits.dtype)  # new memory for each few would cost more than the sums
         for start in range(some.start, some.stop, few):  # which stay in a core's cache
             here = places[start : min(start + few, some.stop)]
-            adjacent = here[-1] - here[0] == len(here) - 1
-            scores = logits[here[0] : here[-1] + 1] if adjacent else logits[here]
-            best[here] = scores.argmax(axis=-1)
-            normalizer[here] = log_normalizer(scores, room[: len(scores)])
+            scores = logits[here]
+            normalizer[here], best[here] = log_normalizer(scores), scores.argmax(axis=-1)
 
     on_threads(work, evenly(len(places), max(1, min(len(places), 4 * workers))), workers)
     return normalizer, best

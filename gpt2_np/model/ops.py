@@ -87,16 +87,14 @@ def log_softmax(logits: Array) -> Array:
     return x
 
 
-def log_normalizer(logits: Array, room: Array | None = None) -> Array:
+def log_normalizer(logits: Array) -> Array:
     """Return log Σ e^logit along the last axis (nats): a log-probability is a logit less this. (…, V) → (…), float64.
 
     Exponentials have the logits' precision and their sum has float64's. Computing both in float64, as `log_softmax`
-    does, costs several times as much, for digits that float32 logits don't have. The exponentials are written into
-    `room`, an array like the logits, where one is given.
+    does, costs several times as much, for digits that float32 logits don't have.
     """
     top = logits.max(axis=-1)
-    e = np.subtract(logits, top[..., None], out=room)
-    total = np.exp(e, out=e).sum(axis=-1, dtype=np.float64)
+    total = np.exp(logits - top[..., None]).sum(axis=-1, dtype=np.float64)
     return np.asarray(np.log(total) + top)
 
 
