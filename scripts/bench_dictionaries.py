@@ -73,9 +73,9 @@ def main() -> None:
             f"({encode / product:.2f} ×), decode {1000 * decode:6.1f} ms, L0 {np.count_nonzero(features) / T:.0f}",
             flush=True,
         )
-    model = GPT2.from_pretrained(backend="numpy")
+    model = GPT2.from_pretrained()
     texts = [np.random.default_rng(n).integers(1, model.config.vocab_size, 256).tolist() for n in range(8)]
-    for hook in ("blocks.4.hook_resid_pre", "blocks.4.hook_mlp_out"):
+    for hook in ("blocks.4.hook_resid_pre", "blocks.4.hook_attn_out", "blocks.4.hook_mlp_out"):
         one = random_dictionary("topk", model.config.n_embd, 2048, hook)
         score, judge = least(
             rounds,

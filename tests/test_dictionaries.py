@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2_np.internals import dictionaries
+from gpt2_np.internals.dictionaries import activation_functions, compiled_functions, products
 from gpt2_np.internals.dictionaries.activation_functions import largest
-from gpt2_np.internals.dictionaries.coding import product
 from gpt2_np.internals.dictionaries.folding import folded
+from gpt2_np.internals.dictionaries.products import implementation, product
 
 ACROSS = {"d_in": 12, "d_sae": 40, "d_out": 12}
 
@@ -94,6 +95,10 @@ def test_a_sparse_product_is_the_dense_one() -> None:
     directions = random.normal(size=(30000, 64)).astype(np.float32)
     np.testing.assert_allclose(product(features, directions), features @ directions, atol=1e-4)
     assert product(features[:0], directions).shape == (0, 64)
+    for functions in (activation_functions, compiled_functions):
+        out = np.full((4, 64), np.nan, np.float32)
+        functions.sparse_product(features, directions, out)
+        np.testing.assert_allclose(out, features @ directions, atol=1e-4)
 
 
 def test_a_factor_of_training_is_folded() -> None:
@@ -123,3 +128,42 @@ def test_a_row_with_nan_stays_one() -> None:
     values = np.array([[1, np.nan, 3, 2, 0, 5], [1, 2, 3, 4, 5, 6]], np.float32)
     rows, columns = largest(values, 2)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(0, 5), (0, 1), (1, 5), (1, 4)]
+
+
+@pytest.mark.parametrize("kind", ["normal", "equal", "nan", "negative"])
+@pytest.mark.parametrize(("n", "F", "k"), [(3, 24576, 32), (4, 100, 7), (3, 40, 40), (2, 1, 1), (6, 3001, 64)])
+def test_compiled_activation_functions_have_the_bits_of_the_readable_ones(n: int, F: int, k: int, kind: str) -> None:
+    random = np.random.default_rng(F)
+    pre = random.normal(size=(n, F)).astype(np.float32)
+    if kind == "equal":
+        pre = np.round(pre * 2) / 2
+    elif kind == "nan":
+        pre[0, F // 2], pre[-1, 0] = np.nan, np.inf
+    elif kind == "negative":
+        pre = -np.abs(pre)
+    bias = np.round(random.normal(size=F)).astype(np.float32) / 2
+    positive, threshold = np.exp(bias), random.normal(size=F).astype(np.float32)
+    for name, arguments, words in (
+        ("relu", (bias,), {}),
+        ("jumprelu", (bias, threshold), {}),
+        ("gated", (bias, positive, threshold), {}),
+        ("topk", (bias, k), {}),
+        ("topk", (bias, k, positive), {}),
+        ("topk", (bias, k), {"signed": True}),
+    ):
+        one, other = pre.copy(), pre.copy()
+        getattr(activation_functions, name)(one, *arguments, **words)
+        getattr(compiled_functions, name)(other, *arguments, **words)
+        np.testing.assert_array_equal(other, one, err_msg=name)
+
+
+def test_many_features_are_encoded_by_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    dictionary = random_dictionary(ACROSS | {"architecture": "topk", "k": 3}, scale=0.5)
+    x = np.random.default_rng(0).normal(size=(7, 12)).astype(np.float32)
+    tensors = dictionary.tensors.values()
+    assert implementation(np.zeros((7, 40), np.float32), *tensors) is activation_functions
+    readable = dictionary.encode(x)
+    monkeypatch.setattr(products, "LARGE", 7 * 40)
+    assert implementation(np.zeros((7, 40), np.float32), *tensors) is compiled_functions
+    assert implementation(np.zeros((7, 40)), *tensors) is activation_functions
+    np.testing.assert_array_equal(dictionary.encode(x), readable)

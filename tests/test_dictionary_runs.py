@@ -16,10 +16,11 @@ from safetensors.numpy import load_file, save_file
 
 from gpt2_np.gradients import logit_difference
 from gpt2_np.internals import dictionaries
-from gpt2_np.internals.dictionaries import Dictionary, places
+from gpt2_np.internals.dictionaries import Dictionary, places, resumed
 from gpt2_np.internals.dictionaries.evaluation import batches, evaluate
 from gpt2_np.internals.processing import center_writing_weights
 from gpt2_np.model.edits import Part
+from gpt2_np.model.taps import BLOCK_POINTS
 from gpt2_np.session.model import Model
 
 TOLD = json.loads((GOLDEN / "dictionary_runs.json").read_text())
@@ -87,6 +88,24 @@ def test_an_evaluation_tells_what_it_needs(model: Model, tmp_path: Path) -> None
         evaluate(model, dictionary, [[1, 2]], batch=0)
     shapes = [some.shape for some in batches([[1, 2], [3, 4], [5, 6], [1], [1, 2, 3], [1, 2]], 2)]
     assert shapes == [(2, 2), (1, 2), (1, 3), (1, 2)]
+
+
+POINTS = [point for point in BLOCK_POINTS if point != "attn.result" and not point.endswith((".scale", ".in"))]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("point", POINTS)
+def test_a_run_that_resumes_is_the_edited_run(model: Model, point: str, backend: str) -> None:
+    """What lies before the edit isn't computed again, and every logit is as if it were."""
+    name, ids = f"blocks.0.{point}", np.asarray(TENSORS["ids"][:2])
+    model = Model(model.params, model.config, backend=backend)
+    _, plain = resumed.run(model, ids, [*resumed.needed(name), name])
+    value = plain[name][::-1].copy()  # the other text's
+    expected, _ = model.run_with_edits(ids, {name: value})
+    given = {one: plain[one] for one in resumed.needed(name)}
+    found = resumed.logits_with(model, ids, name, value, given)
+    assert np.abs(found - model(ids)).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-4 if backend == "numba" else 0)
 
 
 def test_a_model_with_edits_is_evaluated_as_it_is(model: Model, tmp_path: Path) -> None:

@@ -5,18 +5,22 @@ Shape letters: D what it reads (``d_in``), F the number of features (``d_sae``),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ...display import arrays, boxed, table
 from ...engine.threaded import in_pieces
+from ...gradients import products
 from ...system.memory import empty
 from . import activation_functions
 from .config import Config
 from .normalisation import Scale, gradient, normalise
+from .products import implementation, product
 
 Array = np.ndarray
 
@@ -127,10 +131,14 @@ class Coder:
         return self.both(x)[1]
 
     def both(self, x: Array) -> tuple[Array, Array]:
-        """Return the features and the reconstruction of activations, (…, F) and as `reconstruct` returns it."""
+        """Return the features and the reconstruction of activations, (…, F) and as `reconstruct` returns it.
+
+        This is called between the layers of a model, whose kernels have threads of their own: those of BLAS would spin
+        for tens of milliseconds beside them, so the product is divided among threads that sleep when idle.
+        """
         rows = self.flat(x)
         read, scale = normalise(self.config.normalize_activations, rows)
-        features = self._encode(read)
+        features = self._encode(read, products.product)
         y = self.back(self.written(features), scale)
         if self.config.has_skip:
             y = y + rows @ self.tensors["W_skip"].T
@@ -180,27 +188,34 @@ class Coder:
             return x.reshape(*x.shape[:-2], self.config.d_in)
         raise ValueError(f"this dictionary reads vectors of {self.config.d_in}, got the shape {x.shape}")
 
-    def _encode(self, read: Array) -> Array:
+    def _encode(self, read: Array, product: Callable[..., Any] = np.matmul) -> Array:
         """Features of what was normalised already."""
         t, rows = self.tensors, read.reshape(-1, self.config.d_in)
         if self.config.apply_b_dec_to_input:
             rows = rows - t["b_dec"]
-        pre = np.matmul(rows, t["W_enc"], out=empty((len(rows), self.config.d_sae), np.result_type(rows, t["W_enc"])))
-        in_pieces(lambda some: self._activate(pre[some]), len(pre), pre.size)
+        pre = empty((len(rows), self.config.d_sae), np.result_type(rows, t["W_enc"]))
+        product(rows, t["W_enc"], out=pre)
+        functions = implementation(pre, *(vector for vector in t.values() if vector.ndim == 1))
+        in_pieces(lambda some: self._activate(pre[some], functions=functions), len(pre), pre.size)
         return pre.reshape(*read.shape[:-1], self.config.d_sae)
 
-    def _activate(self, pre: Array, only: Sequence[int] | Array | slice = slice(None)) -> None:
+    def _activate(
+        self,
+        pre: Array,
+        only: Sequence[int] | Array | slice = slice(None),
+        functions: ModuleType = activation_functions,
+    ) -> None:
         """Pre-activations without their biases made features, in place; `only` says which features they are of."""
         t, kind = self.tensors, self.config.activation
         if kind in ("topk", "abstopk"):
             assert self.config.k is not None
-            activation_functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
+            functions.topk(pre, t["b_enc"], self.config.k, self.norms, signed=kind == "abstopk")
         elif kind == "gated":
-            activation_functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
+            functions.gated(pre, t["b_gate"][only], self.magnitudes[only], t["b_mag"][only])
         elif kind == "jumprelu":
-            activation_functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
+            functions.jumprelu(pre, t["b_enc"][only], t["threshold"][only])
         else:
-            activation_functions.relu(pre, t["b_enc"][only])
+            functions.relu(pre, t["b_enc"][only])
 
     def encode_some(self, x: Array, only: Sequence[int] | Array) -> Array:
         """Return only the features with these numbers, (…, len(only)): cheaper than all, except for top-k, where all
@@ -247,25 +262,6 @@ class Coder:
 
 
 TAKEN_BACK = ("constant_norm_rescale", "layer_norm")
-
-
-def product(features: Array, directions: Array) -> Array:
-    """Return features @ directions, (n, F) and (F, O): sparse, row by row over the features that fire, where that is
-    faster.
-
-    A dense product does about 95 multiplications a nanosecond on two cores; a row of its own costs 8 µs, and each
-    feature that fires 0.65 ns a number of its direction, which is read from memory (measured at 512 × 24,576 × 768).
-    """
-    n, F = features.shape
-    O = directions.shape[1]
-    count = np.count_nonzero(features)
-    if not n or n * (F * O / 95 - 8000) < count * O * 0.65:
-        return features @ directions
-    out = empty((n, O), np.result_type(features, directions))
-    for row, some in zip(out, features, strict=True):
-        used = np.flatnonzero(some)
-        np.matmul(some[used], directions[used], out=row)
-    return out
 
 
 def named(what: str, name: str | None) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...display import Readable, boxed, described, table
-from ...engine.threaded import in_pieces
 from ...session.model import Model
 from ...system.files import JSONObject
 from . import places, resumed
+from .comparing import compare
 from .dictionary import Dictionary
 
 Array = np.ndarray
@@ -285,38 +285,6 @@ class Sums(Readable):
             density=self.fired / n,
             consistency=self.fired / tokens_of,
         )
-
-
-def compare(ids: Array, plain: Array, spliced: Array, ablated: Array) -> tuple[Array, Array]:
-    """Return the losses of three runs, (3, B, T − 1), and the divergence of the last two from the first: (2, B, T)
-    nats, float64.
-
-    KL(plain ‖ other) = Σ p · (log p − log q). `ablated` may be one position's logits, (1, 1, V), for all.
-    """
-    B, T, V = plain.shape
-    following = np.concatenate([ids[:, 1:], ids[:, :1]], axis=1).reshape(-1)
-    losses, divergences = np.empty((3, B * T)), np.empty((2, B * T))
-    rows = [plain.reshape(-1, V), spliced.reshape(-1, V), ablated.reshape(-1, V)]
-
-    def work(some: slice) -> None:
-        p = rows[0][some]
-        p = p - p.max(axis=1, keepdims=True)
-        likely = np.exp(p)
-        total = likely.sum(axis=1)
-        own = (np.einsum("nv,nv->n", likely, p) / total).astype(np.float64)
-        at, targets = np.arange(len(p)), following[some]
-        losses[0, some] = np.log(total.astype(np.float64)) - p[at, targets]
-        for number, other in enumerate(rows[1:]):
-            same = len(other) == 1 and B * T > 1
-            q = other if same else other[some]
-            q = q - q.max(axis=1, keepdims=True)
-            log_total = np.log(np.exp(q).sum(axis=1).astype(np.float64))
-            cross = likely @ q[0] if same else np.einsum("nv,nv->n", likely, q)
-            losses[number + 1, some] = log_total - (q[0, targets] if same else q[at, targets])
-            divergences[number, some] = own - np.log(total.astype(np.float64)) - cross / total + log_total
-
-    in_pieces(work, B * T, plain.size)
-    return losses.reshape(3, B, T)[:, :, :-1], divergences.reshape(2, B, T)
 
 
 def squared(x: Array) -> Array:

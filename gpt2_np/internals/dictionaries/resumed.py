@@ -9,16 +9,17 @@ import numpy as np
 from ...display import Readable
 from ...engine import threaded
 from ...model.activations import ActivationCache
-from ...model.forward import forward
+from ...model.forward import forward, output
 from ...model.operations import Operations
 from ...model.params import Params
 from ...model.taps import Capture, no_tap
 from ...session.implementation import NumPy
 from ...session.model import Model
-from ..partial_runs import last_stream, logits_of
+from ..partial_runs import behind_attention, last_stream, logits_of
 
 Array = np.ndarray
 STREAM = ("resid_pre", "resid_mid", "resid_post")
+BEHIND_ATTENTION = ("ln2.", "mlp.", "mlp_out")  # what a block computes from its stream behind attention
 
 
 class Replaced(Readable):
@@ -35,13 +36,13 @@ class Replaced(Readable):
 
 
 def needed(name: str) -> list[str]:
-    """Return the activation of the plain run from which `logits_with` resumes, given the one it replaces; None if it
-    can't.
+    """Return the activation of the plain run from which `logits_with` resumes, given the one it replaces; none where
+    it needs none.
     """
     prefix = before(name)
-    if prefix is None or name.endswith(("resid_pre", "resid_post")):
+    if prefix is None or name.endswith(STREAM):
         return []
-    return [prefix + ("resid_mid" if name.endswith("mlp_out") else "resid_pre")]
+    return [prefix + ("resid_mid" if name.removeprefix(prefix).startswith(BEHIND_ATTENTION) else "resid_pre")]
 
 
 def before(name: str) -> str | None:
@@ -61,19 +62,25 @@ def logits_with(
     prefix = before(name)
     if prefix is None or model.tap is not no_tap:
         return model.forward(ids, tap=Replaced({name: value}))
-    layer = int(prefix.split(".")[1])
-    tap = Replaced({name: value})
-    if name.endswith("resid_pre"):
-        x = value
-    elif name.endswith("resid_post"):
-        layer, x = layer + 1, value
-    elif name.endswith("mlp_out"):  # the last that a block adds: nothing of the block is computed again
-        layer, x = layer + 1, plain[prefix + "resid_mid"] + value
-    else:
-        x = plain[prefix + "resid_pre"]
+    layer, point = int(prefix.split(".")[1]), name.removeprefix(prefix)
     ops, params = operations(model)
-    x = last_stream(params, model.config, ops, x, layer, tap)
-    return logits_of(params, model.config, ops, x, no_tap)
+    tap, config = Replaced({name: value}), model.config
+    if point == "resid_post":
+        layer, x = layer + 1, value
+    elif point == "mlp_out":  # the last that a block adds: nothing of the block is computed again
+        layer, x = layer + 1, plain[prefix + "resid_mid"] + value
+    elif point in ("attn.z", "attn_out", "resid_mid") or point.startswith(BEHIND_ATTENTION):  # nor is its attention
+        if point == "attn.z":
+            value = output(value, params.h[layer].attn.c_proj, ops, no_tap)
+        if point in ("attn.z", "attn_out"):
+            x = plain[prefix + "resid_pre"] + value
+        else:
+            x = value if point == "resid_mid" else plain[prefix + "resid_mid"]
+        layer, x = layer + 1, behind_attention(params, config, ops, x, layer, tap)
+    else:
+        x = value if point == "resid_pre" else plain[prefix + "resid_pre"]
+    x = last_stream(params, config, ops, x, layer, tap)
+    return logits_of(params, config, ops, x, no_tap)
 
 
 def operations(model: Model) -> tuple[Operations, Params]:

@@ -1,0 +1,52 @@
+"""The losses of two runs and the divergence of one from the other, in one pass over each position's logits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import types, void
+
+from .compiled import compiled
+from .dot_products import dot
+from .exponential import exp_and_sum, largest
+from .kernel_types import SERIAL, lengths1, matrix
+
+Array = np.ndarray
+CHUNK = 4096  # numbers per partial sum in float32
+doubles2 = types.Array(types.float64, 2, "A")  # a part of a larger array
+
+
+@compiled(void(matrix, matrix, lengths1, doubles2), **SERIAL)
+def divergence_rows(plain: Array, other: Array, targets: Array, out: Array) -> None:
+    """Write each position's loss of `plain`, of `other`, and KL(plain ‖ other) into ``out``, (3, n), in nats.
+
+    (n, V), and (n, V) or one row that stands for all, (1, V); (n,) ids.
+    """
+    n, V = plain.shape
+    likely, work = np.empty((1, V), np.float32), np.empty((1, V), np.float32)
+    other_best, other_log = np.float32(0), 0.0
+    for row in range(n):
+        mine = row if len(other) > 1 else 0
+        best, total = largest(plain, row, V), 0.0
+        likely[0] = plain[row]
+        for first in range(0, V, CHUNK):
+            some = likely[:, first : min(V, first + CHUNK)]
+            total += exp_and_sum(some, 0, some.shape[1], best)
+        if row == 0 or mine:
+            other_best, other_total = largest(other, mine, V), 0.0
+            work[0] = other[mine]
+            for first in range(0, V, CHUNK):
+                some = work[:, first : min(V, first + CHUNK)]
+                other_total += exp_and_sum(some, 0, some.shape[1], other_best)
+            other_log = math.log(other_total)
+        p, q, difference = plain[row], other[mine], work[0]
+        for v in range(V):
+            difference[v] = (p[v] - best) - (q[v] - other_best)
+        mean = 0.0
+        for first in range(0, V, CHUNK):
+            mean += dot(likely, 0, work, 0, first, min(V, first + CHUNK))
+        log = math.log(total)
+        out[0, row] = log - (p[targets[row]] - best)
+        out[1, row] = other_log - (q[targets[row]] - other_best)
+        out[2, row] = mean / total - log + other_log
