@@ -94,6 +94,20 @@ def test_what_is_common_is_read_once(exact: GPT2, monkeypatch: pytest.MonkeyPatc
     assert len(fed) > 5
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (40, 511), (70, 1300)])
+def test_compiled_normalizers_are_those_of_numpy(shape: tuple[int, int]) -> None:
+    logits = np.random.default_rng(1).normal(0, 4, shape).astype(np.float32)
+    logits[3, [2, 4]] = logits[3].max() + 1  # of equals the first is the likeliest
+    places = np.arange(1, shape[0], 2)
+    for mine, other in zip(
+        likelihoods.normalizer_and_best(logits, places, compiled=True),
+        likelihoods.normalizer_and_best(logits.astype(np.float64), places),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-6, atol=1e-6)
+    assert likelihoods.normalizer_and_best(logits, places, compiled=True)[1][3] == 2
+
+
 def test_batches_keep_within_their_limits(exact: GPT2) -> None:
     limits = Limits(rows=7, tokens=120, scored=64, kept=300, context=64)
     units = likelihoods.grouped(requests(4, 30, 35), limits)

@@ -61,29 +61,35 @@ def alone(x, y, totals):
 
 
 def several(x, y, totals):
-    dot_products.dot_block(x, 1, y, 1, 3, y.shape[1], totals)
+    dot_products.dot_block(x, 1, y, 1, 3, y.shape[1], np.float32(0.5), totals)
 
 
 @pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
-@pytest.mark.parametrize(
-    ("body", "rows", "others"), [(alone, 1, 1), (several, dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS)]
-)
-def test_dot_products(body: Callable[..., None], rows: int, others: int, D: int) -> None:
+def test_a_dot_product(D: int) -> None:
+    x, y = normal(2, D), normal(2, D, seed=1)
+    truth = x[1, 3:].astype(np.float64) @ y[1, 3:].astype(np.float64)
+    for result in both_ways(alone, x, y, np.ones((1, 1), np.float32)):
+        np.testing.assert_allclose(result[0, 0], truth, atol=2e-5)
+
+
+@pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
+def test_a_block_of_dot_products(D: int) -> None:
+    rows, others = dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS
     x, y = normal(rows + 1, D), normal(others + 1, D, seed=1)
-    truth = x[1:, 3:].astype(np.float64) @ y[1:, 3:].T.astype(np.float64)
-    for result in both_ways(body, x, y, np.ones((rows, others), np.float32)):
-        np.testing.assert_allclose(result, truth, atol=2e-5)
+    truth = 0.5 * (x[1:, 3:].astype(np.float64) @ y[1:, 3:].T.astype(np.float64))
+    for result in both_ways(several, x, y, np.full((rows, others + 3), 7, np.float32)):
+        np.testing.assert_allclose(result[:, 1 : others + 1], truth, atol=2e-5)
+        assert (result[:, [0, others + 2]] == 7).all()  # nothing else is written, but one column
 
 
-def test_a_dot_product_is_the_same_alone() -> None:
-    x, y = normal(dot_products.BLOCK_ROWS + 1, 131), normal(dot_products.BLOCK_COLUMNS + 1, 131, seed=1)
-    together, single = (
-        np.ones((dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS), np.float32),
-        np.ones((1, 1), np.float32),
-    )
+@pytest.mark.parametrize("D", [67, 131, 140])
+def test_a_dot_product_is_the_same_alone(D: int) -> None:
+    rows, others = dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS
+    x, y = normal(rows + 1, D), normal(others + 1, D, seed=1)
+    together, single = np.ones((rows, others + 2), np.float32), np.ones((1, 1), np.float32)
     numba.njit(several)(x, y, together)
     numba.njit(alone)(x, y, single)
-    assert together[0, 0] == single[0, 0]
+    assert together[0, 1] == np.float32(0.5) * single[0, 0]
 
 
 @pytest.mark.parametrize("rows", sorted(float32.STEPS))

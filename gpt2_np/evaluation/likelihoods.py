@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engine import available
 from ..model.arrays import Array
 from ..model.cache import position_bytes
 from ..model.config import Config
@@ -269,7 +270,8 @@ def answers(
             for row, length in enumerate(lengths)
             for place in range(min(length - start, logits.shape[1]))
         ]
-        of_part = normalizer_and_best(logits.reshape(-1, logits.shape[-1]), np.array(places, np.int64))
+        flat, compiled = logits.reshape(-1, logits.shape[-1]), model.backend == "numba" and available.loads()
+        of_part = normalizer_and_best(flat, np.array(places, np.int64), compiled)
         normalizer[:, part], best[:, part] = (one.reshape(rows, -1) for one in of_part)
         for scores, some, values in zip(logits, asked, picked, strict=True):
             for (_, ids), mine in zip(some, values, strict=True):
@@ -281,9 +283,14 @@ def answers(
             yield number, (float(total), bool((best[row, : len(ids)] == ids).all()))
 
 
-def normalizer_and_best(logits: Array, places: Array) -> tuple[Array, Array]:
+def normalizer_and_best(logits: Array, places: Array, compiled: bool = False) -> tuple[Array, Array]:
     """`log_normalizer` and the likeliest id of some of the (n, V) logits, (n,) each; zeros elsewhere."""
     normalizer, best = np.zeros(len(logits)), np.zeros(len(logits), np.int64)
+    if compiled and logits.dtype == np.float32:
+        from ..engine.kernels.normalizers import normalizers_and_best
+
+        normalizers_and_best(np.ascontiguousarray(logits), places, normalizer, best)
+        return normalizer, best
     few, workers = max(1, CACHED // logits.shape[1]), blas_threads()
 
     def work(some: slice) -> None:

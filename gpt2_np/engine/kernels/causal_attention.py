@@ -197,13 +197,10 @@ def attend_consecutive(q: Array, keys: Array, values: Array, S: int, scale: floa
     more.
     """
     K = keys.shape[1]
-    products, totals = np.empty((BLOCK_ROWS, BLOCK_COLUMNS), np.float32), np.empty(BLOCK_ROWS, np.float32)
+    totals = np.empty(BLOCK_ROWS, np.float32)
     shared = S - S % BLOCK_COLUMNS
     for s in range(0, shared, BLOCK_COLUMNS):
-        dot_block(q, 0, keys, s, 0, K, products)
-        for i in range(BLOCK_ROWS):
-            for j in range(BLOCK_COLUMNS):
-                w[i, s + j] = products[i, j] * scale
+        dot_block(q, 0, keys, s, 0, K, scale, w)
     for i in range(BLOCK_ROWS):
         for s in range(shared, S + i):
             w[i, s] = dot(q, i, keys, s, 0, K) * scale

@@ -7,12 +7,28 @@ added in the same order whatever is computed beside it, which makes attention ba
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from llvmlite import ir
 from numba import types
 
 from .llvm import Builder, Context, Kinds, Signature, Value, Values
-from .simd import AVX512, LANES, accumulate, address, emits, horizontal_sums, index_after, load, multiply_add, shuffle
+from .simd import (
+    AVX512,
+    LANES,
+    accumulate,
+    address,
+    broadcast,
+    emits,
+    horizontal_sums,
+    horizontal_vectors,
+    index_after,
+    load,
+    multiply_add,
+    shuffle,
+    store,
+)
 
 Array = np.ndarray
 PAIR = 2  # independent accumulators: consecutive multiply-adds don't wait for each other
@@ -29,11 +45,12 @@ def dot(x: Array, r: int, y: Array, s: int, start: int, end: int) -> float:
     return products(x[r : r + 1], y[s : s + 1], start, end)[0, 0]
 
 
-def dot_block(x: Array, r: int, y: Array, s: int, start: int, end: int, totals: Array) -> None:
-    """Write the dot products of BLOCK_ROWS rows of x (from r on) and BLOCK_COLUMNS rows of y (from s on) into
-    ``totals``.
+def dot_block(x: Array, r: int, y: Array, s: int, start: int, end: int, scale: float, out: Array) -> None:
+    """Write `scale` times the dot products of BLOCK_ROWS rows of x (from r on) and BLOCK_COLUMNS rows of y (from s on)
+    into ``out``, in y's columns: from s on. What is in each row's next column, which must be there, is lost.
     """
-    totals[:] = products(x[r : r + BLOCK_ROWS], y[s : s + BLOCK_COLUMNS], start, end)
+    out[:BLOCK_ROWS, s : s + BLOCK_COLUMNS] = products(x[r : r + BLOCK_ROWS], y[s : s + BLOCK_COLUMNS], start, end)
+    out[:BLOCK_ROWS, s : s + BLOCK_COLUMNS] *= np.float32(scale)
 
 
 def products(x: Array, y: Array, start: int, end: int) -> Array:
@@ -47,26 +64,37 @@ def products(x: Array, y: Array, start: int, end: int) -> Array:
 @emits(dot, lambda x, r, y, s, start, end: types.float32)
 def _dot(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     *place, start, end = arguments
-    return _products(context, builder, signature.args[:4], place, start, end, 1, 1)[0]
+    whole, lanes, add_one = _products(context, builder, signature.args[:4], place, start, end, 1, 1)
+    return accumulate(builder, horizontal_sums(builder, lanes), whole, end, INDEX(1), add_one)[0]
 
 
-@emits(dot_block, lambda x, r, y, s, start, end, totals: types.void)
+@emits(dot_block, lambda x, r, y, s, start, end, scale, out: types.void)
 def _dot_block(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    *place, start, end, totals = arguments
-    for n, one in enumerate(
-        _products(context, builder, signature.args[:4], place, start, end, BLOCK_ROWS, BLOCK_COLUMNS)
-    ):
-        where = address(
-            context, builder, signature.args[6], totals, INDEX(n // BLOCK_COLUMNS), INDEX(n % BLOCK_COLUMNS)
-        )
-        builder.store(one, where)
+    *place, start, end, scale, out = arguments
+    rows, others = BLOCK_ROWS, BLOCK_COLUMNS
+    whole, lanes, add_one = _products(context, builder, signature.args[:4], place, start, end, rows, others)
+    (totals,) = horizontal_vectors(builder, lanes)
+    places = [address(context, builder, signature.args[7], out, INDEX(row), place[3]) for row in range(rows)]
+    with builder.if_else(builder.icmp_signed("==", whole, end)) as (without_rest, with_rest):
+        with without_rest:  # The totals stay in their vector: one store writes a row's, and one lane more.
+            scaled = builder.fmul(totals, broadcast(builder, scale, FLOATS))
+            for row, where in enumerate(places):
+                mine = [min(row * others + k, rows * others - 1) for k in range(others + 1)]
+                store(builder, shuffle(builder, scaled, mine), where)
+        with with_rest:
+            each = [builder.extract_element(totals, ir.IntType(32)(n)) for n in range(rows * others)]
+            for n, one in enumerate(accumulate(builder, each, whole, end, INDEX(1), add_one)):
+                where = builder.gep(places[n // others], [INDEX(n % others)])
+                builder.store(builder.fmul(one, scale), where)
     return context.get_dummy_value()
 
 
 def _products(
     context: Context, builder: Builder, kinds: Kinds, place: Values, start: Value, end: Value, rows: int, others: int
-) -> list[Value]:
-    """Emit the instructions of `products`."""
+) -> tuple[Value, list[Value], Callable[[Value, list[Value]], list[Value]]]:
+    """Emit the instructions of `products` up to the lanes' sums: where whole vectors end, a vector for each dot product
+    whose lanes are to be summed, and what adds one more entry to all of these sums.
+    """
     (of_x, _, of_y, _), (x, r, y, s) = kinds, place
     left = [address(context, builder, of_x, x, index_after(builder, r, row), INDEX(0)) for row in range(rows)]
     right = [address(context, builder, of_y, y, index_after(builder, s, k), INDEX(0)) for k in range(others)]
@@ -90,8 +118,7 @@ def _products(
     whole = builder.sub(end, builder.srem(builder.sub(end, start), width))
     zeros = [ir.Constant(FLOATS, None)] * (rows * others * PAIR)
     sums = accumulate(builder, zeros, start, whole, width, add_pair)
-    both = [builder.fadd(a, b) for a, b in zip(sums[::PAIR], sums[1::PAIR], strict=True)]
-    return accumulate(builder, horizontal_sums(builder, both), whole, end, INDEX(1), add_one)
+    return whole, [builder.fadd(a, b) for a, b in zip(sums[::PAIR], sums[1::PAIR], strict=True)], add_one
 
 
 def multiply_add_pairs(builder: Builder, a: Value, b: Value, sums: Value) -> Value:

@@ -47,6 +47,8 @@ ROWS_PER_PASS = 6 if AVX512 else 2  # rows at a time
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
 ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
 UNROLLED = 4  # inputs per loop iteration for a single row
+EVEN = 16  # panels for each thread from which on it matters little that they can't be divided evenly
+FEWEST_DIVIDED = 96  # rows from which on a panel is worth dividing by rows
 
 
 def _step(rows: int) -> Callable[..., None]:
@@ -225,6 +227,18 @@ def panel_and_bias(n: int, x: Array, panels: Array, span: int, bias: Array, out:
         put_columns(whole, out, f)
 
 
+@register_jitable
+def rows_per_task(R: int, panels: int) -> int:
+    """Return how many of R rows a thread takes at a time: all, or fewer where few panels would leave a thread idle.
+
+    Five panels on two threads are three and two: a sixth of the time is lost.
+    """
+    if panels % threads_here() == 0 or panels >= EVEN * threads_here() or R < FEWEST_DIVIDED:
+        return max(R, 1)
+    half = (R + 2 * ROWS_PER_PASS - 1) // (2 * ROWS_PER_PASS) * ROWS_PER_PASS
+    return min(ROWS_PER_PANEL_PASS, half)
+
+
 @compiled(void(types.int64, matrix, panels3, vector, out2), **SERIAL)
 def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
     """Run `panel_and_bias`; it is compiled once for the serial and the parallel loop of `float32_panels`."""
@@ -238,5 +252,9 @@ def float32_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Arra
         for n in range(len(codes)):
             float32_panel(n, x, codes, bias, out)
     else:
-        for n in prange(len(codes)):
-            float32_panel(np.int64(n), x, codes, bias, out)
+        rows = rows_per_task(len(x), len(codes))
+        parts = (len(x) + rows - 1) // rows
+        for task in prange(len(codes) * parts):
+            n, first = task // parts, task % parts * rows
+            end = min(len(x), first + rows)
+            float32_panel(np.int64(n), x[first:end], codes, bias, out[first:end])

@@ -105,14 +105,21 @@ def horizontal_sums(builder: Builder, vectors: list[Value]) -> list[Value]:
     Each vector's upper half is added to its lower half until one lane is left; two vectors share the lanes that become
     free.
     """
+    sums = horizontal_vectors(builder, vectors)
+    return [builder.extract_element(sums[n // LANES], ir.IntType(32)(n % LANES)) for n in range(len(vectors))]
+
+
+def horizontal_vectors(builder: Builder, vectors: list[Value]) -> list[Value]:
+    """Return `horizontal_sums` as the lanes of vectors: LANES sums in each, in order; what is behind the last is
+    undefined.
+    """
     totals = []
     for first in range(0, len(vectors), LANES):
-        some = vectors[first : first + LANES]
-        count, width = len(some), LANES
+        some, width = vectors[first : first + LANES], LANES
         while width > 1:
             some = some + some[-1:] * (len(some) % 2 if len(some) > 1 else 0)
             some, width = _add_halves(builder, some, width), width // 2
-        totals += [builder.extract_element(some[0], ir.IntType(32)(lane)) for lane in range(count)]
+        totals += some
     return totals
 
 
