@@ -29,7 +29,7 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     by_row = R > C
     whole = slice(None)
     count = max(R, C)
-    pieces = 1 if out.size * a.shape[1] <= 64 * CACHED else max(1, 2 * round(count / (2 * PIECE)))
+    pieces = 1 if out.size * a.shape[1] <= 64 * CACHED else max(2, 2 * round(count / (2 * PIECE)))
 
     def work(some: slice) -> None:
         rows, columns = (some, whole) if by_row else (whole, some)
