@@ -98,12 +98,14 @@ def run_with_gradients(
     token_type_ids: Ids | None = None,
     check: Callable[[Array, Array], object] | None = None,
     after: int = 0,
+    last_only: bool = False,
 ) -> GradientRun:
     """Implement `Model.run_with_gradients`; `check` receives the logits of some ids before they are differentiated.
 
     With `after` only the rows after so many are differentiated: ``value`` and ``grads`` are theirs, ``logits`` and
     ``cache`` those of all. The others go through the same products, for which each weight is read once. It is for
-    models without edits, rows of one length, and ``keep="all"``.
+    models without edits, rows of one length, and ``keep="all"``. With `last_only` only each row's last position goes
+    through the final norm and the unembedding, and the metric gets its logits alone.
     """
     metric = prepared(metric, model)
     batch, lengths = padded(model, ids)
@@ -120,7 +122,9 @@ def run_with_gradients(
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
     tap = both(From(after, kept) if after else kept.tap, values if chosen else no_tap)
     with np.errstate(over="ignore", invalid="ignore"):  # `check` reports an overflow
-        logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
+        logits = forward(
+            model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types, last_only=last_only
+        )
     if check is not None:
         for some in rows_of(lengths, batch.shape[1]):
             check(logits[some], batch[some])

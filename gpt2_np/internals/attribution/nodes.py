@@ -19,7 +19,7 @@ from ...model import ops
 from ...model.forward import attention_scale
 from ...model.taps import BLOCK_POINTS, canonical, nearest, no_tap, points, select
 from ...session.model import Model
-from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
+from .pairs import Pairs, Prompts, at_last, measure, of_rows, pairs_of, values
 from .rules import Dropped, key_effect, query_effect, relevance
 from .tables import node_table
 
@@ -183,12 +183,18 @@ def plain(
     """Multiply difference by gradient, or with a `rule` by relevance: scores (b, …) and the metric of both runs.
 
     Both prompts of each pair go through the model side by side: short prompts take as long as the weights take to be
-    read. A model with edits has a run for each side, since its gradient runs differentiate all of their rows.
+    read. Only the last position is unembedded where the metric reads no other. A model with edits has a run for each
+    side, since its gradient runs differentiate all of their rows.
     """
     b, shapes = len(clean), points(model.config)
+    before: Mapping[str, Array]
+    after: Mapping[str, Array]
     if model.tap is no_tap:
         together = np.concatenate([clean, corrupted])
-        run = run_with_gradients(model, together, metric, names, gradient_edits=rule, check=model.check_logits, after=b)
+        last = at_last(metric) and not any(name.startswith(("ln_final", "unembed")) for name in names)
+        run = run_with_gradients(
+            model, together, metric, names, gradient_edits=rule, check=model.check_logits, after=b, last_only=last
+        )
         logits = run.logits[:b]
         before, after = ({name: x[part] for name, x in run.cache.items()} for part in (slice(b), slice(b, None)))
     else:
