@@ -10,7 +10,7 @@ from . import methods
 from .base.errors import require, suggestion
 from .base.given import excluded
 from .base.value_types import one_or_more, plain
-from .methods import Fields
+from .fields import Fields
 from .processors.order import rank
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def check(o: Options) -> None:
         option.check(getattr(o, option.name), ranges.get(option.name, ""))
         o._set(option.name, option.kept(getattr(o, option.name)))
     if profile is not None:
+        engine_has(o, profile)
         fill(o, profile)
     needs(o)
     taken = {name for method in (*o.acting, *methods.asked_for(o.off)) for name in method.takes}
@@ -185,6 +186,13 @@ def switch_off(o: Options, intervals: Mapping[str, str]) -> None:
 def asker(o: Options, method: Method) -> str:
     """Return the option that selects a method."""
     return next(name for name in method.askers if name in o.given)
+
+
+def engine_has(o: Options, profile: Profile) -> None:
+    """Refuse options that a profile's engine doesn't have; here no default of its own is among them yet."""
+    for name in profile.lacks:
+        if name in o.given:
+            raise ValueError(f"profile {profile.name!r} has no {name}; leave one of the two out")
 
 
 def fill(o: Options, profile: Profile) -> None:
@@ -247,12 +255,9 @@ def in_order(o: Options, order: Sequence[str]) -> None:
 
 
 def has(o: Options, profile: Profile) -> None:
-    """Refuse options that a profile's engine doesn't have."""
+    """Refuse methods that a profile's engine doesn't have."""
     for method in o.acting:
         if method.make is not None and method.name not in profile.order:
             raise ValueError(f"profile {profile.name!r} has no {method.name}; leave one of the two out")
         if method.run is not None and not method.with_profiles:
             raise ValueError(f"profile {profile.name!r} is about sampling; leave {asker(o, method)} out")
-    for name in profile.lacks:
-        if name in o.given:
-            raise ValueError(f"profile {profile.name!r} has no {name}; leave one of the two out")

@@ -116,7 +116,7 @@ def of_size(
         "scoring": lambda: measure.scoring(size, folder, max(2, rounds // 2)),
         "batches": lambda: measure.batches(size, folder, max(2, rounds // 2)),
         "sampling": lambda: [measure.sampled_token()],
-        "start": lambda: [measure.first_token(size, folder)],
+        "start": lambda: [measure.first_token(size, folder), measure.first_compilation(size, folder)],
         "memory": lambda: measure.peak_memory(size, folder),
         "training": lambda: training.rows(size, folder, small(folder.parent), rounds),
     }.get(group, list)

@@ -103,7 +103,6 @@ def between(outs: list[Path]) -> float:
 
 def on_ray(folder: Path, rows: int, turns: int) -> None:
     """Two actors of one core beside two processes."""
-    import psutil
     import ray
 
     from gpt2_np import corpora
@@ -119,6 +118,8 @@ def on_ray(folder: Path, rows: int, turns: int) -> None:
         most: dict[int, float] = {}
 
         def watch(done: int, total: int, most: dict[int, float] = most) -> None:
+            import psutil  # which Ray brings, where it isn't installed otherwise
+
             for one in psutil.process_iter(["name"]):
                 if "MapWorker" in (one.info["name"] or ""):
                     used = one.cpu_times()
@@ -171,7 +172,7 @@ from gpt2_np.model.config import Config
 from gpt2_np.model.params import assemble, shapes
 from gpt2_np.weights import hub
 if sys.argv[3] == "none":
-    config = Config(vocab_size=64, n_positions=64, n_embd=64, n_layer=1, n_head=1)
+    config = Config(vocab_size=64, n_positions=64, n_embd=64, n_layer=1, n_head=1, bos_token_id=0, eos_token_id=0)
     gpt2 = GPT2(assemble({name: np.zeros(shape, np.float32) for name, shape in shapes(config).items()}, config), config)
 else:
     home = hub.locate(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Write the second half of decoders/methods.py from the methods' statements: fields, names, and the table of options.
+"""Write decoders/fields.py from the methods' statements: the fields of the options, their names, their table.
 
 python scripts/write_methods.py
 """
@@ -15,31 +15,43 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from decoders.base.method import Method, Option
 
-PAGE = Path(__file__).parent.parent / "decoders" / "methods.py"
-MARKER = "# ---- from here on written by scripts/write_methods.py ----\n"
+PACKAGE = Path(__file__).parent.parent / "decoders"
+PAGE = PACKAGE / "fields.py"
+HEAD = '''"""Every option of decoding: as a field, as a keyword argument, and in a table that tells its method's file.
+
+``python scripts/write_methods.py`` writes this file from the methods' statements, in the order of `methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from .base.listed import Listed
+
+if TYPE_CHECKING:
+    from .processors.watermark import Watermarking
+
+'''
 
 
-def head() -> tuple[str, dict[str, object]]:
-    """The half that people write, and what it defines."""
-    # The package's face needs what is about to be written: the methods' files are loaded without it.
+def the_list() -> types.ModuleType:
+    """`decoders.methods`, loaded without the file that is about to be written and without the package's face."""
     if "decoders" not in sys.modules:
         sys.modules["decoders"] = types.ModuleType("decoders")
-        sys.modules["decoders"].__path__ = [str(PAGE.parent)]
-    text = PAGE.read_text(encoding="utf-8").split(MARKER)[0]
-    defined: dict[str, object] = {"__name__": "decoders.methods", "__package__": "decoders"}
-    exec(compile(text, str(PAGE), "exec"), defined)
-    return text, defined
+        sys.modules["decoders"].__path__ = [str(PACKAGE)]
+        sys.modules["decoders.fields"] = types.ModuleType("decoders.fields")
+        sys.modules["decoders.fields"].__dict__["OPTIONS"] = {}
+    return importlib.import_module("decoders.methods")
 
 
-def statements(defined: dict[str, object]) -> list[tuple[str, Method]]:
+def statements() -> list[tuple[str, Method]]:
     """(the file, the method) of every method, those of the general options first."""
-    processors, stops, searches = defined["PROCESSORS"], defined["STOPS"], defined["SEARCHES"]
-    assert isinstance(processors, dict)
-    assert isinstance(stops, dict)
-    assert isinstance(searches, dict)
+    methods = the_list()
     homes = ["searches.token_by_token", "processors.order"]
-    homes += [f"processors.{home}" for home in (processors | stops).values()]
-    homes += [f"searches.{home}" for home in searches.values()]
+    homes += [f"processors.{home}" for home in (methods.PROCESSORS | methods.STOPS).values()]
+    homes += [f"searches.{home}" for home in methods.SEARCHES.values()]
     return [
         (home, method)
         for home in dict.fromkeys(homes)
@@ -58,9 +70,9 @@ def listed(home: str, option: Option) -> str:
 
 def composed() -> str:
     """The whole file as it should be, but for its layout."""
-    text, defined = head()
-    options = [(home, option) for home, method in statements(defined) for option in method.options]
-    lines = [text, MARKER, "@dataclass(frozen=True)\nclass Fields:\n"]
+    options = [(home, option) for home, method in statements() for option in method.options]
+    # Without a generated repr, which `Options` replaces, the import takes 4 ms less.
+    lines = [HEAD, "@dataclass(frozen=True, repr=False)\nclass Fields:\n"]
     lines += ['    """Every option with its type and default."""\n\n']
     lines += [f"    {one.name}: {one.annotation} = {one.default!r}\n" for _, one in options]
     lines += ["\n    def __post_init__(self) -> None:\n", '        """`Options` checks them here."""\n']

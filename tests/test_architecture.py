@@ -35,7 +35,7 @@ LEVELS = [
 ]
 LEVEL = {name: number for number, names in enumerate(LEVELS) for name in names}
 # The same of decoders, whose other files and face may import all of them.
-DECODERS = ("base", "random", "processors", "searches", "methods", "options", "generate")
+DECODERS = ("base", "random", "processors", "searches", "fields", "methods", "options", "generate")
 
 
 def imports(path: Path) -> set[str]:

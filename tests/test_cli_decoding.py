@@ -10,9 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from decoders.base.listed import Listed
 from decoders.base.method import Option
 from decoders.base.value_types import FLAG, NUMBER
-from decoders.methods import OPTIONS, Listed, every
+from decoders.methods import OPTIONS, every
 from gpt2_np.cli import decoding
 from gpt2_np.cli.generate import generate
 from gpt2_np.cli.options import GroupedCommand

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from gpt2_np import GPT2, corpora
-from gpt2_np.corpora import models
+from gpt2_np.corpora import captures, models
+from gpt2_np.internals import capture
 
 pytest.importorskip("pyarrow", reason="corpora are written as Parquet, which needs pyarrow")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,6 +68,30 @@ def test_a_machine_reads_a_models_files_once(small: Path, tmp_path: Path, monkey
     assert models.fingerprint(folder) == whole([*models_files(folder)])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_captures_know_their_model_without_loading_it(
+    dtype: str, tied: bool, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = small
+    if not tied:
+        folder = tmp_path / "untied"
+        whole = GPT2.from_pretrained(small)
+        whole.with_params(whole.params._replace(lm_head=whole.params.wte + np.float32(1))).save_pretrained(folder)
+    expected = capture.fingerprint(GPT2.from_pretrained(folder, dtype=dtype, backend="numpy"))
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(models, "SETTLED", 0)
+    monkeypatch.setattr(GPT2, "from_pretrained", refuse)
+    job = corpora.job.Job("capture", str(folder), dtype, "numpy", models.fingerprint(folder), "text", "id", "row")
+    job.options.update(names=["embed"], store="float32")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        captures.begin(tmp_path / name, folder, job, 3)
+        assert captures.read(tmp_path / name)["model"] == expected
+        monkeypatch.setattr(models, "load_params", refuse)  # from then on the digest is known
+    assert models.fingerprint(folder) != expected
+
+
 def models_files(folder: Path) -> list[Path]:
     named = ("config.json", *models.hub.EXTRAS, *models.TOKENIZER)
     return [*(folder / name for name in named if (folder / name).is_file()), *models.files(folder)]
@@ -75,10 +100,6 @@ def models_files(folder: Path) -> list[Path]:
 def test_a_run_is_planned_without_weights(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.txt"
     path.write_text("The king was old.\n")
-
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise AssertionError("a plan needs no weights")
-
     monkeypatch.setattr(GPT2, "from_pretrained", refuse)
     with pytest.raises(ValueError, match="stride"):
         corpora.score(path, tmp_path / "out", model=small, stride=10_000)
@@ -97,3 +118,7 @@ def test_a_run_is_planned_without_weights(small: Path, tmp_path: Path, monkeypat
 
 def unwritable() -> Path:
     raise PermissionError(13, "Permission denied", "/somewhere")
+
+
+def refuse(*arguments: Any, **options: Any) -> None:
+    raise AssertionError("a plan needs no weights")

@@ -101,3 +101,15 @@ def test_token_types_are_added(small: Path) -> None:
     other = model.forward(params, config, ids, cache=KVCache(config, 2, 5), ops=kernels, token_type_ids=kinds)
     np.testing.assert_array_equal(one, other)
     assert not np.array_equal(one, decode_step.forward(params, config, ids, cache=KVCache(config, 2, 5)))
+
+
+def test_what_is_missing_beside_numba_is_told_at_once(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*kinds: str) -> None:
+        raise ImportError("no module named elsewhere")
+
+    loaded = Model.from_pretrained(small)
+    monkeypatch.setattr(decode_step, "compiled_forward", missing)
+    with pytest.raises(ImportError, match="no module named elsewhere"):
+        decode_step.ready(loaded.params, loaded.config)
+    monkeypatch.setattr(decode_step.available, "loads", lambda: False)
+    assert not decode_step.ready(loaded.params, loaded.config)

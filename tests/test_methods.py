@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from decoders import Options, methods
+from decoders import Options, fields, methods
 from decoders.base.method import Interval, Method, Option
 from decoders.options import DEFAULTS
 from decoders.processors.watermark import Watermarking
@@ -33,7 +33,7 @@ def test_what_is_written_from_the_statements_is_up_to_date() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     # Compared as syntax trees: how a line is laid out is the formatter's, which tests do without.
-    there = (ROOT / "decoders/methods.py").read_text(encoding="utf-8")
+    there = (ROOT / "decoders/fields.py").read_text(encoding="utf-8")
     assert ast.dump(ast.parse(done.stdout)) == ast.dump(ast.parse(there)), "run scripts/write_methods.py"
 
 
@@ -42,8 +42,8 @@ def test_every_option_is_stated_once_and_is_a_field() -> None:
     assert OPTIONS.keys() == methods.OPTIONS.keys() == {field.name for field in dataclasses.fields(Options)}
 
 
-NAMES = vars(methods) | {"Watermarking": Watermarking}
-FIELDS, KEYWORDS = (typing.get_type_hints(kind, NAMES, NAMES) for kind in (methods.Fields, methods.Names))
+NAMES = vars(fields) | {"Watermarking": Watermarking}
+FIELDS, KEYWORDS = (typing.get_type_hints(kind, NAMES, NAMES) for kind in (fields.Fields, fields.Names))
 
 
 @each_option

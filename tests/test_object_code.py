@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from llvmlite import binding
 
-from gpt2_np.engine.kernels import code_cache, fused, object_code
+from gpt2_np.engine.kernels import code_cache, fused, link_time, object_code
 from gpt2_np.engine.kernels.forward_pass import SOURCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="object files are used on Linux only")
@@ -43,6 +43,28 @@ def written() -> str:
 def test_an_object_file_writes_what_numba_writes_and_numba_is_not_loaded(written: str) -> None:
     assert written.endswith(" False\n")
     assert run("import numba" + WRITE) == written.replace("False", "True")
+
+
+def test_the_first_process_has_it_made_by_another_one(written: str, tmp_path: Path) -> None:
+    cold = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert run(WRITE, **cold) == written
+    assert [path.suffix for path in tmp_path.rglob("*") if path.is_file()] == [
+        ".o"
+    ]  # no called function's code is kept
+
+
+def test_without_another_process_numba_compiles_in_this_one(written: str, tmp_path: Path) -> None:
+    cold = {"NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "1"}  # quicker
+    embedded = run("sys.executable = '/usr/bin/program'" + WRITE, **cold)
+    assert embedded.endswith(" True\n")
+    assert embedded.split("]")[0] == written.split("]")[0]
+
+
+def test_another_process_that_fails_leaves_it_to_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_time, "COMMAND", "raise SystemExit('no Numba here')")
+    assert link_time.object_file("f", "f") is None
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    assert link_time.object_file("f", "f") is None
 
 
 def test_numba_may_be_loaded_afterwards(written: str) -> None:

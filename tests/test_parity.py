@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -247,10 +248,14 @@ def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=300)
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command(gpt2: GPT2, tmp_path: Path) -> None:
+    """Of the bundled model one layer, so that it takes seconds; the suite (`pytest -m parity`) takes all of it."""
+    one_layer = gpt2.params._replace(h=gpt2.params.h[:1])
+    GPT2(one_layer, replace(gpt2.config, n_layer=1), folder=gpt2.folder).save_pretrained(tmp_path / "model")
     (tmp_path / "prompts").write_text("The king\n")
     (tmp_path / "text").write_text("The king and the sea")
-    done = command("parity", "--prompts", str(tmp_path / "prompts"), "--text", str(tmp_path / "text"), "--json")
+    given = {"--model": "model", "--prompts": "prompts", "--text": "text"}
+    done = command("parity", "--json", *(part for name, file in given.items() for part in (name, str(tmp_path / file))))
     assert done.returncode == 0, done.stderr
     checks = [json.loads(line) for line in done.stdout.splitlines()]
     assert {check["verdict"] for check in checks} <= {"same", "near-tie"}

@@ -14,6 +14,7 @@ import pytest
 import decoders
 import gpt2_np
 from decoders import Options
+from decoders.fields import Fields
 from decoders.random.torch_rng import CPU
 from gpt2_np.gradients import kl_divergence, logit_difference
 from gpt2_np.training import Adapters
@@ -39,8 +40,11 @@ def public_classes() -> Iterator[type]:
 
 
 def says_nothing(one: type) -> bool:
-    """Whether a class prints as ``<module.Name object at 0x…>``; protocols and type dictionaries have no objects."""
-    if getattr(one, "_is_protocol", False) or getattr(one, "__total__", None) is not None:
+    """Whether a class prints as ``<module.Name object at 0x…>``.
+
+    Protocols, type dictionaries and what is only the base of `Options` have no objects.
+    """
+    if getattr(one, "_is_protocol", False) or getattr(one, "__total__", None) is not None or one is Fields:
         return False
     return one.__repr__ is object.__repr__
 

@@ -19,6 +19,6 @@ PROFILE = Profile(
     ),
     makes={"top_k": top_k, "top_p": top_p},
     defaults={"top_k": 1},
-    lacks=("dynatemp_range", "prompt_ignore_length"),
+    lacks=("dynatemp_range", "prompt_ignore_length", "repetition_penalty_normalize"),
     keeps=("top_k", "top_p"),
 )

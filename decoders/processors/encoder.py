@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.method import Cost, Documentation, Method, Option, Vectors
-from ..base.value_types import NUMBER, WHOLE
+from ..base.value_types import FLAG, NUMBER, WHOLE
 from .no_repeat_ngram import forbid_repeats
-from .penalties import AGAIN, penalize
+from .penalties import AGAIN, penalize, prepared
 
 Array = np.ndarray
 
@@ -21,6 +21,14 @@ PENALTY = Option(
     off=(1,),
     group="Rules",
     help="Above 1: tokens of the prompt become likelier.",
+)
+NORMALIZE = Option(
+    "encoder_repetition_penalty_normalize",
+    FLAG,
+    default=False,
+    needs=("encoder_repetition_penalty",),
+    group="Rules",
+    help="Normalise the scores to log-probabilities before the encoder repetition penalty.",
 )
 SIZE = Option(
     "encoder_no_repeat_ngram_size",
@@ -36,17 +44,19 @@ SIZE = Option(
 class EncoderRepetitionPenalty:
     """Favours every token of the prompt: negative scores ÷ penalty, others × penalty.
 
-    ``EncoderRepetitionPenaltyLogitsProcessor``, the inverse of a repetition penalty (Keskar et al. 2019).
+    ``EncoderRepetitionPenaltyLogitsProcessor``, the inverse of a repetition penalty (Keskar et al. 2019). With
+    `normalize` the scores first become log-probabilities, as in `RepetitionPenalty`.
     """
 
     prompt_length: int
     penalty: float
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         PENALTY.check(self.penalty)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        out, penalty = scores.copy(), scores.dtype.type(1 / self.penalty)
+        out, penalty = prepared(scores, self.normalize), scores.dtype.type(1 / self.penalty)
         for row, seen in zip(out, ids, strict=True):
             penalize(row, np.asarray(seen)[: self.prompt_length], penalty)
         return out
@@ -75,9 +85,9 @@ class EncoderNoRepeatNgram:
 METHODS = (
     Method(
         "encoder_repetition_penalty",
-        options=(PENALTY,),
-        make=lambda place, encoder_repetition_penalty: EncoderRepetitionPenalty(
-            place.prompt_length, encoder_repetition_penalty
+        options=(PENALTY, NORMALIZE),
+        make=lambda place, encoder_repetition_penalty, encoder_repetition_penalty_normalize: EncoderRepetitionPenalty(
+            place.prompt_length, encoder_repetition_penalty, encoder_repetition_penalty_normalize
         ),
         documentation=(
             Documentation(
@@ -93,8 +103,16 @@ METHODS = (
                 prompt=AGAIN,
             ),
         ),
-        costs=(Cost({"encoder_repetition_penalty": 1.2}),),
-        vectors=(Vectors("encoder_repetition_penalty", EncoderRepetitionPenalty, ([2, 1.5], [3, 0.8])),),
+        costs=(
+            Cost({"encoder_repetition_penalty": 1.2}),
+            Cost(
+                {"encoder_repetition_penalty": 1.2, "encoder_repetition_penalty_normalize": True},
+                title="encoder_repetition_penalty_normalize",
+            ),
+        ),
+        vectors=(
+            Vectors("encoder_repetition_penalty", EncoderRepetitionPenalty, ([2, 1.5], [3, 0.8], [2, 1.5, True])),
+        ),
     ),
     Method(
         "encoder_no_repeat_ngram_size",

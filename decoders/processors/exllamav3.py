@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def recent(last_n: int | None, **amounts: float) -> LogitsProcessor | None:
 
 
 def repetition(
-    place: Place, repetition_penalty: float, penalty_last_n: int | None, prompt_ignore_length: int | None
+    place: Place, repetition_penalty: float, penalty_last_n: int | None, **others: Any
 ) -> LogitsProcessor | None:
     """Its repetition penalty; nothing at 1."""
     return recent(penalty_last_n, repeat=repetition_penalty) if repetition_penalty != 1 else None
@@ -97,7 +98,7 @@ PROFILE = Profile(
         "frequency_penalty": frequency,
         "top_p": top_p,
     },
-    lacks=("dynatemp_range", "prompt_ignore_length"),
+    lacks=("dynatemp_range", "prompt_ignore_length", "repetition_penalty_normalize"),
     ranges={"temperature": OR_ZERO},
     off={"top_k": "(-inf, 0]"},
     costs=(

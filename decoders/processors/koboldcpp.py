@@ -84,7 +84,7 @@ PROFILE = Profile(
     },
     defaults={"top_k": 100, "top_p": 0.92, "temperature": 0.7},
     penalty_last_n=320,
-    lacks=("xtc_special_tokens", "prompt_ignore_length", "smoothing_curve"),
+    lacks=("xtc_special_tokens", "prompt_ignore_length", "repetition_penalty_normalize", "smoothing_curve"),
     ranges={"temperature": OR_ZERO},
     off={
         "top_k": "(-inf, 0]",

@@ -166,7 +166,7 @@ PROFILE = Profile(
     makes={"top_k": top_k, "top_p": top_p, "min_p": min_p, "typical_p": typical_p},
     defaults={"top_k": 40, "top_p": 0.95, "min_p": 0.05, "temperature": 0.8},
     penalty_last_n=64,
-    lacks=("xtc_special_tokens", "prompt_ignore_length"),
+    lacks=("xtc_special_tokens", "prompt_ignore_length", "repetition_penalty_normalize"),
     ranges={"temperature": OR_ZERO},
     off={
         "top_k": "(-inf, 0]",

@@ -92,7 +92,7 @@ PROFILE = Profile(
     ),
     makes={"top_p": top_p, "min_p": llama_cpp.min_p, "xtc_probability": xtc, "top_k": llama_cpp.top_k},
     penalty_last_n=20,
-    lacks=("dynatemp_range", "prompt_ignore_length"),
+    lacks=("dynatemp_range", "prompt_ignore_length", "repetition_penalty_normalize"),
     ranges={"xtc_threshold": AT_MOST_HALF, "temperature": OR_ZERO},
     off={"top_k": "(-inf, 0]", "top_p": "(-inf, 0]", "repetition_penalty": "[0, 0]"},
     keeps=("min_p", "top_k"),

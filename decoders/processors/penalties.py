@@ -10,9 +10,9 @@ import numpy as np
 
 from ..base.errors import require
 from ..base.given import excluded, given
-from ..base.interface import LogitsProcessor
+from ..base.interface import LogitsProcessor, log_softmax
 from ..base.method import Cost, Documentation, Method, Option, Place, Vectors
-from ..base.value_types import NUMBER, WHOLE
+from ..base.value_types import FLAG, NUMBER, WHOLE
 
 Array = np.ndarray
 
@@ -55,6 +55,14 @@ IGNORED = Option(
     group="Rules",
     help="The repetition penalty ignores this many of the prompt's first tokens.",
 )
+NORMALIZE = Option(
+    "repetition_penalty_normalize",
+    FLAG,
+    default=False,
+    needs=("repetition_penalty",),
+    group="Rules",
+    help="Normalise the scores to log-probabilities before the repetition penalty.",
+)
 
 
 @dataclass(frozen=True)
@@ -62,20 +70,27 @@ class RepetitionPenalty:
     """Penalises every token that occurred, in the prompt too: negative scores × penalty, others ÷ penalty.
 
     Keskar et al. 2019, section 4.1, with the sign handled as transformers does. Its first `prompt_ignore_length` ids
-    don't count.
+    don't count. With `normalize` the scores first become log-probabilities, and stay so: none is positive, so that the
+    result doesn't change when a constant is added to all logits (Hollows 2026, arXiv 2607.09791).
     """
 
     penalty: float
     prompt_ignore_length: int = 0
+    normalize: bool = False
 
     def __post_init__(self) -> None:
         REPETITION.check(self.penalty)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        out, penalty = scores.copy(), scores.dtype.type(self.penalty)
+        out, penalty = prepared(scores, self.normalize), scores.dtype.type(self.penalty)
         for row, seen in zip(out, ids, strict=True):
             penalize(row, np.asarray(seen)[self.prompt_ignore_length :], penalty)
         return out
+
+
+def prepared(scores: Array, normalize: bool) -> Array:
+    """Return a copy of (rows, V) scores to penalise, as log-probabilities if it should `normalize` them."""
+    return log_softmax(scores) if normalize else scores.copy()
 
 
 def penalize(row: Array, tokens: Array, penalty: np.floating) -> None:
@@ -129,13 +144,17 @@ class RecentPenalty:
 
 
 def repetition(
-    place: Place, repetition_penalty: float, penalty_last_n: int | None, prompt_ignore_length: int | None
+    place: Place,
+    repetition_penalty: float,
+    penalty_last_n: int | None,
+    prompt_ignore_length: int | None,
+    repetition_penalty_normalize: bool,
 ) -> LogitsProcessor | None:
     """Build the repetition penalty; None at 1, or if it looks at no token."""
     if repetition_penalty == 1 or penalty_last_n == 0:
         return None
     if penalty_last_n is None:
-        return RepetitionPenalty(repetition_penalty, prompt_ignore_length or 0)
+        return RepetitionPenalty(repetition_penalty, prompt_ignore_length or 0, repetition_penalty_normalize)
     return RecentPenalty(penalty_last_n, repeat=repetition_penalty)
 
 
@@ -158,9 +177,10 @@ def frequency(place: Place, frequency_penalty: float, penalty_last_n: int | None
 
 
 def check(options: Any) -> None:
-    """Check that not both the first tokens and all but the last are ignored."""
-    if given(options, "prompt_ignore_length"):
-        excluded("prompt_ignore_length", options, "penalty_last_n")
+    """Check that transformers' own options don't meet llama.cpp's: no engine has both."""
+    for name in ("prompt_ignore_length", "repetition_penalty_normalize"):
+        if given(options, name):
+            excluded(name, options, "penalty_last_n")
 
 
 AGAIN = "The cat sat by the fire and the dog sat by the"  # a prompt that invites repetition
@@ -168,7 +188,7 @@ AGAIN = "The cat sat by the fire and the dog sat by the"  # a prompt that invite
 METHODS = (
     Method(
         "repetition_penalty",
-        options=(REPETITION, LAST_N, IGNORED),
+        options=(REPETITION, LAST_N, IGNORED, NORMALIZE),
         make=repetition,
         check=check,
         documentation=(
@@ -184,10 +204,32 @@ METHODS = (
                 example={"repetition_penalty": 1.3},
                 prompt=AGAIN,
             ),
+            Documentation(
+                "repetition_penalty_normalize",
+                what=(
+                    "The repetition penalty multiplies log-probabilities instead of logits. A constant that is added "
+                    "to all logits changes no probability; it changes the penalty on logits, but not this one. Later "
+                    "methods receive log-probabilities, as they always do in beam search."
+                ),
+                formula=r"z \leftarrow \log \operatorname{softmax}(z), \quad z_i \leftarrow z_i\,\theta",
+                source="Hollows 2026 (arXiv 2607.09791); transformers' pull request 48642",
+                when=(
+                    "To compare models, whose logits lie around different values, or where a text must repeat what "
+                    "the model is sure of, as in JSON: likely tokens lose least. A value acts mostly less than on "
+                    "logits; tune it anew."
+                ),
+                example={"repetition_penalty": 1.5, "repetition_penalty_normalize": True},
+                prompt="The king and the queen went to the castle of the",
+            ),
         ),
-        costs=(Cost({"repetition_penalty": 1.2}),),
+        costs=(
+            Cost({"repetition_penalty": 1.2}),
+            Cost(
+                {"repetition_penalty": 1.2, "repetition_penalty_normalize": True}, title="repetition_penalty_normalize"
+            ),
+        ),
         vectors=(
-            Vectors("repetition_penalty", RepetitionPenalty, ([1.5], [0.8], [1.5, 2])),
+            Vectors("repetition_penalty", RepetitionPenalty, ([1.5], [0.8], [1.5, 2], [1.5, 0, True], [0.8, 2, True])),
             Vectors("recent_penalty", RecentPenalty, ([3, 1.5, 0.0, 0.0], [4, 1.0, 0.5, 0.25], [99, 0.8, 0, 1])),
         ),
     ),

@@ -65,7 +65,7 @@ PROFILE = Profile(
         "top_p",
     ),
     makes={"bad_words_ids": bad_words, "temperature": temperature},
-    lacks=("dynatemp_range", "penalty_last_n", "prompt_ignore_length"),
+    lacks=("dynatemp_range", "penalty_last_n", "prompt_ignore_length", "repetition_penalty_normalize"),
     ranges={"temperature": "[0, 2]"},
     off={"top_k": "[-1, 0]"},
     costs=(

@@ -56,6 +56,9 @@ class Banned:
         require(all(self.phrases), "banned_strings must be texts of at least one character", list(self.phrases))
         object.__setattr__(self, "phrases", tuple(one.lower() for one in self.phrases))
 
+    def __repr__(self) -> str:
+        return repr([one.decode("utf-8", "replace") for one in self.phrases])
+
     def begins(self, new: Sequence[int]) -> int | None:
         """At which of the new ids the earliest phrase begins that ends within the newest of them."""
         text, starts = self.newest(new)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from decoders.methods import OPTIONS, PROFILES, SEARCHES, Listed, option
+from decoders.base.listed import Listed
+from decoders.methods import OPTIONS, PROFILES, SEARCHES, option
 
 from ..model.choices import DTYPES
 from ..system.files import read_text

@@ -67,6 +67,18 @@ def answers(function: FC) -> FC:
     return grouped("Measure", "--answer", required=True, help="The token that the prompt should lead to.")(function)
 
 
+def of_activations(group: str, does: str) -> Callable[[FC], FC]:
+    """--point and --over: which activation of every block, and what of it is told apart."""
+
+    def decorate(function: FC) -> FC:
+        over = click.Choice(["layer", "position", "head"])
+        function = grouped(group, "--over", type=over, default="position", show_default=True, help=does)(function)
+        name = "The name of an activation within a block."
+        return grouped(group, "--point", default="resid_pre", show_default=True, help=name)(function)
+
+    return decorate
+
+
 def metric_of(gpt2: GPT2, answer: str, versus: str | None) -> Metric:
     """The log-probability of an answer, or the logit difference between two."""
     from ..internals.variants import log_probability, logit_difference

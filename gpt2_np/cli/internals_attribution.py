@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from .internals import draw, experiment, metric_of, show
+from .internals import draw, experiment, metric_of, of_activations, show
 from .options import grouped
 from .pairs import Asked, asked, check_source, needed, pairs_option, question
 from .plain import dumps
@@ -39,17 +39,7 @@ WIDTH = 40  # of the longest bar
     help="How to attribute to tokens or, with CORRUPTED or --pairs, to activations.  [default: saliency, or atp]",
 )
 @grouped("Attribution", "--steps", default=50, show_default=True, help="The number of steps of integrated_gradients.")
-@grouped(
-    "Attribution", "--point", default="resid_pre", show_default=True, help="The name of an activation within a block."
-)
-@grouped(
-    "Attribution",
-    "--over",
-    type=click.Choice(["position", "head", "layer"]),
-    default="position",
-    show_default=True,
-    help="Give one score for each of these, for activations.",
-)
+@of_activations("Attribution", "Give one score for each of these, for activations.")
 def attribute(
     prompt: str | None,
     corrupted: str | None,
@@ -86,13 +76,13 @@ def attribute(
     if alone and prompt is not None:
         right = needed(answer)
         metric = metric_of(gpt2, right, versus)
-        of_tokens(gpt2, prompt, metric, method, steps, bos, question(right, versus), as_json, out)
+        scores_of_tokens(gpt2, prompt, metric, method, steps, bos, question(right, versus), as_json, out)
     else:
         of = asked(gpt2, (prompt, corrupted), answer, versus, pairs)
-        of_activations(gpt2, of, method, point, over, bos, as_json, out)
+        scores_of_activations(gpt2, of, method, point, over, bos, as_json, out)
 
 
-def of_tokens(
+def scores_of_tokens(
     gpt2: GPT2,
     prompt: str,
     metric: Any,
@@ -142,7 +132,7 @@ def bars(tokens: Sequence[str], scores: Array) -> list[str]:
     ]
 
 
-def of_activations(
+def scores_of_activations(
     gpt2: GPT2, of: Asked, method: str, point: str, over: str, bos: bool, as_json: bool, out: Path | None
 ) -> None:
     """A table of layers by positions or heads; for a file of pairs, one of the mean and one of the spread."""

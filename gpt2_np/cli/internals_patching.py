@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from .internals import answers, draw, experiment, metric_of, show
+from .internals import answers, draw, experiment, metric_of, of_activations, show
 from .options import grouped
 from .progress import bar
 from .readable import bos_option, load_readable
@@ -18,15 +18,7 @@ from .readable import bos_option, load_readable
 @click.argument("corrupted")
 @answers
 @bos_option
-@grouped("Patch", "--point", default="resid_pre", show_default=True, help="The name of an activation within a block.")
-@grouped(
-    "Patch",
-    "--over",
-    type=click.Choice(["layer", "position", "head"]),
-    default="position",
-    show_default=True,
-    help="The parts to patch one by one.",
-)
+@of_activations("Patch", "The parts to patch one by one.")
 def patch(
     clean: str,
     corrupted: str,

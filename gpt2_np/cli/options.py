@@ -29,6 +29,14 @@ class Grouped(click.Option):
         super().__init__(*arguments, **settings)
         self.group = group
 
+    def get_error_hint(self, ctx: click.Context | None) -> str:
+        """Return what an error calls the option: its environment variable is named too, as click does only from 8.2
+        on.
+        """
+        hint = super().get_error_hint(ctx)
+        told = not self.show_envvar or str(self.envvar) in hint
+        return hint if told else f"{hint} (env var: '{self.envvar}')"
+
 
 class GroupedCommand(click.Command):
     """A command whose help has one section for each group of options, with an example of each."""

@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..internals.capture import BY_CHUNK, about_of, estimate, fingerprint
+from ..internals.capture import BY_CHUNK, about_of, estimate
 from ..model.taps import select
 from ..system.files import JSONObject, write_whole
-from ..text.gpt2 import GPT2
 from . import models
 from .folder import CAPTURE
 from .inputs import Cut
@@ -42,8 +41,8 @@ def begin(out: Path, home: Path, job: Job, chunks: int) -> None:
     """Write ``capture.json`` unless it exists."""
     if (out / CAPTURE).exists():
         return
-    gpt2 = GPT2.from_pretrained(home, dtype=job.dtype, backend="numpy")
-    write(out, job.options["names"], job.options["store"], fingerprint(gpt2), chunks)
+    model = models.fingerprint_of_parameters(home, job.dtype)
+    write(out, job.options["names"], job.options["store"], model, chunks)
 
 
 def write(out: Path, names: Sequence[str], store: str, model: str, chunks: int) -> None:

@@ -16,7 +16,7 @@ from ..internals import jacobian_lens
 from ..internals.capture import Captured
 from ..internals.dictionaries import sums
 from ..system.files import JSONObject, write_whole
-from ..weights.load import safely_opened
+from ..weights.header import safely_opened
 from . import captures, folder, shards
 
 ABOUT_RUN = ("task", "dtype", "backend", "fingerprint", "options", "ids")

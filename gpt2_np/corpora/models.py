@@ -7,22 +7,25 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..internals import capture
+from ..model.arrays import Weight
 from ..model.config import Config
-from ..model.params import Params, assemble, flatten, shapes
+from ..model.params import Params, as_array, assemble, flatten, shapes
 from ..session.implementation import NumPy
 from ..system import cache_folder
-from ..system.files import lock, write_whole
+from ..system.files import lock, release_pages, write_whole
 from ..system.memory import give_back
 from ..text.gpt2 import GPT2
 from ..version import __version__
 from ..weights import hub
 from ..weights.load import files, fits
+from ..weights.load import load as load_params
 from ..weights.panels import Matrix
 from .job import Job
 
@@ -48,18 +51,42 @@ def without_weights(folder: Path, backend: str) -> GPT2:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of the bytes of a model's files: configuration, weights and tokenizer.
+    """Return a digest of the bytes of a model's files: configuration, weights and tokenizer."""
+    named = ("config.json", *hub.EXTRAS, *TOKENIZER)
+    paths = [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]
+    return known(paths, "files", lambda: digest_of(paths))
+
+
+def fingerprint_of_parameters(folder: Path, dtype: str) -> str:
+    """Return the digest by which captures of a folder's model are known (`capture.fingerprint`), "float32" or
+    "float64".
+
+    Parameters are read one after the other, and none stays in memory.
+    """
+
+    def one_by_one(config: Config) -> Iterator[tuple[str, Weight]]:
+        for name, array in flatten(load_params(folder, config, to_convert=True)):
+            yield name, as_array(array).astype(dtype, copy=False)
+            release_pages(as_array(array))
+
+    def whole() -> str:
+        config = Config.from_file(folder / "config.json")
+        return capture.digest_of(config, one_by_one(config))
+
+    return known([folder / "config.json", *files(folder)], f"parameters {dtype}", whole)
+
+
+def known(paths: Sequence[Path], what: str, whole: Callable[[], str]) -> str:
+    """Return a digest of files: the one in the cache, or what `whole` returns, which reads them.
 
     Once they were read, the digest is kept in the cache, so that the workers of a machine don't all read them: for
     these files in this state, by their places on the disk, their sizes and the times of their last changes, of which
     the system sets one itself. Git trusts the same marks, and like it we keep no digest of a file that was changed less
     than two seconds ago, since it may change once more within what its clock can tell.
     """
-    named = ("config.json", *hub.EXTRAS, *TOKENIZER)
-    paths = [*(folder / name for name in named if (folder / name).is_file()), *files(folder)]
     before = state(paths)
     try:
-        kept = place() / f"{hashlib.sha256(repr(before).encode()).hexdigest()[:32]}.digest"
+        kept = place() / f"{hashlib.sha256(repr((what, before)).encode()).hexdigest()[:32]}.digest"
         with alone(kept.with_name("digests")):
             try:
                 found = kept.read_text(encoding="ascii")
@@ -68,13 +95,13 @@ def fingerprint(folder: Path) -> str:
             if DIGEST.fullmatch(found):
                 os.utime(kept)
                 return found
-            found = digest_of(paths)
+            found = whole()
             if state(paths) == before and time.time_ns() - max(one[-1] for one in before) > SETTLED:
                 write_whole(kept, found.encode())
                 prune(kept, DIGESTS)
             return found
     except OSError:  # the cache can't be written, or a file can't be read, which is told of here
-        return digest_of(paths)
+        return whole()
 
 
 def state(paths: Sequence[Path]) -> list[tuple[Any, ...]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..system.errors import in_words
 from ..system.files import JSONObject, write_whole
-from ..weights.load import safely_opened
+from ..weights.header import safely_opened
 from ..weights.save import safetensors
 from .inputs import opened
 from .packages import arrow, parquet

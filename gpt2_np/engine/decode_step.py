@@ -20,12 +20,11 @@ from ..model.params import Block, Linear, Params, matrices
 from ..system.memory import empty, in_one_piece
 from ..weights.panels import Matrix, no_bias
 from . import available
-from .kernels.address_tables import address_table
+from .kernels.address_tables import WEIGHT_TYPES, address_table
 from .kernels.forward_pass import forward as compiled_forward
 from .kernels.threads import launch
 
 Array = np.ndarray
-PRECISIONS = {"f", "I", "b", "B"}  # of packed weights: float32, bfloat16, int8, int4, by ``dtype.char``
 POSITIONS_PER_PASS = 2048  # positions at a time, where there are several rows: they need about 100 MB
 
 
@@ -55,18 +54,22 @@ def precisions(params: Params, config: Config) -> tuple[str, str] | None:
     weights = [*(linear.weight for p in params.h for linear in matrices(p)), params.lm_head]
     stored = [weight.codes if isinstance(weight, Matrix) else weight for weight in weights]
     *blocks, head = [array.dtype.char if isinstance(array, np.ndarray) else "" for array in stored]
-    return (blocks[0], head) if len(set(blocks)) == 1 and {*blocks, head} <= PRECISIONS else None
+    return (blocks[0], head) if len(set(blocks)) == 1 and {*blocks, head} <= WEIGHT_TYPES.keys() else None
 
 
 def ready(params: Params, config: Config) -> bool:
-    """Load or compile the forward pass for these parameters, packed or not, and tell whether that worked."""
+    """Load or compile the forward pass for these parameters, packed or not; False if Numba, which that needs, can't be
+    loaded.
+    """
     kinds = precisions(params, config)
     if kinds is None:
         return False
     try:
         compiled_forward(*kinds)
     except ImportError:
-        return available.loads()  # it says what is wrong with Numba
+        if available.loads():  # then something else is missing
+            raise
+        return False
     return True
 
 

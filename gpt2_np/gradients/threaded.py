@@ -58,7 +58,7 @@ def unembed_by(product: Product, gradient: Array, lm_head: Weight) -> Array:
     """Compute `derivatives.unembed` by this matrix product; positions and tokens without a gradient are skipped."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])
-    some = _with_gradient(rows)
+    some = with_gradient(rows)
     if some is None:
         return _by(product, gradient, weight)
     out = np.zeros((len(rows), weight.shape[1]), rows.dtype)
@@ -77,13 +77,13 @@ def unembed_parameters(gradient: Array, x: Array) -> Array:
 def unembed_parameters_by(product: Product, gradient: Array, x: Array) -> Array:
     """Compute `derivatives.unembed_parameters` by this matrix product; positions without a gradient are skipped."""
     rows = gradient.reshape(-1, gradient.shape[-1])
-    inputs, some = x.reshape(len(rows), -1), _with_gradient(rows)
+    inputs, some = x.reshape(len(rows), -1), with_gradient(rows)
     if some is not None:
         rows, inputs = rows[some], inputs[some]
     return product(rows.T, inputs, empty((rows.shape[1], inputs.shape[1]), rows.dtype), None)
 
 
-def _with_gradient(rows: Array) -> Array | None:
+def with_gradient(rows: Array) -> Array | None:
     """Return which rows are not all 0; None if they are so many that skipping the others doesn't pay."""
     found = np.empty(len(rows), bool)
 

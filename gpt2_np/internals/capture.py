@@ -19,11 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from ..display import brief
+from ..model.arrays import Weight
+from ..model.config import Config
 from ..model.params import as_array, flatten
 from ..model.taps import canonical, points, select
 from ..session.model import Model
 from ..system.files import JSONObject, read_object, write_whole
-from ..weights.load import safely_opened
+from ..weights.header import safely_opened
 from .partial_runs import activations
 
 Array = np.ndarray
@@ -117,10 +119,15 @@ def _short(value: object) -> str:
 
 def fingerprint(model: Model) -> str:
     """Return a digest of a model's configuration and parameters, which distinguishes its captures from others."""
-    digest = hashlib.sha256(repr(model.config).encode())
-    for name, array in flatten(model.params):
+    return digest_of(model.config, flatten(model.params))
+
+
+def digest_of(config: Config, params: Iterable[tuple[str, Weight]]) -> str:
+    """Return the digest of a configuration and of named parameters, which are taken one after the other."""
+    digest = hashlib.sha256(repr(config).encode())
+    for name, array in params:
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(as_array(array)).tobytes())
+        digest.update(np.ascontiguousarray(as_array(array)).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]
 
 

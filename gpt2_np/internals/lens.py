@@ -9,18 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
+from ..engine.threaded import threads
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
+from ..system.threads import on_threads, one_blas_thread
 from ..weights.load import floats
-from .logits import ROWS, divergence, likeliest, some_logits
+from .logits import ROWS, Divergence, likeliest, some_logits
 from .partial_runs import activations
 
 Array = np.ndarray
@@ -61,7 +64,8 @@ class Lens:
 
     def divergence(self) -> Array:
         """Return the divergence of each stream's prediction from the last one's: KL(last ‖ stream) in nats, (C, T)."""
-        return np.stack([divergence(self.logits[-1], stream) for stream in self.logits])
+        from_last, rows = Divergence(self.logits[-1]), np.arange(self.logits.shape[1])
+        return np.stack([from_last(stream, rows) for stream in self.logits])
 
 
 def nearest(model: Model, cache: ActivationCache, count: int) -> tuple[list[str], Array, Array]:
@@ -106,17 +110,20 @@ def _lens(model: Model, ids: Sequence[int] | Array, translate: Callable[[Array],
 def divergences(model: Model, ids: Sequence[int] | Array, lens: TunedLens) -> tuple[list[str], Array, Array]:
     """Return labels, and `Lens.divergence` of the logit lens and of a tuned one, (C, T) each, of one run.
 
-    In the memory of one stream's logits.
+    In the memory of the last stream's logits twice, and of `ROWS` others.
     """
     names = stream_names(model)
     found = activations(model, np.atleast_2d(ids), names)
     streams = np.stack([found[name][0] for name in names])
     T, D = streams.shape[1:]
-    last = next(some_logits(model, streams[-1], T)).copy()
-    both = []
-    for looked in (streams, lens.translated(streams)):
-        rows = looked[:-1].reshape(-1, D)
-        both.append(np.stack([*(divergence(last, logits) for logits in some_logits(model, rows, T)), np.zeros(T)]))
+    from_last = Divergence(next(some_logits(model, streams[-1], T)))
+    rows = np.concatenate([looked[:-1] for looked in (streams, lens.translated(streams))]).reshape(-1, D)
+    places = np.arange(len(rows)) % T
+    starts = range(0, len(rows), ROWS)
+    made = zip(starts, some_logits(model, rows, ROWS), strict=True)
+    each = [from_last(logits, places[start : start + ROWS]) for start, logits in made]
+    both = np.zeros((2, len(names), T))  # the last stream is no distance from itself
+    both[:, :-1] = np.concatenate(each).reshape(2, -1, T)
     labels = [*(f"{layer}_pre" for layer in range(model.config.n_layer)), "final_post"]
     return labels, both[0], both[1]
 
@@ -247,10 +254,7 @@ def train_tuned_lens(
     for text in texts:
         streams = activations(model, np.atleast_2d(text), names)  # nothing here reads logits
         final = streams[names[-1]][0, 1:].astype(np.float64)
-        for layer in range(L):
-            x = np.pad(streams[names[layer]][0, 1:].astype(np.float64), [(0, 0), (0, 1)], constant_values=1)
-            square[layer] += x.T @ x
-            cross[layer] += x.T @ (final - x[:, :D])
+        _each_layer(partial(_add, [streams[name][0, 1:] for name in names[:-1]], final, square, cross), L)
         seen += len(final)
         if progress is not None:
             progress(len(final) + 1)
@@ -258,12 +262,31 @@ def train_tuned_lens(
         raise ValueError(f"a lens needs at least 2 positions after the first of a text to be tuned on, got {seen}")
     if not (np.isfinite(square).all() and np.isfinite(cross).all()):
         raise ValueError("the streams are too large for least squares in float64")
-    for layer in range(L):
+    solved = np.empty_like(cross)
+
+    def fit(layer: int) -> None:
         spread = np.trace(square[layer][:D, :D]) / D
         square[layer][np.arange(D), np.arange(D)] += ridge * spread
-    solved = np.stack([solve(square[layer], cross[layer], ridge > 0) for layer in range(L)])
+        solved[layer] = solve(square[layer], cross[layer], ridge > 0)
+
+    _each_layer(fit, L)
     weight = solved[:, :D] + np.eye(D)
     return TunedLens(weight.astype(model.dtype), solved[:, D].astype(model.dtype))
+
+
+def _add(streams: Sequence[Array], final: Array, square: Array, cross: Array, layer: int) -> None:
+    """Add a text's share of a layer's least squares: what the stream says about itself, and about what is to come."""
+    x = np.ones((len(final), final.shape[1] + 1))
+    x[:, :-1] = streams[layer]
+    square[layer] += x.T @ x
+    cross[layer] += x.T @ (final - x[:, :-1])
+
+
+def _each_layer(work: Callable[[int], object], layers: int) -> None:
+    """Call ``work(layer)`` for every layer, on threads: no product of one layer is large enough for BLAS's own."""
+    workers = threads()
+    with one_blas_thread():
+        on_threads(work, range(layers), workers)
 
 
 def solve(square: Array, cross: Array, definite: bool) -> Array:

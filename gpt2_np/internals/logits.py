@@ -8,7 +8,9 @@ import numpy as np
 
 from decoders.base.ranking import highest
 
+from ..display import Readable
 from ..engine.threaded import in_pieces
+from ..gradients.products import product
 from ..model import ops
 from ..session.model import Model
 from ..system.memory import empty
@@ -24,7 +26,7 @@ def some_logits(model: Model, rows: Array, most: int) -> Iterator[Array]:
     for start in range(0, len(rows), most):
         normed = ops.layer_norm(rows[start : start + most], *model.params.ln_f, epsilon)
         if isinstance(head, np.ndarray):
-            yield np.matmul(normed, head.T, out=logits[: len(normed)])
+            yield product(normed, head.T, logits[: len(normed)])
         else:
             yield ops.unembed(normed, head)
 
@@ -50,22 +52,38 @@ def likeliest(logits: Array, count: int) -> tuple[Array, Array]:
     return best.reshape(shape), chances.reshape(shape)
 
 
-def divergence(last: Array, other: Array) -> Array:
-    """KL(last ‖ other) in nats of each row of two arrays of logits: (T, V) twice → (T,), float64.
+class Divergence(Readable):
+    """KL(p ‖ q) in nats of each row of logits from rows that many others are compared with: (T, V), p's logits.
 
-    Differences and exponentials have the logits' precision, sums float64's. It works on a few rows at a time, on
-    threads: copies of all logits in float64 would cost more than the products that made them.
+    What it needs of p alone is worked out once. Differences and exponentials have the logits' precision, sums
+    float64's. It works on a few rows at a time, on threads: copies of all logits in float64 would cost more than the
+    products that made them.
     """
-    found = np.empty(len(last))
 
-    def look(some: slice) -> None:
-        for at in range(some.start, some.stop):
-            chances = last[at] - last[at].max()
-            np.exp(chances, out=chances)
-            total = chances.sum(dtype=np.float64)
-            chances *= last[at] - other[at]
-            gap = ops.log_normalizer(last[at]) - ops.log_normalizer(other[at])
-            found[at] = chances.sum(dtype=np.float64) / total - gap
+    def __init__(self, logits: Array) -> None:
+        self.logits, self.chances = logits, empty(logits.shape, logits.dtype)
+        self.totals, self.normalizers = np.empty((2, len(logits)))
 
-    in_pieces(look, len(last), last.size)
-    return found
+        def look(some: slice) -> None:
+            for at in range(some.start, some.stop):
+                chances, top = self.chances[at], logits[at].max()
+                np.exp(np.subtract(logits[at], top, out=chances), out=chances)
+                self.totals[at] = chances.sum(dtype=np.float64)
+                self.normalizers[at] = np.log(self.totals[at]) + top
+
+        in_pieces(look, len(logits), logits.size)
+
+    def __call__(self, others: Array, rows: Array) -> Array:
+        """Return how far each of some logits, (n, V), is from the row of p's that it belongs to, (n,): (n,) float64."""
+        found = np.empty(len(others))
+
+        def look(some: slice) -> None:
+            for at in range(some.start, some.stop):
+                row, other = rows[at], others[at]
+                shares = self.logits[row] - other
+                shares *= self.chances[row]
+                gap = self.normalizers[row] - ops.log_normalizer(other)
+                found[at] = shares.sum(dtype=np.float64) / self.totals[row] - gap
+
+        in_pieces(look, len(others), others.size)
+        return found

@@ -28,7 +28,6 @@ Array = np.ndarray
 MOST_TOKENS = 512
 MOST_OWED = 64  # tokens of a prompt of which every position is asked what it owes to those before
 FEATURES, WORDS = 8, 8  # of a dictionary: how many features of each token, how many words of each feature
-ROWS = 8  # positions that are differentiated side by side
 
 
 class Page(str):
@@ -189,15 +188,13 @@ def _owed(model: GPT2, cache: ActivationCache, best: Array, last_only: bool) -> 
     """By position: the two likeliest tokens, and input × gradient of each token so far for the one, not the other."""
     T = len(best)
     places = list(range(T)) if T <= MOST_OWED and not last_only else [T - 1]
+    directions = cache.directions(best[places, 0]) - cache.directions(best[places, 1])
+    gradients = readings.of_embeddings(cache, places, directions)
+    scores = (cache["embed"][:, : gradients.shape[1]] * gradients).sum(axis=-1, dtype=np.float64)
     owed: dict[int, dict[str, object]] = {}
-    for start in range(0, len(places), ROWS):
-        some = places[start : start + ROWS]
-        directions = cache.directions(best[some, 0]) - cache.directions(best[some, 1])
-        gradients = readings.of_embeddings(cache, some, directions)
-        scores = (cache["embed"][:, : gradients.shape[1]] * gradients).sum(axis=-1, dtype=np.float64)
-        for at, row in zip(some, scores, strict=True):
-            first, second = model.tokenizer.tokens(best[at].tolist())
-            owed[at] = {"token": shown(first), "other": shown(second), "scores": np.round(row[: at + 1], 3).tolist()}
+    for at, row in zip(places, scores, strict=True):
+        first, second = model.tokenizer.tokens(best[at].tolist())
+        owed[at] = {"token": shown(first), "other": shown(second), "scores": np.round(row[: at + 1], 3).tolist()}
     return owed
 
 

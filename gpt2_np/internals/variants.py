@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from ..display import Readable
-from ..engine import threaded
+from ..gradients import joined
 from ..gradients.metrics import LogitDifference, LogProbability
 from ..gradients.metrics import log_probability as log_probability
 from ..gradients.metrics import logit_difference as logit_difference
@@ -146,8 +146,11 @@ class Runs(Readable):
         self.resumes = model.tap is no_tap and isinstance(model.implementation, NumPy)
 
     def means(self) -> tuple[Params, Config, Operations]:
-        """Return what runs with taps are made of: the parameters, and the readable operations on every core."""
-        return self.model.params, self.model.config, threaded
+        """Return what these runs are made of: the parameters, and operations that join the positions of all rows.
+
+        A prompt's rows are many and short: one after another they would each read a layer's weights again.
+        """
+        return self.model.params, self.model.config, joined
 
     def ends(self, tap: PerRow, first: int) -> Array | None:
         """Return a batch's last streams at the last position, (B, 1, D); None where more than that is needed."""

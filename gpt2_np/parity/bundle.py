@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ..model.taps import points
+from ..model.taps import ON_REQUEST, points
 from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..weights.load import files, floats
@@ -161,7 +161,7 @@ def tensors_of(folder: Path) -> dict[str, Array]:
 def truths(bundle: Path, about: JSONObject) -> dict[str, Array]:
     """The truth of every tensor by name, in the bundle's order. ``ValueError`` names one that is missing or is NaN.
 
-    ``attn.result`` is in the order but not in the file, for its size.
+    What is captured `ON_REQUEST` only (``attn.result``) is in the order but not in the file, for its size.
     """
     stored, found = tensors_of(bundle), {}
     for number in range(len(about["prompts"])):
@@ -169,7 +169,7 @@ def truths(bundle: Path, about: JSONObject) -> dict[str, Array]:
             key = f"{number}/{name}"
             if key in stored:
                 found[key] = stored[key]
-            elif not str(name).endswith("attn.result"):
+            elif not str(name).endswith(ON_REQUEST):
                 raise ValueError(f"{bundle / 'activations.safetensors'} lacks {key}, which bundle.json's order names")
     answers.refuse_nan(bundle / "activations.safetensors", found)
     return found

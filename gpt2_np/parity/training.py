@@ -27,7 +27,7 @@ from safetensors.numpy import save, save_file
 
 from ..gradients.metrics import IGNORED
 from ..model import params as P
-from ..model.taps import points
+from ..model.taps import ON_REQUEST, points
 from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
@@ -63,7 +63,7 @@ def export(folder: Path, exact: GPT2) -> None:
     ids, labels = batch(exact.config.vocab_size, exact.config.n_positions)
     names = list(P.tensors(exact.params))
     order = ["loss", "rows/logits", "rows/cached"]
-    order += [f"activation/{name}" for name in reversed(points(exact.config)) if not name.endswith("attn.result")]
+    order += [f"activation/{name}" for name in reversed(points(exact.config)) if not name.endswith(ON_REQUEST)]
     order += [f"parameter/{name}" for name in reversed(names)]
     order += [*(f"adamw/norms/{step}" for step in range(1, STEPS + 1)), "adamw/losses"]
     about = {

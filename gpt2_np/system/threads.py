@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import copy_context
 from functools import lru_cache
 from itertools import pairwise
+from operator import length_hint
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -23,16 +24,31 @@ ALONE = sys.platform in ("emscripten", "wasi")  # WebAssembly, where a process c
 def on_threads(work: Callable[[Piece], object], pieces: Iterable[Piece], threads: int) -> None:
     """Call ``work(piece)`` for every piece, on a number of threads. NumPy and the kernels release the GIL.
 
-    One thread is the caller's own, so that work which is itself divided may be given to threads in turn; so are all of
-    them where there can be no others.
+    One of the threads is the caller's own, which begins while the others wake up. So work that is itself divided may be
+    given to threads in turn: where all others are busy, the caller does all of it.
     """
-    if threads == 1 or ALONE:
-        for piece in pieces:
-            work(piece)
-        return
+    remaining = iter(list(pieces))  # a list's iterator may be shared by threads
+
+    def share() -> None:
+        try:
+            for piece in remaining:
+                work(piece)
+        except BaseException:
+            for _ in remaining:  # nobody begins another piece
+                pass
+            raise
+
     here = copy_context()  # carries NumPy's errstate
-    for _ in _pool(threads, os.getpid()).map(lambda piece: here.copy().run(work, piece), pieces):
-        pass
+    others = 0 if ALONE else min(threads, length_hint(remaining)) - 1
+    started = [_pool(threads, os.getpid()).submit(here.copy().run, share) for _ in range(others)]
+    try:
+        share()
+    finally:
+        running = [one for one in started if not one.cancel()]
+        errors = [one.exception() for one in running]
+    for error in errors:
+        if error is not None:
+            raise error
 
 
 def cores() -> int:
@@ -49,8 +65,8 @@ def evenly(count: int, pieces: int) -> list[slice]:
 def blas_threads() -> int:
     """Return how many threads BLAS may use; without threadpoolctl, what the environment says, or all cores."""
     found = _blas()
-    if found is not None:
-        return max((library.num_threads for library in found.lib_controllers), default=os.cpu_count() or 1)
+    if found is not None and found.lib_controllers:
+        return max(library.num_threads for library in found.lib_controllers)
     said = next((os.environ[name] for name in LIMITS if os.environ.get(name, "").isdecimal()), "0")
     return int(said) or os.cpu_count() or 1
 

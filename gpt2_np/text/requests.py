@@ -23,7 +23,7 @@ from .stopping import banned_strings, stop_strings
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from decoders.methods import Names
+    from decoders.fields import Names
 
     class Request(Names, total=False):
         """The options of `GPT2.generate` by name: those of `decoders.Options`, and those that take text."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,14 +57,14 @@ def read(path: Path) -> Header:
         >>> header.read(hub.locate("tales") / "model.safetensors").tensors["transformer.wpe.weight"].shape
         (512, 320)
     """
+    problem = by_library(path)
+    if problem is not None:
+        raise ValueError(problem)
     with path.open("rb") as file:  # OSError tells why when it can't be read
-        problem = by_library(path)
         file.seek(0, 2)
         size = file.tell()
         file.seek(0)
         try:
-            if problem is not None:
-                raise ValueError(problem)
             first = file.read(8)
             length = int.from_bytes(first, "little")
             if len(first) < 8 or 8 + length > size:
@@ -71,20 +73,42 @@ def read(path: Path) -> Header:
                 raise ValueError(f"the header must have at most {LARGEST} bytes, got {length}")
             return parsed(file.read(length), size)
         except ValueError as error:
-            raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
+            raise unsound(path, error) from None
 
 
 def by_library(path: Path) -> str | None:
-    """Return what the safetensors library finds wrong with a file; None also where there is no library."""
+    """Return what the safetensors library finds wrong with a file; None also where there is no library. ``OSError`` if
+    the file can't be read.
+    """
     try:
-        from safetensors import SafetensorError, safe_open
+        with safely_opened(path):
+            return None
     except ModuleNotFoundError:
         return None
-    try:
-        with safe_open(path, framework="numpy"):
-            return None
-    except (SafetensorError, OSError) as error:
+    except ValueError as error:
         return str(error)
+
+
+@contextmanager
+def safely_opened(path: Path) -> Iterator[Any]:
+    """Open a safetensors file with the library of that name, whose tensors are then read one by one.
+
+    ``ValueError`` names the file if it is damaged, whenever that shows, ``OSError`` if it can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with path.open("rb"):  # OSError tells why when it can't be read
+        pass
+    try:
+        with safe_open(path, framework="np") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise unsound(path, error) from None
+
+
+def unsound(path: Path, error: Exception) -> ValueError:
+    """Return the error for a file that is no sound safetensors file, or that is something else altogether."""
+    return ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}")
 
 
 def parsed(text: bytes, size: int) -> Header:

@@ -6,17 +6,15 @@ Only safetensors are ever opened. Pickle files can run code, so they are refused
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
-from ..system.files import mapped, pretender, release_pages, shards
+from ..system.files import mapped, release_pages, shards
 from ..system.threads import cores, on_threads
 from . import header
 from .other_weights import instead
@@ -118,23 +116,6 @@ def files(folder: Path) -> list[Path]:
                 raise FileNotFoundError(f"{folder}: shard {shard!r} is missing; the index names it")
         return [folder / shard for shard in names]
     raise FileNotFoundError(instead(folder))
-
-
-@contextmanager
-def safely_opened(path: Path) -> Iterator[Any]:
-    """Open a safetensors file with the library of that name, whose tensors are then read one by one.
-
-    ``ValueError`` names the file if it is damaged, whenever that shows, ``OSError`` if it can't be read.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    with path.open("rb"):  # OSError tells why when it can't be read
-        pass
-    try:
-        with safe_open(path, framework="np") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise ValueError(pretender(path) or f"{path} is not a sound safetensors file: {error}") from None
 
 
 def open_safetensors(path: Path, *, large_pages: bool = True) -> dict[str, tuple[str, Array]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -228,6 +229,17 @@ def first_token(size: str, folder: Path) -> Row:
 
     python = seconds(BARE + "import numpy" + END)
     return Row(f"{size}: process start to first token", seconds(FIRST), "s", note=f"importing NumPy: {python:.2f} s")
+
+
+def first_compilation(size: str, folder: Path) -> Row:
+    """The same on a new machine, where the forward pass must be compiled."""
+
+    def compiled_anew() -> object:
+        with tempfile.TemporaryDirectory() as empty:
+            environment = os.environ | {"NUMBA_CACHE_DIR": empty}
+            return subprocess.run([sys.executable, "-c", FIRST, str(folder)], check=True, env=environment)
+
+    return Row(f"{size}: first start on a new machine, to the first token", median(compiled_anew, 3), "s")
 
 
 def peak_memory(size: str, folder: Path) -> list[Row]:

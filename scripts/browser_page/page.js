@@ -109,7 +109,7 @@ function grow() {
     $("text").append(span);
   }
 }
-const percent = p => p >= 0.0995 ? `${Math.round(100 * p)} %` : `${(100 * p).toFixed(1)} %`;
+const percent = p => `${p >= 0.0995 ? Math.round(100 * p) : (100 * p).toFixed(1)}\u00a0%`;  // never parted by a line's end
 
 function choose(at) {
   if (!state.bytes) return;

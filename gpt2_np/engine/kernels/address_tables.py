@@ -12,6 +12,14 @@ import numpy as np
 Array = np.ndarray
 
 NUMBERS_PER_ARRAY = 5  # an address and a shape of at most four dimensions
+# What packed weights are for compiled code, by ``dtype.char`` of their codes (float32, bfloat16, int8, int4): the types
+# of codes and scales, named as in `kernel_types`, which needs Numba.
+WEIGHT_TYPES = {
+    "f": ("panels3", "matrix"),
+    "I": ("halves3", "matrix"),
+    "b": ("codes8", "matrix"),
+    "B": ("codes4", "grids"),
+}
 
 
 def address_table(rows: list[tuple[Array, ...]]) -> Array:

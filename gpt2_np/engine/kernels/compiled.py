@@ -30,6 +30,7 @@ from . import code_cache, sources, target
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 # Numba's settings that change the generated code.
 SETTINGS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "DISABLE_INTEL_SVML")
+ENTRY = "call_"  # the start of the name of each function with C's calling convention
 
 
 def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -50,10 +51,12 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
 def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[..., Any]], CFunc]:
     """Decorate as ``numba.cfunc(signature, **settings)`` does: C's calling convention, which needs no Numba to call.
 
-    The code is cached as that of `compiled`. The `name` tells functions of the same source apart.
+    The code is cached as that of `compiled`. The `name` tells functions of the same source apart: symbols are named
+    after functions, and code from the cache keeps the names that it was compiled with.
     """
 
     def decorate(function: Callable[..., Any]) -> CFunc:
+        function.__qualname__ = ENTRY + name
         made = CFunc(function, (signature.args, signature.return_type), {}, {"nopython": True, **settings})
         made._cache = KernelCache(function, name)  # type: ignore[attr-defined]  # numba's annotations lack it
         made.compile()
@@ -65,15 +68,19 @@ def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[...,
 class KernelCache(NullCache):
     """The cache of one function's code, which Numba consults before it compiles and informs afterwards.
 
-    A function whose closure holds another one needs a `name`: a function's repr tells its address.
+    A function whose closure holds another one needs a `name`: a function's repr tells its address. Nothing is read or
+    written unless `stored`.
     """
+
+    stored = True
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function, self.name = function, name
-        self.code = b""  # the object file, once there is one
 
     def load_overload(self, signature: Any, target_context: Any) -> Any:
         """Return the function compiled for these types; None if it must be compiled."""
+        if not self.stored:
+            return None
         # Finished code needs only this of Numba's context; the compiler's tables would take a fifth of a second.
         rtsys.initialize(target_context)
         try:
@@ -86,24 +93,19 @@ class KernelCache(NullCache):
             return None
         code_cache.used(path.parent)
         try:
-            library, *rest = loads(content)
-            found = CompileResult._rebuild(target_context, library, *rest)
+            return CompileResult._rebuild(target_context, *loads(content))
         except Exception:  # intact, but not readable by this version of Numba
             return None
-        self.code = _object_file(library)
-        return found
 
     def save_overload(self, signature: Any, result: Any) -> None:
         """Store compiled code; if that fails, one line on stderr says so."""
-        if result.library.has_dynamic_globals:
+        if result.library.has_dynamic_globals or not self.stored:
             return
         place = "the user's cache"
         try:
             path = self._path(signature)
             place = str(path.parent.parent)
-            library, *rest = result._reduce()
-            self.code = _object_file(library)
-            code_cache.write(path, dumps((library, *rest)))
+            code_cache.write(path, dumps(result._reduce()))
         except OSError as error:
             code_cache.say_uncached(place, error.strerror or str(error))
 
@@ -114,12 +116,6 @@ class KernelCache(NullCache):
         types = repr((signature, named, function.__code__.co_code)).encode()
         name = f"{function.__name__}-{hashlib.sha256(types).hexdigest()[:16]}"
         return folder(function.__code__.co_filename) / name
-
-
-def _object_file(library: Any) -> bytes:
-    """Return the machine code in a Numba library's serialized form: its name, "object", (machine code, bitcode)."""
-    code: bytes = library[2][0]
-    return code
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The compiled forward pass (`fused`), from the object file of an earlier process or else compiled by Numba.
+"""The compiled forward pass (`fused`), from the object file of an earlier process or of one that is started to make it.
 
-Numba is loaded in the second case only.
+Where object files aren't used, Numba is loaded and compiles it in this process.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...system.garbage import without_garbage_collection
-from . import object_code
-from .threads import layer
+from . import link_time, object_code
 
 Array = np.ndarray
 SOURCE = Path(__file__).with_name("fused.py")
@@ -28,9 +27,8 @@ def forward(code: str, head: str) -> Callable[..., None]:
     """Return `fused.forward` for weights of these dtypes, as a function of arrays. ``ImportError`` if it must be
     compiled and Numba can't be loaded.
     """
-    name = f"forward-{code}{head}"
     with without_garbage_collection():
-        where = object_code.load(SOURCE, name) if object_code.supported() else None
+        where = from_object_file(code, head) if object_code.supported() else None
         if where is None:
             from . import fused
 
@@ -38,9 +36,20 @@ def forward(code: str, head: str) -> Callable[..., None]:
             if fused.PLAIN:
                 plain: Callable[..., None] = made
                 return plain
-            object_code.save(SOURCE, name, made._cache.code, made.native_name, layer())
             where = made.address
     return from_address(where)
+
+
+def from_object_file(code: str, head: str) -> int | None:
+    """Return the address of the forward pass, whose object file is made where there is none; None if that fails."""
+    name = f"forward-{code}{head}"
+    where = object_code.load(SOURCE, name)
+    if where is None:
+        content = link_time.object_file(code, head)
+        where = None if content is None else object_code.linked(content)
+        if content is not None and where is not None:
+            object_code.save(SOURCE, name, content)
+    return where
 
 
 def from_address(where: int) -> Callable[..., None]:

@@ -152,8 +152,6 @@ def forward(code: str, head: str) -> Any:
         for b in range(B):
             lengths[b] += T
 
-    # Symbols are named after functions, and code from the cache keeps the names that it was compiled with: two
-    # precisions of one name would be taken for one function.
     run.__qualname__ = f"forward_{code}_{head}"
     if PLAIN:
         return run
@@ -173,7 +171,6 @@ def forward(code: str, head: str) -> Any:
             carray(rest, (1, N)),
         )
 
-    called.__qualname__ = f"call_{run.__qualname__}"
     ints, floats = types.CPointer(types.int64), types.CPointer(types.float32)
     signature = void(ints, ints, ints, floats, ints, ints, ints, types.float32)
-    return entry(signature, f"{code} {head}", **SERIAL | {"nogil": False})(called)
+    return entry(signature, run.__qualname__, **SERIAL | {"nogil": False})(called)

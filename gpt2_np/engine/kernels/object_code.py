@@ -28,17 +28,17 @@ FREE = {"NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR"}
 
 
 def supported() -> bool:
-    """Tell whether object files are used: on Linux, and where Numba isn't loaded or configured by a file.
+    """Tell whether object files are used: on Linux, and where Numba compiles, and isn't loaded or configured by a file.
 
     A loaded Numba may have been configured in ways that the environment doesn't show.
     """
-    return sys.platform == "linux" and "numba" not in sys.modules and not os.path.exists(".numba_config.yaml")
+    unconfigured = "numba" not in sys.modules and not os.path.exists(".numba_config.yaml")
+    return sys.platform == "linux" and unconfigured and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0")
 
 
 def load(source: Path, name: str) -> int | None:
-    """Return the address of the function that `save` stored under this name; None if there is none that can be used.
-
-    The threads of its threading layer are started.
+    """Return the address of the function that `save` stored under this name, as `linked` does; None if there is none
+    that can be used.
     """
     try:
         path = _path(source, name)
@@ -47,27 +47,40 @@ def load(source: Path, name: str) -> int | None:
         if content is None:
             return None
         code_cache.used(path.parent)
-        line, _, code = content.partition(b"\n")
+    except (OSError, ImportError):
+        return None
+    return linked(content)
+
+
+def save(source: Path, name: str, content: bytes) -> None:
+    """Store an object file with its header for `load`; if that fails, one line on stderr says so."""
+    place = "the user's cache"
+    try:
+        path = _path(source, name)
+        place = str(path.parent.parent)
+        code_cache.write(path, content)
+    except (OSError, ImportError) as error:
+        code_cache.say_uncached(place, getattr(error, "strerror", None) or str(error))
+
+
+def with_header(code: bytes, entry: str, layer: str) -> bytes:
+    """Return an object file behind a line that names its function, which has C's calling convention, and the threading
+    layer that it was compiled for.
+    """
+    return json.dumps({"entry": entry, "layer": layer}).encode() + b"\n" + code
+
+
+def linked(content: bytes) -> int | None:
+    """Link what `with_header` returned, and start its layer's threads.
+
+    Return the function's address; None if something is missing here, or unknown.
+    """
+    line, _, code = content.partition(b"\n")
+    try:
         about = json.loads(line)
-        if not code.startswith(b"\x7fELF"):
-            return None
-        return _linked(code, about["entry"], about["layer"])
+        return _linked(code, about["entry"], about["layer"]) if code.startswith(b"\x7fELF") else None
     except (OSError, ImportError, ValueError, KeyError, AttributeError):
         return None
-
-
-def save(source: Path, name: str, code: bytes, entry: str, layer: str) -> None:
-    """Store an object file, whose function `entry` has C's calling convention, for `load`. Failing to is no error.
-
-    ``KernelCache`` has stored the same code, or said why it couldn't.
-    """
-    if not code or sys.platform != "linux" or layer not in numba_runtime.LAYERS or os.path.exists(".numba_config.yaml"):
-        return
-    about = {"entry": entry, "layer": layer}
-    try:
-        code_cache.write(_path(source, name), json.dumps(about).encode() + b"\n" + code)
-    except (OSError, ImportError):
-        return
 
 
 def _path(source: Path, name: str) -> Path:

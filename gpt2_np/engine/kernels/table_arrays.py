@@ -10,15 +10,16 @@ import numpy as np
 from numba import types
 from numba.np.arrayobj import populate_array
 
-from .address_tables import NUMBERS_PER_ARRAY
+from . import kernel_types
+from .address_tables import NUMBERS_PER_ARRAY, WEIGHT_TYPES
 from .dot_products import INDEX
-from .kernel_types import codes4, codes8, grids, halves3, matrix, out2, out3, out4, panels3, vector
+from .kernel_types import matrix, out2, out3, out4, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import address, emits
 
 Array = np.ndarray
 
-WEIGHTS = {"f": (panels3, matrix), "I": (halves3, matrix), "b": (codes8, matrix), "B": (codes4, grids)}
+WEIGHTS = {code: tuple(getattr(kernel_types, name) for name in names) for code, names in WEIGHT_TYPES.items()}
 NORM, KEPT = (vector, vector), (out4, out4)
 
 

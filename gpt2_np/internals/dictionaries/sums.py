@@ -16,7 +16,7 @@ import numpy as np
 
 from ...session.model import Model
 from ...system.files import write_whole
-from ...weights.load import safely_opened
+from ...weights.header import safely_opened
 from ..capture import fingerprint
 from .dictionary import Dictionary
 from .evaluation import Evaluation, Sums

@@ -15,7 +15,7 @@ import numpy as np
 
 from ....display import Readable
 from ....model.taps import canonical
-from ....weights.load import safely_opened
+from ....weights.header import safely_opened
 from ...capture import Captured
 
 Array = np.ndarray
