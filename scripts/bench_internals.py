@@ -36,7 +36,7 @@ LIBRARIES = ("gpt2_np", "TransformerLens")
 OURS = """
 from gpt2_np.session.model import Model
 model = Model.from_pretrained(folder)
-def plain(): model(ids[:, :3])
+def plain(): model.run_with_cache(ids[:, :3])  # reads the weights that observed runs read: the file, not a packed copy
 def capture(): return len(model.run_with_cache(ids)[1])
 """
 
@@ -68,7 +68,9 @@ for _ in range(int(sys.argv[3])):
     start = clock()
     count = capture()
     seconds.append(clock() - start)
-print(json.dumps({{"seconds": min(seconds), "activations": count, "peak_mib": status("VmHWM") - before}}))
+peak = status("VmHWM")
+found = {{"seconds": min(seconds), "activations": count, "peak_mib": peak - before, "whole_mib": peak}}
+print(json.dumps(found))
 """
 
 
@@ -219,7 +221,7 @@ def beside(python: str, folder: Path, tokens: int, rounds: int) -> None:
         for library, found in best.items():
             print(
                 f"{kind}, {library:<16} {found['seconds']:7.3f} s   peak {found['peak_mib']:6,.0f} MiB above, "
-                f"{found['activations']:,} scores",
+                f"{found['whole_mib']:,.0f} of the process, {found['activations']:,} scores",
                 flush=True,
             )
 
@@ -277,7 +279,7 @@ def main() -> None:
         for library, result in best.items():
             print(
                 f"{library:<16} {result['seconds']:.2f} s   peak {result['peak_mib']:,.0f} MiB above the model, "
-                f"{result['activations']} activations",
+                f"{result['whole_mib']:,.0f} of the process, {result['activations']} activations",
                 flush=True,
             )
 

@@ -51,9 +51,10 @@ names):
 
 ## Twenty features, named
 
-Named by reading the twelve passages of the training text where each fires most, not by a score. How often each fires is
-of the same text. A name says what those passages share; what the feature does between its extremes is not in it. The three
-positions were read off how often those features fire at each place of the passages.
+Named by a language model that read the twelve passages of the training text where each fires most, not by a score; no
+person has checked the names. How often each fires is of the same text. A name says what those passages share; what the
+feature does between its extremes is not in it. The three positions were read off how often those features fire at each
+place of the passages.
 
 | feature | name | fires at |
 |---|---|---|

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from gpt2_np import GPT2
 from gpt2_np.gradients import cross_entropy, kl_divergence, log_probability, logit_difference
 from gpt2_np.internals import attribution
 from gpt2_np.model import ops
-from gpt2_np.model.edits import Part
+from gpt2_np.model.edits import Edit, Part
 from gpt2_np.model.taps import points, select
 from gpt2_np.session.model import Model
 
@@ -86,6 +88,28 @@ def test_atp_and_relp_are_torch_s(method: str, activation: str) -> None:
             difference = np.where(np.isinf(a), 0, a - b)
         expected = summed(difference * gradients[name], shape)[0]
         np.testing.assert_allclose(got[name], expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["atp", "relp"])
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    "metric", [METRIC, logit_difference(4, 11, position=2), log_probability([3, 4, 5]), cross_entropy()], ids=repr
+)
+def test_a_run_of_both_sides_is_that_of_each(method: str, several: bool, metric: Any) -> None:
+    """A model with an edit that changes nothing runs each side by itself, from the start to all logits."""
+    model = tiny()
+    rows = 3 if several or "probability" in repr(metric).lower() else 1
+    clean, corrupted = ([np.roll(one, row) for row in range(rows)] for one in (CLEAN, CORRUPTED))
+    edited = model.with_edits({"embed": Edit(lambda x: x, lambda x, gradient: gradient)})
+    for names in ("*", [name for name in points(model.config) if not name.startswith(("ln_final", "unembed"))]):
+        together, apart = (
+            attribution.nodes(one, clean, corrupted, metric, method, names=names) for one in (model, edited)
+        )
+        np.testing.assert_allclose(together.clean, apart.clean, atol=1e-5)
+        np.testing.assert_allclose(together.corrupted, apart.corrupted, atol=1e-5)
+        assert list(together.scores) == list(apart.scores)
+        for name, x in apart.scores.items():
+            np.testing.assert_allclose(together.scores[name], x, atol=2e-5, err_msg=name)
 
 
 def test_relevance_is_conserved() -> None:

@@ -135,3 +135,14 @@ def test_pieces_cover_the_result_once(R: int, C: int, workers: int, by: str, who
         assert rows.start % whole == 0
         seen[rows, columns] += 1
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(("R", "K", "C"), [(20, 3072, 768), (20, 768, 3072), (512, 768, 768), (768, 512, 768)])
+def test_large_products_are_divided(R: int, K: int, C: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that are no wider than one piece: a product of one piece leaves every other core idle."""
+    divided = []
+    monkeypatch.setattr(products, "threads", lambda: 2)
+    monkeypatch.setattr(products, "on_threads", lambda work, pieces, workers: divided.extend(pieces))
+    products.product(*operands(R, K, C, False, False), np.empty((R, C), np.float32))
+    assert len(divided) % 2 == 0
+    assert len(divided) > 0

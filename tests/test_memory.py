@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,3 +127,24 @@ def test_nothing_is_said_when_python_ends() -> None:
     )
     done = subprocess.run([sys.executable, "-X", "dev", "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't say how much memory is used")
+def test_freed_memory_goes_back_to_the_system(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """C's allocator keeps holes between arrays that are still used, once blocks of their size have been freed."""
+    monkeypatch.setattr(memory, "REUSABLE_BYTES", 0)
+
+    def used() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) << 10
+
+    shape = (3 << 20,)
+    for _ in range(3):
+        memory.empty(shape, np.uint8).fill(1)
+    arrays = [memory.empty(shape, np.uint8) for _ in range(60)]
+    for array in arrays:
+        array.fill(1)
+    del array
+    before = used()
+    del arrays[::2]
+    assert before - used() > 20 * shape[0]

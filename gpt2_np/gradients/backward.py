@@ -52,6 +52,7 @@ def backward(
     g = layer_norm(
         g, params.ln_f, values.with_prefix("ln_final."), d, with_prefix(tap, "ln_final."), learned.with_prefix("ln_f.")
     )
+    g = in_place(g, ids.shape[1])
     for layer in reversed(range(config.n_layer)):
         of_layer, prefix = kept.block(layer), f"blocks.{layer}."
         g = block(
@@ -63,6 +64,15 @@ def backward(
     learned.rows("wpe.weight", params.wpe, d.look_up, tap("pos_embed", g), positions)
     learned.rows("wte.weight", params.wte, d.look_up, tap("embed", g), ids)
     return P.assemble(learned.tensors, config) if parameters else None
+
+
+def in_place(gradient: Array, T: int) -> Array:
+    """Return the gradient of all T positions, (B, T, D): 0 but at the last one, where it is that one's, (B, 1, D)."""
+    if gradient.shape[1] == T:
+        return gradient
+    whole = np.zeros((gradient.shape[0], T, gradient.shape[2]), gradient.dtype)
+    whole[:, -1:] = gradient
+    return whole
 
 
 def block(

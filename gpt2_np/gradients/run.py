@@ -97,8 +97,16 @@ def run_with_gradients(
     keep: str = "all",
     token_type_ids: Ids | None = None,
     check: Callable[[Array, Array], object] | None = None,
+    after: int = 0,
+    last_only: bool = False,
 ) -> GradientRun:
-    """Implement `Model.run_with_gradients`; `check` receives the logits of some ids before they are differentiated."""
+    """Implement `Model.run_with_gradients`; `check` receives the logits of some ids before they are differentiated.
+
+    With `after` only the rows after so many are differentiated: ``value`` and ``grads`` are theirs, ``logits`` and
+    ``cache`` those of all. The others go through the same products, for which each weight is read once. It is for
+    models without edits, rows of one length, and ``keep="all"``. With `last_only` only each row's last position goes
+    through the final norm and the unembedding, and the metric gets its logits alone.
+    """
     metric = prepared(metric, model)
     batch, lengths = padded(model, ids)
     types = None if token_type_ids is None else padded(model, token_type_ids)[0]
@@ -112,15 +120,18 @@ def run_with_gradients(
     ops, derivatives = means(model, bool(chosen) or changes is not no_tap or model.tap is not no_tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
-    tap = both(kept.tap, values if chosen else no_tap)
+    tap = both(From(after, kept) if after else kept.tap, values if chosen else no_tap)
     with np.errstate(over="ignore", invalid="ignore"):  # `check` reports an overflow
-        logits = forward(model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types)
+        logits = forward(
+            model.params, model.config, batch, ops=kept.ops, tap=tap, token_type_ids=types, last_only=last_only
+        )
     if check is not None:
         for some in rows_of(lengths, batch.shape[1]):
             check(logits[some], batch[some])
     if isinstance(changes, OfValues):
         changes = changes.given(kept.left)
-    value, *gradient = of_metric(metric, logits, batch, lengths, derivatives)
+    batch, lengths = batch[after:], lengths[after:]
+    value, *gradient = of_metric(metric, logits[after:], batch, lengths, derivatives)
     tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
     found = backward(
         model.params,
@@ -169,6 +180,21 @@ class OfValues(Protocol):
         ``keep="all"``).
         """
         ...
+
+
+class From(Readable):
+    """A tap that shows another one the rows from one on, and changes nothing."""
+
+    def __init__(self, first: int, tap: Tap) -> None:
+        self.first, self.tap = first, tap
+
+    def wants(self, name: str) -> bool:
+        return self.tap.wants(name)
+
+    def __call__(self, name: str, x: Array) -> Array:
+        if self.wants(name):
+            self.tap(name, x[self.first :])
+        return x
 
 
 class Ends(Readable):

@@ -55,14 +55,17 @@ def unembed(gradient: Array, lm_head: Weight) -> Array:
 
 
 def unembed_by(product: Product, gradient: Array, lm_head: Weight) -> Array:
-    """Compute `derivatives.unembed` by this matrix product; positions without a gradient are skipped."""
+    """Compute `derivatives.unembed` by this matrix product; positions and tokens without a gradient are skipped."""
     weight = lm_head if isinstance(lm_head, np.ndarray) else lm_head.dequantize().T
     rows = gradient.reshape(-1, gradient.shape[-1])
     some = with_gradient(rows)
     if some is None:
         return _by(product, gradient, weight)
     out = np.zeros((len(rows), weight.shape[1]), rows.dtype)
-    out[some] = rows[some] @ weight
+    rows = rows[some]
+    tokens = np.flatnonzero(rows.any(axis=0))  # two of a logit difference
+    few = 8 * len(tokens) < len(weight)
+    out[some] = rows[:, tokens] @ weight[tokens] if few else rows @ weight
     return out.reshape(*gradient.shape[:-1], -1)
 
 

@@ -67,20 +67,39 @@ def scattered(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Array:
-    dtype, fresh = np.dtype(dtype), np.zeros if zeros else np.empty
+    dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     if size < LARGE_PAGE // 2:
+        fresh = np.zeros if zeros else np.empty
         beginning, again, memory = CACHE_LINE, None, fresh(size + CACHE_LINE, np.uint8)
     else:
         ample = -(-size // LARGE_PAGE) * LARGE_PAGE
         total = (ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE
         beginning, again = LARGE_PAGE, _take(total)
-        memory = np.asarray(_Lent(fresh(total, np.uint8) if again is None else again))
+        memory = np.asarray(_Lent(_pages(total) if again is None else again))
     first = -memory.ctypes.data % beginning
     array = memory[first : first + size].view(dtype).reshape(shape)
     if zeros and again is not None:
         array.fill(0)
     return array
+
+
+def _pages(size: int) -> Array:
+    """Return bytes of 0 in pages of their own, large ones where there are some, which go back when they are freed.
+
+    C's allocator would keep a freed block between two others for later, and a second capture of everything held a
+    third more than the first.
+    """
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.zeros(size, np.uint8)
+    try:
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError:
+        return np.zeros(size, np.uint8)  # a MemoryError of NumPy's, in its words
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without large pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
 
 
 _waiting: list[Array] = []

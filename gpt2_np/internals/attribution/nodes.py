@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...display import NUMBERS, Texts, described
+from ...gradients.run import run_with_gradients
 from ...model import ops
-from ...model.activations import ActivationCache
 from ...model.forward import attention_scale
-from ...model.taps import BLOCK_POINTS, canonical, nearest, points, select
+from ...model.taps import BLOCK_POINTS, canonical, nearest, no_tap, points, select
 from ...session.model import Model
-from .pairs import Pairs, Prompts, measure, of_rows, pairs_of, values
+from .pairs import Pairs, Prompts, at_last, measure, of_rows, pairs_of, values
 from .rules import Dropped, key_effect, query_effect, relevance
 from .tables import node_table
 
@@ -130,11 +130,9 @@ def nodes(
     measured, done = np.zeros((2, len(pairs))), []
     for rows, from_clean, from_corrupted in pairs.batches(TOKENS_PER_RUN):
         alone = of_rows(metric, rows, len(pairs))
-        logits, cache = model.run_with_cache(from_clean, needed(chosen, method))
-        found, after = score(model, cache, from_corrupted, alone, chosen, rule)
+        found, *measured[:, rows] = score(model, from_clean, from_corrupted, alone, chosen, rule)
         for name, x in found.items():
             table[name].append(_summed(np.asarray(x, np.float64), shapes[name], over))
-        measured[:, rows] = values(alone, logits, from_clean), after
         done.append(rows)
         if progress is not None:
             progress(len(rows))
@@ -180,13 +178,31 @@ def gathered(
 
 
 def plain(
-    model: Model, clean: ActivationCache, ids: Array, metric: Any, names: list[str], rule: Any
-) -> tuple[dict[str, Array], Array]:
-    """Multiply difference by gradient, or with a `rule` by relevance: scores (b, …) and the corrupted run's metric."""
-    run = model.run_with_gradients(ids, metric, names, gradient_edits=rule)
-    shapes = points(model.config)
-    scores = {name: product(clean[name], run.cache[name], run.grads[name], shapes[name]) for name in names}
-    return scores, np.asarray(run.value, np.float64)
+    model: Model, clean: Array, corrupted: Array, metric: Any, names: list[str], rule: Any
+) -> tuple[dict[str, Array], Array, Array]:
+    """Multiply difference by gradient, or with a `rule` by relevance: scores (b, …) and the metric of both runs.
+
+    Both prompts of each pair go through the model side by side: short prompts take as long as the weights take to be
+    read. Only the last position is unembedded where the metric reads no other. A model with edits has a run for each
+    side, since its gradient runs differentiate all of their rows.
+    """
+    b, shapes = len(clean), points(model.config)
+    before: Mapping[str, Array]
+    after: Mapping[str, Array]
+    if model.tap is no_tap:
+        together = np.concatenate([clean, corrupted])
+        last = at_last(metric) and not any(name.startswith(("ln_final", "unembed")) for name in names)
+        run = run_with_gradients(
+            model, together, metric, names, gradient_edits=rule, check=model.check_logits, after=b, last_only=last
+        )
+        logits = run.logits[:b]
+        before, after = ({name: x[part] for name, x in run.cache.items()} for part in (slice(b), slice(b, None)))
+    else:
+        logits, before = model.run_with_cache(clean, names)
+        run = model.run_with_gradients(corrupted, metric, names, gradient_edits=rule)
+        after = run.cache
+    scores = {name: product(before[name], after[name], run.grads[name], shapes[name]) for name in names}
+    return scores, values(metric, logits, clean), np.asarray(run.value, np.float64)
 
 
 def product(clean: Array, corrupted: Array, gradient: Array, shape: str) -> Array:
@@ -210,18 +226,16 @@ def product(clean: Array, corrupted: Array, gradient: Array, shape: str) -> Arra
 # ---- AtP* -----------------------------------------------------------------------------------------------------------
 
 
-def needed(names: list[str], method: str) -> list[str]:
-    """Return the activations of both runs that a method reads: for AtP* also those that a pattern is computed from."""
-    if method != "atp*":
-        return names
+def needed(names: list[str]) -> list[str]:
+    """Return the activations of both runs that AtP* reads: also those that a pattern is computed from."""
     blocks = {name.rsplit(".", 1)[0] for name in names if name.endswith(("attn.q", "attn.k"))}
     return [*names, *(f"{block}.{part}" for block in sorted(blocks) for part in ("q", "k", "pattern", "attn_scores"))]
 
 
 def star(
-    model: Model, clean: ActivationCache, ids: Array, metric: Any, names: list[str], rule: Any
-) -> tuple[dict[str, Array], Array]:
-    """AtP*: see `nodes`. Scores (b, …) and the corrupted run's metric.
+    model: Model, clean: Array, ids: Array, metric: Any, names: list[str], rule: Any
+) -> tuple[dict[str, Array], Array, Array]:
+    """AtP*: see `nodes`. Scores (b, …) and the metric of both runs.
 
     Each layer's output is dropped in a row of its own, as many side by side as a run may have tokens. A model of one
     layer has nothing left if that is dropped, so nothing is dropped there.
@@ -229,19 +243,17 @@ def star(
     L, (B, T) = model.config.n_layer, ids.shape
     drops = np.arange(L) if L > 1 else np.array([-1])
     side = max(1, TOKENS_PER_RUN // T)
+    logits, cache = model.run_with_cache(clean, needed(names))
     found: dict[str, list[Array]] = {name: [] for name in names}
     after = np.zeros(B)
     for pair in range(B):
         each: dict[str, list[Array]] = {name: [] for name in names}
-        own = {name: x[pair : pair + 1] for name, x in clean.items()}
+        own = {name: x[pair : pair + 1] for name, x in cache.items()}
         for start in range(0, len(drops), side):
             some = drops[start : start + side]
             alone = of_rows(metric, np.full(len(some), pair), B)
             run = model.run_with_gradients(
-                np.repeat(ids[pair : pair + 1], len(some), 0),
-                alone,
-                needed(names, "atp*"),
-                gradient_edits=Dropped(some),
+                np.repeat(ids[pair : pair + 1], len(some), 0), alone, needed(names), gradient_edits=Dropped(some)
             )
             after[pair] = run.value[0]
             for name in names:
@@ -250,7 +262,7 @@ def star(
             x = np.concatenate(each[name]).astype(np.float64)
             seen = len(x) - (len(drops) > 1 and _within_a_layer(name))
             found[name].append(np.sign(x.sum(axis=0)) * np.abs(x).sum(axis=0) / seen)
-    return {name: np.stack(parts) for name, parts in found.items()}, after
+    return {name: np.stack(parts) for name, parts in found.items()}, values(metric, logits, clean), after
 
 
 def _within_a_layer(name: str) -> bool:

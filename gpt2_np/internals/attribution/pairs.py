@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...display import Readable
+from ...gradients.metrics import LogitDifference, LogProbability
 from ...gradients.run import prepared
 from ...session.model import Model
 
@@ -117,6 +118,14 @@ class OfRows:
     def of_row(self, row: int) -> Any:
         """Return the metric of one row."""
         return self.each[row]
+
+
+def at_last(metric: Any) -> bool:
+    """Tell whether a metric reads the logits of each row's last position alone, wherever that position is."""
+    if isinstance(metric, OfRows):
+        return all(at_last(one) for one in metric.each)
+    known = type(metric) in (LogitDifference, LogProbability)
+    return known and bool(np.ndim(metric.position) == 0 and metric.position == -1)
 
 
 def values(metric: Any, logits: Array, ids: Array) -> Array:

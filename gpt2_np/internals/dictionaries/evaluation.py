@@ -14,11 +14,13 @@ import numpy as np
 from ...display import Readable, boxed, described, table
 from ...session.model import Model
 from ...system.files import JSONObject
+from ...system.memory import reusing
 from . import places, resumed
 from .comparing import compare
 from .dictionary import Dictionary
 
 Array = np.ndarray
+REUSED = 1 << 28  # bytes: each run needs arrays that the run before has freed
 DENSE = 0.1  # the share of tokens from which a feature is called dense (Rajamanoharan et al. 2024, section 5.3)
 
 
@@ -162,7 +164,8 @@ def summed(
     for ids in batches(texts, batch):
         mask = ~np.isin(ids, left_out)
         if mask.any():
-            one_batch(model, dictionary, ids, mask, sums)
+            with reusing(REUSED):
+                one_batch(model, dictionary, ids, mask, sums)
         sums.texts += len(ids)
         if progress is not None:
             progress(ids.size)
