@@ -21,9 +21,19 @@ BLOCK = 128  # queries, or keys, of one head at a time
 def each_head(work: Callable[[int, int], object], B: int, H: int, size: int) -> None:
     """Call ``work(b, h)`` for every head of every row, on threads if the heads read many numbers in total."""
 
+    def group(b: int, heads: slice) -> None:
+        for h in range(heads.start, heads.stop):
+            work(b, h)
+
+    each_group(group, B, H, size)
+
+
+def each_group(work: Callable[[int, slice], object], B: int, H: int, size: int) -> None:
+    """Call ``work(b, heads)`` for groups of a row's heads, all of them together; on threads as `each_head`."""
+
     def some(tasks: slice) -> None:
-        for task in range(tasks.start, tasks.stop):
-            work(task // H, task % H)
+        for b in range(tasks.start // H, -(-tasks.stop // H)):
+            work(b, slice(max(0, tasks.start - b * H), min(H, tasks.stop - b * H)))
 
     workers = threads()
     with one_blas_thread():
@@ -38,10 +48,10 @@ def product(weights: Array, vectors: Array) -> Array:
     B, H, T, _ = weights.shape
     out = empty((B, T, H, vectors.shape[-1]), vectors.dtype)
 
-    def head(b: int, h: int) -> None:
-        np.matmul(weights[b, h], vectors[b, :, h], out=out[b, :, h])
+    def group(b: int, heads: slice) -> None:
+        np.matmul(weights[b, heads], vectors[b, :, heads].swapaxes(0, 1), out=out[b, :, heads].swapaxes(0, 1))
 
-    each_head(head, B, H, weights.size)
+    each_group(group, B, H, weights.size)
     return out
 
 
@@ -53,12 +63,13 @@ def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = N
     B, T, H, _ = q.shape
     out = empty((B, H, T, k.shape[1]), q.dtype)
 
-    def head(b: int, h: int) -> None:
-        np.matmul(q[b, :, h], k[b, :, h].T, out=out[b, h])
+    def group(b: int, heads: slice) -> None:
+        np.matmul(q[b, :, heads].swapaxes(0, 1), k[b, :, heads].transpose(1, 2, 0), out=out[b, heads])
         if finish is not None:
-            finish(out[b : b + 1, h : h + 1], b)
+            for h in range(heads.start, heads.stop):
+                finish(out[b : b + 1, h : h + 1], b)
 
-    each_head(head, B, H, out.size)
+    each_group(group, B, H, out.size)
     return out
 
 
@@ -79,6 +90,20 @@ def attention(
     B, T, H, _ = q.shape
     of_q, of_k, of_v = (empty(one.shape, one.dtype) for one in (q, k, v))
 
+    def group(b: int, heads: slice) -> None:
+        g, queries, keys, values, for_q, for_k, for_v = (
+            one[b, :, heads].swapaxes(0, 1) for one in (gradient, q, k, v, of_q, of_k, of_v)
+        )
+        p = pattern[b, heads]
+        of_scores = np.matmul(g, values.swapaxes(1, 2))
+        for of_head, weights in zip(of_scores, p, strict=True):
+            of_head[:] = softmax(of_head, weights)
+        np.matmul(of_scores, keys, out=for_q)
+        np.matmul(of_scores.swapaxes(1, 2), queries, out=for_k)
+        np.matmul(p.swapaxes(1, 2), g, out=for_v)
+        for_q *= scale
+        for_k *= scale
+
     def head(b: int, h: int) -> None:
         of_pattern = np.empty((T, T), q.dtype)
         _of_weights(gradient[b, :, h], v[b, :, h], of_pattern, later=False)
@@ -89,7 +114,10 @@ def attention(
         of_q[b, :, h] *= scale
         of_k[b, :, h] *= scale
 
-    each_head(head, B, H, pattern.size)
+    if T <= BLOCK:  # nothing can be skipped, and calls for one head would cost more than its products
+        each_group(group, B, H, pattern.size)
+    else:
+        each_head(head, B, H, pattern.size)
     return of_q, of_k, of_v
 
 
@@ -103,7 +131,9 @@ def of_weights(gradient: Array, vectors: Array) -> Array:
 
 def weighted(weights: Array, vectors: Array) -> Array:
     """Multiply each head's weights, mostly 0 for later keys, by its vectors: (B, H, T, T), (B, T, H, K)."""
-    B, _, H, _ = vectors.shape
+    B, T, H, _ = vectors.shape
+    if T <= BLOCK:
+        return product(weights, vectors)
     out = empty(vectors.shape, vectors.dtype)
     each_head(lambda b, h: _weighted(weights[b, h], vectors[b, :, h], out[b, :, h]), B, H, weights.size)
     return out

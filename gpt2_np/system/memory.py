@@ -19,6 +19,7 @@ Array = np.ndarray
 LARGE_PAGE = 1 << 21  # bytes, where processors are x86
 CACHE_LINE = 64  # bytes
 REUSABLE_BYTES = 1 << 27  # bytes of freed memory that are kept at most
+ADAPTING = 31 << 20  # glibc adapts its thresholds to the largest freed block of up to 32 MiB
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -133,6 +134,7 @@ def reusing(size: int) -> Iterator[None]:
     again.
     """
     _sizes.append(size)
+    np.empty(ADAPTING, np.uint8)  # glibc then keeps smaller blocks that are freed, which it gives back at first
     try:
         yield
     finally:
