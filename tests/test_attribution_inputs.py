@@ -11,7 +11,7 @@ import pytest
 from attribution_models import CLEAN, tiny
 
 from gpt2_np import GPT2
-from gpt2_np.gradients import cross_entropy, log_probability, logit_difference
+from gpt2_np.gradients import cross_entropy, log_probability, logit_difference, readings
 from gpt2_np.internals import attribution, page
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "captum.json").read_text())
@@ -106,7 +106,7 @@ def test_a_text_has_a_score_for_each_token() -> None:
 
 def test_the_page_shows_what_each_word_owes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = GPT2.from_pretrained(backend="numpy")
-    monkeypatch.setattr(page, "ROWS", 2)
+    monkeypatch.setattr(readings, "CACHED", 32)  # two readings at a time
 
     def owed(shown: GPT2) -> dict[str, Any]:
         html = page.inspect_page(shown, "The boy was sad")

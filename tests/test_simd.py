@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
+from kernel_bodies import both_ways, normal, whole
 
 from gpt2_np.engine import kernels
 from gpt2_np.engine.kernels import (
@@ -22,8 +22,6 @@ from gpt2_np.engine.kernels import (
     dot_products,
     exponential,
     float32,
-    float32_parts,
-    float32_vectors,
     int4,
     int8_vectors,
     table_arrays,
@@ -31,29 +29,11 @@ from gpt2_np.engine.kernels import (
 from gpt2_np.engine.kernels.panel_passes import lines_to_prefetch
 from gpt2_np.engine.kernels.product import kernel
 from gpt2_np.model import ops
-from gpt2_np.weights.panels import GROUP, TILE, from_bits, packed
+from gpt2_np.weights.panels import GROUP, TILE, packed
 from gpt2_np.weights.quantize import REDUCED, quantize_matrix
 
 tiles = pytest.mark.skipif(not amx.TILES, reason="this processor, or its system, has no AMX")
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
-
-
-def normal(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
-
-
-def whole(low: int, high: int, dtype: type, *shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
-
-
-def both_ways(body: Callable[..., None], *arguments) -> tuple[np.ndarray, np.ndarray]:
-    """What a body writes into its last argument, in plain Python and compiled."""
-    results = []
-    for run in (body, numba.njit(body)):
-        out = arguments[-1].copy()
-        run(*arguments[:-1], out)
-        results.append(out)
-    return results[0], results[1]
 
 
 def alone(x, y, totals):
@@ -179,81 +159,6 @@ def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
     for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
         np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
         assert not result[:16].any()
-
-
-def test_copying_and_transposing() -> None:
-    x = normal(60, TILE + 9)
-
-    def copying(x, out):
-        float32_vectors.copy(x, 3, 5, out, 2)
-
-    def transposing(x, out):
-        float32_vectors.transpose(x, 3, 5, out, 2, 1)
-
-    def all_of_it(x, out):
-        float32_vectors.transpose_all(x, 3, 5, 50, 35, out)
-
-    before, lanes = normal(40, TILE, seed=1), float32_vectors.LANES
-    for result in both_ways(copying, x, before):
-        np.testing.assert_array_equal(result[2], x[3, 5 : 5 + TILE])
-    for result in both_ways(transposing, x, before):
-        np.testing.assert_array_equal(result[2 : 2 + lanes, 1 : 1 + lanes], x[3 : 3 + lanes, 5 : 5 + lanes].T)
-        np.testing.assert_array_equal(result[:2], before[:2])
-    for result in both_ways(all_of_it, x, before):
-        np.testing.assert_array_equal(result[:35, :50], x[3:53, 5:40].T)
-        np.testing.assert_array_equal(result[35:], before[35:])
-
-
-@pytest.mark.skipif(not amx.AVX512, reason="parts are packed for tiles, by AVX-512")
-@pytest.mark.parametrize("left", [True, False])
-@pytest.mark.parametrize("down", [True, False])
-def test_packing_parts_of_float32(left: bool, down: bool) -> None:
-    x = normal(70, 70)
-    x[40:60] *= np.float32(1e-20)
-
-    def body(x, panel):  # inside the matrix, and over its edge
-        float32_parts.pack_step(x, left, down, 0, 32, panel, 0)
-        float32_parts.pack_step(x, left, down, 48, 64, panel, float32_parts.STEP)
-
-    plain, machine = both_ways(body, x, np.empty(2 * float32_parts.STEP, np.uint16))
-    np.testing.assert_array_equal(plain, machine)
-    sums = from_bits(plain).reshape(2, 3, -1).sum(axis=1, dtype=np.float64)
-    numbers = (x.T if down else x).astype(np.float64)
-    np.testing.assert_array_equal(np.sort(sums[0]), np.sort(numbers[:32, 32:64].ravel()))  # in some order, once each
-    inside, over = np.sort(np.abs(numbers[48:, 64:].ravel())), np.sort(np.abs(sums[1]))
-    np.testing.assert_array_equal(over[-len(inside) :], inside)
-    assert not over[: -len(inside)].any()
-
-
-@halves
-def test_a_product_of_packed_panels() -> None:
-    from gpt2_np.engine.kernels import float32_tiles  # compiled for AMX when it is imported
-
-    a, b, bias = normal(32, 64), normal(64, 32, seed=1), normal(64, seed=2)
-    panel = np.empty(4 * float32_parts.STEP, np.uint16)
-    for step in range(2):
-        float32_parts.pack_step(a, True, False, 0, 32 * step, panel, step * float32_parts.STEP)
-        float32_parts.pack_step(b, False, True, 0, 32 * step, panel, (2 + step) * float32_parts.STEP)
-
-    def body(panel, bias, out):
-        amx.configure(16, 8)
-        float32_tiles.multiply(panel, 0, 2 * float32_parts.STEP, 2, bias, out, 1, 3, out, 1, 3)
-        amx.release()
-
-    before = normal(33, 64, seed=3)
-    truth = before.astype(np.float64)
-    truth[1:, 3:35] = a.astype(np.float64) @ b + bias[3:35]
-    for result in both_ways(body, panel, bias, before):
-        np.testing.assert_allclose(result, truth, atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-30, np.inf, -np.inf, np.nan])
-def test_three_parts_are_the_number(value: float) -> None:
-    x, parts = np.float32([[value, 1 / 3, -np.pi]]), np.empty(3 * GROUP, np.uint16)
-    bfloat16_tiles.parts_of_rows(x, parts)
-    sums = from_bits(parts.reshape(3, GROUP)).astype(np.float64).sum(axis=0)
-    np.testing.assert_array_equal(sums[:3], x[0].astype(np.float64))
-    assert not sums[3:].any()
 
 
 @pytest.mark.parametrize("rows", sorted(int4.STEPS))
