@@ -131,7 +131,8 @@ def test_pieces_cover_the_result_once(R: int, C: int, workers: int, by: str, who
     seen = np.zeros((R, C), np.int8)
     for rows, columns in products_compiled._pieces(R, C, 512, workers, by, whole):
         assert columns.start % whole == 0
-        assert min(rows.stop - rows.start, columns.stop - columns.start) <= 512
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        assert (min(height, width) if by == "tiles" else height) <= 512
         assert rows.start % whole == 0
         seen[rows, columns] += 1
     assert (seen == 1).all()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..engine.kernels.amx import HALVES, ROWS
 from ..engine.kernels.compiled import PLAIN
-from ..engine.kernels.simd import AVX512
+from ..engine.kernels.simd import AVX512, LANES
 from ..engine.threaded import CACHED, threads
 from ..system.memory import empty
 from ..system.threads import evenly, on_threads
@@ -25,7 +25,7 @@ Array = np.ndarray
 Piece = tuple[slice, slice]  # rows and columns of a result
 PACKED = {"tiles": 64, "vectors": 16}  # packing a number takes about as long as so many multiply-adds
 PIECES = 2  # pieces for each thread, at least, in case another program holds one of the cores
-MOST = 512  # rows of a piece that pass over packed columns
+MOST = 512  # rows of a piece that are transposed
 NO_BIAS = np.empty(0, np.float32)
 
 
@@ -70,14 +70,15 @@ def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Arr
     def work(piece: Piece) -> None:
         rows, columns = piece
         if down:
-            x = empty((rows.stop - rows.start, K), np.float32)
+            # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
+            x = empty((rows.stop - rows.start, K + LANES), np.float32)
             transposed_rows(left, rows.start, rows.stop, x)
         else:
             x = left[rows]
         float32_columns(x, right, not across, biases, out[rows], columns.start, columns.stop)
 
     workers = threads()
-    on_threads(work, _pieces(R, C, MOST, workers, "vectors", TILE), workers)
+    on_threads(work, _pieces(R, C, MOST if down else R, workers, "vectors", TILE), workers)
     return out
 
 
@@ -88,9 +89,9 @@ def _laid_out(x: Array) -> tuple[Array, bool]:
 
 @lru_cache(maxsize=64)
 def _pieces(R: int, C: int, most: int, workers: int, by: str = "tiles", whole: int = 2 * ROWS) -> tuple[Piece, ...]:
-    """Divide R × C results into pieces of at most `most` rows or columns, so that all threads take the least time.
+    """Divide R × C results into pieces, so that all threads take the least time.
 
-    They start at multiples of `whole`.
+    They start at multiples of `whole`, and have at most `most` rows; for tiles, at most so many rows or columns.
     """
 
     def cost(split: tuple[int, int]) -> float:
@@ -99,7 +100,7 @@ def _pieces(R: int, C: int, most: int, workers: int, by: str = "tiles", whole: i
 
     few = range(2 * workers + 1)
     across, down = ({1 + n for n in few} | {-(-count // most) + n for n in few} for count in (R, C))
-    some = [(i, j) for i, j in combinations(across, down) if min(R / i, C / j) <= most]
+    some = [(i, j) for i, j in combinations(across, down) if (min(R / i, C / j) if by == "tiles" else R / i) <= most]
     enough = [split for split in some if workers == 1 or split[0] * split[1] >= PIECES * workers]
     rows, columns = min(enough, key=cost)
     return tuple((one, other) for one in _multiples(R, rows, whole) for other in _multiples(C, columns, whole))

@@ -32,7 +32,7 @@ from .tree import leaves
 
 Array = np.ndarray
 COLUMNS = ("step", "tokens", "loss_nats", "learning_rate", "gradient_norm", "held_out_nats", "held_out_bits_per_byte")
-KEPT_FOR_STEPS = 4  # times the parameters' size: memory that one step may keep for the next one
+KEPT_FOR_STEPS = 6  # times the parameters' size: memory that one step may keep for the next one
 WINDOWS = 24  # windows of the held-out text per evaluation
 
 

@@ -99,7 +99,7 @@ def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -
 
 @compiled(void(matrix, number, number, out2), **SERIAL)
 def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
-    """Write rows `first` to `last` of aᵀ to ``out``: (K, R) → (last − first, K)."""
+    """Write rows `first` to `last` of aᵀ to the first columns of ``out``: (K, R) → (last − first, K or more)."""
     transpose_all(a, 0, first, len(a), last - first, out)
 
 
@@ -107,9 +107,9 @@ def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
 def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, start: int, stop: int) -> None:
     """Write x @ b, plus the bias unless that is empty, into ``out[:, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
-    Without `down` ``b`` is given as (C, K), the terms of a sum beside each other.
+    Without `down` ``b`` is given as (C, K), the terms of a sum beside each other. ``x`` may have more than K columns.
     """
-    R, K = x.shape
+    R, K = len(x), len(b) if down else b.shape[1]
     panel = np.empty((1, BLOCK, TILE), np.float32)
     whole = np.empty((R if (stop - start) % TILE else 0, TILE), np.float32)
     for c in range(start, stop, TILE):
