@@ -13,12 +13,11 @@ from numba import types, void
 
 from .compiled import compiled
 from .dot_products import dot
-from .exponential import exp, exp_and_sum, largest
+from .exponential import exp, exp_and_sum_all, largest
 from .kernel_types import SERIAL, lengths1, matrix, out1, out2, vector
 
 Array = np.ndarray
 SUMMED = 16  # positions per partial sum in float32; the partial sums are added in float64
-CHUNK = 4096  # exponentials per partial sum in float32
 some2 = types.Array(types.float32, 2, "A")  # a part of a larger array
 doubles1 = types.Array(types.float64, 1, "C")
 
@@ -104,12 +103,9 @@ def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, 
     """Compute `derivatives.cross_entropy`, whose result is written into ``losses``."""
     V = logits.shape[1]
     for row in range(logits.shape[0]):
-        best, total = largest(logits, row, V), 0.0
-        label_logit = logits[row, labels[row]]
+        best, label_logit = largest(logits, row, V), logits[row, labels[row]]
         out[row] = logits[row]
-        for first in range(0, V, CHUNK):
-            some = out[row : row + 1, first : min(V, first + CHUNK)]
-            total += exp_and_sum(some, 0, some.shape[1], best)
+        total = exp_and_sum_all(out, row, best)
         losses[row] = math.log(total) - (label_logit - best)
         factor, p = np.float32(shares[row] / total), out[row]
         for v in range(V):

@@ -9,11 +9,10 @@ from numba import types, void
 
 from .compiled import compiled
 from .dot_products import dot
-from .exponential import exp_and_sum, largest
+from .exponential import CHUNK, exp_and_sum_all, largest
 from .kernel_types import SERIAL, lengths1, matrix
 
 Array = np.ndarray
-CHUNK = 4096  # numbers per partial sum in float32
 doubles2 = types.Array(types.float64, 2, "A")  # a part of a larger array
 
 
@@ -28,18 +27,13 @@ def divergence_rows(plain: Array, other: Array, targets: Array, out: Array) -> N
     other_best, other_log = np.float32(0), 0.0
     for row in range(n):
         mine = row if len(other) > 1 else 0
-        best, total = largest(plain, row, V), 0.0
+        best = largest(plain, row, V)
         likely[0] = plain[row]
-        for first in range(0, V, CHUNK):
-            some = likely[:, first : min(V, first + CHUNK)]
-            total += exp_and_sum(some, 0, some.shape[1], best)
+        total = exp_and_sum_all(likely, 0, best)
         if row == 0 or mine:
-            other_best, other_total = largest(other, mine, V), 0.0
+            other_best = largest(other, mine, V)
             work[0] = other[mine]
-            for first in range(0, V, CHUNK):
-                some = work[:, first : min(V, first + CHUNK)]
-                other_total += exp_and_sum(some, 0, some.shape[1], other_best)
-            other_log = math.log(other_total)
+            other_log = math.log(exp_and_sum_all(work, 0, other_best))
         p, q, difference = plain[row], other[mine], work[0]
         for v in range(V):
             difference[v] = (p[v] - best) - (q[v] - other_best)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.extending import register_jitable
 
 from ...model import ops
 from .dot_products import FLOATS, INDEX, WORDS
@@ -20,6 +21,7 @@ Array = np.ndarray
 FLOAT, WORD = ir.FloatType(), ir.IntType(32)
 # Cephes' expf (Moshier 1992): within 2 units in the last place.
 POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+CHUNK = 4096  # exponentials of a row per partial sum in float32; the partial sums are added in float64
 LOWEST, HIGHEST = -87.0, 88.0
 ROUNDER = 12582912.0  # 1.5 · 2²³: a float32 of this size has no fraction
 
@@ -131,6 +133,16 @@ def _exp_and_sum(context: Context, builder: Builder, signature: Signature, argum
     return _along_row(
         context, builder, signature.args[0], rows, r, count, start, step, lambda state: horizontal_sums(builder, state)
     )[0]
+
+
+@register_jitable
+def exp_and_sum_all(rows: Array, r: int, best: float) -> float:
+    """Replace all of a row's numbers by e^(number − best), and return their sum in float64, CHUNK at a time."""
+    total, V = 0.0, rows.shape[1]
+    for first in range(0, V, CHUNK):
+        some = rows[r : r + 1, first : min(V, first + CHUNK)]
+        total += exp_and_sum(some, 0, some.shape[1], best)
+    return total
 
 
 def gelu_row(x: Array, r: int, out: Array) -> None:
