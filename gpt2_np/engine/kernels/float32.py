@@ -43,7 +43,7 @@ from .simd import (
 Array = np.ndarray
 BLOCK = 256  # inputs whose products are summed in sequence
 VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
-ROWS_PER_PASS = 6 if AVX512 else 2  # rows at a time
+ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
 ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
 UNROLLED = 4  # inputs per loop iteration for a single row
@@ -102,13 +102,23 @@ def _step(rows: int) -> Callable[..., None]:
 
             def times(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
-                sums = list(sums)
-                for k, weights in enumerate(_weights(builder, here, span)):
-                    which = index_after(builder, builder.mul(d, INDEX(span)), k)
-                    for row in range(rows):
-                        each = broadcast(builder, builder.load(builder.gep(inputs[row], [which])), FLOATS)
-                        for v, weight in enumerate(weights):
-                            sums[row * VECTORS + v] = multiply_add(builder, each, weight, sums[row * VECTORS + v])
+                sums, first = list(sums), builder.mul(d, INDEX(span))
+                places = [[builder.gep(one, [index_after(builder, first, k)]) for one in inputs] for k in range(span)]
+                if span == 2 and AVX512:
+                    words = [_weights(builder, here, span, v) for v in range(VECTORS)]
+                    for k, where in enumerate(places):
+                        for row, place in enumerate(where):
+                            each = broadcast(builder, builder.load(place), FLOATS)
+                            for v in range(VECTORS):
+                                n = row * VECTORS + v
+                                sums[n] = multiply_add(builder, each, words[v][k], sums[n])
+                else:  # One vector of weights at a time: 16 registers hold no more beside the sums.
+                    rows_of = [[broadcast(builder, builder.load(one), FLOATS) for one in where] for where in places]
+                    for v in range(VECTORS):
+                        for weight, some in zip(_weights(builder, here, span, v), rows_of, strict=True):
+                            for row, each in enumerate(some):
+                                n = row * VECTORS + v
+                                sums[n] = multiply_add(builder, each, weight, sums[n])
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
@@ -140,14 +150,13 @@ def _step(rows: int) -> Callable[..., None]:
     return step
 
 
-def _weights(builder: Builder, where: Value, span: int) -> list[list[Value]]:
-    """Load VECTORS vectors of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+def _weights(builder: Builder, where: Value, span: int, v: int) -> list[Value]:
+    """Load the v-th vector of weights for each input of a step: of float32, or both halves of words of bfloat16."""
     if span == 1:
-        return [[load(builder, where, FLOATS, v * LANES) for v in range(VECTORS)]]
-    words = [load(builder, where, WORDS, v * LANES) for v in range(VECTORS)]
-    lower = [builder.shl(word, WORDS([16] * LANES)) for word in words]
-    upper = [builder.and_(word, WORDS([0xFFFF0000] * LANES)) for word in words]
-    return [[builder.bitcast(half, FLOATS) for half in halves] for halves in (lower, upper)]
+        return [load(builder, where, FLOATS, v * LANES)]
+    word = load(builder, where, WORDS, v * LANES)
+    both = builder.shl(word, WORDS([16] * LANES)), builder.and_(word, WORDS([0xFFFF0000] * LANES))
+    return [builder.bitcast(half, FLOATS) for half in both]
 
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
@@ -187,6 +196,17 @@ def rows_step(
 
 
 @register_jitable
+def rows_at_once(rows: int, span: int) -> int:
+    """Return how many of so many rows pass next: as many as the registers hold, but 2 and 2 rather than 3 and 1.
+
+    With 16 registers two inputs that share a word leave room for the sums of two rows.
+    """
+    if not AVX512 and (span == 2 or rows == 4):
+        return min(rows, 2)
+    return min(rows, ROWS_PER_PASS)
+
+
+@register_jitable
 def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
@@ -202,7 +222,7 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
             end = min(D, start + BLOCK)
             r = first
             while r < beyond:
-                rows = min(beyond - r, ROWS_PER_PASS)
+                rows = rows_at_once(beyond - r, span)
                 line, last, pace = lines_to_prefetch(
                     r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
                 )

@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
-from .float32 import BLOCK, ROWS_PER_PASS, rows_step
+from .float32 import BLOCK, ROWS_PER_PASS, rows_at_once, rows_step
 from .kernel_types import SERIAL, matrix, out2, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
@@ -119,8 +119,9 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
             terms = min(BLOCK, K - t)
             pack(b, down, t, terms, c, columns, panel[0])
             next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
-            for r in range(0, R, ROWS_PER_PASS):
-                rows = min(R - r, ROWS_PER_PASS)
+            r = 0
+            while r < R:
+                rows = rows_at_once(R - r, 1)
                 if next_c < stop:
                     prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
                 if t == 0:
@@ -128,6 +129,7 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
                         for k in range(0, TILE, LINE_FLOATS):
                             prefetch_element(sums, row, f + k)
                 rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, sums, f)
+                r += rows
         if columns < TILE:
             for r in range(R):
                 for k in range(columns):

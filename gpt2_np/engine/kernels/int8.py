@@ -12,11 +12,16 @@ from numba import void
 
 from .amx import BYTES_OF_ROW, TILES
 from .compiled import compiled
-from .int8_vectors import by_vectors
 from .kernel_types import SERIAL, codes8, matrix, out2, vector
+from .simd import VNNI
 
 Array = np.ndarray
 FOR_TILES = 4  # AMX is faster from so many rows on
+
+if VNNI:
+    from .int8_vectors import by_vectors
+else:
+    from .int8_pairs import by_pairs as by_vectors
 
 if TILES:
     from .int8_tiles import by_tiles
