@@ -22,14 +22,13 @@ from gpt2_np.engine.kernels import (
     dot_products,
     exponential,
     float32,
-    int4,
     int8_vectors,
     table_arrays,
 )
 from gpt2_np.engine.kernels.panel_passes import lines_to_prefetch
 from gpt2_np.engine.kernels.product import kernel
 from gpt2_np.model import ops
-from gpt2_np.weights.panels import GROUP, TILE, packed
+from gpt2_np.weights.panels import TILE, packed
 from gpt2_np.weights.quantize import REDUCED, quantize_matrix
 
 tiles = pytest.mark.skipif(not amx.TILES, reason="this processor, or its system, has no AMX")
@@ -159,23 +158,6 @@ def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
     for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
         np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
         assert not result[:16].any()
-
-
-@pytest.mark.parametrize("rows", sorted(int4.STEPS))
-def test_a_panel_of_four_bit_weights(rows: int) -> None:
-    matrix, step = quantize_matrix(normal(2 * GROUP, 2 * TILE), "int4"), int4.STEPS[rows]
-    levels = whole(-127, 128, np.int8, rows, 2 * GROUP)
-    steps = np.abs(normal(rows, 2, seed=1))
-    groups = levels.reshape(rows, 2, GROUP)
-    starts, sums = -8 * groups.sum(axis=2, dtype=np.int32), groups.sum(axis=2, dtype=np.float32) * steps
-
-    def body(levels, codes, scales, starts, steps, sums, out):
-        step(levels, starts, steps, sums, 0, codes, scales, 1, 4, 9, 2, out, 3)
-
-    truth = (groups * steps[:, :, None]).reshape(rows, -1) @ matrix.dequantize()[:, TILE:]
-    arguments = (levels, matrix.codes, matrix.scales, starts, steps, sums, np.zeros((rows, TILE + 3), np.float32))
-    for result in both_ways(body, *arguments):
-        np.testing.assert_allclose(result[:, 3:], truth, rtol=2e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize(("R", "most"), [(7, 6), (64, 6), (5, 3), (3, 2)])

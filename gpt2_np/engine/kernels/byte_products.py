@@ -1,10 +1,10 @@
-"""Dot products of 8-bit integers: four inputs of an output at a time, accumulated in 32 bits.
+"""Dot products of 8-bit integers: four inputs of an output at a time, accumulated in 32 bits, or in pairs in 16 bits.
 
-AVX-512 VNNI has one instruction for this (vpdpbusd), which multiplies unsigned by signed bytes. Other processors need a
-few instructions for the same sums. int8 matrices take inputs of 15 bits: OFFSET is added to make them non-negative, and
-each is split into a high and a low byte. The offset adds OFFSET times the sum of an output's weights, which is
-subtracted at the end. All of this is exact integer arithmetic, so the result is the same in any order and with any
-instructions.
+AVX-512 VNNI has one instruction for the former (vpdpbusd), which multiplies unsigned by signed bytes. Other processors
+need about ten for the same sums, but AVX2 only one for products in pairs (vpmaddubsw), and one to add them. int8
+matrices take inputs of 15 bits: OFFSET is added to make them non-negative, and each is split into a high and a low
+byte. The offset adds OFFSET times the sum of an output's weights, which is subtracted at the end. All of this is exact
+integer arithmetic, so the result is the same in any order and with any instructions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numba.extending import register_jitable
 
 from .dot_products import FLOATS, HALVES, WORDS, multiply_add_pairs
 from .llvm import Builder, Value
-from .simd import LANES, VNNI
+from .simd import AVX2, LANES, VNNI
 
 Array = np.ndarray
 FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
@@ -28,11 +28,43 @@ def add_products_of_bytes(builder: Builder, sums: Value, unsigned: Value, signed
         kind = ir.FunctionType(WORDS, [WORDS] * 3)
         multiply_add = builder.module.declare_intrinsic("llvm.x86.avx512.vpdpbusd.512", (), kind)
         return builder.call(multiply_add, [sums, unsigned, signed])
+    even, odd = _of_bytes(builder, unsigned, signed)
+    return multiply_add_pairs(builder, *odd, multiply_add_pairs(builder, *even, sums))
+
+
+def _of_bytes(builder: Builder, unsigned: Value, signed: Value) -> list[tuple[Value, Value]]:
+    """Widen unsigned and signed bytes to 16 bits: those at even places of both, then those at odd places."""
     eight = HALVES([8] * 2 * LANES)
     unsigned, signed = builder.bitcast(unsigned, HALVES), builder.bitcast(signed, HALVES)
     even = builder.and_(unsigned, HALVES([255] * 2 * LANES)), builder.ashr(builder.shl(signed, eight), eight)
-    odd = builder.lshr(unsigned, eight), builder.ashr(signed, eight)
-    return multiply_add_pairs(builder, *odd, multiply_add_pairs(builder, *even, sums))
+    return [even, (builder.lshr(unsigned, eight), builder.ashr(signed, eight))]
+
+
+def products_of_pairs(builder: Builder, unsigned: Value, signed: Value) -> Value:
+    """Multiply unsigned and signed bytes, four to each of LANES words, and add neighbouring products in 16 bits.
+
+    Each sum of two products must fit in 16 bits.
+    """
+    if AVX2:
+        quarters = ir.VectorType(ir.IntType(8), 4 * LANES)
+        multiply = builder.module.declare_intrinsic(
+            "llvm.x86.avx2.pmadd.ub.sw", (), ir.FunctionType(HALVES, [quarters] * 2)
+        )
+        return builder.call(multiply, [builder.bitcast(unsigned, quarters), builder.bitcast(signed, quarters)])
+    even, odd = (builder.mul(*both) for both in _of_bytes(builder, unsigned, signed))
+    return builder.add(even, odd)
+
+
+def add_halves(builder: Builder, halves: Value, sums: Value) -> Value:
+    """Add both 16-bit integers of each word to each of the LANES numbers in ``sums``."""
+    if AVX2:
+        multiply_add = builder.module.declare_intrinsic(
+            "llvm.x86.avx2.pmadd.wd", (), ir.FunctionType(WORDS, [HALVES] * 2)
+        )
+        return builder.add(sums, builder.call(multiply_add, [halves, HALVES([1] * 2 * LANES)]))
+    words, sixteen = builder.bitcast(halves, WORDS), WORDS([16] * LANES)
+    lower, upper = builder.ashr(builder.shl(words, sixteen), sixteen), builder.ashr(words, sixteen)
+    return builder.add(sums, builder.add(lower, upper))
 
 
 def combined(builder: Builder, higher: Value, lower: Value, offsets: Value) -> Value:

@@ -23,6 +23,7 @@ from .llvm import Builder, Context, Signature, Value, Values
 Emitted = TypeVar("Emitted", bound="Callable[..., Value]")
 
 AVX512 = target.has("avx512f")  # 32 registers of 512 bits, or 16 of 256
+AVX2 = not AVX512 and target.has("avx2")  # 16 registers of 256 bits, for integers too
 VNNI = AVX512 and target.has("avx512vnni")  # one instruction multiplies bytes and adds the products up
 LANES = 16 if AVX512 else 8  # float32 numbers in a vector
 LINE_FLOATS = 16  # float32 numbers in a cache line
