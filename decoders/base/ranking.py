@@ -33,13 +33,43 @@ def descending(values: Array) -> Array:
 def nth(values: Array, n: int) -> Array:
     """Return the n-th highest of (V,) values, counting from 1; the lowest if there are fewer.
 
-    Values of −inf are removed first: after a truncation they are nearly all, and NumPy's selection is slow if most
-    values are equal.
+    Only values that reach a `lower_bound` are searched. Where none is known, values of −inf are removed first: after a
+    truncation they are nearly all, and NumPy's selection is slow if most values are equal.
     """
-    some = values if values.min() > -np.inf else values[values > -np.inf]
+    bound = lower_bound(values, n)
+    if bound > -np.inf:
+        some = values[values >= bound]
+    else:
+        some = values if values.min() > -np.inf else values[values > -np.inf]
     if n > len(some):
         return values.min()
     return np.partition(some, len(some) - n)[len(some) - n]
+
+
+def lower_bound(values: Array, n: int) -> float:
+    """Return a number that at least n of (V,) values reach, near the n-th highest; −inf where that would take longer
+    than to search all of them, or where one is NaN.
+
+    It is the n-th highest of the maxima of stretches: values that lie some hundreds apart, whose maxima NumPy finds
+    several at a time.
+    """
+    stretches = len(values) // STRETCH
+    if stretches < 2 * n or np.isnan(values.max()):
+        return -np.inf
+    peaks = values[: stretches * STRETCH].reshape(STRETCH, stretches).max(axis=0)
+    return np.partition(peaks, stretches - n)[stretches - n]
+
+
+def reaching(values: Array, n: int) -> Array:
+    """Return the places, in order, of the values that reach the n-th highest of (V,) values, and of NaN; all places if
+    there are fewer.
+    """
+    bound = lower_bound(values, n)
+    if bound == -np.inf:
+        return np.flatnonzero(~(values < nth(values, n)))  # NaN is not below it
+    places = np.flatnonzero(values >= bound)
+    some = values[places]
+    return places[some >= nth(some, n)]
 
 
 def best(values: Array, n: int) -> Array:
@@ -55,14 +85,12 @@ def best(values: Array, n: int) -> Array:
 def highest(values: Array, n: int) -> Array:
     """Return the places of the n highest of (V,) values, highest first, ties in order.
 
-    Long arrays are divided into stretches: only stretches whose maximum reaches the n-th highest maximum are searched.
+    Only values that reach a `lower_bound` are sorted.
     """
     if n >= len(values):
         return descending(values)
-    places, stretches = np.arange(len(values)), len(values) // STRETCH
-    if stretches >= 2 * n:
-        peaks = values[: stretches * STRETCH].reshape(stretches, STRETCH).max(axis=1)
-        places = np.flatnonzero(values >= np.partition(peaks, -n)[-n])
+    bound = lower_bound(values, n)
+    places = np.flatnonzero(values >= bound) if bound > -np.inf else np.arange(len(values))
     places = places[best(values[places], n)]
     return places[np.argsort(-values[places], kind="stable")]
 

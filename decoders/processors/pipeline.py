@@ -31,33 +31,33 @@ def apply(
     emptied = ""
     # remove_invalid_values and SynthID say "never" with the dtype's lowest number, which a temperature may divide.
     lowest = float(np.finfo(scores.dtype).min) * 1e-3
-    for place, (option, processor, forces, _, _, given) in enumerate(chain):
-        # A row in which no token is possible any more is skipped, unless this processor forces a token.
-        takes, before = everyone if alive is everyone else alive | forces, scores
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):  # ±inf or NaN, as in torch
+        for place, (option, processor, forces, _, _, given) in enumerate(chain):
+            # A row in which no token is possible any more is skipped, unless this processor forces a token.
+            takes, before = everyone if alive is everyone else alive | forces, scores
             if takes is everyone or takes.all():
                 scores = processor(ids, scores)
             elif takes.any():
                 scores = scores.copy()
                 scores[takes] = processor([one for one, taken in zip(ids, takes, strict=True) if taken], scores[takes])
-        highest = scores.max(axis=-1)  # NaN where one is
-        sound = all(lowest < one < INFINITY for one in highest.tolist())
-        if not sound and not repaired(chain[place + 1 :]):
-            outside = highest[~(highest < np.inf)]
-            if len(outside) and (before.max(axis=-1) < np.inf).all():
-                rule = f"{given or option} must keep scores within {scores.dtype}"
-                raise ValueError(f"{rule}: {outside[0]} after {processor}")
-        if watch is not None:
-            watch(range(len(scores)), option, before, scores)
-        if sound:
-            alive, emptied = everyone, ""
-            continue
-        alive = highest > lowest
-        if alive.all() if possible is None else (alive & possible).any():
-            emptied = ""
-        elif not emptied:
-            earlier = dict.fromkeys(named.option for named in chain[:place])
-            emptied = f"{option}: {processor}" + (f" (before it: {', '.join(earlier)})" if earlier else "")
+            highest = scores.max(axis=-1)  # NaN where one is
+            sound = all(lowest < one < INFINITY for one in highest.tolist())
+            if not sound and not repaired(chain[place + 1 :]):
+                outside = highest[~(highest < np.inf)]
+                if len(outside) and (before.max(axis=-1) < np.inf).all():
+                    rule = f"{given or option} must keep scores within {scores.dtype}"
+                    raise ValueError(f"{rule}: {outside[0]} after {processor}")
+            if watch is not None:
+                watch(range(len(scores)), option, before, scores)
+            if sound:
+                alive, emptied = everyone, ""
+                continue
+            alive = highest > lowest
+            if alive.all() if possible is None else (alive & possible).any():
+                emptied = ""
+            elif not emptied:
+                earlier = dict.fromkeys(named.option for named in chain[:place])
+                emptied = f"{option}: {processor}" + (f" (before it: {', '.join(earlier)})" if earlier else "")
     if emptied:
         raise ValueError(f"no token is left to choose from after {emptied}")
     return scores

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..base.method import Cost, Documentation, Method, Option, Vectors
+from ..base.ranking import reaching
 from ..base.value_types import WHOLE
-from .truncation import KEPT_IN_BEAMS, kth_largest, removed
+from .truncation import KEPT_IN_BEAMS, kept
 
 Array = np.ndarray
 
@@ -29,7 +30,8 @@ class TopK:
         TOP_K.check(self.top_k)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        return removed(scores, scores < kth_largest(scores, max(self.top_k, self.min_tokens_to_keep)))
+        count = max(self.top_k, self.min_tokens_to_keep)
+        return kept(scores, lambda row: reaching(row, count))
 
 
 METHODS = (

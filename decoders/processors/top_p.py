@@ -11,7 +11,7 @@ from ..base.interface import FORBIDDEN
 from ..base.method import Cost, Documentation, Method, Option, Vectors
 from ..base.ranking import glimpses, top
 from ..base.value_types import NUMBER
-from .truncation import KEPT_IN_BEAMS, SORTING, removed
+from .truncation import KEPT_IN_BEAMS, SORTING, kept
 
 Array = np.ndarray
 
@@ -40,18 +40,25 @@ class TopP:
         TOP_P.check(self.top_p)
 
     def __call__(self, ids: Sequence[Array], scores: Array) -> Array:
-        return np.stack([self.row(row) for row in scores])
+        return kept(scores, self.nucleus)
 
-    def row(self, row: Array) -> Array:
-        """(V,) scores with −inf for what is outside the nucleus."""
-        finite = row if row.min() > FORBIDDEN else row[row > FORBIDDEN]
-        if not len(finite):
-            return row
+    def nucleus(self, row: Array) -> Array:
+        """Return the places of (V,) scores that are in the nucleus, in order; all places if no score is finite."""
+        finite = row > FORBIDDEN
+        count = np.count_nonzero(finite)
+        if not count:
+            return np.arange(len(row))
+        if count < len(row) // 8:  # after another truncation: the others needn't be looked at any more
+            (places,) = finite.nonzero()
+            return places[self.chosen(row[places], row[places])]
+        return self.chosen(row, row if count == len(row) else row[finite])
+
+    def chosen(self, row: Array, finite: Array) -> Array:
+        """Return the places of what is kept of some scores, in order, given the finite ones among them."""
         lowest, count = self.cut(finite)
-        stays = row > lowest
-        ties = np.flatnonzero(row == lowest)
-        stays[ties[len(ties) - (count - np.count_nonzero(stays)) :]] = True
-        return removed(row, ~stays)
+        (places,) = (row >= lowest).nonzero()
+        surplus = len(places) - count
+        return np.delete(places, np.flatnonzero(row[places] == lowest)[:surplus]) if surplus else places
 
     def cut(self, finite: Array) -> tuple[Array, int]:
         """Return the lowest score that is kept, and how many are kept.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -27,6 +27,15 @@ def removed(scores: Array, remove: Array) -> Array:
     """Return `scores` with −inf where `remove` is True."""
     out, kept = np.full(scores.shape, FORBIDDEN, scores.dtype), np.flatnonzero(~remove)
     out.ravel()[kept] = scores.ravel()[kept]  # mostly few stay, and then this is quicker than np.where
+    return out
+
+
+def kept(scores: Array, places: Callable[[Array], Array]) -> Array:
+    """Return (rows, V) scores with −inf but at the places that a function of each row names."""
+    out = np.full(scores.shape, FORBIDDEN, scores.dtype)
+    for kept, row in zip(out, scores, strict=True):
+        some = places(row)
+        kept[some] = row[some]
     return out
 
 

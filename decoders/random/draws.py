@@ -46,16 +46,22 @@ def fastest(draws: Draws, p: Array, places: Array, n: int) -> Array:
     Logarithms are expensive, so where there are many places most are ruled out first: a lower bound of q gives an upper
     bound of p / q, and places that can't reach the n-th best known ratio are skipped.
     """
-    hopeful = np.arange(len(p))
+    if len(p) <= max(FEW_PLACES, n):
+        return raced(draws, p, places, n)
+    greatest = draws.least(places)
     with np.errstate(divide="ignore"):
-        if len(p) > max(FEW_PLACES, n):
-            greatest = draws.least(places)
-            np.divide(p, greatest, out=greatest)
-            some = np.argpartition(-greatest, n - 1)[:n] if n > 1 else np.array([greatest.argmax()])
-            known = p[some] / draws.exponential(places[some])
-            hopeful = np.flatnonzero(greatest >= known.min() * (1 - 1e-6))  # float32 rounds to within 1e-7
-        race = p[hopeful] / draws.exponential(places[hopeful])
-    return hopeful[np.argsort(-race, kind="stable")[:n]]
+        np.divide(p, greatest, out=greatest)
+        some = np.argpartition(-greatest, n - 1)[:n] if n > 1 else np.array([greatest.argmax()])
+        known = p[some] / draws.exponential(places[some])
+    hopeful = np.flatnonzero(greatest >= known.min() * (1 - 1e-6))  # float32 rounds to within 1e-7
+    return hopeful[raced(draws, p[hopeful], places[hopeful], n)]
+
+
+def raced(draws: Draws, p: Array, places: Array, n: int) -> Array:
+    """Return what `fastest` does, from all exponentials."""
+    with np.errstate(divide="ignore"):
+        race = p / draws.exponential(places)
+    return (-race).argsort(kind="stable")[:n]
 
 
 def from_stream(stream: Stream) -> Sampler:
@@ -65,7 +71,7 @@ def from_stream(stream: Stream) -> Sampler:
         V = scores.shape[-1]
         draws, out = stream.draw(total, V), np.empty(len(scores), np.int64)
         for number, (row, values) in enumerate(zip(rows, scores, strict=True)):
-            places = np.flatnonzero(values > -np.inf)  # few after a truncation, so that little is left to compute
+            (places,) = (values > -np.inf).nonzero()  # few after a truncation, so that little is left to compute
             out[number] = places[fastest(draws, softmax(values[places]), row * V + places, 1)[0]]
         return out
 

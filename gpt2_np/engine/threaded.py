@@ -8,6 +8,7 @@ on some positions at a time, on threads, so that intermediate results stay in a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ..model import ops
 from ..model.arrays import Array, Weight
 from ..model.ops import split_heads as split_heads
 from ..system.memory import empty
-from ..system.threads import Piece, blas_threads, evenly, on_threads
+from ..system.threads import Piece, blas_threads, evenly, on_threads, one_blas_thread
 
 CACHED = 1 << 17  # numbers whose intermediate results fit in a core's cache: half a megabyte in float32
 
@@ -121,13 +122,13 @@ def in_pieces(work: Callable[[slice], object], count: int, size: int) -> None:
     on_threads(work, evenly(count, pieces), workers)
 
 
-def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int) -> None:
-    """Call ``work`` on every piece, on threads if the `size` of all pieces together is large."""
-    if size <= CACHED:
-        for piece in pieces:
-            work(piece)
-        return
-    on_threads(work, pieces, threads())
+def each(work: Callable[[Piece], object], pieces: Iterable[Piece], size: int, *, one_blas: bool = False) -> None:
+    """Call ``work`` on every piece, on threads if the `size` of all pieces together is large; with `one_blas`, BLAS
+    works in the thread that calls it.
+    """
+    workers = threads() if size > CACHED else 1
+    with one_blas_thread() if one_blas else nullcontext():
+        on_threads(work, pieces, workers)
 
 
 def threads() -> int:

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ..display import MOST_COLUMNS, MOST_ROWS, NUMBERS, Readable, Texts, described, heat, visible
-from ..engine.threaded import threads
+from ..engine.threaded import each
 from ..model import ops
 from ..model.activations import ActivationCache
 from ..model.ops import log_softmax
 from ..session.model import Model
 from ..system.files import write_whole
-from ..system.threads import on_threads, one_blas_thread
 from ..weights.load import floats
 from .logits import ROWS, Divergence, likeliest, some_logits
 from .partial_runs import activations
@@ -251,10 +250,12 @@ def train_tuned_lens(
     L, D = model.config.n_layer, model.config.n_embd
     square, cross, seen = np.zeros((L, D + 1, D + 1)), np.zeros((L, D + 1, D)), 0
     names = stream_names(model)
+    # No product of one layer is large enough for BLAS's own threads.
+    each_layer = partial(each, pieces=range(L), size=square.size, one_blas=True)
     for text in texts:
         streams = activations(model, np.atleast_2d(text), names)  # nothing here reads logits
         final = streams[names[-1]][0, 1:].astype(np.float64)
-        _each_layer(partial(_add, [streams[name][0, 1:] for name in names[:-1]], final, square, cross), L)
+        each_layer(partial(_add, [streams[name][0, 1:] for name in names[:-1]], final, square, cross))
         seen += len(final)
         if progress is not None:
             progress(len(final) + 1)
@@ -269,7 +270,7 @@ def train_tuned_lens(
         square[layer][np.arange(D), np.arange(D)] += ridge * spread
         solved[layer] = solve(square[layer], cross[layer], ridge > 0)
 
-    _each_layer(fit, L)
+    each_layer(fit)
     weight = solved[:, :D] + np.eye(D)
     return TunedLens(weight.astype(model.dtype), solved[:, D].astype(model.dtype))
 
@@ -280,13 +281,6 @@ def _add(streams: Sequence[Array], final: Array, square: Array, cross: Array, la
     x[:, :-1] = streams[layer]
     square[layer] += x.T @ x
     cross[layer] += x.T @ (final - x[:, :-1])
-
-
-def _each_layer(work: Callable[[int], object], layers: int) -> None:
-    """Call ``work(layer)`` for every layer, on threads: no product of one layer is large enough for BLAS's own."""
-    workers = threads()
-    with one_blas_thread():
-        on_threads(work, range(layers), workers)
 
 
 def solve(square: Array, cross: Array, definite: bool) -> Array:

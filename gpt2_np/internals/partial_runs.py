@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model import overflow
 from ..model.config import Config
-from ..model.forward import block, layer_norm, mlp
+from ..model.forward import block, layer_norm
 from ..model.operations import Operations
 from ..model.params import Params
 from ..model.taps import Capture, Tap, with_prefix
@@ -52,15 +52,6 @@ def last_stream(params: Params, config: Config, ops: Operations, x: Array, layer
     for number in range(layer, config.n_layer):
         x = block(x, params.h[number], config, number, ops, None, with_prefix(tap, f"blocks.{number}."))
     return x
-
-
-def behind_attention(params: Params, config: Config, ops: Operations, x: Array, layer: int, tap: Tap) -> Array:
-    """Run the second half of a block, of the stream that enters it: (B, T, D) → (B, T, D); see `forward.block`."""
-    p, tap = params.h[layer], with_prefix(tap, f"blocks.{layer}.")
-    x = tap("resid_mid", x)
-    normalized = layer_norm(x, p.ln_2, config, ops, with_prefix(tap, "ln2."))
-    x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, with_prefix(tap, "mlp.")))
-    return tap("resid_post", x)
 
 
 def logits_of(params: Params, config: Config, ops: Operations, x: Array, tap: Tap) -> Array:

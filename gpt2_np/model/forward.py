@@ -78,7 +78,11 @@ def block(
     x = tap("resid_pre", x)
     normalized = layer_norm(x, p.ln_1, config, ops, with_prefix(tap, "ln1."))
     attended = attention(normalized, p.attn, config, layer, ops, cache, with_prefix(tap, "attn."), last_only)
-    x = asked(x, last_only) + tap("attn_out", attended)
+    return behind_attention(asked(x, last_only) + tap("attn_out", attended), p, config, ops, tap)
+
+
+def behind_attention(x: Array, p: P.Block, config: Config, ops: Operations, tap: Tap) -> Array:
+    """The second half of a layer: the MLP, which reads the residual stream and adds to it. (B, T, D) → (B, T, D)."""
     x = tap("resid_mid", x)
     normalized = layer_norm(x, p.ln_2, config, ops, with_prefix(tap, "ln2."))
     x = x + tap("mlp_out", mlp(normalized, p.mlp, config, ops, with_prefix(tap, "mlp.")))

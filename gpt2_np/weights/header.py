@@ -57,10 +57,10 @@ def read(path: Path) -> Header:
         >>> header.read(hub.locate("tales") / "model.safetensors").tensors["transformer.wpe.weight"].shape
         (512, 320)
     """
-    problem = by_library(path)
-    if problem is not None:
-        raise ValueError(problem)
     with path.open("rb") as file:  # OSError tells why when it can't be read
+        problem = by_library(path)
+        if problem is not None:
+            raise ValueError(problem)
         file.seek(0, 2)
         size = file.tell()
         file.seek(0)
@@ -77,11 +77,9 @@ def read(path: Path) -> Header:
 
 
 def by_library(path: Path) -> str | None:
-    """Return what the safetensors library finds wrong with a file; None also where there is no library. ``OSError`` if
-    the file can't be read.
-    """
+    """Return what the safetensors library finds wrong with a file; None also where there is no library."""
     try:
-        with safely_opened(path):
+        with opened(path):
             return None
     except ModuleNotFoundError:
         return None
@@ -95,10 +93,17 @@ def safely_opened(path: Path) -> Iterator[Any]:
 
     ``ValueError`` names the file if it is damaged, whenever that shows, ``OSError`` if it can't be read.
     """
-    from safetensors import SafetensorError, safe_open
-
     with path.open("rb"):  # OSError tells why when it can't be read
         pass
+    with opened(path) as file:
+        yield file
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Do as `safely_opened` with a file that can be read."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(path, framework="np") as file:
             yield file

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from typing import Any
 
+from ...system.garbage import without_garbage_collection
 from . import object_code
 
 # The new process finds modules where this one does, whose first folder may not be the working directory.
@@ -39,11 +40,13 @@ def write(code: str, head: str) -> None:
     """Compile the forward pass in this process, which can call no compiled function from then on, and write the object
     file to stdout.
     """
-    optimise_once()
-    from . import fused
-    from .threads import layer
+    sys.modules["scipy"] = None  # type: ignore[assignment]  # Numba would load it, for products that nothing here needs
+    with without_garbage_collection():
+        optimise_once()
+        from . import fused
+        from .threads import layer
 
-    made = fused.forward(code, head)
+        made = fused.forward(code, head)
     _, _, (machine_code, _) = made._library.serialize_using_object_code()
     sys.stdout.buffer.write(object_code.with_header(machine_code, made.native_name, layer()))
 
@@ -51,7 +54,8 @@ def write(code: str, head: str) -> None:
 def optimise_once() -> None:
     """Let Numba, in this process, optimise and generate only functions of `compiled.entry`.
 
-    All others are linked into their callers as they were written. Nothing is read from Numba's cache or stored in it.
+    All others are linked into the entry as they were written, each of them once, and have no wrapper by which Python or
+    C could call them. Nothing is read from Numba's cache or stored in it.
     """
     from numba.core import codegen
     from numba.core.registry import cpu_target
@@ -64,19 +68,13 @@ def optimise_once() -> None:
     numbas = context.codegen()
 
     class Library(codegen.JITCodeLibrary):
-        """A function's code, which is optimised and generated if it is an entry."""
+        """A function's code, which is linked with what it calls, optimised and generated if it is an entry."""
 
-        def _optimize_final_module(self) -> None:
+        def finalize(self) -> None:
             if self._entry():
-                super()._optimize_final_module()
-
-        def _finalize_final_module(self) -> None:
-            if self._entry():
-                super()._finalize_final_module()
-            else:
-                self._finalize_dynamic_globals()
-                self._verify_declare_only_symbols()
-                self._finalized = True
+                self._linking_libraries = called(self)
+                super().finalize()
+            self._finalized = True
 
         def get_pointer_to_function(self, name: str) -> int:
             return int(super().get_pointer_to_function(name)) if self._entry() else 0
@@ -89,5 +87,31 @@ def optimise_once() -> None:
         if numbas._engine.get_global_value_address(name):
             type(numbas).set_env(numbas, name, environment)
 
+    wrapper = context.create_cfunc_wrapper
+
+    def create_cfunc_wrapper(library: Any, *arguments: Any) -> None:
+        """Give an entry its C calling convention: no other function is called from outside."""
+        if library._entry():
+            wrapper(library, *arguments)
+
+    context.create_cpython_wrapper, context.create_cfunc_wrapper = ignored, create_cfunc_wrapper
     numbas._library_class, numbas.set_env = Library, set_env
     compiled.KernelCache.stored = False
+
+
+def called(library: Any) -> list[Any]:
+    """Return the libraries of all functions that this one's function calls, directly or not, callers first."""
+    found: dict[Any, None] = {}
+
+    def add(one: Any) -> None:
+        for other in reversed(one._linking_libraries):
+            if other not in found:
+                add(other)
+                found[other] = None
+
+    add(library)
+    return list(found)[::-1]
+
+
+def ignored(*arguments: Any, **settings: Any) -> None:
+    """Do nothing."""

@@ -9,13 +9,13 @@ import numpy as np
 from ...display import Readable
 from ...engine import threaded
 from ...model.activations import ActivationCache
-from ...model.forward import forward, output
+from ...model.forward import behind_attention, forward, output
 from ...model.operations import Operations
 from ...model.params import Params
-from ...model.taps import Capture, no_tap
+from ...model.taps import Capture, no_tap, with_prefix
 from ...session.implementation import NumPy
 from ...session.model import Model
-from ..partial_runs import behind_attention, last_stream, logits_of
+from ..partial_runs import last_stream, logits_of
 
 Array = np.ndarray
 STREAM = ("resid_pre", "resid_mid", "resid_post")
@@ -76,7 +76,7 @@ def logits_with(
             x = plain[prefix + "resid_pre"] + value
         else:
             x = value if point == "resid_mid" else plain[prefix + "resid_mid"]
-        layer, x = layer + 1, behind_attention(params, config, ops, x, layer, tap)
+        layer, x = layer + 1, behind_attention(x, params.h[layer], config, ops, with_prefix(tap, prefix))
     else:
         x = value if point == "resid_pre" else plain[prefix + "resid_pre"]
     x = last_stream(params, config, ops, x, layer, tap)
