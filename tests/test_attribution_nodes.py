@@ -271,8 +271,10 @@ def test_texts_and_begin_of_text() -> None:
     by_hand = attribution.nodes(
         model, *([0, *model.tokenizer.encode(text)] for text in (clean, corrupted)), metric, names="*.attn.z"
     )
-    np.testing.assert_array_equal(started.stack("attn.z"), by_hand.stack("attn.z"))
-    assert not started.stack("attn.z")[:, 0].any()  # nothing differs before the word that does
+    found = started.stack("attn.z")
+    np.testing.assert_array_equal(found, by_hand.stack("attn.z"))
+    # Nothing differs before the word that does, but what BLAS rounds differently for another row of the same product.
+    np.testing.assert_allclose(found[:, 0], 0, atol=1e-5 * np.abs(found).max())
 
 
 @pytest.mark.parametrize(
