@@ -113,9 +113,11 @@ def _step(rows: int) -> Callable[..., None]:
                                 n = row * VECTORS + v
                                 sums[n] = multiply_add(builder, each, words[v][k], sums[n])
                 else:  # One vector of weights at a time: 16 registers hold no more beside the sums.
-                    rows_of = [[broadcast(builder, builder.load(one), FLOATS) for one in where] for where in places]
-                    for v in range(VECTORS):
-                        for weight, some in zip(_weights(builder, here, span, v), rows_of, strict=True):
+                    for k, where in enumerate(places):
+                        some = [broadcast(builder, builder.load(one), FLOATS) for one in where]
+                        there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
+                        for v in range(VECTORS):
+                            weight = _weights(builder, there, span, v)[k]
                             for row, each in enumerate(some):
                                 n = row * VECTORS + v
                                 sums[n] = multiply_add(builder, each, weight, sums[n])
@@ -148,6 +150,12 @@ def _step(rows: int) -> Callable[..., None]:
         return context.get_dummy_value()
 
     return step
+
+
+def _unrelated(builder: Builder, where: Value) -> Value:
+    """Return the same address, of which LLVM doesn't know that it is the same."""
+    kind = ir.FunctionType(where.type, [where.type])
+    return builder.call(ir.InlineAsm(kind, "", "=r,0"), [where])
 
 
 def _weights(builder: Builder, where: Value, span: int, v: int) -> list[Value]:
@@ -196,14 +204,9 @@ def rows_step(
 
 
 @register_jitable
-def rows_at_once(rows: int, span: int) -> int:
-    """Return how many of so many rows pass next: as many as the registers hold, but 2 and 2 rather than 3 and 1.
-
-    With 16 registers two inputs that share a word leave room for the sums of two rows.
-    """
-    if not AVX512 and (span == 2 or rows == 4):
-        return min(rows, 2)
-    return min(rows, ROWS_PER_PASS)
+def rows_at_once(rows: int) -> int:
+    """Return how many of so many rows pass next: as many as the registers hold, but 2 and 2 rather than 3 and 1."""
+    return 2 if ROWS_PER_PASS == 3 and rows == 4 else min(rows, ROWS_PER_PASS)
 
 
 @register_jitable
@@ -222,7 +225,7 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
             end = min(D, start + BLOCK)
             r = first
             while r < beyond:
-                rows = rows_at_once(beyond - r, span)
+                rows = rows_at_once(beyond - r)
                 line, last, pace = lines_to_prefetch(
                     r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
                 )

@@ -121,7 +121,7 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
             next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
             r = 0
             while r < R:
-                rows = rows_at_once(R - r, 1)
+                rows = rows_at_once(R - r)
                 if next_c < stop:
                     prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
                 if t == 0:
