@@ -65,9 +65,10 @@ BY_BLAS = "the rest of the batch: a row's gradients at a name"
 @pytest.mark.parametrize("row", trained.WITHIN)
 def test_what_is_called_the_same_bits_in_training_is(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trained, "STEPS", 1)
-    if row == BY_BLAS and not AVX512:
-        pytest.skip("without AVX-512 BLAS multiplies, in an order that the shape of the whole batch decides")
     found = trained.WITHIN[row](trained.load(trained.KINDS[0]))
+    if row == BY_BLAS and not AVX512:  # BLAS multiplies, in an order that the shape of the whole batch decides
+        assert found.largest < 1e-5
+        return
     assert found.same or TRAINING[row][0] not in (SAME, NOTHING), f"{row}: {found}"
 
 

@@ -33,9 +33,9 @@ def removed(scores: Array, remove: Array) -> Array:
 def kept(scores: Array, places: Callable[[Array], Array]) -> Array:
     """Return (rows, V) scores with −inf but at the places that a function of each row names."""
     out = np.full(scores.shape, FORBIDDEN, scores.dtype)
-    for kept, row in zip(out, scores, strict=True):
+    for stays, row in zip(out, scores, strict=True):
         some = places(row)
-        kept[some] = row[some]
+        stays[some] = row[some]
     return out
 
 

@@ -24,7 +24,7 @@ from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
 from .kernel_types import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
-from .panel_passes import AHEAD_ONE_ROW, lines_to_prefetch, prefetch_step, put_columns
+from .panel_passes import AHEAD_ONE_ROW, ROWS_PER_PANEL_PASS, lines_to_prefetch, prefetch_step, put_columns
 from .simd import (
     AVX512,
     LANES,
@@ -45,7 +45,6 @@ BLOCK = 256  # inputs whose products are summed in sequence
 VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
 ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
-ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
 UNROLLED = 4  # inputs per loop iteration for a single row
 EVEN = 16  # panels for each thread from which on it matters little that they can't be divided evenly
 FEWEST_DIVIDED = 96  # rows from which on a panel is worth dividing by rows

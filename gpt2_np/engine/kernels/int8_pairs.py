@@ -23,7 +23,7 @@ from .dot_products import HALVES, INDEX, WORDS, multiply_add_pairs
 from .int8_vectors import of_panel, round_group
 from .kernel_types import PARALLEL, SERIAL, codes8, matrix, out2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
-from .panel_passes import AHEAD, AHEAD_ONE_ROW, ROWS_PER_TASK, one_thread
+from .panel_passes import AHEAD, AHEAD_ONE_ROW, ROWS_PER_PANEL_PASS, ROWS_PER_TASK, one_thread
 from .simd import LANES, accumulate, address, broadcast, emits, index_after, load, prefetch, store
 
 Array = np.ndarray
@@ -32,7 +32,6 @@ EXACT = 256  # the same in a sum that fits in 32 bits: 1024 · 16383 · 128 < 2�
 VECTORS = 2  # vectors of outputs at a time, of several rows
 OUTPUTS = VECTORS * LANES
 ROWS_PER_PASS = 4  # rows at a time
-ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
 levels2 = types.Array(types.int16, 2, "C")
 steps1 = types.float32[::1]
 
@@ -78,11 +77,11 @@ def _widen(context: Context, builder: Builder, signature: Signature, arguments: 
 
 def _pairs(builder: Builder, where: Value, first: int) -> tuple[Value, Value]:
     """Load four inputs' weights for each lane, and widen them to 16 bits: those of 0 and 2, and those of 1 and 3."""
-    weights, eight = load_halves(builder, where, first), HALVES([8] * HALVES.count)
+    weights, eight = _load_halves(builder, where, first), HALVES([8] * HALVES.count)
     return builder.ashr(builder.shl(weights, eight), eight), builder.ashr(weights, eight)
 
 
-def load_halves(builder: Builder, where: Value, first: int = 0) -> Value:
+def _load_halves(builder: Builder, where: Value, first: int = 0) -> Value:
     """Load a vector of 16-bit integers that starts so many elements after `where`, whatever that points to."""
     return load(builder, builder.bitcast(builder.gep(where, [INDEX(first)]), ir.IntType(16).as_pointer()), HALVES)
 
@@ -125,7 +124,7 @@ def _step(rows: int) -> Callable[..., None]:
 
         def add(d: Value, totals: list[Value]) -> list[Value]:
             here = builder.gep(weights, [builder.mul(d, INDEX(2 * OUTPUTS))])
-            some = [load_halves(builder, here, v * 2 * LANES) for v in range(VECTORS)]
+            some = [_load_halves(builder, here, v * 2 * LANES) for v in range(VECTORS)]
             each = [_two(builder, one, builder.mul(d, INDEX(2))) for one in inputs]
             return [
                 multiply_add_pairs(builder, each[k // VECTORS], some[k % VECTORS], total)
@@ -207,6 +206,13 @@ def add_exactly(levels: Array, first: int, size: int, codes: Array, n: int, star
         pass_over(levels, first, size, 4 * begin, block, 2 * fours, begin == start, sums)
 
 
+@register_jitable
+def put_scaled(sums: Array, scale: Array, step: float, biases: Array, out: Array) -> None:
+    """Write a row's sums, which are integers, times the outputs' scales and the row's step, plus biases, to ``out``."""
+    for k in range(len(out)):
+        out[k] = np.float32(sums[k]) * (scale[k] * step) + biases[k]
+
+
 @compiled(void(types.int64, levels2, steps1, codes8, matrix, vector, out2), **SERIAL)
 def int8_panel(n: int, levels: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Run `by_pairs` for the n-th panel, given each row's integers and step."""
@@ -214,23 +220,21 @@ def int8_panel(n: int, levels: Array, steps: Array, codes: Array, scales: Array,
     columns = min(TILE, out.shape[1] - f)
     scale, _, biases = of_panel(n, scales, bias)
     sums = np.empty((min(R, ROWS_PER_PANEL_PASS), TILE), np.int32)
-    totals = np.zeros((len(sums) if fours > EXACT else 0, TILE), np.float64)
+    totals = np.empty((len(sums) if fours > EXACT else 0, TILE), np.float64)
     for first in range(0, R, ROWS_PER_PANEL_PASS):
         size = min(R - first, ROWS_PER_PANEL_PASS)
         totals[:] = 0
         for start in range(0, fours, EXACT):
             add_exactly(levels, first, size, codes, n, start, min(fours, start + EXACT), sums)
-            for r in range(len(totals[:size])):
+            for r in range(size if fours > EXACT else 0):
                 for k in range(TILE):
                     totals[r, k] += np.float64(sums[r, k])
-        for r in range(size):
-            step = steps[first + r]
+        for r in range(first, first + size):
+            mine = out[r, f : f + columns]
             if fours > EXACT:
-                for k in range(columns):
-                    out[first + r, f + k] = np.float32(totals[r, k]) * (scale[k] * step) + biases[k]
+                put_scaled(totals[r - first], scale, steps[r], biases, mine)
             else:
-                for k in range(columns):
-                    out[first + r, f + k] = np.float32(sums[r, k]) * (scale[k] * step) + biases[k]
+                put_scaled(sums[r - first], scale, steps[r], biases, mine)
 
 
 @compiled(void(matrix, codes8, matrix, vector, out2), **PARALLEL)

@@ -13,6 +13,7 @@ from .simd import LINE_BYTES, prefetch_line
 Array = np.ndarray
 PARALLEL_ROWS = 24  # rows from which on the small steps are divided among the threads too
 ROWS_PER_TASK = 8  # so many at a time
+ROWS_PER_PANEL_PASS = 192  # rows that pass over a panel before the next rows do
 AHEAD = 12 << 10  # bytes ahead that weights are prefetched, where all rows pass over a panel at once
 AHEAD_ONE_ROW = 3 << 10  # the same for a single row, which takes less time for each
 
