@@ -18,7 +18,6 @@ from gpt2_np.engine.kernels import (
     amx,
     bfloat16_tiles,
     byte_products,
-    causal_attention,
     dot_products,
     exponential,
     float32,
@@ -39,36 +38,12 @@ def alone(x, y, totals):
     totals[0, 0] = dot_products.dot(x, 1, y, 1, 3, y.shape[1])
 
 
-def several(x, y, totals):
-    dot_products.dot_block(x, 1, y, 1, 3, y.shape[1], np.float32(0.5), totals)
-
-
 @pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
 def test_a_dot_product(D: int) -> None:
     x, y = normal(2, D), normal(2, D, seed=1)
     truth = x[1, 3:].astype(np.float64) @ y[1, 3:].astype(np.float64)
     for result in both_ways(alone, x, y, np.ones((1, 1), np.float32)):
         np.testing.assert_allclose(result[0, 0], truth, atol=2e-5)
-
-
-@pytest.mark.parametrize("D", [3, 4, 40, 67, 100, 131])
-def test_a_block_of_dot_products(D: int) -> None:
-    rows, others = dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS
-    x, y = normal(rows + 1, D), normal(others + 1, D, seed=1)
-    truth = 0.5 * (x[1:, 3:].astype(np.float64) @ y[1:, 3:].T.astype(np.float64))
-    for result in both_ways(several, x, y, np.full((rows, others + 3), 7, np.float32)):
-        np.testing.assert_allclose(result[:, 1 : others + 1], truth, atol=2e-5)
-        assert (result[:, [0, others + 2]] == 7).all()  # nothing else is written, but one column
-
-
-@pytest.mark.parametrize("D", [67, 131, 140])
-def test_a_dot_product_is_the_same_alone(D: int) -> None:
-    rows, others = dot_products.BLOCK_ROWS, dot_products.BLOCK_COLUMNS
-    x, y = normal(rows + 1, D), normal(others + 1, D, seed=1)
-    together, single = np.ones((rows, others + 2), np.float32), np.ones((1, 1), np.float32)
-    numba.njit(several)(x, y, together)
-    numba.njit(alone)(x, y, single)
-    assert together[0, 1] == np.float32(0.5) * single[0, 0]
 
 
 @pytest.mark.parametrize("rows", sorted(float32.STEPS))
@@ -170,34 +145,6 @@ def test_the_next_block_is_prefetched_once(R: int, most: int, lines: int, each: 
         asked += list(range(first, last))
         assert last - first <= pace * (lines // each)
     assert asked == list(range(lines, 2 * lines))
-
-
-def a_mean(w, values, following, out):
-    causal_attention.weighted_mean(w, values, w.shape[1], following, w.sum(), out)
-
-
-def some_means(w, values, totals, out):
-    causal_attention.weighted_means(w, values, w.shape[1] - causal_attention.BLOCK_ROWS + 1, totals, out)
-
-
-@pytest.mark.parametrize("K", [1, 8, 16, 40, 64, 80, 131])
-@pytest.mark.parametrize("S", [1, 3, 100])
-def test_weighted_means(S: int, K: int) -> None:
-    w, values = np.exp(normal(1, S)), normal(S + 2, K, seed=1)
-    for result in both_ways(a_mean, w, values, values, np.zeros((1, K), np.float32)):
-        truth = np.average(values[:S].astype(np.float64), axis=0, weights=w[0])
-        np.testing.assert_allclose(result[0], truth, atol=2e-6)
-
-
-@pytest.mark.parametrize("K", [1, 16, 40, 64])
-@pytest.mark.parametrize("S", [1, 3, 100])
-def test_weighted_means_of_several_queries(S: int, K: int) -> None:
-    rows = causal_attention.BLOCK_ROWS
-    w, values = np.exp(normal(rows, S + rows - 1)), normal(S + rows - 1, K, seed=1)
-    totals = np.array([w[i, : S + i].sum() for i in range(rows)], np.float32)
-    for result in both_ways(some_means, w, values, totals, np.zeros((rows, K), np.float32)):
-        truth = [np.average(values[: S + i].astype(np.float64), axis=0, weights=w[i, : S + i]) for i in range(rows)]
-        np.testing.assert_allclose(result, truth, atol=2e-6)
 
 
 def terms(scores, out):

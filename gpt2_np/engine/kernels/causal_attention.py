@@ -7,168 +7,60 @@ queries share the keys and values that they load.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import numpy as np
-from llvmlite import ir
 from numba import prange, types, void
-from numba.core import cgutils
 from numba.extending import register_jitable
 
 from ...model import ops
 from ...system.memory import empty
 from .compiled import compiled
-from .dot_products import BLOCK_COLUMNS, BLOCK_ROWS, FLOATS, INDEX, dot, dot_block
+from .dot_products import dot
 from .exponential import exp_and_sum, largest
 from .kernel_types import PARALLEL, SERIAL, lengths1, matrix, out3, out4, threads_here
-from .llvm import Builder, Context, Kinds, Signature, Value, Values
-from .simd import (
-    LANES,
-    LINE_FLOATS,
-    accumulate,
-    address,
-    broadcast,
-    emits,
-    index_after,
-    load,
-    multiply_add,
-    prefetch,
-    prefetch_element,
-    store,
-)
+from .query_lanes import KEYS, one_score, queries_in_lanes, softmax_terms, some_scores
+from .simd import LANES, LINE_FLOATS, prefetch_element
 from .threads import launch
+from .weighted_values import POSITIONS_AHEAD, SUMS, add_some_values, add_values, add_values_of_one
 
 Array = np.ndarray
-POSITIONS_AHEAD = 32  # how many positions ahead keys and values are prefetched
 QUERIES = 32  # queries of a head that a thread takes at a time
+POSITIONS_IN_CACHE = 128  # positions whose values stay in the first-level cache for several queries
+FEWEST_IN_LANES = 5  # queries from which on they attend side by side, even if some lanes are idle
 
 
-def weighted_mean(w: Array, values: Array, S: int, following: Array, total: float, out: Array) -> None:
-    """Write the mean of the first S rows of ``values``, weighted by ``w[0]``, into ``out[0]``.
-
-    w is (1, N) and sums to `total`; values are (N, K), out is (1, K). Values are prefetched some rows ahead; after the
-    last row come the rows of ``following``.
-    """
-    out[0] = w[0, :S] @ values[:S] / total
-
-
-def weighted_means(w: Array, values: Array, S: int, totals: Array, out: Array) -> None:
-    """Compute `weighted_mean` for BLOCK_ROWS consecutive queries: the i-th one sees the first S + i rows."""
-    for i in range(BLOCK_ROWS):
-        out[i] = w[i, : S + i] @ values[: S + i] / totals[i]
+@register_jitable
+def cache_rows(qkv: Array, b: int, first_head: int, last_head: int, k: Array, v: Array, positions: Array) -> None:
+    """Write some heads' keys and values of consecutive positions into row b of the cache."""
+    H, K = k.shape[1], k.shape[3]
+    D = H * K
+    for r in range(len(positions)):
+        for h in range(first_head, last_head):
+            for d in range(K):
+                k[b, h, positions[r], d] = qkv[r, D + h * K + d]
+            for d in range(K):
+                v[b, h, positions[r], d] = qkv[r, 2 * D + h * K + d]
 
 
-@emits(weighted_mean, lambda w, values, S, following, total, out: types.void)
-def _weighted_mean(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    w, values, S, following, total, out = arguments
-    of_w, of_values, _, of_following, _, of_out = signature.args
-
-    def prefetch_ahead(s: Value, d: Value, vectors: int) -> None:
-        ahead = index_after(builder, s, POSITIONS_AHEAD)
-        beyond = builder.sub(ahead, S)
-        place = builder.select(
-            builder.icmp_signed("<", beyond, S.type(0)),
-            address(context, builder, of_values, values, ahead, d),
-            address(context, builder, of_following, following, beyond, d),
-        )
-        prefetch(builder, place, 4 * vectors * LANES)
-
-    _emit_weighted_means(context, builder, (of_w, of_values, of_out), (w, values, out), S, [total], prefetch_ahead)
-    return context.get_dummy_value()
-
-
-@emits(weighted_means, lambda w, values, S, totals, out: types.void)
-def _weighted_means(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    w, values, S, totals, out = arguments
-    of_w, of_values, _, of_totals, of_out = signature.args
-    each = [builder.load(address(context, builder, of_totals, totals, INDEX(row))) for row in range(BLOCK_ROWS)]
-    _emit_weighted_means(context, builder, (of_w, of_values, of_out), (w, values, out), S, each, _no_prefetch)
-    return context.get_dummy_value()
-
-
-def _no_prefetch(s: Value, d: Value, vectors: int) -> None:
-    """Prefetch nothing: the keys and values of several queries were just written, or are read repeatedly."""
-
-
-def _emit_weighted_means(
-    context: Context,
-    builder: Builder,
-    kinds: Kinds,
-    arrays: Values,
-    S: Value,
-    totals: list[Value],
-    prefetch_ahead: Callable[[Value, Value, int], None],
-) -> None:
-    """Emit the instructions of both functions, for some vectors of columns at a time and one query for each of
-    ``totals``.
-
-    ``prefetch_ahead(s, d, vectors)`` prefetches what a later position needs.
-    """
-    (of_w, of_values, of_out), (w, values, out), rows = kinds, arrays, len(totals)
-    weights = [address(context, builder, of_w, w, INDEX(row), INDEX(0)) for row in range(rows)]
-
-    def columns(d: Value, vectors: int) -> None:
-        kind = FLOATS if vectors else ir.FloatType()
-        count = max(vectors, 1)
-
-        def add(s: Value, sums: list[Value], queries: list[int]) -> list[Value]:
-            """One position's value, weighted for some of the queries, added to their sums."""
-            prefetch_ahead(s, d, vectors)
-            here = address(context, builder, of_values, values, s, d)
-            value = [load(builder, here, kind, v * LANES) for v in range(count)]
-            sums = list(sums)
-            for k, query in enumerate(queries):
-                weight = builder.load(builder.gep(weights[query], [s]))
-                each = broadcast(builder, weight, FLOATS) if vectors else weight
-                for v, one in enumerate(value):
-                    sums[k * count + v] = multiply_add(builder, each, one, sums[k * count + v])
-            return sums
-
-        every = list(range(rows))
-        zeros = [ir.Constant(kind, None if vectors else 0)] * (rows * count)
-        sums = accumulate(builder, zeros, S.type(0), S, S.type(1), partial(add, queries=every))
-        for query in every:
-            mine = sums[query * count : query * count + count]
-            end = builder.add(S, S.type(query))
-            if query:
-                mine = accumulate(builder, mine, S, end, S.type(1), partial(add, queries=[query]))
-            total = broadcast(builder, totals[query], FLOATS) if vectors else totals[query]
-            for v, one in enumerate(mine):
-                place = address(context, builder, of_out, out, INDEX(query), d)
-                store(builder, builder.fdiv(one, total), place, v * LANES)
-
-    first, K = INDEX(0), builder.extract_value(context.make_array(of_out)(context, builder, out).shape, 1)
-    for vectors in (4, 2, 1, 0):
-        width = INDEX(vectors * LANES or 1)
-        end = builder.sub(K, builder.srem(builder.sub(K, first), width))
-        with cgutils.for_range_slice(builder, first, end, width, inc=True) as (d, _):
-            columns(d, vectors)
-        first = end
-
-
-@compiled(void(types.int64, matrix, out4, out4, lengths1), **SERIAL)
-def cache_head(head: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
-    """Write one head's new keys and values into the cache: the first half of `attend`."""
-    B, H, K = k.shape[0], k.shape[1], k.shape[3]
-    T, D = len(qkv) // B, H * K
-    b, h = head // H, head % H
-    for r in range(b * T, b * T + T):
-        for d in range(K):
-            k[b, h, positions[r], d] = qkv[r, D + h * K + d]
-            v[b, h, positions[r], d] = qkv[r, 2 * D + h * K + d]
+@compiled(void(types.int64, types.int64, matrix, out4, out4, lengths1), **SERIAL)
+def append_block(task: int, blocks: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
+    """Run `append_to_cache` for QUERIES positions of one row of the cache."""
+    b, T = task // blocks, len(qkv) // k.shape[0]
+    first = b * T + task % blocks * QUERIES
+    last = min(b * T + T, first + QUERIES)
+    cache_rows(qkv[first:last], b, 0, k.shape[1], k, v, positions[first:last])
 
 
 @compiled(void(matrix, out4, out4, lengths1), **PARALLEL)
 def append_to_cache(qkv: Array, k: Array, v: Array, positions: Array) -> None:
     """Write the keys and values of R positions into the cache, as `attend` does."""
-    heads = k.shape[0] * k.shape[1]
+    B = k.shape[0]
+    blocks = (len(qkv) // B + QUERIES - 1) // QUERIES
     if threads_here() == 1:
-        for head in range(heads):
-            cache_head(head, qkv, k, v, positions)
+        for task in range(B * blocks):
+            append_block(task, blocks, qkv, k, v, positions)
     else:
-        for head in prange(heads):
-            cache_head(np.int64(head), qkv, k, v, positions)
+        for task in prange(B * blocks):
+            append_block(np.int64(task), blocks, qkv, k, v, positions)
 
 
 @register_jitable
@@ -188,24 +80,56 @@ def attend_one(q: Array, keys: Array, values: Array, following: Array, scale: fl
                 prefetch_element(values, ahead - S, d)
         w[0, s] = dot(q, 0, keys, s, 0, K) * scale
     total = exp_and_sum(w, 0, S, largest(w, 0, S))
-    weighted_mean(w, values, S, following, total, out)
+    for d in range(K):
+        out[0, d] = np.float32(0)
+    add_values_of_one(w, values, S, following, out)
+    for d in range(K):
+        out[0, d] /= total
 
 
 @register_jitable
-def attend_consecutive(q: Array, keys: Array, values: Array, S: int, scale: float, w: Array, out: Array) -> None:
-    """Let BLOCK_ROWS consecutive queries, (BLOCK_ROWS, K), attend: the first sees S keys, each later one sees one
-    more.
+def attend_in_lanes(
+    q: Array, keys: Array, values: Array, S: int, scale: float, lanes: Array, w: Array, out: Array
+) -> None:
+    """Let up to LANES consecutive queries, (n, K), attend: the first sees S keys, each later one sees one more.
+
+    ``lanes``, (K + LANES + 1, LANES), and ``w``, (S + n − 1 …, LANES), are working memory.
     """
-    K = keys.shape[1]
-    totals = np.empty(BLOCK_ROWS, np.float32)
-    shared = S - S % BLOCK_COLUMNS
-    for s in range(0, shared, BLOCK_COLUMNS):
-        dot_block(q, 0, keys, s, 0, K, scale, w)
-    for i in range(BLOCK_ROWS):
-        for s in range(shared, S + i):
-            w[i, s] = dot(q, i, keys, s, 0, K) * scale
-        totals[i] = exp_and_sum(w, i, S + i, largest(w, i, S + i))
-    weighted_means(w, values, S, totals, out)
+    n, K = q.shape
+    columns, sums, totals = lanes[:K], lanes[K : K + LANES], lanes[K + LANES]
+    queries_in_lanes(q, columns)
+    N = S + n - 1
+    whole = N - N % KEYS
+    for s in range(0, whole, KEYS):
+        some_scores(columns, keys, s, scale, w)
+    for s in range(whole, N):
+        one_score(columns, keys, s, scale, w)
+    softmax_terms(w[:N], S, sums, totals)
+    mean_values(w, values, S, totals, out)
+
+
+@register_jitable
+def mean_values(w: Array, values: Array, S: int, totals: Array, out: Array) -> None:
+    """Write the means of ``values`` for consecutive queries in lanes, which `softmax_terms` has left in ``w``.
+
+    Values are added some positions at a time, which stay in the first-level cache while all queries pass over them.
+    """
+    n, K = out.shape
+    out[:] = np.float32(0)
+    shared = n - n % SUMS
+    for start in range(0, S, POSITIONS_IN_CACHE):
+        end = min(S, start + POSITIONS_IN_CACHE)
+        for i in range(0, shared, SUMS):
+            add_some_values(w, i, values, start, end, out)
+        for i in range(shared, n):
+            add_values(w, i, values, start, end, out)
+    for i in range(n):
+        if i % SUMS == 0 and i < shared:
+            add_some_values(w, i, values, S, S + i, out)
+        first = S + i - i % SUMS if i < shared else S
+        add_values(w, i, values, first, S + i, out)
+        for d in range(K):
+            out[i, d] /= totals[i]
 
 
 @compiled(void(*(types.int64,) * 4, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
@@ -215,18 +139,18 @@ def attend_rows(
     """Let the queries from row `first` to `last` of ``q``, which belong to row b of the cache, attend in head h."""
     H, K = k.shape[1], k.shape[3]
     keys, values, following = k[b, h], v[b, h], k[b, min(h + 1, H - 1)]
-    w = np.empty((BLOCK_ROWS, positions[last - 1] + 1), np.float32)
-    r = first
-    while r < last:
-        S = positions[r] + 1
-        if last - r >= BLOCK_ROWS:
-            mine = q[r : r + BLOCK_ROWS, h * K : h * K + K]
-            attend_consecutive(mine, keys, values, S, scale, w, out[r : r + BLOCK_ROWS, h])
-            r += BLOCK_ROWS
-        else:
+    N = positions[last - 1] + 1
+    if last - first < FEWEST_IN_LANES:
+        w = np.empty((1, N), np.float32)
+        for r in range(first, last):
             mine = q[r : r + 1, h * K : h * K + K]
-            attend_one(mine, keys, values, following, scale, w[:1, :S], out[r : r + 1, h])
-            r += 1
+            attend_one(mine, keys, values, following, scale, w[:, : positions[r] + 1], out[r : r + 1, h])
+        return
+    columns, lanes = np.empty((N, LANES), np.float32), np.empty((K + LANES + 1, LANES), np.float32)
+    for r in range(first, last, LANES):
+        end = min(last, r + LANES)
+        mine = q[r:end, h * K : h * K + K]
+        attend_in_lanes(mine, keys, values, positions[r] + 1, scale, lanes, columns, out[r:end, h])
 
 
 @compiled(void(types.int64, matrix, out4, out4, lengths1, types.float32, types.boolean, out3), **SERIAL)
@@ -245,7 +169,7 @@ def attend_head(
         for d in range(0, K, LINE_FLOATS):
             prefetch_element(k[b, h], s, d)
     if new:
-        cache_head(head, qkv, k, v, positions)
+        cache_rows(qkv[b * T : b * T + T], b, h, h + 1, k, v, positions[b * T : b * T + T])
     attend_rows(b, h, b * T, b * T + T, qkv, k, v, positions, scale, out)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import register_jitable
 
 from ...model import ops
 from .dot_products import FLOATS, INDEX, WORDS
 from .llvm import Builder, Context, Signature, Value, Values
-from .simd import LANES, accumulate, address, broadcast, emits, horizontal_sums, load, multiply_add, store
+from .simd import LANES, accumulate, address, broadcast, emits, horizontal_sum, load, multiply_add, store
 
 Array = np.ndarray
 FLOAT, WORD = ir.FloatType(), ir.IntType(32)
@@ -114,7 +115,10 @@ def _largest(context: Context, builder: Builder, signature: Signature, arguments
 
 
 def exp_and_sum(rows: Array, r: int, count: int, best: float) -> float:
-    """Replace a row's first `count` numbers by e^(number − best); their sum."""
+    """Replace a row's first `count` numbers by e^(number − best); their sum.
+
+    Each lane sums every LANES-th number, and the lanes are added in pairs.
+    """
     rows[r, :count] = np.exp(rows[r, :count] - best)
     return rows[r, :count].sum()
 
@@ -122,17 +126,27 @@ def exp_and_sum(rows: Array, r: int, count: int, best: float) -> float:
 @emits(exp_and_sum, lambda rows, r, count, best: types.float32)
 def _exp_and_sum(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
     rows, r, count, best = arguments
+    row = address(context, builder, signature.args[0], rows, r, INDEX(0))
+    whole = builder.sub(count, builder.srem(count, INDEX(LANES)))
 
-    def step(place: Value, kind: ir.Type, state: list[Value]) -> list[Value]:
+    def exp_of(d: Value, kind: ir.Type) -> Value:
+        place = builder.gep(row, [d])
         shift = broadcast(builder, best, FLOATS) if kind is FLOATS else best
         one = exp_instructions(builder, builder.fsub(load(builder, place, kind), shift))
         store(builder, one, place)
-        return [builder.fadd(state[0], one)]
+        return one
 
-    start = [ir.Constant(FLOATS, None)]
-    return _along_row(
-        context, builder, signature.args[0], rows, r, count, start, step, lambda state: horizontal_sums(builder, state)
-    )[0]
+    def add(d: Value, sums: list[Value]) -> list[Value]:
+        return [builder.fadd(sums[0], exp_of(d, FLOATS))]
+
+    lanes = cgutils.alloca_once_value(
+        builder, accumulate(builder, [ir.Constant(FLOATS, None)], INDEX(0), whole, INDEX(LANES), add)[0]
+    )
+    first = builder.bitcast(lanes, FLOAT.as_pointer())
+    with cgutils.for_range_slice(builder, whole, count, INDEX(1), inc=True) as (d, _):
+        lane = builder.gep(first, [builder.sub(d, whole)])
+        builder.store(builder.fadd(builder.load(lane), exp_of(d, FLOAT)), lane)
+    return horizontal_sum(builder, builder.load(lanes))
 
 
 @register_jitable

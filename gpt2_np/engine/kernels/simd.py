@@ -95,47 +95,34 @@ def transposed(builder: Builder, lines: list[Value]) -> list[Value]:
     return lines
 
 
-def add_instruction(builder: Builder, vector: ir.VectorType) -> Callable[[Value, Value], Value]:
-    """Return the builder's method that adds vectors of this type: integer or floating-point addition."""
-    return builder.add if isinstance(vector.element, ir.IntType) else builder.fadd
-
-
-def horizontal_sums(builder: Builder, vectors: list[Value]) -> list[Value]:
-    """Return the sum over the lanes of each vector of LANES numbers.
-
-    Each vector's upper half is added to its lower half until one lane is left; two vectors share the lanes that become
-    free.
+def horizontal_sum(builder: Builder, vector: Value) -> Value:
+    """Return the sum over the lanes of a vector of LANES numbers: its upper half is added to its lower half until one
+    lane is left.
     """
-    sums = horizontal_vectors(builder, vectors)
-    return [builder.extract_element(sums[n // LANES], ir.IntType(32)(n % LANES)) for n in range(len(vectors))]
+    width = LANES
+    while width > 1:
+        width //= 2
+        lower, upper = (shuffle(builder, vector, list(range(first, first + width))) for first in (0, width))
+        vector = builder.fadd(lower, upper)
+    return builder.extract_element(vector, ir.IntType(32)(0))
 
 
-def horizontal_vectors(builder: Builder, vectors: list[Value]) -> list[Value]:
-    """Return `horizontal_sums` as the lanes of vectors: LANES sums in each, in order; what is behind the last is
-    undefined.
+def add_in_pairs(builder: Builder, vectors: list[Value]) -> Value:
+    """Return the sum of vectors, a power of two of them: `horizontal_sum` adds lanes in the same order."""
+    while len(vectors) > 1:
+        half = len(vectors) // 2
+        vectors = [builder.fadd(a, b) for a, b in zip(vectors[:half], vectors[half:], strict=True)]
+    return vectors[0]
+
+
+def computed_here(builder: Builder, vector: Value) -> Value:
+    """Return the same vector, which LLVM computes here, and not where it is used: what it is made of may need more
+    registers.
     """
-    totals = []
-    for first in range(0, len(vectors), LANES):
-        some, width = vectors[first : first + LANES], LANES
-        while width > 1:
-            some = some + some[-1:] * (len(some) % 2 if len(some) > 1 else 0)
-            some, width = _add_halves(builder, some, width), width // 2
-        totals += some
-    return totals
-
-
-def _add_halves(builder: Builder, vectors: list[Value], width: int) -> list[Value]:
-    """Add the halves of sums that occupy `width` lanes each; two vectors are merged into one where there are two."""
-    add, count = add_instruction(builder, vectors[0].type), vectors[0].type.count
-    lower = [first + i for first in range(0, count, width) for i in range(width // 2)]
-    upper = [lane + width // 2 for lane in lower]
-    if len(vectors) == 1:
-        return [add(shuffle(builder, vectors[0], lower), shuffle(builder, vectors[0], upper))]
-    lower, upper = (half + [count + lane for lane in half] for half in (lower, upper))
-    return [
-        add(shuffle(builder, a, lower, b), shuffle(builder, a, upper, b))
-        for a, b in zip(vectors[::2], vectors[1::2], strict=True)
-    ]
+    if not (AVX512 or AVX2):
+        return vector
+    kind = ir.FunctionType(vector.type, [vector.type])
+    return builder.call(ir.InlineAsm(kind, "", "=v,0" if AVX512 else "=x,0", side_effect=True), [vector])
 
 
 def accumulate(
