@@ -124,10 +124,16 @@ class Completion:
 
 
 def log_softmax(logits: Array) -> Array:
-    """Return log-probabilities along the last axis, in the input's dtype."""
+    """Return log-probabilities along the last axis, in the input's dtype.
+
+    They are computed row by row: a row of a vocabulary stays in the cache from one step to the next.
+    """
+    shifted, V = np.empty(logits.shape, logits.dtype), logits.shape[-1]
+    exponentials = np.empty(V, logits.dtype)
     with np.errstate(over="ignore"):  # −inf, where two scores are further apart than float32 reaches
-        shifted: Array = logits - logits.max(axis=-1, keepdims=True)
-    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+        for row, out in zip(logits.reshape(-1, V), shifted.reshape(-1, V), strict=True):
+            np.subtract(row, row.max(), out=out)
+            out -= np.log(np.exp(out, out=exponentials).sum())
     return shifted
 
 

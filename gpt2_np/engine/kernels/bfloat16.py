@@ -11,6 +11,7 @@ from numba import prange, types, void
 
 from ...weights.panels import GROUP
 from .amx import CACHED, HALVES, ROWS, aligned
+from .bfloat16_blocks import FEWEST_TO_WIDEN, widened_panel
 from .bfloat16_tiles import PARTS, halves1, panel_by_tiles, parts_of_rows
 from .compiled import compiled
 from .float32 import panel_and_bias
@@ -21,7 +22,10 @@ Array = np.ndarray
 
 
 def _vectors_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
-    panel_and_bias(n, x, panels, 2, bias, out)
+    if len(x) < FEWEST_TO_WIDEN:
+        panel_and_bias(n, x, panels, 2, bias, out)
+    else:
+        widened_panel(n, x, panels, bias, out)
 
 
 def _tiles_panel(n: int, parts: Array, panels: Array, bias: Array, out: Array) -> None:

@@ -123,6 +123,7 @@ def mean_values(w: Array, values: Array, S: int, totals: Array, out: Array) -> N
             add_some_values(w, i, values, start, end, out)
         for i in range(shared, n):
             add_values(w, i, values, start, end, out)
+    # Only what a query sees is read for it: a later value may have overflowed, and 0 · ∞ isn't 0.
     for i in range(n):
         if i % SUMS == 0 and i < shared:
             add_some_values(w, i, values, S, S + i, out)

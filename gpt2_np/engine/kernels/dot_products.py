@@ -34,8 +34,8 @@ def _dot(context: Context, builder: Builder, signature: Signature, arguments: Va
     ]
 
     def add(d: Value, sums: list[Value]) -> list[Value]:
-        kind = sums[0].type
-        return [multiply_add(builder, *(load(builder, builder.gep(one, [d]), kind) for one in sides), sums[0])]
+        left, right = (load(builder, builder.gep(side, [d]), sums[0].type) for side in sides)
+        return [multiply_add(builder, left, right, sums[0])]
 
     whole = builder.sub(end, builder.srem(builder.sub(end, start), INDEX(LANES)))
     (lanes,) = accumulate(builder, [ir.Constant(FLOATS, None)], start, whole, INDEX(LANES), add)

@@ -103,23 +103,15 @@ def _step(rows: int) -> Callable[..., None]:
                 here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
                 sums, first = list(sums), builder.mul(d, INDEX(span))
                 places = [[builder.gep(one, [index_after(builder, first, k)]) for one in inputs] for k in range(span)]
-                if span == 2 and AVX512:
-                    words = [_weights(builder, here, span, v) for v in range(VECTORS)]
-                    for k, where in enumerate(places):
-                        for row, place in enumerate(where):
-                            each = broadcast(builder, builder.load(place), FLOATS)
-                            for v in range(VECTORS):
-                                n = row * VECTORS + v
-                                sums[n] = multiply_add(builder, each, words[v][k], sums[n])
-                else:  # One vector of weights at a time: 16 registers hold no more beside the sums.
-                    for k, where in enumerate(places):
-                        some = [broadcast(builder, builder.load(one), FLOATS) for one in where]
-                        there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
-                        for v in range(VECTORS):
-                            weight = _weights(builder, there, span, v)[k]
-                            for row, each in enumerate(some):
-                                n = row * VECTORS + v
-                                sums[n] = multiply_add(builder, each, weight, sums[n])
+                # One vector of weights at a time: 16 registers hold no more beside the sums.
+                for k, where in enumerate(places):
+                    some = [broadcast(builder, builder.load(one), FLOATS) for one in where]
+                    there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
+                    for v in range(VECTORS):
+                        weight = weights_of(builder, there, span, v)[k]
+                        for row, each in enumerate(some):
+                            n = row * VECTORS + v
+                            sums[n] = multiply_add(builder, each, weight, sums[n])
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
@@ -157,7 +149,7 @@ def _unrelated(builder: Builder, where: Value) -> Value:
     return builder.call(ir.InlineAsm(kind, "", "=r,0"), [where])
 
 
-def _weights(builder: Builder, where: Value, span: int, v: int) -> list[Value]:
+def weights_of(builder: Builder, where: Value, span: int, v: int) -> list[Value]:
     """Load the v-th vector of weights for each input of a step: of float32, or both halves of words of bfloat16."""
     if span == 1:
         return [load(builder, where, FLOATS, v * LANES)]
