@@ -59,6 +59,16 @@ def test_a_row_has_the_bits_that_it_has_alone(columns: int) -> None:
 
 
 @vectors
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize(("R", "C"), [(1000, 40), (129, 33), (2000, 600)])
+def test_a_result_that_is_transposed_has_the_same_bits(R: int, C: int, across: bool) -> None:
+    a, b = operands(R, 900, C, True, across)
+    swapped = products_compiled.by_vectors(a, b, np.full((R, C), np.nan, np.float32))
+    direct = products_compiled.by_vectors(a, b, np.empty((R, C), np.float32), np.zeros(C, np.float32))
+    np.testing.assert_array_equal(swapped, direct)
+
+
+@vectors
 def test_the_error_of_vectors_beside_that_of_blas() -> None:
     a, b = operands(128, 2000, 192, False, True)
     truth = a.astype(np.float64) @ b
@@ -118,22 +128,24 @@ def test_what_is_packed_fits(R: int, K: int, C: int, workers: int) -> None:
 
     terms, most = tiles.blocks(R, K, C)
     assert terms % TERMS == 0
-    for rows, columns in products_compiled._pieces(R, C, most, workers):
+    division = products_compiled.Division(2 * amx.ROWS, packed=64, either=most)
+    for rows, columns in products_compiled._pieces(R, C, division, workers):
         fewer = min(rows.stop - rows.start, columns.stop - columns.start)
         panels = -(-fewer // SIDE) + 1  # those that stay, and the one that passes by
         assert panels * SIDE * min(terms, -(-K // TERMS) * TERMS) * PARTS <= tiles.SCRATCH
 
 
-@pytest.mark.parametrize(("by", "whole"), [("tiles", 32), ("vectors", 64)])
+@pytest.mark.parametrize("limits", [{"whole": 32, "either": 512}, {"whole": 64, "rows": 512}, {"whole": 64}])
 @pytest.mark.parametrize("workers", [1, 2, 5, 16])
 @pytest.mark.parametrize(("R", "C"), [(1, 1), (256, 768), (768, 3072), (50257, 768), (256, 50257), (33, 513)])
-def test_pieces_cover_the_result_once(R: int, C: int, workers: int, by: str, whole: int) -> None:
-    seen = np.zeros((R, C), np.int8)
-    for rows, columns in products_compiled._pieces(R, C, 512, workers, by, whole):
-        assert columns.start % whole == 0
+def test_pieces_cover_the_result_once(R: int, C: int, workers: int, limits: dict[str, int]) -> None:
+    seen, division = np.zeros((R, C), np.int8), products_compiled.Division(packed=16, **limits)
+    for rows, columns in products_compiled._pieces(R, C, division, workers):
+        assert columns.start % division.whole == 0
+        assert rows.start % division.whole == 0
         height, width = rows.stop - rows.start, columns.stop - columns.start
-        assert (min(height, width) if by == "tiles" else height) <= 512
-        assert rows.start % whole == 0
+        assert height <= limits.get("rows", height)
+        assert min(height, width) <= limits.get("either", height)
         seen[rows, columns] += 1
     assert (seen == 1).all()
 

@@ -7,6 +7,8 @@ else, and products too small to be packed, are left to `products`.
 
 from __future__ import annotations
 
+import sys
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product as combinations
 
@@ -23,10 +25,28 @@ from . import products
 
 Array = np.ndarray
 Piece = tuple[slice, slice]  # rows and columns of a result
-PACKED = {"tiles": 64, "vectors": 16}  # packing a number takes about as long as so many multiply-adds
 PIECES = 2  # pieces for each thread, at least, in case another program holds one of the cores
 MOST = 512  # rows of a piece that are transposed
+NO_LIMIT = sys.maxsize
 NO_BIAS = np.empty(0, np.float32)
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a kernel's result may be divided into pieces.
+
+    They start at multiples of ``whole`` rows and columns, have at most ``rows`` rows, and at most ``either`` rows or
+    columns. Packing a number takes about as long as ``packed`` multiply-adds.
+    """
+
+    whole: int
+    packed: int
+    rows: int = NO_LIMIT
+    either: int = NO_LIMIT
+
+    def allows(self, rows: float, columns: float) -> bool:
+        """Tell whether a piece may be so large."""
+        return rows <= self.rows and min(rows, columns) <= self.either
 
 
 def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
@@ -54,18 +74,25 @@ def by_tiles(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array
         float32_product(left, down, right, not across, biases, terms, empty((SCRATCH,), np.uint16), out, *places)
 
     workers = threads()
-    on_threads(work, _pieces(R, C, most, workers), workers)
+    on_threads(work, _pieces(R, C, Division(2 * ROWS, packed=64, either=most), workers), workers)
     return out
 
 
 def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
-    """Compute `product` by AVX-512."""
-    from ..engine.kernels.float32_vectors import float32_columns, transposed_rows
+    """Compute `product` by AVX-512.
+
+    A gradient of weights is the product of a transposed matrix. Where fewer numbers are transposed if the right matrix
+    and the result are, so it is done.
+    """
+    from ..engine.kernels.float32_vectors import float32_columns, float32_columns_as_rows, transposed_rows
 
     (R, C), K = out.shape, a.shape[1]
     left, down = _laid_out(a)
     right, across = _laid_out(b)
     biases = NO_BIAS if bias is None else bias
+    swapped = down and bias is None and (0 if across else K * C) + R * C < K * R
+    if swapped:
+        left, down, right, across, (R, C) = right, not across, left, False, (C, R)
 
     def work(piece: Piece) -> None:
         rows, columns = piece
@@ -75,10 +102,14 @@ def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Arr
             transposed_rows(left, rows.start, rows.stop, x)
         else:
             x = left[rows]
-        float32_columns(x, right, not across, biases, out[rows], columns.start, columns.stop)
+        if swapped:
+            float32_columns_as_rows(x, right, True, out, rows.start, columns.start, columns.stop)
+        else:
+            float32_columns(x, right, not across, biases, out[rows], columns.start, columns.stop)
 
     workers = threads()
-    on_threads(work, _pieces(R, C, MOST if down else R, workers, "vectors", TILE), workers)
+    division = Division(TILE, packed=16, rows=MOST if down else NO_LIMIT)
+    on_threads(work, _pieces(R, C, division, workers), workers)
     return out
 
 
@@ -88,22 +119,21 @@ def _laid_out(x: Array) -> tuple[Array, bool]:
 
 
 @lru_cache(maxsize=64)
-def _pieces(R: int, C: int, most: int, workers: int, by: str = "tiles", whole: int = 2 * ROWS) -> tuple[Piece, ...]:
-    """Divide R × C results into pieces, so that all threads take the least time.
-
-    They start at multiples of `whole`, and have at most `most` rows; for tiles, at most so many rows or columns.
-    """
+def _pieces(R: int, C: int, division: Division, workers: int) -> tuple[Piece, ...]:
+    """Divide R × C results into pieces, so that all threads take the least time."""
 
     def cost(split: tuple[int, int]) -> float:
         rows, columns = R / split[0], C / split[1]
-        return -(-split[0] * split[1] // workers) * (rows * columns + PACKED[by] * (rows + columns))
+        return -(-split[0] * split[1] // workers) * (rows * columns + division.packed * (rows + columns))
 
-    few = range(2 * workers + 1)
+    few, most = range(2 * workers + 1), min(division.rows, division.either)
     across, down = ({1 + n for n in few} | {-(-count // most) + n for n in few} for count in (R, C))
-    some = [(i, j) for i, j in combinations(across, down) if (min(R / i, C / j) if by == "tiles" else R / i) <= most]
+    some = [(i, j) for i, j in combinations(across, down) if division.allows(R / i, C / j)]
     enough = [split for split in some if workers == 1 or split[0] * split[1] >= PIECES * workers]
     rows, columns = min(enough, key=cost)
-    return tuple((one, other) for one in _multiples(R, rows, whole) for other in _multiples(C, columns, whole))
+    return tuple(
+        (one, other) for one in _multiples(R, rows, division.whole) for other in _multiples(C, columns, division.whole)
+    )
 
 
 def _multiples(count: int, pieces: int, whole: int) -> list[slice]:

@@ -103,34 +103,46 @@ def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
     transpose_all(a, 0, first, len(a), last - first, out)
 
 
+@register_jitable
+def columns_of_tile(x: Array, b: Array, down: bool, c: int, stop: int, panel: Array, out: Array, f: int) -> None:
+    """Write x times TILE columns of b, from the c-th on, into as many columns of ``out``, from the f-th on.
+
+    ``panel``, (1, BLOCK, TILE), is working memory. Of the columns behind `stop` nothing is read or prefetched, and 0 is
+    written.
+    """
+    R, K, columns = len(x), len(b) if down else b.shape[1], min(TILE, stop - c)
+    for t in range(0, K, BLOCK):
+        terms = min(BLOCK, K - t)
+        pack(b, down, t, terms, c, columns, panel[0])
+        next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
+        r = 0
+        while r < R:
+            rows = rows_at_once(R - r)
+            if next_c < stop:
+                prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
+            if t == 0:
+                for row in range(r + rows, min(R, r + rows + ROWS_PER_PASS)):
+                    for k in range(0, TILE, LINE_FLOATS):
+                        prefetch_element(out, row, f + k)
+            rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+            r += rows
+
+
 @compiled(void(matrix, matrix, types.boolean, vector, out2, number, number), **SERIAL)
 def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, start: int, stop: int) -> None:
     """Write x @ b, plus the bias unless that is empty, into ``out[:, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
     Without `down` ``b`` is given as (C, K), the terms of a sum beside each other. ``x`` may have more than K columns.
     """
-    R, K = len(x), len(b) if down else b.shape[1]
+    R = len(x)
     panel = np.empty((1, BLOCK, TILE), np.float32)
     whole = np.empty((R if (stop - start) % TILE else 0, TILE), np.float32)
     for c in range(start, stop, TILE):
         columns = min(TILE, stop - c)
-        sums, f = (out, c) if columns == TILE else (whole, 0)
-        for t in range(0, K, BLOCK):
-            terms = min(BLOCK, K - t)
-            pack(b, down, t, terms, c, columns, panel[0])
-            next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
-            r = 0
-            while r < R:
-                rows = rows_at_once(R - r)
-                if next_c < stop:
-                    prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
-                if t == 0:
-                    for row in range(r + rows, min(R, r + rows + ROWS_PER_PASS)):
-                        for k in range(0, TILE, LINE_FLOATS):
-                            prefetch_element(sums, row, f + k)
-                rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, sums, f)
-                r += rows
-        if columns < TILE:
+        if columns == TILE:
+            columns_of_tile(x, b, down, c, stop, panel, out, c)
+        else:
+            columns_of_tile(x, b, down, c, stop, panel, whole, 0)
             for r in range(R):
                 for k in range(columns):
                     out[r, c + k] = whole[r, k]
@@ -138,3 +150,15 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
             for r in range(R):
                 for k in range(c, c + columns):
                     out[r, k] += bias[k]
+
+
+@compiled(void(matrix, matrix, types.boolean, out2, number, number, number), **SERIAL)
+def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, start: int, stop: int) -> None:
+    """Write the transposed product, bᵀ @ xᵀ, into ``out[start:stop, f : f + R]``: (R, K), (K, C) → (C, R or more).
+
+    ``x`` and ``b`` are given as to `float32_columns`, and the bits are the same.
+    """
+    panel, whole = np.empty((1, BLOCK, TILE), np.float32), np.empty((len(x), TILE), np.float32)
+    for c in range(start, stop, TILE):
+        columns_of_tile(x, b, down, c, stop, panel, whole, 0)
+        transpose_all(whole, 0, 0, len(x), min(TILE, stop - c), out[c : min(stop, c + TILE), f : f + len(x)])
