@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE, unpacked
 from .amx import aligned
 from .dot_products import INDEX
-from .float32 import BLOCK, ROWS_PER_PASS, rows_at_once, rows_step, weights_of
+from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step, weights_of
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import ROWS_PER_PANEL_PASS, lines_to_prefetch, put_columns
 from .simd import AVX512, LANES, LINE_BYTES, accumulate, address, emits, index_after, store
@@ -67,10 +67,9 @@ def widened_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: in
                 rows = rows_at_once(beyond - r)
                 line, last, pace = lines_to_prefetch(r - first, rows, beyond - first, ROWS_PER_PASS, lines, each)
                 rows_step(rows, x, r, start, block, 0, 0, end - start, there + line, there + last, pace, out, f)
+                if end == D:
+                    add_bias(bias, r, rows, out, f)
                 r += rows
-        for r in range(first, beyond):
-            for k in range(len(bias)):
-                out[r, f + k] += bias[k]
 
 
 @register_jitable
@@ -81,5 +80,5 @@ def widened_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> N
         widened_rows(n, x, panels, bias[f : f + TILE], out, f)
     else:
         whole = np.empty((len(x), TILE), np.float32)
-        widened_rows(n, x, panels, bias[f:], whole, 0)
+        widened_rows(n, x, panels, padded(bias[f:]), whole, 0)
         put_columns(whole, out, f)

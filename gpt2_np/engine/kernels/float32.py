@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from llvmlite import ir
 from numba import prange, types, void
+from numba.core import cgutils
 from numba.extending import register_jitable
 
 from ...weights.panels import TILE, unpacked
@@ -200,6 +201,26 @@ def rows_at_once(rows: int) -> int:
     return 2 if ROWS_PER_PASS == 3 and rows == 4 else min(rows, ROWS_PER_PASS)
 
 
+def add_bias(bias: Array, r: int, rows: int, out: Array, f: int) -> None:
+    """Add the bias, (TILE,), to some rows of ``out``, from the r-th on, in the columns from the f-th on.
+
+    They have just been written, and are in the first-level cache.
+    """
+    out[r : r + rows, f : f + TILE] += bias
+
+
+@emits(add_bias, lambda bias, r, rows, out, f: types.void)
+def _add_bias(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    bias, r, rows, out, f = arguments
+    first = address(context, builder, signature.args[0], bias, INDEX(0))
+    biases = [load(builder, first, FLOATS, k) for k in range(0, TILE, LANES)]
+    with cgutils.for_range_slice(builder, r, builder.add(r, rows), INDEX(1), inc=True) as (row, _):
+        place = address(context, builder, signature.args[3], out, row, f)
+        for v, each in enumerate(biases):
+            store(builder, builder.fadd(load(builder, place, FLOATS, v * LANES), each), place, v * LANES)
+    return context.get_dummy_value()
+
+
 @register_jitable
 def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
@@ -207,7 +228,6 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
     ``span`` inputs share a word of the panel. ROWS_PER_PANEL_PASS rows at a time pass over it block by block, so that
     their sums stay in the cache.
     """
-    columns = len(bias)
     R, D = x.shape
     each = TILE * 4 // LINE_BYTES
     for first in range(0, R, ROWS_PER_PANEL_PASS):
@@ -221,10 +241,18 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
                     r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
                 )
                 rows_step(rows, x, r, 0, panels, n, start, end, line, last, pace, out, f)
+                if end == D:
+                    add_bias(bias, r, rows, out, f)
                 r += rows
-        for r in range(first, beyond):
-            for k in range(columns):
-                out[r, f + k] += bias[k]
+
+
+@register_jitable
+def padded(bias: Array) -> Array:
+    """Return the last panel's biases, and 0 for its missing columns: (TILE,)."""
+    whole = np.zeros(TILE, np.float32)
+    for k in range(len(bias)):
+        whole[k] = bias[k]
+    return whole
 
 
 @register_jitable
@@ -237,7 +265,7 @@ def panel_and_bias(n: int, x: Array, panels: Array, span: int, bias: Array, out:
         panel_of_rows(n, x, panels, span, bias[f : f + TILE], out, f)
     else:
         whole = np.empty((R, TILE), np.float32)
-        panel_of_rows(n, x, panels, span, bias[f:], whole, 0)
+        panel_of_rows(n, x, panels, span, padded(bias[f:]), whole, 0)
         put_columns(whole, out, f)
 
 

@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
-from .float32 import BLOCK, ROWS_PER_PASS, rows_at_once, rows_step
+from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step
 from .kernel_types import SERIAL, matrix, out2, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
@@ -104,11 +104,13 @@ def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
 
 
 @register_jitable
-def columns_of_tile(x: Array, b: Array, down: bool, c: int, stop: int, panel: Array, out: Array, f: int) -> None:
+def columns_of_tile(
+    x: Array, b: Array, down: bool, bias: Array, c: int, stop: int, panel: Array, out: Array, f: int
+) -> None:
     """Write x times TILE columns of b, from the c-th on, into as many columns of ``out``, from the f-th on.
 
-    ``panel``, (1, BLOCK, TILE), is working memory. Of the columns behind `stop` nothing is read or prefetched, and 0 is
-    written.
+    The bias of these columns, (TILE,) or empty, is added. ``panel``, (1, BLOCK, TILE), is working memory. Of the
+    columns behind `stop` nothing is read or prefetched, and 0 is written.
     """
     R, K, columns = len(x), len(b) if down else b.shape[1], min(TILE, stop - c)
     for t in range(0, K, BLOCK):
@@ -125,6 +127,8 @@ def columns_of_tile(x: Array, b: Array, down: bool, c: int, stop: int, panel: Ar
                     for k in range(0, TILE, LINE_FLOATS):
                         prefetch_element(out, row, f + k)
             rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+            if len(bias) and t + BLOCK >= K:
+                add_bias(bias, r, rows, out, f)
             r += rows
 
 
@@ -140,16 +144,12 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
     for c in range(start, stop, TILE):
         columns = min(TILE, stop - c)
         if columns == TILE:
-            columns_of_tile(x, b, down, c, stop, panel, out, c)
+            columns_of_tile(x, b, down, bias[c : c + TILE], c, stop, panel, out, c)
         else:
-            columns_of_tile(x, b, down, c, stop, panel, whole, 0)
+            columns_of_tile(x, b, down, padded(bias[c:]) if len(bias) else bias, c, stop, panel, whole, 0)
             for r in range(R):
                 for k in range(columns):
                     out[r, c + k] = whole[r, k]
-        if len(bias):
-            for r in range(R):
-                for k in range(c, c + columns):
-                    out[r, k] += bias[k]
 
 
 @compiled(void(matrix, matrix, types.boolean, out2, number, number, number), **SERIAL)
@@ -159,6 +159,7 @@ def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, 
     ``x`` and ``b`` are given as to `float32_columns`, and the bits are the same.
     """
     panel, whole = np.empty((1, BLOCK, TILE), np.float32), np.empty((len(x), TILE), np.float32)
+    no_bias = np.empty(0, np.float32)
     for c in range(start, stop, TILE):
-        columns_of_tile(x, b, down, c, stop, panel, whole, 0)
+        columns_of_tile(x, b, down, no_bias, c, stop, panel, whole, 0)
         transpose_all(whole, 0, 0, len(x), min(TILE, stop - c), out[c : min(stop, c + TILE), f : f + len(x)])
