@@ -29,12 +29,8 @@ def test_queries_side_by_side(n: int, K: int) -> None:
         np.testing.assert_array_equal(result, q[np.minimum(np.arange(LANES), n - 1)].T)
 
 
-def scores_of_some(q, keys, out):
-    query_lanes.some_scores(q, keys, 2, SCALE, out)
-
-
-def scores_of_one(q, keys, out):
-    query_lanes.one_score(q, keys, 2, SCALE, out)
+def scores_side_by_side(q, keys, out):
+    query_lanes.scores_of_keys(q, keys, 2, SCALE, out)
 
 
 def scores_alone(q, keys, out):
@@ -48,12 +44,12 @@ def test_scores_of_queries_side_by_side(K: int) -> None:
     keys, q = normal(query_lanes.KEYS + 4, K), normal(K, LANES, seed=1)
     truth, alone = 0.125 * (keys.astype(np.float64) @ q.astype(np.float64)), np.empty((len(keys), LANES), np.float32)
     numba.njit(scores_alone)(q, keys, alone)
-    for body, count in ((scores_of_some, query_lanes.KEYS), (scores_of_one, 1)):
-        plain, compiled = both_ways(body, q, keys, np.full((len(keys), LANES), 7, np.float32))
-        for result in (plain, compiled):
-            np.testing.assert_allclose(result[2 : 2 + count], truth[2 : 2 + count], atol=5e-6)
-            assert (np.delete(result, slice(2, 2 + count), axis=0) == 7).all()
-        np.testing.assert_array_equal(compiled[2 : 2 + count], alone[2 : 2 + count])
+    here = slice(2, 2 + query_lanes.KEYS)
+    plain, compiled = both_ways(scores_side_by_side, q, keys, np.full((len(keys), LANES), 7, np.float32))
+    for result in (plain, compiled):
+        np.testing.assert_allclose(result[here], truth[here], atol=5e-6)
+        assert (np.delete(result, here, axis=0) == 7).all()
+    np.testing.assert_array_equal(compiled[here], alone[here])
 
 
 def terms_side_by_side(scores, S, sums, out):

@@ -17,7 +17,7 @@ from .compiled import compiled
 from .dot_products import dot
 from .exponential import exp_and_sum, largest
 from .kernel_types import PARALLEL, SERIAL, lengths1, matrix, out3, out4, threads_here
-from .query_lanes import KEYS, one_score, queries_in_lanes, softmax_terms, some_scores
+from .query_lanes import KEYS, queries_in_lanes, scores_of_keys, softmax_terms
 from .simd import LANES, LINE_FLOATS, prefetch_element
 from .threads import launch
 from .weighted_values import POSITIONS_AHEAD, SUMS, add_some_values, add_values, add_values_of_one
@@ -25,7 +25,7 @@ from .weighted_values import POSITIONS_AHEAD, SUMS, add_some_values, add_values,
 Array = np.ndarray
 QUERIES = 32  # queries of a head that a thread takes at a time
 POSITIONS_IN_CACHE = 128  # positions whose values stay in the first-level cache for several queries
-FEWEST_IN_LANES = 5  # queries from which on they attend side by side, even if some lanes are idle
+FEWEST_IN_LANES = max(5, KEYS)  # queries from which on they attend side by side, even if some lanes are idle
 
 
 @register_jitable
@@ -93,17 +93,15 @@ def attend_in_lanes(
 ) -> None:
     """Let up to LANES consecutive queries, (n, K), attend: the first sees S keys, each later one sees one more.
 
-    ``lanes``, (K + LANES + 1, LANES), and ``w``, (S + n − 1 …, LANES), are working memory.
+    The last one sees at least KEYS. ``lanes``, (K + LANES + 1, LANES), and ``w``, (S + n − 1 …, LANES), are working
+    memory.
     """
     n, K = q.shape
     columns, sums, totals = lanes[:K], lanes[K : K + LANES], lanes[K + LANES]
     queries_in_lanes(q, columns)
     N = S + n - 1
-    whole = N - N % KEYS
-    for s in range(0, whole, KEYS):
-        some_scores(columns, keys, s, scale, w)
-    for s in range(whole, N):
-        one_score(columns, keys, s, scale, w)
+    for s in range(0, N, KEYS):
+        scores_of_keys(columns, keys, min(s, N - KEYS), scale, w)
     softmax_terms(w[:N], S, sums, totals)
     mean_values(w, values, S, totals, out)
 
@@ -115,22 +113,19 @@ def mean_values(w: Array, values: Array, S: int, totals: Array, out: Array) -> N
     Values are added some positions at a time, which stay in the first-level cache while all queries pass over them.
     """
     n, K = out.shape
-    out[:] = np.float32(0)
     shared = n - n % SUMS
-    for start in range(0, S, POSITIONS_IN_CACHE):
-        end = min(S, start + POSITIONS_IN_CACHE)
-        for i in range(0, shared, SUMS):
-            add_some_values(w, i, values, start, end, out)
-        for i in range(shared, n):
-            add_values(w, i, values, start, end, out)
+    out[:] = np.float32(0)
     # Only what a query sees is read for it: a later value may have overflowed, and 0 · ∞ isn't 0.
-    for i in range(n):
-        if i % SUMS == 0 and i < shared:
-            add_some_values(w, i, values, S, S + i, out)
-        first = S + i - i % SUMS if i < shared else S
-        add_values(w, i, values, first, S + i, out)
+    for start in range(0, S + n, POSITIONS_IN_CACHE):
+        for i in range(0, shared, SUMS):
+            end = min(S + i, start + POSITIONS_IN_CACHE)
+            if start < end:
+                add_some_values(w, i, values, start, end, out)
+    for query in range(n):
+        first = S + query - query % SUMS if query < shared else 0
+        add_values(w, query, values, first, S + query, out)
         for d in range(K):
-            out[i, d] /= totals[i]
+            out[query, d] /= totals[query]
 
 
 @compiled(void(*(types.int64,) * 4, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)

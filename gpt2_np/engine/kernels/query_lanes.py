@@ -8,8 +8,6 @@ products are those that one lane sums there, and then the lanes' sums, in pairs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -76,59 +74,53 @@ def _queries_in_lanes(context: Context, builder: Builder, signature: Signature, 
     return context.get_dummy_value()
 
 
-def _scores(count: int) -> Callable[..., None]:
-    """Return the function that writes `scale` times the dot products of queries in lanes, (K, LANES), and so many keys,
-    from the s-th on, into the same rows of ``out``, (N, LANES).
+def scores_of_keys(q: Array, keys: Array, s: int, scale: float, out: Array) -> None:
+    """Write `scale` times the dot products of queries in lanes, (K, LANES), and KEYS keys, from the s-th on, into the
+    same rows of ``out``, (N, LANES).
     """
-
-    def scores(q: Array, keys: Array, s: int, scale: float, out: Array) -> None:
-        out[s : s + count] = keys[s : s + count] @ q * scale
-
-    @emits(scores, lambda q, keys, s, scale, out: types.void)
-    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-        q, keys, s, scale, out = arguments
-        of_q, of_keys, _, _, of_out = signature.args
-        K = builder.extract_value(context.make_array(of_q)(context, builder, q).shape, 0)
-        whole = builder.sub(K, builder.srem(K, INDEX(LANES)))
-        first = address(context, builder, of_q, q, INDEX(0), INDEX(0))
-        places = [address(context, builder, of_keys, keys, index_after(builder, s, k), INDEX(0)) for k in range(count)]
-
-        def add_one(d: Value, sums: list[Value]) -> list[Value]:
-            mine = load(builder, builder.gep(first, [builder.mul(d, INDEX(LANES))]), FLOATS)
-            each = [broadcast(builder, builder.load(builder.gep(place, [d])), FLOATS) for place in places]
-            return [multiply_add(builder, one, mine, total) for one, total in zip(each, sums, strict=True)]
-
-        def chains(lane: int) -> list[Value]:
-            """Each key's sums of the lanes `lane`, `lane` + LANES // CHAINS and so on, added."""
-
-            def add(d: Value, sums: list[Value]) -> list[Value]:
-                added: list[Value] = []
-                for chain in range(CHAINS):
-                    entry = index_after(builder, d, lane + chain * (LANES // CHAINS))
-                    added += add_one(entry, sums[chain * count : chain * count + count])
-                return added
-
-            zeros = [ir.Constant(FLOATS, None)] * (CHAINS * count)
-            sums = accumulate(builder, zeros, INDEX(0), whole, INDEX(LANES), add)
-            return [computed_here(builder, add_in_pairs(builder, sums[k::count])) for k in range(count)]
-
-        def lanes(lane: int, step: int) -> list[Value]:
-            """Each key's sum of every `step`-th lane from this one on."""
-            if step == LANES // CHAINS:
-                return chains(lane)
-            both = lanes(lane, 2 * step), lanes(lane + step, 2 * step)
-            return [builder.fadd(*pair) for pair in zip(*both, strict=True)]
-
-        totals = accumulate(builder, lanes(0, 1), whole, K, INDEX(1), add_one)
-        for k, total in enumerate(totals):
-            place = address(context, builder, of_out, out, index_after(builder, s, k), INDEX(0))
-            store(builder, builder.fmul(total, broadcast(builder, scale, FLOATS)), place)
-        return context.get_dummy_value()
-
-    return scores
+    out[s : s + KEYS] = keys[s : s + KEYS] @ q * scale
 
 
-some_scores, one_score = _scores(KEYS), _scores(1)
+@emits(scores_of_keys, lambda q, keys, s, scale, out: types.void)
+def _scores_of_keys(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    q, keys, s, scale, out = arguments
+    of_q, of_keys, _, _, of_out = signature.args
+    K = builder.extract_value(context.make_array(of_q)(context, builder, q).shape, 0)
+    whole = builder.sub(K, builder.srem(K, INDEX(LANES)))
+    first = address(context, builder, of_q, q, INDEX(0), INDEX(0))
+    places = [address(context, builder, of_keys, keys, index_after(builder, s, k), INDEX(0)) for k in range(KEYS)]
+
+    def add_one(d: Value, sums: list[Value]) -> list[Value]:
+        mine = load(builder, builder.gep(first, [builder.mul(d, INDEX(LANES))]), FLOATS)
+        each = [broadcast(builder, builder.load(builder.gep(place, [d])), FLOATS) for place in places]
+        return [multiply_add(builder, one, mine, total) for one, total in zip(each, sums, strict=True)]
+
+    def chains(lane: int) -> list[Value]:
+        """Each key's sums of the lanes `lane`, `lane` + LANES // CHAINS and so on, added."""
+
+        def add(d: Value, sums: list[Value]) -> list[Value]:
+            added: list[Value] = []
+            for chain in range(CHAINS):
+                entry = index_after(builder, d, lane + chain * (LANES // CHAINS))
+                added += add_one(entry, sums[chain * KEYS : chain * KEYS + KEYS])
+            return added
+
+        zeros = [ir.Constant(FLOATS, None)] * (CHAINS * KEYS)
+        sums = accumulate(builder, zeros, INDEX(0), whole, INDEX(LANES), add)
+        return [computed_here(builder, add_in_pairs(builder, sums[k::KEYS])) for k in range(KEYS)]
+
+    def lanes(lane: int, step: int) -> list[Value]:
+        """Each key's sum of every `step`-th lane from this one on."""
+        if step == LANES // CHAINS:
+            return chains(lane)
+        both = lanes(lane, 2 * step), lanes(lane + step, 2 * step)
+        return [builder.fadd(*pair) for pair in zip(*both, strict=True)]
+
+    totals = accumulate(builder, lanes(0, 1), whole, K, INDEX(1), add_one)
+    for k, total in enumerate(totals):
+        place = address(context, builder, of_out, out, index_after(builder, s, k), INDEX(0))
+        store(builder, builder.fmul(total, broadcast(builder, scale, FLOATS)), place)
+    return context.get_dummy_value()
 
 
 def softmax_terms(w: Array, S: int, sums: Array, totals: Array) -> None:
