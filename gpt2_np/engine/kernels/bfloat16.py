@@ -17,11 +17,16 @@ from .compiled import compiled
 from .float32 import panel_and_bias
 from .kernel_types import PARALLEL, SERIAL, halves3, matrix, out2, threads_here, vector
 from .panel_passes import one_thread
+from .simd import AVX512
 
 Array = np.ndarray
 
 
 def _vectors_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
+    panel_and_bias(n, x, panels, 2, bias, out)
+
+
+def _widening_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
     if len(x) < FEWEST_TO_WIDEN:
         panel_and_bias(n, x, panels, 2, bias, out)
     else:
@@ -33,7 +38,8 @@ def _tiles_panel(n: int, parts: Array, panels: Array, bias: Array, out: Array) -
 
 
 # One panel. It is compiled once for the serial and the parallel loop over panels.
-_inputs, _one_panel = (halves1, _tiles_panel) if HALVES else (matrix, _vectors_panel)
+_without_tiles = _widening_panel if AVX512 else _vectors_panel
+_inputs, _one_panel = (halves1, _tiles_panel) if HALVES else (matrix, _without_tiles)
 bfloat16_panel = compiled(void(types.int64, _inputs, halves3, vector, out2), **SERIAL)(_one_panel)
 
 

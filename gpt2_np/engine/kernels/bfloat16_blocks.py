@@ -16,11 +16,12 @@ from .dot_products import INDEX
 from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step, weights_of
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import ROWS_PER_PANEL_PASS, lines_to_prefetch, put_columns
-from .simd import AVX512, LANES, LINE_BYTES, accumulate, address, emits, index_after, store
+from .simd import LANES, LINE_BYTES, accumulate, address, emits, index_after, store
 
 Array = np.ndarray
-# Rows from which on it pays. AVX2 loads words twice instead: a block of float32 is half of its second-level cache.
-FEWEST_TO_WIDEN = 64 if AVX512 else 1 << 62
+# With AVX-512 it pays for so many rows. AVX2 loads words twice instead: a block of float32 is half of its second-level
+# cache.
+FEWEST_TO_WIDEN = 64
 
 
 def widen(panels: Array, n: int, start: int, end: int, out: Array) -> None:

@@ -17,6 +17,7 @@ from .dot_products import FLOATS, INDEX
 from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step
 from .kernel_types import SERIAL, matrix, out2, vector
 from .llvm import Builder, Context, Signature, Value, Values
+from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
 
 Array = np.ndarray
@@ -143,13 +144,13 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
     whole = np.empty((R if (stop - start) % TILE else 0, TILE), np.float32)
     for c in range(start, stop, TILE):
         columns = min(TILE, stop - c)
-        if columns == TILE:
-            columns_of_tile(x, b, down, bias[c : c + TILE], c, stop, panel, out, c)
-        else:
-            columns_of_tile(x, b, down, padded(bias[c:]) if len(bias) else bias, c, stop, panel, whole, 0)
-            for r in range(R):
-                for k in range(columns):
-                    out[r, c + k] = whole[r, k]
+        sums, f = (out, c) if columns == TILE else (whole, 0)
+        biases = bias[c : c + TILE]
+        if 0 < len(biases) < TILE:
+            biases = padded(biases)
+        columns_of_tile(x, b, down, biases, c, stop, panel, sums, f)
+        if columns < TILE:
+            put_columns(whole, out, c)
 
 
 @compiled(void(matrix, matrix, types.boolean, out2, number, number, number), **SERIAL)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from llvmlite.ir import IRBuilder as Builder
 from llvmlite.ir import Value
-from numba import types
 from numba.core.base import BaseContext as Context
 from numba.core.typing.templates import Signature
 
-__all__ = ["Builder", "Context", "Kinds", "Signature", "Value", "Values"]
+__all__ = ["Builder", "Context", "Signature", "Value", "Values"]
 
 Values = Sequence[Value]
-Kinds = Sequence[types.Array]  # Numba's types of the arrays
