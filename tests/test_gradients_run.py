@@ -225,9 +225,9 @@ def test_reduced_precision_has_gradients_of_activations_alone(dtype: str, small:
     run = model.run_with_gradients(IDS, cross_entropy())
     widened = model.with_params(map_arrays(in_float64(model.params), lambda x: x.astype(np.float32)))
     plain = widened.run_with_gradients(IDS, cross_entropy())
-    for name, x in plain.grads.items():  # int4 rounds what it multiplies too, so it only comes near
+    for name, x in plain.grads.items():  # what is multiplied is rounded too, so they only come near
         error = root_mean_square(run.grads[name] - x) / root_mean_square(x)
-        assert error < {"bfloat16": 1e-5, "int8": 1e-2, "int4": 0.2}[dtype], name
+        assert error < {"bfloat16": 0.03, "int8": 1e-2, "int4": 0.2}[dtype], name
     with pytest.raises(ValueError, match=f"parameters=True needs weights in float32 or float64, got {dtype}"):
         model.run_with_gradients(IDS, cross_entropy(), parameters=True)
     if dtype == "bfloat16":

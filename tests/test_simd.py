@@ -87,6 +87,21 @@ def test_a_panel_of_bytes_is_exact(rows: int) -> None:
         np.testing.assert_allclose(result[:, 3:], truth, rtol=3e-7, atol=1e-6)
 
 
+def split(levels, out):
+    byte_products.split(levels, out[0], out[1])
+
+
+@pytest.mark.parametrize("D", [1, 15, 32, 64, 131])
+def test_integers_are_split_into_bytes(D: int) -> None:
+    levels = whole(-16383, 16384, np.int16, D)
+    levels[0] = -16383
+    for higher, lower in both_ways(split, levels, np.full((2, D + 3), 9, np.uint8)):
+        numbers = higher[:D].astype(int) * 256 + lower[:D] - byte_products.OFFSET
+        np.testing.assert_array_equal(numbers, levels)
+        assert (higher[D:] == 9).all()
+        assert (lower[D:] == 9).all()
+
+
 @tiles
 @pytest.mark.parametrize("rows", [1, 5, 16])
 def test_a_panel_of_bytes_in_tiles_is_exact(rows: int) -> None:

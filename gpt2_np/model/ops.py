@@ -266,9 +266,13 @@ def xielu_alphas(dtype: np.dtype, alpha_p: Array, alpha_n: Array) -> tuple[Array
 
 
 def to_bfloat16(x: Array) -> Array:
-    """Round float32 to the nearest value that bfloat16 can hold, ties to even; the result is still float32."""
+    """Round float32 to the nearest value that bfloat16 can hold, ties to even; the result is still float32.
+
+    NaN stays NaN.
+    """
     bits = x.view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    return np.where(np.isnan(x), x, nearest)
 
 
 ACTIVATIONS: dict[str, Callable[..., Array]] = {

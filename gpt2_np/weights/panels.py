@@ -78,13 +78,15 @@ class Matrix(Readable):
         return wide[: self.shape[0], first : first + max(0, stop - start)]
 
     def rounded(self, x: Array) -> Array:
-        """Round x, (…, inputs) float32, as this matrix's product does: for int8 and int4, each vector to multiples of a
-        step.
+        """Round x, (…, inputs) float32, as this matrix's product does: to bfloat16, or for int8 and int4 each vector to
+        multiples of a step.
 
         For int8 the step is 1 / 16383 of the vector's largest entry, for int4 1 / 127 of the largest among 32.
         """
-        if self.precision in ("float32", "bfloat16"):
+        if self.precision == "float32":
             return x
+        if self.precision == "bfloat16":
+            return to_bfloat16(x)
         size, share = (x.shape[-1], INT8_STEP) if self.precision == "int8" else (GROUP, INT4_STEP)
         padded = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % size)])
         groups = padded.reshape(*x.shape[:-1], -1, size)

@@ -1,10 +1,16 @@
 """bfloat16 matrices times any number of vectors: half of float32's bytes, and sums in float32.
 
-Where the processor has AMX for bfloat16, every product uses its tiles (`bfloat16_tiles`), even for a single row, so
-that the product is batch-invariant; elsewhere every product uses vectors (`float32`).
+A row's inputs are rounded to bfloat16 too (`bfloat16_inputs`), by that row alone, so that the product is
+batch-invariant. Where the processor has AMX for bfloat16, every product uses its tiles (`bfloat16_tiles`), even for a
+single row; elsewhere every product uses vectors. With AVX512-BF16 one instruction multiplies pairs of inputs and
+weights, and a word of two takes the place of a float32 number (`float32`). Without, weights are widened to float32, for
+many rows a block of a panel at a time (`bfloat16_blocks`).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import prange, types, void
@@ -12,14 +18,19 @@ from numba import prange, types, void
 from ...weights.panels import GROUP
 from .amx import CACHED, HALVES, ROWS, aligned
 from .bfloat16_blocks import FEWEST_TO_WIDEN, widened_panel
+from .bfloat16_inputs import rounded_rows, words2, words_of_rows
 from .bfloat16_tiles import PARTS, halves1, panel_by_tiles, parts_of_rows
 from .compiled import compiled
 from .float32 import panel_and_bias
 from .kernel_types import PARALLEL, SERIAL, halves3, matrix, out2, threads_here, vector
-from .panel_passes import one_thread
-from .simd import AVX512
+from .panel_passes import ROWS_PER_TASK, one_thread
+from .simd import AVX512, BFLOAT16
 
 Array = np.ndarray
+
+
+def _pairs_panel(n: int, words: Array, panels: Array, bias: Array, out: Array) -> None:
+    panel_and_bias(n, words, panels, 1, bias, out)
 
 
 def _vectors_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
@@ -37,20 +48,36 @@ def _tiles_panel(n: int, parts: Array, panels: Array, bias: Array, out: Array) -
     panel_by_tiles(n, parts, panels, bias, out)
 
 
-# One panel. It is compiled once for the serial and the parallel loop over panels.
-_without_tiles = _widening_panel if AVX512 else _vectors_panel
-_inputs, _one_panel = (halves1, _tiles_panel) if HALVES else (matrix, _without_tiles)
+# How inputs are rounded, to numbers of which kind, and how many of them share one; then one panel, which is compiled
+# once for the serial and the parallel loop over panels.
+_round, _kind, _share = (words_of_rows, np.uint32, 2) if BFLOAT16 else (rounded_rows, np.float32, 1)
+_inputs: Any
+_one_panel: Callable[..., None]
+if HALVES:
+    _inputs, _one_panel = halves1, _tiles_panel
+elif BFLOAT16:
+    _inputs, _one_panel = words2, _pairs_panel
+else:
+    _inputs, _one_panel = matrix, _widening_panel if AVX512 else _vectors_panel
 bfloat16_panel = compiled(void(types.int64, _inputs, halves3, vector, out2), **SERIAL)(_one_panel)
 
 
 def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """Compute `bfloat16_panels` for an even number of inputs, two of which share a word."""
+    """Compute `bfloat16_panels` by vectors; panels have two inputs to a word, so an odd number gets a 0 more."""
+    R, D = x.shape
+    inputs = np.empty((R, (D + 1) // 2 * 2 // _share), _kind)
+    if one_thread(R):
+        _round(x, inputs)
+    else:
+        for part in prange((R + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+            first, end = part * ROWS_PER_TASK, min(R, part * ROWS_PER_TASK + ROWS_PER_TASK)
+            _round(x[first:end], inputs[first:end])
     if threads_here() == 1:
         for n in range(len(codes)):
-            bfloat16_panel(n, x, codes, bias, out)
+            bfloat16_panel(n, inputs, codes, bias, out)
     else:
         for n in prange(len(codes)):
-            bfloat16_panel(np.int64(n), x, codes, bias, out)
+            bfloat16_panel(np.int64(n), inputs, codes, bias, out)
 
 
 def by_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
@@ -79,11 +106,5 @@ _panels = compiled(void(matrix, halves3, matrix, vector, out2), **PARALLEL)(by_t
 
 @compiled(void(matrix, halves3, matrix, vector, out2), **SERIAL | {"nogil": False})
 def bfloat16_panels(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
-    """Compute `float32.float32_panels` for panels of bfloat16."""
-    R, D = x.shape
-    if HALVES or D % 2 == 0:
-        _panels(x, codes, scales, bias, out)
-    else:
-        even = np.zeros((R, D + 1), np.float32)
-        even[:, :D] = x
-        _panels(even, codes, scales, bias, out)
+    """Compute `float32.float32_panels` for panels of bfloat16, and inputs rounded to bfloat16."""
+    _panels(x, codes, scales, bias, out)

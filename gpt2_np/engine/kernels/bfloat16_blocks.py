@@ -12,7 +12,7 @@ from numba.extending import register_jitable
 
 from ...weights.panels import TILE, unpacked
 from .amx import aligned
-from .dot_products import INDEX
+from .dot_products import FLOATS, INDEX
 from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step, weights_of
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import ROWS_PER_PANEL_PASS, lines_to_prefetch, put_columns
@@ -38,7 +38,7 @@ def _widen(context: Context, builder: Builder, signature: Signature, arguments: 
     def step(d: Value, state: list[Value]) -> list[Value]:
         here = builder.gep(words, [builder.mul(d, INDEX(TILE))])
         for v in range(TILE // LANES):
-            for k, half in enumerate(weights_of(builder, here, 2, v)):
+            for k, half in enumerate(weights_of(builder, here, 2, FLOATS, v)):
                 row = index_after(builder, builder.mul(d, INDEX(2 * TILE)), k * TILE + v * LANES)
                 store(builder, half, builder.gep(floats, [row]))
         return state

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba.extending import register_jitable
+from numba import types
+from numba.core import cgutils
 
-from .dot_products import FLOATS, HALVES, WORDS, multiply_add_pairs
-from .llvm import Builder, Value
-from .simd import AVX2, LANES, VNNI
+from .dot_products import FLOATS, HALVES, INDEX, WORDS, multiply_add_pairs
+from .llvm import Builder, Context, Signature, Value, Values
+from .simd import AVX2, LANES, VNNI, address, emits, load, store
 
 Array = np.ndarray
 FLOAT64S = ir.VectorType(ir.DoubleType(), LANES)
@@ -77,9 +78,29 @@ def combined(builder: Builder, higher: Value, lower: Value, offsets: Value) -> V
     return builder.fptrunc(builder.fsub(total, builder.fpext(offsets, FLOAT64S)), FLOATS)
 
 
-@register_jitable
 def split(levels: Array, higher: Array, lower: Array) -> None:
     """Add OFFSET to 15-bit integers and split each into a higher and a lower byte: (D,) int16 → two of (D …) uint8."""
-    for d in range(len(levels)):
-        level = np.int32(levels[d]) + np.int32(OFFSET)
-        higher[d], lower[d] = np.uint8(level >> 8), np.uint8(level & 255)
+    numbers = levels.astype(np.int32) + OFFSET
+    higher[: len(levels)], lower[: len(levels)] = numbers >> 8, numbers & 255
+
+
+@emits(split, lambda levels, higher, lower: types.void)
+def _split(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+    places = [
+        address(context, builder, kind, array, INDEX(0)) for kind, array in zip(signature.args, arguments, strict=True)
+    ]
+    size = builder.extract_value(context.make_array(signature.args[0])(context, builder, arguments[0]).shape, 0)
+
+    # In a loop of Numba's, LLVM asks first whether the bytes of all rows overlap, which they do, row by row.
+    def some(lanes: int, start: Value, end: Value) -> None:
+        halves, bytes_ = (ir.VectorType(ir.IntType(bits), lanes) for bits in (16, 8))
+        with cgutils.for_range_slice(builder, start, end, INDEX(lanes), inc=True) as (d, _):
+            there, first, second = (builder.gep(place, [d]) for place in places)
+            numbers = builder.add(load(builder, there, halves), halves([OFFSET] * lanes))
+            store(builder, builder.trunc(builder.lshr(numbers, halves([8] * lanes)), bytes_), first)
+            store(builder, builder.trunc(numbers, bytes_), second)
+
+    whole = builder.sub(size, builder.srem(size, INDEX(HALVES.count)))
+    some(HALVES.count, INDEX(0), whole)
+    some(1, whole, size)
+    return context.get_dummy_value()

@@ -20,7 +20,7 @@ from numba import prange, types, void
 from numba.core import cgutils
 from numba.extending import register_jitable
 
-from ...weights.panels import TILE, unpacked
+from ...weights.panels import TILE, from_bits, unpacked
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
 from .kernel_types import PARALLEL, SERIAL, matrix, out2, panels3, threads_here, vector
@@ -37,6 +37,7 @@ from .simd import (
     index_after,
     load,
     multiply_add,
+    multiply_add_bfloat16,
     prefetch,
     store,
 )
@@ -56,8 +57,9 @@ def _step(rows: int) -> Callable[..., None]:
     ``end``.
 
     The rows have so many inputs ``more`` before the panel's first one. A block of bfloat16 has an even number of
-    inputs. The step writes to ``out[r : r + rows, f : f + TILE]`` for the rows' first inputs, and adds to it otherwise.
-    ``line``, ``last`` and ``pace`` are those of `panel_passes.lines_to_prefetch`.
+    inputs; where x has two of them in a word too, words are counted, not inputs. The step writes to ``out[r : r + rows,
+    f : f + TILE]`` for the rows' first inputs, and adds to it otherwise. ``line``, ``last`` and ``pace`` are those of
+    `panel_passes.lines_to_prefetch`.
     """
 
     def step(
@@ -74,8 +76,9 @@ def _step(rows: int) -> Callable[..., None]:
         out: Array,
         f: int,
     ) -> None:
-        span = 1 if panels.dtype == np.float32 else 2  # inputs in a step
+        span = 1 if panels.dtype == x.dtype else 2  # entries of x in a step
         some = x[r : r + rows, more + start : more + end]
+        some = some if x.dtype == np.float32 else from_bits(some.view(np.uint16))
         sums = some @ unpacked(panels[n : n + 1, start // span : end // span])[0]
         out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if more + start > 0 else 0)
 
@@ -83,7 +86,8 @@ def _step(rows: int) -> Callable[..., None]:
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
         x, r, more, panels, n, start, end, line, last, pace, out, f = arguments
         of_x, of_panels, of_out = (signature.args[k] for k in (0, 3, 10))
-        span = 1 if of_panels.dtype == types.float32 else 2  # inputs in a step: two share a word of bfloat16
+        span = 1 if of_panels.dtype == of_x.dtype else 2  # entries of x in a step: two weights share a word of bfloat16
+        kind, add_products = (FLOATS, multiply_add) if of_x.dtype == types.float32 else (WORDS, multiply_add_bfloat16)
         size = builder.udiv(builder.sub(end, start), INDEX(span))
         first = builder.add(more, start)
         inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
@@ -106,13 +110,13 @@ def _step(rows: int) -> Callable[..., None]:
                 places = [[builder.gep(one, [index_after(builder, first, k)]) for one in inputs] for k in range(span)]
                 # One vector of weights at a time: 16 registers hold no more beside the sums.
                 for k, where in enumerate(places):
-                    some = [broadcast(builder, builder.load(one), FLOATS) for one in where]
+                    some = [broadcast(builder, builder.load(one), kind) for one in where]
                     there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
                     for v in range(VECTORS):
-                        weight = weights_of(builder, there, span, v)[k]
+                        weight = weights_of(builder, there, span, kind, v)[k]
                         for row, each in enumerate(some):
                             n = row * VECTORS + v
-                            sums[n] = multiply_add(builder, each, weight, sums[n])
+                            sums[n] = add_products(builder, each, weight, sums[n])
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
@@ -150,10 +154,12 @@ def _unrelated(builder: Builder, where: Value) -> Value:
     return builder.call(ir.InlineAsm(kind, "", "=r,0"), [where])
 
 
-def weights_of(builder: Builder, where: Value, span: int, v: int) -> list[Value]:
-    """Load the v-th vector of weights for each input of a step: of float32, or both halves of words of bfloat16."""
+def weights_of(builder: Builder, where: Value, span: int, kind: ir.VectorType, v: int) -> list[Value]:
+    """Load the v-th vector of weights for each entry of x in a step: of this kind, or both halves of bfloat16's
+    words.
+    """
     if span == 1:
-        return [load(builder, where, FLOATS, v * LANES)]
+        return [load(builder, where, kind, v * LANES)]
     word = load(builder, where, WORDS, v * LANES)
     both = builder.shl(word, WORDS([16] * LANES)), builder.and_(word, WORDS([0xFFFF0000] * LANES))
     return [builder.bitcast(half, FLOATS) for half in both]
