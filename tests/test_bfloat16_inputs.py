@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from kernel_bodies import both_ways, normal
 
-from gpt2_np.engine.kernels import bfloat16_inputs, float32, simd
+from gpt2_np.engine.kernels import amx, bfloat16_inputs, bfloat16_tiles, float32, simd
 from gpt2_np.model.ops import to_bfloat16
-from gpt2_np.weights.panels import TILE
+from gpt2_np.weights.panels import GROUP, TILE, from_bits
 from gpt2_np.weights.quantize import quantize_matrix
 
 
@@ -43,14 +43,25 @@ def test_inputs_are_rounded_as_torch_rounds_them(some: np.ndarray) -> None:
     np.testing.assert_array_equal(words, halves(truth))
 
 
+@pytest.mark.parametrize(("R", "D"), [(1, 1), (3, 70), (16, 64), (37, 33)])
+def test_rounded_inputs_lie_as_tiles_load_them(R: int, D: int) -> None:
+    x, blocks = normal(R, D), -(-D // GROUP)
+    tiles = np.full(R * blocks * GROUP, 7, np.uint16)
+    bfloat16_tiles.tiles_of_rows(x, tiles)
+    wide = np.pad(by_torch(x), ((0, 0), (0, blocks * GROUP - D))).reshape(R, blocks, GROUP)
+    groups = [wide[first : first + amx.ROWS].swapaxes(0, 1).ravel() for first in range(0, R, amx.ROWS)]
+    np.testing.assert_array_equal(from_bits(tiles), np.concatenate(groups))
+
+
 @pytest.mark.parametrize("pattern", [0x7FC00000, 0xFFC00000, 0x7F800001, 0x7FFFFFFF, 0xFFFFFFFF])
 def test_nan_stays_nan(pattern: int) -> None:
     x = np.array([[pattern, pattern]], np.uint32).view(np.float32)
     wide, words = np.empty((1, 2), np.float32), np.empty((1, 1), np.uint32)
     bfloat16_inputs.rounded_rows(x, wide)
     bfloat16_inputs.words_of_rows(x, words)
-    upper = (words.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    assert np.isnan([to_bfloat16(x), wide, upper]).all()
+    tiles = np.empty(GROUP, np.uint16)
+    bfloat16_tiles.tiles_of_rows(x, tiles)
+    assert np.isnan([to_bfloat16(x), wide, from_bits(words.view(np.uint16)), from_bits(tiles[None, :2])]).all()
 
 
 @pytest.mark.parametrize("rows", sorted(float32.STEPS))

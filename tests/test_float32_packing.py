@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from kernel_bodies import both_ways, normal
 
-from gpt2_np.engine.kernels import amx, bfloat16_tiles, float32_parts, float32_vectors
-from gpt2_np.weights.panels import GROUP, TILE, from_bits
+from gpt2_np.engine.kernels import amx, float32_parts, float32_vectors
+from gpt2_np.weights.panels import TILE, from_bits
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
 
@@ -76,12 +76,3 @@ def test_a_product_of_packed_panels() -> None:
     truth[1:, 3:35] = a.astype(np.float64) @ b + bias[3:35]
     for result in both_ways(body, panel, bias, before):
         np.testing.assert_allclose(result, truth, atol=1e-5)
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-30, np.inf, -np.inf, np.nan])
-def test_three_parts_are_the_number(value: float) -> None:
-    x, parts = np.float32([[value, 1 / 3, -np.pi]]), np.empty(3 * GROUP, np.uint16)
-    bfloat16_tiles.parts_of_rows(x, parts)
-    sums = from_bits(parts.reshape(3, GROUP)).astype(np.float64).sum(axis=0)
-    np.testing.assert_array_equal(sums[:3], x[0].astype(np.float64))
-    assert not sums[3:].any()

@@ -135,17 +135,17 @@ def test_a_panel_of_bytes_in_tiles_is_exact(rows: int) -> None:
 def test_a_panel_of_bfloat16_in_tiles(rows: int) -> None:
     D, R = 100, 16 + rows  # the second tile's rows
     x, matrix, bias = normal(R, D), quantize_matrix(normal(D, 2 * TILE, seed=1), "bfloat16"), normal(TILE, seed=2)
-    parts = np.empty(R * bfloat16_tiles.PARTS * 128, np.uint16)
-    bfloat16_tiles.parts_of_rows(x, parts)
+    rounded = np.empty(R * 128, np.uint16)
+    bfloat16_tiles.tiles_of_rows(x, rounded)
 
-    def body(parts, codes, bias, out):
+    def body(rounded, codes, bias, out):
         amx.configure(rows, bfloat16_tiles.WEIGHTS)
-        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 0, 64, 4, 2, bias, out, 3)
-        bfloat16_tiles.some_rows(parts, 16, rows, codes, 1, 64, 128, 4, 2, bias, out, 3)
+        bfloat16_tiles.some_rows(rounded, 16, rows, codes, 1, 0, 64, 4, 2, bias, out, 3)
+        bfloat16_tiles.some_rows(rounded, 16, rows, codes, 1, 64, 128, 4, 2, bias, out, 3)
         amx.release()
 
-    truth = x.astype(np.float64) @ matrix.dequantize()[:, TILE:].astype(np.float64) + bias
-    for result in both_ways(body, parts, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
+    truth = ops.to_bfloat16(x).astype(np.float64) @ matrix.dequantize()[:, TILE:].astype(np.float64) + bias
+    for result in both_ways(body, rounded, matrix.codes, bias, np.zeros((R, TILE + 3), np.float32)):
         np.testing.assert_allclose(result[16:, 3:], truth[16:], atol=1e-5)
         assert not result[:16].any()
 

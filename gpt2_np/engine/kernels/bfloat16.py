@@ -19,7 +19,7 @@ from ...weights.panels import GROUP
 from .amx import CACHED, HALVES, ROWS, aligned
 from .bfloat16_blocks import FEWEST_TO_WIDEN, widened_panel
 from .bfloat16_inputs import rounded_rows, words2, words_of_rows
-from .bfloat16_tiles import PARTS, halves1, panel_by_tiles, parts_of_rows
+from .bfloat16_tiles import halves1, panel_by_tiles, tiles_of_rows
 from .compiled import compiled
 from .float32 import panel_and_bias
 from .kernel_types import PARALLEL, SERIAL, halves3, matrix, out2, threads_here, vector
@@ -44,8 +44,8 @@ def _widening_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) ->
         widened_panel(n, x, panels, bias, out)
 
 
-def _tiles_panel(n: int, parts: Array, panels: Array, bias: Array, out: Array) -> None:
-    panel_by_tiles(n, parts, panels, bias, out)
+def _tiles_panel(n: int, tiles: Array, panels: Array, bias: Array, out: Array) -> None:
+    panel_by_tiles(n, tiles, panels, bias, out)
 
 
 # How inputs are rounded, to numbers of which kind, and how many of them share one; then one panel, which is compiled
@@ -83,22 +83,22 @@ def by_vectors(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -
 def by_tiles(x: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Compute `bfloat16_panels` by AMX, for as many rows at a time as fit in the cache."""
     R, D = len(x), (x.shape[1] + GROUP - 1) // GROUP * GROUP
-    some = max(1, CACHED // (PARTS * 2 * D * ROWS)) * ROWS
-    parts = aligned(min(R, some) * PARTS * D * 2).view(np.uint16)
+    some = max(1, CACHED // (2 * D * ROWS)) * ROWS
+    tiles = aligned(min(R, some) * D * 2).view(np.uint16)
     for start in range(0, R, some):
         end = min(R, start + some)
         if one_thread(end - start):
-            parts_of_rows(x[start:end], parts)
+            tiles_of_rows(x[start:end], tiles)
         else:
             for share in prange((end - start + ROWS - 1) // ROWS):
                 first = start + share * ROWS
-                parts_of_rows(x[first : min(end, first + ROWS)], parts[share * ROWS * PARTS * D :])
+                tiles_of_rows(x[first : min(end, first + ROWS)], tiles[share * ROWS * D :])
         if threads_here() == 1:
             for n in range(len(codes)):
-                bfloat16_panel(n, parts, codes, bias, out[start:end])
+                bfloat16_panel(n, tiles, codes, bias, out[start:end])
         else:
             for n in prange(len(codes)):
-                bfloat16_panel(np.int64(n), parts, codes, bias, out[start:end])
+                bfloat16_panel(np.int64(n), tiles, codes, bias, out[start:end])
 
 
 _panels = compiled(void(matrix, halves3, matrix, vector, out2), **PARALLEL)(by_tiles if HALVES else by_vectors)

@@ -13,9 +13,9 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE, unpacked
 from .amx import aligned
 from .dot_products import FLOATS, INDEX
-from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step, weights_of
+from .float32 import BLOCK, padded, rows_over_block, weights_of
 from .llvm import Builder, Context, Signature, Value, Values
-from .panel_passes import ROWS_PER_PANEL_PASS, lines_to_prefetch, put_columns
+from .panel_passes import ROWS_PER_PANEL_PASS, put_columns
 from .simd import LANES, LINE_BYTES, accumulate, address, emits, index_after, store
 
 Array = np.ndarray
@@ -60,17 +60,10 @@ def widened_rows(n: int, x: Array, panels: Array, bias: Array, out: Array, f: in
         for start in range(0, D, BLOCK):
             end = min(D, start + BLOCK)
             widen(panels, n, start, end, block)
-            # What the passes prefetch is the panel's next block, counted in lines from the widened one.
-            lines = (end - start) * each
-            there = (panels[n, start // 2 :].ctypes.data - block.ctypes.data) // LINE_BYTES
-            r = first
-            while r < beyond:
-                rows = rows_at_once(beyond - r)
-                line, last, pace = lines_to_prefetch(r - first, rows, beyond - first, ROWS_PER_PASS, lines, each)
-                rows_step(rows, x, r, start, block, 0, 0, end - start, there + line, there + last, pace, out, f)
-                if end == D:
-                    add_bias(bias, r, rows, out, f)
-                r += rows
+            size = end - start
+            # What is prefetched is the panel's next block, counted in lines from the widened one.
+            ahead = (panels[n, start // 2 :].ctypes.data - block.ctypes.data) // LINE_BYTES
+            rows_over_block(x, first, beyond, start, block, 0, 0, size, ahead, size * each, each, bias, out, f)
 
 
 @register_jitable

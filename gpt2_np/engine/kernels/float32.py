@@ -228,6 +228,38 @@ def _add_bias(context: Context, builder: Builder, signature: Signature, argument
 
 
 @register_jitable
+def rows_over_block(
+    x: Array,
+    first: int,
+    beyond: int,
+    more: int,
+    panels: Array,
+    n: int,
+    start: int,
+    end: int,
+    ahead: int,
+    lines: int,
+    each: int,
+    bias: Array,
+    out: Array,
+    f: int,
+) -> None:
+    """Let the rows of x from ``first`` to ``beyond`` pass over one block of a panel, some at a time (`_step`).
+
+    The bias is added after a row's last inputs. The block that is prefetched meanwhile has so many cache ``lines``,
+    ``each`` of them for a step of the loop, and starts ``ahead`` lines after where it would follow this one.
+    """
+    r = first
+    while r < beyond:
+        rows = rows_at_once(beyond - r)
+        line, last, pace = lines_to_prefetch(r - first, rows, beyond - first, ROWS_PER_PASS, lines, each)
+        rows_step(rows, x, r, more, panels, n, start, end, ahead + line, ahead + last, pace, out, f)
+        if more + end == x.shape[1]:
+            add_bias(bias, r, rows, out, f)
+        r += rows
+
+
+@register_jitable
 def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: Array, f: int) -> None:
     """Write x times the n-th panel, plus the bias, into TILE columns of ``out``, from the f-th on.
 
@@ -240,16 +272,8 @@ def panel_of_rows(n: int, x: Array, panels: Array, span: int, bias: Array, out: 
         beyond = min(R, first + ROWS_PER_PANEL_PASS)
         for start in range(0, D, BLOCK):
             end = min(D, start + BLOCK)
-            r = first
-            while r < beyond:
-                rows = rows_at_once(beyond - r)
-                line, last, pace = lines_to_prefetch(
-                    r - first, rows, beyond - first, ROWS_PER_PASS, (end - start) // span * each, each
-                )
-                rows_step(rows, x, r, 0, panels, n, start, end, line, last, pace, out, f)
-                if end == D:
-                    add_bias(bias, r, rows, out, f)
-                r += rows
+            lines = (end - start) // span * each
+            rows_over_block(x, first, beyond, 0, panels, n, start, end, 0, lines, each, bias, out, f)
 
 
 @register_jitable
