@@ -43,7 +43,7 @@ from .simd import (
 )
 
 Array = np.ndarray
-BLOCK = 256  # inputs whose products are summed in sequence
+BLOCK = 128  # inputs whose products are summed in sequence: the error of longer chains exceeds torch's
 VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
 ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
