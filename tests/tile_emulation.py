@@ -15,6 +15,7 @@ import numpy as np
 from llvmlite import ir
 
 from gpt2_np.engine.kernels import target
+from gpt2_np.weights.panels import from_bits
 
 has = target.has
 target.has = lambda feature: feature.startswith("amx") or has(feature)
@@ -29,8 +30,8 @@ Number, Pointer, Stride = ctypes.c_uint8, ctypes.c_size_t, ctypes.c_int64
 KINDS = {Number: ir.IntType(8), Pointer: ir.IntType(8).as_pointer(), Stride: ir.IntType(64)}
 
 
-def memory(where: int, stride: int, row: int, size: int = BYTES) -> np.ndarray:
-    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(where + row * stride))
+def memory(where: int, stride: int, row: int) -> np.ndarray:
+    return np.ctypeslib.as_array((ctypes.c_uint8 * BYTES).from_address(where + row * stride))
 
 
 def ldtilecfg(palette: int) -> None:
@@ -66,7 +67,7 @@ def tdpbusd(sums: int, unsigned: int, signed: int) -> None:
 
 def tdpbf16ps(sums: int, first: int, second: int) -> None:
     """The same for pairs of bfloat16 numbers, in float32; each row's sums are taken in one order."""
-    left, right = ((tiles[k].view(np.uint16).astype(np.uint32) << 16).view(np.float32) for k in (first, second))
+    left, right = (from_bits(tiles[k].view(np.uint16)) for k in (first, second))
     products = left.reshape(ROWS, ROWS, 1, 2) * right.reshape(1, ROWS, ROWS, 2)
     tiles[sums].view(np.float32)[: rows[sums]] += products.sum(axis=(1, 3))[: rows[sums]]
 

@@ -271,8 +271,12 @@ def to_bfloat16(x: Array) -> Array:
     NaN stays NaN.
     """
     bits = x.view(np.uint32)
-    nearest = ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-    return np.where(np.isnan(x), x, nearest)
+    nearest = (bits >> 16) & 1
+    nearest += 0x7FFF
+    nearest += bits
+    nearest &= 0xFFFF0000
+    missing = np.isnan(x)
+    return np.where(missing, x, nearest.view(np.float32)) if missing.any() else nearest.view(np.float32)
 
 
 ACTIVATIONS: dict[str, Callable[..., Array]] = {

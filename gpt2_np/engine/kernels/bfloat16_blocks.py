@@ -12,11 +12,11 @@ from numba.extending import register_jitable
 
 from ...weights.panels import TILE, unpacked
 from .amx import aligned
-from .dot_products import FLOATS, INDEX
-from .float32 import BLOCK, padded, rows_over_block, weights_of
+from .dot_products import INDEX, WORDS
+from .float32 import BLOCK, padded, rows_over_block
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import ROWS_PER_PANEL_PASS, put_columns
-from .simd import LANES, LINE_BYTES, accumulate, address, emits, index_after, store
+from .simd import LANES, LINE_BYTES, accumulate, address, bfloat16_pairs, emits, index_after, load, store
 
 Array = np.ndarray
 # With AVX-512 it pays for so many rows. AVX2 loads words twice instead: a block of float32 is half of its second-level
@@ -38,7 +38,7 @@ def _widen(context: Context, builder: Builder, signature: Signature, arguments: 
     def step(d: Value, state: list[Value]) -> list[Value]:
         here = builder.gep(words, [builder.mul(d, INDEX(TILE))])
         for v in range(TILE // LANES):
-            for k, half in enumerate(weights_of(builder, here, 2, FLOATS, v)):
+            for k, half in enumerate(bfloat16_pairs(builder, load(builder, here, WORDS, v * LANES))):
                 row = index_after(builder, builder.mul(d, INDEX(2 * TILE)), k * TILE + v * LANES)
                 store(builder, half, builder.gep(floats, [row]))
         return state

@@ -16,6 +16,7 @@ from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, rele
 from .bfloat16_inputs import rounded_bits
 from .compiled import compiled
 from .dot_products import INDEX
+from .float32 import padded
 from .kernel_types import SERIAL, matrix
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import AHEAD_ONE_ROW, put_columns
@@ -145,7 +146,6 @@ def panel_by_tiles(n: int, tiles: Array, panels: Array, bias: Array, out: Array)
     if f + TILE <= F:
         rows_by_tiles(n, tiles, panels, bias[f : f + TILE], out, f)
     else:
-        biases, whole = np.zeros(TILE, np.float32), np.empty((R, TILE), np.float32)
-        biases[: F - f] = bias[f:]
-        rows_by_tiles(n, tiles, panels, biases, whole, 0)
+        whole = np.empty((R, TILE), np.float32)
+        rows_by_tiles(n, tiles, panels, padded(bias[f:]), whole, 0)
         put_columns(whole, out, f)

@@ -32,6 +32,7 @@ from .simd import (
     LINE_BYTES,
     accumulate,
     address,
+    bfloat16_pairs,
     broadcast,
     emits,
     index_after,
@@ -87,7 +88,8 @@ def _step(rows: int) -> Callable[..., None]:
         x, r, more, panels, n, start, end, line, last, pace, out, f = arguments
         of_x, of_panels, of_out = (signature.args[k] for k in (0, 3, 10))
         span = 1 if of_panels.dtype == of_x.dtype else 2  # entries of x in a step: two weights share a word of bfloat16
-        kind, add_products = (FLOATS, multiply_add) if of_x.dtype == types.float32 else (WORDS, multiply_add_bfloat16)
+        each_input, each_weight = (FLOATS if kind.dtype == types.float32 else WORDS for kind in (of_x, of_panels))
+        add_products = multiply_add if of_x.dtype == types.float32 else multiply_add_bfloat16
         size = builder.udiv(builder.sub(end, start), INDEX(span))
         first = builder.add(more, start)
         inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
@@ -110,10 +112,11 @@ def _step(rows: int) -> Callable[..., None]:
                 places = [[builder.gep(one, [index_after(builder, first, k)]) for one in inputs] for k in range(span)]
                 # One vector of weights at a time: 16 registers hold no more beside the sums.
                 for k, where in enumerate(places):
-                    some = [broadcast(builder, builder.load(one), kind) for one in where]
+                    some = [broadcast(builder, builder.load(one), each_input) for one in where]
                     there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
                     for v in range(VECTORS):
-                        weight = weights_of(builder, there, span, kind, v)[k]
+                        loaded = load(builder, there, each_weight, v * LANES)
+                        weight = loaded if span == 1 else bfloat16_pairs(builder, loaded)[k]
                         for row, each in enumerate(some):
                             n = row * VECTORS + v
                             sums[n] = add_products(builder, each, weight, sums[n])
@@ -152,17 +155,6 @@ def _unrelated(builder: Builder, where: Value) -> Value:
     """Return the same address, of which LLVM doesn't know that it is the same."""
     kind = ir.FunctionType(where.type, [where.type])
     return builder.call(ir.InlineAsm(kind, "", "=r,0"), [where])
-
-
-def weights_of(builder: Builder, where: Value, span: int, kind: ir.VectorType, v: int) -> list[Value]:
-    """Load the v-th vector of weights for each entry of x in a step: of this kind, or both halves of bfloat16's
-    words.
-    """
-    if span == 1:
-        return [load(builder, where, kind, v * LANES)]
-    word = load(builder, where, WORDS, v * LANES)
-    both = builder.shl(word, WORDS([16] * LANES)), builder.and_(word, WORDS([0xFFFF0000] * LANES))
-    return [builder.bitcast(half, FLOATS) for half in both]
 
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}

@@ -17,10 +17,10 @@ from llvmlite import ir
 from numba import prange, types, void
 from numba.extending import register_jitable
 
-from ...weights.panels import INT8_STEP, TILE, unpacked
+from ...weights.panels import TILE, unpacked
 from .compiled import compiled
 from .dot_products import HALVES, INDEX, WORDS, multiply_add_pairs
-from .int8_vectors import of_panel, round_group
+from .int8_vectors import of_panel, round_row
 from .kernel_types import PARALLEL, SERIAL, codes8, matrix, out2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import AHEAD, AHEAD_ONE_ROW, ROWS_PER_PANEL_PASS, ROWS_PER_TASK, one_thread
@@ -44,7 +44,7 @@ def round_rows(x: Array, levels: Array, steps: Array) -> None:
     """
     D = x.shape[1]
     for r in range(len(x)):
-        steps[r] = round_group(x[r], INT8_STEP, levels[r])
+        steps[r] = round_row(x[r], levels[r])
         levels[r, D:] = 0
         for d in range(1, levels.shape[1], 4):
             second = levels[r, d]

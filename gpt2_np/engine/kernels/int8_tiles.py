@@ -8,7 +8,7 @@ from numba import prange, types, void
 from numba.core import cgutils
 from numba.extending import register_jitable
 
-from ...weights.panels import INT8_STEP, TILE, unpacked
+from ...weights.panels import TILE, unpacked
 from .amx import (
     BYTES_OF_ROW,
     CACHED,
@@ -24,7 +24,7 @@ from .amx import (
 from .byte_products import combined, split
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX, WORDS
-from .int8_vectors import of_panel, round_group
+from .int8_vectors import of_panel, round_row
 from .kernel_types import PARALLEL, SERIAL, codes8, matrix, out2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import AHEAD, one_thread, put_columns
@@ -155,7 +155,7 @@ def quantize_in_tiles(x: Array, input_bytes: Array, steps: Array) -> None:
     """Quantize every row of x to integers of two bytes, arranged by `put_in_tiles`, and return each row's step."""
     levels = np.empty(x.shape[1], np.int16)
     for r in range(len(x)):
-        steps[r] = round_group(x[r], INT8_STEP, levels)
+        steps[r] = round_row(x[r], levels)
         put_in_tiles(levels, input_bytes, r, len(x))
 
 

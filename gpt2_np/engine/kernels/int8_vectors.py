@@ -38,8 +38,8 @@ bytes3 = types.Array(types.uint8, 3, "C")
 
 
 @register_jitable
-def round_group(x: Array, share: float, levels: Array) -> float:
-    """Round x to integer multiples of a step, into ``levels``, and return the step: a share of the largest entry's
+def round_row(x: Array, levels: Array) -> float:
+    """Round x to integer multiples of a step, into ``levels``, and return the step: INT8_STEP of the largest entry's
     size.
 
     The bits of magnitudes are ordered as integers, with infinity and NaN last, so the step is not finite where an entry
@@ -48,7 +48,7 @@ def round_group(x: Array, share: float, levels: Array) -> float:
     largest = np.int32(0)
     for d in range(len(x)):
         largest = max(largest, bits_of_float(x[d]) & np.int32(0x7FFFFFFF))
-    step = float_of_bits(largest) * share
+    step = float_of_bits(largest) * INT8_STEP
     per_step = np.float32(1) / step if step > 0 else np.float32(0)
     for d in range(len(x)):
         levels[d] = np.int16(np.rint(x[d] * per_step))
@@ -64,7 +64,7 @@ def quantize_rows(x: Array, input_bytes: Array, steps: Array) -> None:
     D = x.shape[1]
     levels = np.empty(D, np.int16)
     for r in range(len(x)):
-        steps[r] = round_group(x[r], INT8_STEP, levels)
+        steps[r] = round_row(x[r], levels)
         split(levels, input_bytes[r, 0], input_bytes[r, 1])
         for d in range(D, input_bytes.shape[2]):
             input_bytes[r, 0, d] = input_bytes[r, 1, d] = 0

@@ -67,6 +67,13 @@ def load_bfloat16(builder: Builder, where: Value, first: int = 0) -> Value:
     return builder.bitcast(builder.shl(wide, bits([16] * LANES)), ir.VectorType(ir.FloatType(), LANES))
 
 
+def bfloat16_pairs(builder: Builder, words: Value) -> tuple[Value, Value]:
+    """Widen the pairs of bfloat16 in LANES words to float32: those in the lower halves, and those in the upper ones."""
+    kind, floats = words.type, ir.VectorType(ir.FloatType(), LANES)
+    lower, upper = builder.shl(words, kind([16] * LANES)), builder.and_(words, kind([0xFFFF0000] * LANES))
+    return builder.bitcast(lower, floats), builder.bitcast(upper, floats)
+
+
 def store(builder: Builder, value: Value, where: Value, first: int = 0) -> None:
     """Store a vector `first` elements after `where`. The address need not be aligned."""
     where = builder.gep(where, [ir.Constant(ir.IntType(64), first)])
@@ -161,9 +168,7 @@ def multiply_add_bfloat16(builder: Builder, a: Value, b: Value, c: Value) -> Val
         kind = ir.FunctionType(floats, [floats, a.type, a.type])
         function = builder.module.declare_intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", (), kind)
         return builder.call(function, [c, a, b])
-    mask, sixteen = a.type([0xFFFF0000] * LANES), a.type([16] * LANES)
-    upper, more = (builder.bitcast(builder.and_(one, mask), floats) for one in (a, b))
-    lower, rest = (builder.bitcast(builder.shl(one, sixteen), floats) for one in (a, b))
+    (lower, upper), (rest, more) = (bfloat16_pairs(builder, one) for one in (a, b))
     return multiply_add(builder, lower, rest, multiply_add(builder, upper, more, c))
 
 
