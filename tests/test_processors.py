@@ -51,14 +51,16 @@ def inputs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     return ids, draw(scores(rows))
 
 
-def compare(ours, reference, ids: np.ndarray, values: np.ndarray, same: Callable | None = None) -> None:
+def compare(
+    ours, reference, ids: np.ndarray, values: np.ndarray, same: Callable | None = None, atol: float = 1e-6
+) -> None:
     before = values.copy()
     mine = ours(list(ids), values)
     np.testing.assert_array_equal(values, before)
     expected = reference(torch.tensor(ids), torch.tensor(values)).numpy()
     assert mine.dtype == np.float32
     if same is None:
-        np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(mine, expected, rtol=1e-6, atol=atol)
     else:
         for row, theirs_row, source in zip(mine, expected, values, strict=True):
             same(row, theirs_row, source)
