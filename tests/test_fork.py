@@ -45,6 +45,31 @@ print(len(found), all(found))
 """
 
 
+GRADIENTS = """
+import multiprocessing, sys, threading
+import numpy as np
+from gpt2_np import GPT2
+from gpt2_np.gradients import cross_entropy
+ids = np.arange(128).reshape(2, 64)
+def step(number=0):
+    found = model.run_with_gradients(ids, cross_entropy(), (), parameters=True)
+    return found.value.tolist(), found.params.wte, found.params.h[0].attn.c_attn.weight
+def same(one):
+    return one[0] == wanted[0] and all((a == b).all() for a, b in zip(one[1:], wanted[1:]))
+if __name__ == "__main__":
+    model = GPT2.from_pretrained("tales")
+    wanted = step()
+    if sys.argv[1] == "forked":
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            found = pool.map(step, range(3))
+    else:
+        found = []
+        threads = [threading.Thread(target=lambda: found.append(step())) for _ in range(3)]
+        [one.start() for one in threads], [one.join() for one in threads]
+    print(len(found), all(map(same, found)))
+"""
+
+
 def run(code: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"NUMBA_NUM_THREADS": "2"} | variables
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments]
@@ -62,6 +87,13 @@ def test_a_forked_process_computes_the_same(dtype: str, backend: str) -> None:
 def test_threads_take_turns_on_workqueue(code: str) -> None:
     done = run(THREADS, code, NUMBA_THREADING_LAYER="workqueue")
     assert (done.returncode, done.stdout) == (0, "36 True\n"), done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.parametrize(("where", "layer"), [("forked", "omp"), ("in threads", "omp"), ("in threads", "workqueue")])
+def test_gradients_are_the_same(where: str, layer: str) -> None:
+    done = run(GRADIENTS, where, NUMBA_THREADING_LAYER=layer)
+    assert (done.returncode, done.stdout) == (0, "3 True\n"), done.stderr
 
 
 @pytest.mark.parametrize(("dtype", "backend"), [("float32", "numpy"), ("int8", "numba"), ("float64", "numba")])

@@ -78,15 +78,9 @@ def scores(q: Array, k: Array, finish: Callable[[Array, int], object] | None = N
 
 
 def attention(
-    gradient: Array,
-    q: Array,
-    k: Array,
-    v: Array,
-    pattern: Array,
-    scale: float,
-    softmax: Callable[[Array, Array], Array] = derivatives.softmax,
+    gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float
 ) -> tuple[Array, Array, Array]:
-    """Compute `derivatives.attention` for a causal pattern, with this derivative of a head's softmax."""
+    """Compute `derivatives.attention` for a causal pattern."""
     B, T, H, _ = q.shape
     of_q, of_k, of_v = (empty(one.shape, one.dtype) for one in (q, k, v))
 
@@ -97,7 +91,7 @@ def attention(
         p = pattern[b, heads]
         of_scores = np.matmul(g, values.swapaxes(1, 2))
         for of_head, weights in zip(of_scores, p, strict=True):
-            of_head[:] = softmax(of_head, weights)
+            of_head[:] = derivatives.softmax(of_head, weights)
         np.matmul(of_scores, keys, out=for_q)
         np.matmul(of_scores.swapaxes(1, 2), queries, out=for_k)
         np.matmul(p.swapaxes(1, 2), g, out=for_v)
@@ -107,7 +101,7 @@ def attention(
     def head(b: int, h: int) -> None:
         of_pattern = np.empty((T, T), q.dtype)
         _of_weights(gradient[b, :, h], v[b, :, h], of_pattern, later=False)
-        of_scores = softmax(of_pattern, pattern[b, h])
+        of_scores = derivatives.softmax(of_pattern, pattern[b, h])
         _weighted(of_scores, k[b, :, h], of_q[b, :, h], causal=True)
         _gathered(of_scores, q[b, :, h], of_k[b, :, h], causal=True)
         _gathered(pattern[b, h], gradient[b, :, h], of_v[b, :, h], causal=True)

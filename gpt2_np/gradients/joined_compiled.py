@@ -6,14 +6,14 @@ import numpy as np
 
 from ..engine.kernels import activate as activate
 from ..engine.kernels import softmax as softmax
-from ..engine.kernels.backwards import centred_rows, scale_and_hide_rows, scale_rows
-from ..engine.threaded import in_pieces
+from ..engine.kernels.backwards import centred_rows, scale_rows, scaled_and_shifted_rows
+from ..engine.kernels.threads import launch
+from ..engine.threaded import in_pieces, threads
 from ..model.arrays import Array, Weight
 from ..system.memory import empty
-from . import heads, joined
-from .joined import scaled_and_shifted as scaled_and_shifted
+from . import joined
 from .joined import split_heads as split_heads
-from .products_compiled import product
+from .products_compiled import VECTORS, product
 
 
 def linear(x: Array, weight: Weight, bias: Array) -> Array:
@@ -43,6 +43,16 @@ def centred(x: Array) -> Array:
     return out.reshape(x.shape)
 
 
+def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
+    """Compute `ops.scaled_and_shifted` in one pass over each position."""
+    if any(one.dtype != np.float32 for one in (normalized, weight, bias)):
+        return joined.scaled_and_shifted(normalized, weight, bias)
+    rows = np.ascontiguousarray(normalized).reshape(-1, normalized.shape[-1])
+    out = empty(rows.shape, np.float32)
+    in_pieces(lambda some: scaled_and_shifted_rows(rows[some], weight, bias, out[some]), len(rows), rows.size)
+    return out.reshape(normalized.shape)
+
+
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     """Compute `ops.layer_norm_scale` in one pass over each position."""
     if centred.dtype != np.float32:
@@ -54,21 +64,27 @@ def layer_norm_scale(centred: Array, epsilon: float) -> Array:
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:
-    """Compute `joined.attention_scores`; scaling and masking are one pass over each head's scores."""
-    if q.dtype != np.float32:
+    """Compute `joined.attention_scores`; without a past only what a query sees is computed."""
+    B, T, H, _ = q.shape
+    if not VECTORS or q.dtype != np.float32 or k.shape[2] != T or lengths.any():
         return joined.attention_scores(q, k, lengths, scale)
+    from ..engine.kernels.causal_products import causal_scores
 
-    def finish(of_head: Array, b: int) -> None:
-        scale_and_hide_rows(of_head[0, 0], lengths[b], scale)
-
-    return heads.scores(q, k.swapaxes(1, 2), finish)
+    out = empty((B, H, T, T), np.float32)
+    launch(causal_scores, q, k.swapaxes(1, 2), scale, out, workers=threads())
+    return out
 
 
 def mix_values(pattern: Array, v: Array) -> Array:
     """Compute `joined.mix_values`, skipping the keys that no query of a block sees."""
-    T, S = pattern.shape[2:]
-    v = v[:, :, :S].swapaxes(1, 2)
-    return heads.weighted(pattern, v) if S == T else heads.product(pattern, v)
+    B, H, T, S = pattern.shape
+    if not VECTORS or pattern.dtype != np.float32 or S != T or v.shape[2] != T:
+        return joined.mix_values(pattern, v)
+    from ..engine.kernels.causal_products import causal_means
+
+    out = empty((B, T, H, v.shape[-1]), np.float32)
+    launch(causal_means, np.ascontiguousarray(pattern), v.swapaxes(1, 2), out, workers=threads())
+    return out
 
 
 def attention(q: Array, k: Array, v: Array, lengths: Array, scale: float) -> Array:

@@ -24,7 +24,7 @@ from ..engine.threaded import in_pieces
 from ..model.arrays import Array
 from ..model.ops import log_normalizer, log_softmax
 from ..system.memory import empty
-from . import derivatives
+from . import threaded
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -144,19 +144,15 @@ class CrossEntropy(Readable):
         return self.value_and_gradient(logits, ids)[1]
 
     def value_and_gradient(
-        self, logits: Array, ids: Array | None = None, derivative: Callable[..., Array] = derivatives.cross_entropy
+        self, logits: Array, ids: Array | None = None, derivative: Callable[..., Array] = threaded.cross_entropy
     ) -> tuple[Array, Array]:
         """Return both, from one softmax. `derivative` is `derivatives.cross_entropy` or its twin."""
         B, T, V = logits.shape
         labels, counted, divisors = self._labels(logits, ids)
         shares = (counted / divisors[:, None]).astype(logits.dtype).reshape(-1)
         flat = logits.reshape(-1, V)
-        gradient, losses = flat if self.in_place else empty(flat.shape, logits.dtype), np.empty(len(flat))
-
-        def work(some: slice) -> None:
-            losses[some] = derivative(flat[some], labels[some], shares[some], gradient[some])
-
-        in_pieces(work, len(flat), flat.size)
+        gradient = flat if self.in_place else empty(flat.shape, logits.dtype)
+        losses = derivative(flat, labels, shares, gradient)
         value = np.where(counted, losses.reshape(B, T), 0).sum(axis=1) / divisors
         return value, gradient.reshape(B, T, V)
 

@@ -1,4 +1,4 @@
-"""`products` compiled, where the processor has AMX or AVX-512: the same signature, on threads that sleep when idle.
+"""`products` compiled, where the processor has AMX or AVX-512: the same signature, on Numba's threads.
 
 In float32 AMX's tiles are faster than BLAS, and their sums more exact (`kernels.float32_tiles`). AVX-512's vectors
 compute as fast as BLAS's, and a result is written once and a matrix read once (`kernels.float32_vectors`). Everything
@@ -16,16 +16,19 @@ import numpy as np
 
 from ..engine.kernels.amx import HALVES, ROWS
 from ..engine.kernels.compiled import PLAIN
-from ..engine.kernels.simd import AVX512, LANES
+from ..engine.kernels.simd import AVX2, AVX512
+from ..engine.kernels.threads import launch
 from ..engine.threaded import CACHED, threads
 from ..system.memory import empty
-from ..system.threads import evenly, on_threads
+from ..system.threads import evenly
 from ..weights.panels import TILE
 from . import products
 
 Array = np.ndarray
 Piece = tuple[slice, slice]  # rows and columns of a result
+VECTORS = (AVX512 or AVX2) and not PLAIN  # attention's products are left to BLAS elsewhere, which is faster with SSE2
 PIECES = 2  # pieces for each thread, at least, in case another program holds one of the cores
+LONG = 1 << 28  # multiply-adds that take so long that this may happen, about a millisecond
 MOST = 512  # rows of a piece that are transposed
 NO_LIMIT = sys.maxsize
 NO_BIAS = np.empty(0, np.float32)
@@ -36,11 +39,13 @@ class Division:
     """How a kernel's result may be divided into pieces.
 
     They start at multiples of ``whole`` rows and columns, have at most ``rows`` rows, and at most ``either`` rows or
-    columns. Packing a number takes about as long as ``packed`` multiply-adds.
+    columns. There are at least so many ``pieces`` for each thread. Packing a number takes about as long as ``packed``
+    multiply-adds.
     """
 
     whole: int
     packed: int
+    pieces: int = PIECES
     rows: int = NO_LIMIT
     either: int = NO_LIMIT
 
@@ -60,21 +65,17 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
 
 def by_tiles(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     """Compute `product` by AMX."""
-    from ..engine.kernels.float32_tiles import SCRATCH, blocks, float32_product
+    from ..engine.kernels.float32_tiles import SCRATCH, blocks, float32_tiles
 
     (R, C), K = out.shape, a.shape[1]
     left, down = _laid_out(a)
     right, across = _laid_out(b)
     terms, most = blocks(R, K, C)
     biases = np.zeros(C, np.float32) if bias is None else bias
-
-    def work(piece: Piece) -> None:
-        rows, columns = piece
-        places = (rows.start, rows.stop, columns.start, columns.stop)
-        float32_product(left, down, right, not across, biases, terms, empty((SCRATCH,), np.uint16), out, *places)
-
     workers = threads()
-    on_threads(work, _pieces(R, C, Division(2 * ROWS, packed=64, either=most), workers), workers)
+    pieces = _table(R, C, Division(2 * ROWS, 64, _least(R * C * K), either=most), workers)
+    scratch = empty((workers, SCRATCH), np.uint16)
+    launch(float32_tiles, left, down, right, not across, biases, terms, pieces, scratch, out, workers=workers)
     return out
 
 
@@ -84,7 +85,7 @@ def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Arr
     A gradient of weights is the product of a transposed matrix. Where fewer numbers are transposed if the right matrix
     and the result are, so it is done.
     """
-    from ..engine.kernels.float32_vectors import float32_columns, float32_columns_as_rows, transposed_rows
+    from ..engine.kernels.float32_vectors import float32_pieces
 
     (R, C), K = out.shape, a.shape[1]
     left, down = _laid_out(a)
@@ -93,23 +94,9 @@ def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Arr
     swapped = down and bias is None and (0 if across else K * C) + R * C < K * R
     if swapped:
         left, down, right, across, (R, C) = right, not across, left, False, (C, R)
-
-    def work(piece: Piece) -> None:
-        rows, columns = piece
-        if down:
-            # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
-            x = empty((rows.stop - rows.start, K + LANES), np.float32)
-            transposed_rows(left, rows.start, rows.stop, x)
-        else:
-            x = left[rows]
-        if swapped:
-            float32_columns_as_rows(x, right, True, out, rows.start, columns.start, columns.stop)
-        else:
-            float32_columns(x, right, not across, biases, out[rows], columns.start, columns.stop)
-
     workers = threads()
-    division = Division(TILE, packed=16, rows=MOST if down else NO_LIMIT)
-    on_threads(work, _pieces(R, C, division, workers), workers)
+    pieces = _table(R, C, Division(TILE, 16, _least(R * C * K), rows=MOST if down else NO_LIMIT), workers)
+    launch(float32_pieces, left, down, right, not across, biases, swapped, pieces, out, workers=workers)
     return out
 
 
@@ -119,21 +106,34 @@ def _laid_out(x: Array) -> tuple[Array, bool]:
 
 
 @lru_cache(maxsize=64)
-def _pieces(R: int, C: int, division: Division, workers: int) -> tuple[Piece, ...]:
+def _table(R: int, C: int, division: Division, workers: int) -> Array:
+    """Return the first and last rows and columns of `_pieces`: (n, 4)."""
+    pieces = _pieces(R, C, division, workers)
+    return np.array([(rows.start, rows.stop, columns.start, columns.stop) for rows, columns in pieces], np.int64)
+
+
+def _pieces(R: int, C: int, division: Division, workers: int) -> list[Piece]:
     """Divide R × C results into pieces, so that all threads take the least time."""
 
     def cost(split: tuple[int, int]) -> float:
-        rows, columns = R / split[0], C / split[1]
+        rows, columns = (
+            -(-count // (division.whole * n)) * division.whole for count, n in zip((R, C), split, strict=True)
+        )
         return -(-split[0] * split[1] // workers) * (rows * columns + division.packed * (rows + columns))
 
     few, most = range(2 * workers + 1), min(division.rows, division.either)
     across, down = ({1 + n for n in few} | {-(-count // most) + n for n in few} for count in (R, C))
     some = [(i, j) for i, j in combinations(across, down) if division.allows(R / i, C / j)]
-    enough = [split for split in some if workers == 1 or split[0] * split[1] >= PIECES * workers]
+    enough = [split for split in some if workers == 1 or split[0] * split[1] >= division.pieces * workers]
     rows, columns = min(enough, key=cost)
-    return tuple(
+    return [
         (one, other) for one in _multiples(R, rows, division.whole) for other in _multiples(C, columns, division.whole)
-    )
+    ]
+
+
+def _least(multiply_adds: int) -> int:
+    """Return how many pieces each thread gets at least."""
+    return PIECES if multiply_adds >= LONG else 1
 
 
 def _multiples(count: int, pieces: int, whole: int) -> list[slice]:

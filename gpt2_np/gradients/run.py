@@ -116,7 +116,7 @@ def run_with_gradients(
     chosen = select(names, model.config)
     values, gradients = Capture(chosen), Capture(chosen)
     changes = gradient_tap(gradient_edits, model.config, batch)
-    edited = Edited(model.tap)
+    edited = None if model.tap is no_tap else Edited(model.tap)
     ops, derivatives = means(model, bool(chosen) or changes is not no_tap or model.tap is not no_tap)
 
     kept = Kept(model.params, model.config, ops, edited=edited, keep=keep, parameters=parameters)
@@ -132,7 +132,9 @@ def run_with_gradients(
         changes = changes.given(kept.left)
     batch, lengths = batch[after:], lengths[after:]
     value, *gradient = of_metric(metric, logits[after:], batch, lengths, derivatives)
-    tap = both(both(Ends(lengths), changes), both(gradients if chosen else no_tap, edited.backward()))
+    ends = no_tap if (lengths == batch.shape[1]).all() else Ends(lengths)
+    through = no_tap if edited is None else edited.backward()
+    tap = both(both(ends, changes), both(gradients if chosen else no_tap, through))
     found = backward(
         model.params,
         model.config,
@@ -198,7 +200,7 @@ class From(Readable):
 
 
 class Ends(Readable):
-    """A tap of the backward pass that removes gradients at the keys after a row's end.
+    """A tap of the backward pass that removes gradients at the keys after a row's end, for rows of unequal lengths.
 
     Everywhere else they are already 0 there. A pattern's zeros do have gradients, as all future positions have.
     """
@@ -210,7 +212,7 @@ class Ends(Readable):
         return False
 
     def __call__(self, name: str, x: Array) -> Array:
-        if not name.endswith("attn.pattern") or (self.lengths == x.shape[-1]).all():
+        if not name.endswith("attn.pattern"):
             return x
         inside = np.arange(x.shape[-1]) < self.lengths[:, None]
         return np.where(inside[:, None, None], x, 0).astype(x.dtype, copy=False)

@@ -17,7 +17,6 @@ from ..model.params import as_array
 from ..system.memory import empty
 from . import derivatives, heads
 from .derivatives import activate_parameters as activate_parameters
-from .derivatives import cross_entropy as cross_entropy
 from .derivatives import head_results as head_results
 from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
@@ -85,15 +84,26 @@ def unembed_parameters_by(product: Product, gradient: Array, x: Array) -> Array:
 
 def with_gradient(rows: Array) -> Array | None:
     """Return which rows are not all 0; None if they are so many that skipping the others doesn't pay."""
-    found = np.empty(len(rows), bool)
+    found = np.any(rows[:, :FIRST], axis=-1, out=np.empty(len(rows), bool))
+    left = np.flatnonzero(~found)
 
     def look(some: slice) -> None:
-        np.any(rows[some, :FIRST], axis=-1, out=found[some])
-        for row in range(*some.indices(len(rows))):
-            found[row] = found[row] or rows[row].any()
+        for row in left[some]:
+            found[row] = rows[row].any()
 
-    in_pieces(look, len(rows), rows.size)
+    in_pieces(look, len(left), len(left) * rows.shape[1])
     return np.flatnonzero(found) if 2 * np.count_nonzero(found) < len(rows) else None
+
+
+def cross_entropy(logits: Array, labels: Array, shares: Array, out: Array) -> Array:
+    """As `derivatives.cross_entropy`, some positions at a time."""
+    losses = np.empty(len(logits))
+
+    def work(some: slice) -> None:
+        losses[some] = derivatives.cross_entropy(logits[some], labels[some], shares[some], out[some])
+
+    in_pieces(work, len(logits), logits.size)
+    return losses
 
 
 def look_up(gradient: Array, ids: Array, table: Array) -> Array:

@@ -78,8 +78,7 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Arra
         total = (ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE
         beginning, again = LARGE_PAGE, _take(total)
         memory = np.asarray(_Lent(_pages(total) if again is None else again))
-    first = -memory.ctypes.data % beginning
-    array = memory[first : first + size].view(dtype).reshape(shape)
+    array = np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % beginning)
     if zeros and again is not None:
         array.fill(0)
     return array

@@ -301,6 +301,8 @@ class GPT2(Model):
             >>> len(model.to_ids("The king", prepend_bos=True))
             3
         """
+        if isinstance(prompt, np.ndarray):
+            return prompt  # in a training run each step's model is a new one, which would read its settings
         return self._reader.studied(prompt, prepend_bos)
 
     def to_single_token(self, text: str) -> int:

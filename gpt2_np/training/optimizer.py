@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -10,13 +9,13 @@ import numpy as np
 
 from ..display import described
 from ..engine import available
-from ..engine.threaded import each
+from ..engine.threaded import each, threads
 from ..system.memory import empty, zeros
 from . import update
 from .tree import Tree, leaves, rebuilt
 
 Array = np.ndarray
-PIECE = {"numba": 1 << 18, "numpy": 1 << 14}  # numbers that a thread updates at a time
+PIECE = 1 << 14  # numbers that a thread updates at a time
 
 
 class State(NamedTuple):
@@ -99,28 +98,54 @@ class AdamW:
         both = [
             update.constants(number, rate, self.betas, self.epsilon, decay, scale) for decay in (0.0, self.weight_decay)
         ]
-        function, size = self._update(old[0].dtype)
+        parts = [
+            Part(flat(one), flat(gradient), flat(mean), flat(square), both[self.decayed == "all" or one.ndim >= 2])
+            for one, gradient, mean, square in zip(new, given, means, squares, strict=True)
+        ]
+        if self.backend == "numba" and old[0].dtype == np.float32 and available.loads():
+            update_compiled(parts)
+        else:
+            update_threaded(parts)
+        before = State(0, params, params) if state is None else state
+        return rebuilt(params, new), State(number, rebuilt(before.mean, means), rebuilt(before.square, squares))
 
-        def work(piece: tuple[tuple[Array, ...], slice, update.Constants]) -> None:
-            arrays, some, numbers = piece
-            function(*(array[some] for array in arrays), numbers)
 
-        pieces: list[tuple[tuple[Array, ...], slice, update.Constants]] = []
-        for arrays in zip(new, given, means, squares, strict=True):
-            flat = tuple(np.ascontiguousarray(array).reshape(-1) for array in arrays)
-            numbers = both[self.decayed == "all" or arrays[0].ndim >= 2]
-            count = flat[0].size
-            pieces += [(flat, slice(start, start + size), numbers) for start in range(0, count, size)]
-        each(work, pieces, sum(one.size for one in old))
-        return rebuilt(params, new), State(number, rebuilt(params, means), rebuilt(params, squares))
+class Part(NamedTuple):
+    """What one parameter's update takes, each array in one dimension."""
 
-    def _update(self, dtype: np.dtype) -> tuple[Callable[..., None], int]:
-        """Return the implementation of the update, and how many numbers it takes at a time."""
-        if self.backend == "numba" and dtype == np.float32 and available.loads():
-            from ..engine.kernels.adamw import adamw
+    parameter: Array
+    gradient: Array
+    mean: Array
+    square: Array
+    constants: update.Constants
 
-            return adamw, PIECE["numba"]
-        return update.adamw, PIECE["numpy"]
+    def __repr__(self) -> str:
+        return described(self)
+
+    def piece(self, some: slice) -> Part:
+        """Return the same of some numbers."""
+        arrays = self.parameter[some], self.gradient[some], self.mean[some], self.square[some]
+        return Part(*arrays, self.constants)
+
+
+def update_threaded(parts: list[Part]) -> None:
+    """Run `update.adamw` on PIECE numbers at a time, on threads."""
+    pieces = [(part, slice(start, start + PIECE)) for part in parts for start in range(0, part.parameter.size, PIECE)]
+    each(lambda one: update.adamw(*one[0].piece(one[1])), pieces, sum(part.parameter.size for part in parts))
+
+
+def update_compiled(parts: list[Part]) -> None:
+    """Compute `update_threaded` in one pass over memory, in float32."""
+    from ..engine.kernels.adamw import adamw
+
+    workers = threads()
+    for part in parts:
+        adamw(*part, workers=workers)
+
+
+def flat(array: Array) -> Array:
+    """Return an array's numbers in one dimension, without a copy where that is possible."""
+    return np.ascontiguousarray(array).reshape(-1)
 
 
 def owned(array: Array, donated: bool) -> Array:

@@ -35,7 +35,9 @@ def leaves(tree: object) -> list[Array]:
 
 
 def rebuilt(tree: Tree, arrays: list[Array]) -> Tree:
-    """Return a tree of the same structure with other arrays, in the order of `leaves`."""
+    """Return a tree of the same structure with these arrays, in the order of `leaves`: itself if they are its own."""
+    if all(one is other for one, other in zip(leaves(tree), arrays, strict=True)):
+        return tree
     following = iter(arrays)
     same: Tree = map_tree(tree, lambda _: next(following))
     return same

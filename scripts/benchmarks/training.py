@@ -14,7 +14,7 @@ from .turns import Process
 Engine = tuple[str, str]
 OURS: Engine = ("gpt2_np training", "")
 TORCH: tuple[Engine, ...] = (("torch training", "eager"), ("torch training", "sdpa"))
-SMALL = (8, 64, 10)  # rows, tokens and steps of a turn of the small model
+SMALL = (8, 64, 50)  # rows, tokens and steps of a turn of the small model: a step alone takes milliseconds
 Taken = dict[str, tuple[float, float]]  # by engine: the median seconds, and processor seconds
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
-from numba import types, void
+from numba import prange, types, void
 
 from .compiled import compiled
-from .kernel_types import SERIAL, out1, vector
+from .kernel_types import PARALLEL, SERIAL, out1, vector
+from .threads import over_rows
 
 Array = np.ndarray
 number = types.float32
+PIECE = 1 << 14  # numbers that a thread updates at a time
+of_row = void(out1, vector, out1, out1, *(number,) * 8)
 
 
-@compiled(void(out1, vector, out1, out1, number, number, number, number, number, number, number, number), **SERIAL)
+@compiled(of_row, **SERIAL)
 def adamw_row(
     parameter: Array,
     gradient: Array,
@@ -40,8 +44,41 @@ def adamw_row(
         parameter[i] = parameter[i] * kept - rate * m / (np.float32(math.sqrt(v)) * inverse + epsilon)
 
 
-def adamw(parameter: Array, gradient: Array, mean: Array, square: Array, c: Any) -> None:
-    """Compute `training.update.adamw` in float32."""
-    adamw_row(
-        parameter, gradient, mean, square, c.kept, c.rate, 1 - c.beta1, c.beta2, 1 - c.beta2, c.root, c.epsilon, c.scale
-    )
+@compiled(of_row, nogil=True, **PARALLEL)
+def adamw_on_threads(
+    parameter: Array,
+    gradient: Array,
+    mean: Array,
+    square: Array,
+    kept: float,
+    rate: float,
+    new1: float,
+    beta2: float,
+    new2: float,
+    root: float,
+    epsilon: float,
+    scale: float,
+) -> None:
+    """Run `adamw_row` on PIECE numbers at a time, on all threads."""
+    for part in prange((len(parameter) + PIECE - 1) // PIECE):
+        some = slice(part * PIECE, min(len(parameter), part * PIECE + PIECE))
+        adamw_row(
+            parameter[some],
+            gradient[some],
+            mean[some],
+            square[some],
+            kept,
+            rate,
+            new1,
+            beta2,
+            new2,
+            root,
+            epsilon,
+            scale,
+        )
+
+
+def adamw(parameter: Array, gradient: Array, mean: Array, square: Array, c: Any, workers: int = sys.maxsize) -> None:
+    """Compute `training.update.adamw` in float32, on so many threads at most."""
+    numbers = c.kept, c.rate, 1 - c.beta1, c.beta2, 1 - c.beta2, c.root, c.epsilon, c.scale
+    over_rows(adamw_row, adamw_on_threads, parameter, gradient, mean, square, *numbers, workers=workers)

@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import types, void
+from numba import prange, types, void
+from numba.extending import register_jitable
 
 from .compiled import compiled
 from .dot_products import dot
 from .exponential import exp, exp_and_sum_all, largest
-from .kernel_types import SERIAL, lengths1, matrix, out1, out2, vector
+from .kernel_types import PARALLEL, SERIAL, lengths1, matrix, out1, out2, vector
+from .panel_passes import ROWS_PER_TASK
 
 Array = np.ndarray
+COLUMNS_PER_TASK = 64  # columns that are summed at a time
 SUMMED = 16  # positions per partial sum in float32; the partial sums are added in float64
-some2 = types.Array(types.float32, 2, "A")  # a part of a larger array
 doubles1 = types.Array(types.float64, 1, "C")
 
 
@@ -33,6 +35,14 @@ def gelu_backward_rows(gradient: Array, x: Array, out: Array) -> None:
             slope = np.float32(1.5957691216) + np.float32(3 * 1.5957691216 * 0.044715) * square
             s = np.float32(1) / (np.float32(1) + exp(-w))
             out[row, f] = gradient[row, f] * (s * (np.float32(1) + u * (np.float32(1) - s) * slope))
+
+
+@compiled(void(matrix, matrix, out2), nogil=True, **PARALLEL)
+def gelu_backward_on_threads(gradient: Array, x: Array, out: Array) -> None:
+    """Run `gelu_backward_rows` on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        some = slice(part * ROWS_PER_TASK, min(len(x), part * ROWS_PER_TASK + ROWS_PER_TASK))
+        gelu_backward_rows(gradient[some], x[some], out[some])
 
 
 @compiled(void(matrix, vector, matrix, matrix, out2), **SERIAL)
@@ -72,21 +82,28 @@ def scale_rows(centred: Array, epsilon: float, out: Array) -> None:
         out[row, 0] = np.float32(math.sqrt(variance + epsilon))
 
 
-@compiled(void(some2, types.int64, types.float32), **SERIAL)
-def scale_and_hide_rows(scores: Array, past: int, scale: float) -> None:
-    """Compute `ops.scale_and_hide` for one head, (T, S): query t sees the first past + t + 1 keys."""
-    T, S = scores.shape
+@compiled(void(matrix, vector, vector, out2), **SERIAL)
+def scaled_and_shifted_rows(normalized: Array, weight: Array, bias: Array, out: Array) -> None:
+    """Compute `ops.scaled_and_shifted` a row at a time."""
+    for row in range(normalized.shape[0]):
+        for d in range(normalized.shape[1]):
+            out[row, d] = normalized[row, d] * weight[d] + bias[d]
+
+
+@register_jitable
+def scale_and_hide(scores: Array, scale: float) -> None:
+    """Compute `ops.scale_and_hide` for one head without a past, (T, T)."""
+    T = len(scores)
     for t in range(T):
-        visible = min(S, past + t + 1)
         row = scores[t]
-        for s in range(visible):
+        for s in range(t + 1):
             row[s] *= scale
-        for s in range(visible, S):
+        for s in range(t + 1, T):
             row[s] = np.float32(-np.inf)
 
 
-@compiled(void(out2, matrix), **SERIAL)
-def softmax_backward_rows(gradient: Array, p: Array) -> None:
+@register_jitable
+def softmax_backward(gradient: Array, p: Array) -> None:
     """Compute `derivatives.softmax` of one head's causal pattern in place, (T, T); what is not seen gets 0."""
     T = gradient.shape[0]
     for t in range(T):
@@ -113,8 +130,16 @@ def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, 
         p[labels[row]] -= shares[row]
 
 
-@compiled(void(matrix, matrix, types.boolean, types.int64, types.int64, out1), **SERIAL)
-def column_sums(x: Array, factor: Array, multiplied: bool, first: int, last: int, out: Array) -> None:
+@compiled(void(matrix, lengths1, vector, out2, doubles1), nogil=True, **PARALLEL)
+def cross_entropy_on_threads(logits: Array, labels: Array, shares: Array, out: Array, losses: Array) -> None:
+    """Run `cross_entropy_rows` on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(logits) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        some = slice(part * ROWS_PER_TASK, min(len(logits), part * ROWS_PER_TASK + ROWS_PER_TASK))
+        cross_entropy_rows(logits[some], labels[some], shares[some], out[some], losses[some])
+
+
+@register_jitable
+def sums_of_columns(x: Array, factor: Array, multiplied: bool, first: int, last: int, out: Array) -> None:
     """Write the sums over rows of some columns of x, or of x · factor, into ``out[first:last]``."""
     total, some = np.zeros(last - first, np.float64), np.empty(last - first, np.float32)
     for start in range(0, len(x), SUMMED):
@@ -131,3 +156,27 @@ def column_sums(x: Array, factor: Array, multiplied: bool, first: int, last: int
             total[c] += some[c]
     for c in range(len(total)):
         out[first + c] = np.float32(total[c])
+
+
+@compiled(void(matrix, matrix, types.boolean, out1), **SERIAL)
+def column_sums(x: Array, factor: Array, multiplied: bool, out: Array) -> None:
+    """Write the sums over rows of x, or of x · factor: (R, C) → (C,)."""
+    sums_of_columns(x, factor, multiplied, 0, x.shape[1], out)
+
+
+@compiled(void(matrix, matrix, types.boolean, out1), nogil=True, **PARALLEL)
+def column_sums_on_threads(x: Array, factor: Array, multiplied: bool, out: Array) -> None:
+    """Run `column_sums` on COLUMNS_PER_TASK columns at a time, on all threads."""
+    C = x.shape[1]
+    for part in prange((C + COLUMNS_PER_TASK - 1) // COLUMNS_PER_TASK):
+        first = part * COLUMNS_PER_TASK
+        sums_of_columns(x, factor, multiplied, first, min(C, first + COLUMNS_PER_TASK), out)
+
+
+@compiled(void(matrix, lengths1, out2), **SERIAL)
+def look_up_rows(gradient: Array, ids: Array, table: Array) -> None:
+    """Compute `derivatives.look_up` in float32, position after position."""
+    for r in range(len(ids)):
+        row, more = table[ids[r]], gradient[r]
+        for d in range(len(row)):
+            row[d] += more[d]

@@ -31,6 +31,7 @@ TILE = ROWS * TERMS  # numbers of a tile
 STEP = PARTS * 2 * TILE  # numbers of a panel for TERMS terms
 _UPPER, _HALF = 0xFFFF0000, 0x8000
 halves1 = types.Array(types.uint16, 1, "C")
+halves2 = types.Array(types.uint16, 2, "C")
 
 
 def parts(x: Array) -> list[Array]:

@@ -10,15 +10,16 @@ sums. So the error is about half that of float32 vectors. Numbers below float32'
 from __future__ import annotations
 
 import numpy as np
-from numba import types, void
+from numba import prange, types, void
 from numba.core import cgutils
 from numba.extending import register_jitable
 
 from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, release, store_tile
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
-from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, pack
-from .kernel_types import SERIAL, matrix, out2, vector
+from .dynamic_schedule import next_piece
+from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, halves2, pack
+from .kernel_types import PARALLEL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, address, emits, index_after, load, prefetch_line, store
 
@@ -199,3 +200,24 @@ def float32_product(
                     place = ((c - start) // SIDE + 1) * size
                     block(scratch, 0, place, steps, bias, t, some, out, r, c, bottom, stop)
     release()
+
+
+@compiled(void(matrix, truth, matrix, truth, vector, number, pieces2, halves2, out2), nogil=True, **PARALLEL)
+def float32_tiles(
+    a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, terms: int, pieces: Array, scratch: Array, out: Array
+) -> None:
+    """Compute `float32_product` in ``pieces``, (n, 4): first and last rows and columns. ``scratch`` is (threads,
+    SCRATCH).
+    """
+    if threads_here() == 1:
+        for n in range(len(pieces)):
+            top, bottom, start, stop = pieces[n]
+            float32_product(a, a_down, b, b_down, bias, terms, scratch[0], out, top, bottom, start, stop)
+    else:
+        taken = np.zeros(1, np.int64)
+        for worker in prange(threads_here()):
+            n = next_piece(taken)
+            while n < len(pieces):
+                top, bottom, start, stop = pieces[n]
+                float32_product(a, a_down, b, b_down, bias, terms, scratch[worker], out, top, bottom, start, stop)
+                n = next_piece(taken)

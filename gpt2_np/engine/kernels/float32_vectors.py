@@ -8,21 +8,22 @@ have the order of `float32`'s, so their bits depend neither on the number of thr
 from __future__ import annotations
 
 import numpy as np
-from numba import types, void
+from numba import prange, types, void
 from numba.extending import register_jitable
 
 from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
+from .dynamic_schedule import next_piece
 from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step
-from .kernel_types import SERIAL, matrix, out2, vector
+from .kernel_types import PARALLEL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
 
 Array = np.ndarray
 LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
-number = types.int64
+number, truth = types.int64, types.boolean
 
 
 def transpose(x: Array, r: int, c: int, out: Array, i: int, j: int) -> None:
@@ -133,7 +134,7 @@ def columns_of_tile(
             r += rows
 
 
-@compiled(void(matrix, matrix, types.boolean, vector, out2, number, number), **SERIAL)
+@compiled(void(matrix, matrix, truth, vector, out2, number, number), **SERIAL)
 def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, start: int, stop: int) -> None:
     """Write x @ b, plus the bias unless that is empty, into ``out[:, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
@@ -153,7 +154,7 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
             put_columns(whole, out, c)
 
 
-@compiled(void(matrix, matrix, types.boolean, out2, number, number, number), **SERIAL)
+@compiled(void(matrix, matrix, truth, out2, number, number, number), **SERIAL)
 def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, start: int, stop: int) -> None:
     """Write the transposed product, bᵀ @ xᵀ, into ``out[start:stop, f : f + R]``: (R, K), (K, C) → (C, R or more).
 
@@ -164,3 +165,44 @@ def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, 
     for c in range(start, stop, TILE):
         columns_of_tile(x, b, down, no_bias, c, stop, panel, whole, 0)
         transpose_all(whole, 0, 0, len(x), min(TILE, stop - c), out[c : min(stop, c + TILE), f : f + len(x)])
+
+
+@compiled(void(number, matrix, truth, matrix, truth, vector, truth, pieces2, out2), **SERIAL)
+def float32_piece(
+    n: int, a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, swapped: bool, pieces: Array, out: Array
+) -> None:
+    """Compute the n-th piece of `float32_pieces`."""
+    top, bottom, start, stop = pieces[n]
+    if a_down:
+        # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
+        x = np.empty((bottom - top, len(a) + LANES), np.float32)
+        transposed_rows(a, top, bottom, x)
+    else:
+        x = a[top:bottom]
+    if swapped:
+        float32_columns_as_rows(x, b, b_down, out, top, start, stop)
+    else:
+        float32_columns(x, b, b_down, bias, out[top:bottom], start, stop)
+
+
+@compiled(void(matrix, truth, matrix, truth, vector, truth, pieces2, out2), nogil=True, **PARALLEL)
+def float32_pieces(
+    a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, swapped: bool, pieces: Array, out: Array
+) -> None:
+    """Write a @ b, plus the bias unless that is empty, into ``out``: (R, K), (K, C), (C,) → (R, C); `swapped`, the
+    transposed product.
+
+    `a_down` says that ``a`` is given as (K, R), the terms of a sum one below the other; without `b_down` ``b`` is given
+    as (C, K). ``pieces``, (n, 4), are the first and last rows and columns of the result's parts, before it is
+    transposed.
+    """
+    if threads_here() == 1:
+        for n in range(len(pieces)):
+            float32_piece(n, a, a_down, b, b_down, bias, swapped, pieces, out)
+    else:
+        taken = np.zeros(1, np.int64)
+        for _ in prange(threads_here()):
+            n = next_piece(taken)
+            while n < len(pieces):
+                float32_piece(n, a, a_down, b, b_down, bias, swapped, pieces, out)
+                n = next_piece(taken)

@@ -111,7 +111,7 @@ def activate(x: Array) -> None:
     if one_thread(len(x)):
         gelu_rows(x, x)
     else:
-        gelu_on_threads(x)
+        gelu_on_threads(x, x)
 
 
 def forward(code: str, head: str) -> Any:

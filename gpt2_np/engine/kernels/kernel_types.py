@@ -24,6 +24,9 @@ PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "parall
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)
 matrix = types.Array(types.float32, 2, "C", readonly=True)
+weights4 = types.Array(types.float32, 4, "C", readonly=True)
+heads4 = types.Array(types.float32, 4, "A", readonly=True)  # a part of queries, keys and values side by side
+out_heads4 = types.Array(types.float32, 4, "A")
 panels3 = types.Array(types.float32, 3, "C", readonly=True)
 halves3 = types.Array(types.uint32, 3, "C", readonly=True)
 codes8 = types.Array(types.int8, 4, "C", readonly=True)
@@ -33,6 +36,7 @@ out1 = types.Array(types.float32, 1, "C")
 out2 = types.Array(types.float32, 2, "C")
 out3 = types.Array(types.float32, 3, "C")
 out4 = types.Array(types.float32, 4, "C")
+pieces2 = types.Array(types.int64, 2, "C", readonly=True)
 lengths1 = types.Array(types.int64, 1, "C", readonly=True)
 
 

@@ -14,7 +14,7 @@ from .dot_products import dot
 from .exponential import exp_and_sum, gelu_row, largest
 from .kernel_types import PARALLEL, SERIAL, matrix, out2, vector
 from .panel_passes import ROWS_PER_TASK
-from .threads import in_threads, slices
+from .threads import over_rows
 
 Array = np.ndarray
 
@@ -47,7 +47,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
         return ops.layer_norm(x, weight, bias, epsilon)
     out, D = empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, D), out.reshape(-1, D)
-    in_threads(lambda part: layer_norm_rows(source[part], weight, bias, epsilon, target[part]), slices(len(source)))
+    over_rows(layer_norm_rows, layer_norm_on_threads, source, weight, bias, epsilon, target)
     return out
 
 
@@ -58,12 +58,12 @@ def gelu_rows(x: Array, out: Array) -> None:
         gelu_row(x, row, out)
 
 
-@compiled(void(out2), **PARALLEL)
-def gelu_on_threads(x: Array) -> None:
-    """Run `gelu_rows` in place on ROWS_PER_TASK rows at a time, on all threads."""
+@compiled(void(matrix, out2), **PARALLEL)
+def gelu_on_threads(x: Array, out: Array) -> None:
+    """Run `gelu_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
         some = slice(part * ROWS_PER_TASK, min(len(x), part * ROWS_PER_TASK + ROWS_PER_TASK))
-        gelu_rows(x[some], x[some])
+        gelu_rows(x[some], out[some])
 
 
 @compiled(void(out2, matrix), **PARALLEL)
@@ -81,7 +81,7 @@ def gelu_new(x: Array) -> Array:
         return ops.gelu_new(x)
     out, F = empty(x.shape, np.float32), x.shape[-1]
     source, target = np.ascontiguousarray(x).reshape(-1, F), out.reshape(-1, F)
-    in_threads(lambda part: gelu_rows(source[part], target[part]), slices(len(source)))
+    over_rows(gelu_rows, gelu_on_threads, source, target)
     return out
 
 
@@ -103,11 +103,19 @@ def softmax_rows(scores: Array, out: Array) -> None:
             out[row, s] = out[row, s] * share if scores[row, s] > np.float32(-np.inf) else np.float32(0)
 
 
+@compiled(void(matrix, out2), **PARALLEL)
+def softmax_on_threads(scores: Array, out: Array) -> None:
+    """Run `softmax_rows` on ROWS_PER_TASK rows at a time, on all threads."""
+    for part in prange((len(scores) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
+        some = slice(part * ROWS_PER_TASK, min(len(scores), part * ROWS_PER_TASK + ROWS_PER_TASK))
+        softmax_rows(scores[some], out[some])
+
+
 def softmax(scores: Array) -> Array:
     """Compute `ops.softmax` in one pass over each query."""
     if scores.dtype != np.float32:
         return ops.softmax(scores)
     out, S = empty(scores.shape, np.float32), scores.shape[-1]
     source, target = np.ascontiguousarray(scores).reshape(-1, S), out.reshape(-1, S)
-    in_threads(lambda part: softmax_rows(source[part], target[part]), slices(len(source)))
+    over_rows(softmax_rows, softmax_on_threads, source, target)
     return out

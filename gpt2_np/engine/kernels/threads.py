@@ -1,6 +1,6 @@
 """Work on many positions at once, on a pool of Python threads, each of which uses one BLAS thread.
 
-Decoding runs on Numba's thread pool, whose threads spin at a barrier; OpenBLAS's own pool spins too, and the two would
+Kernels run on Numba's thread pool, whose threads spin at a barrier; OpenBLAS's own pool spins too, and the two would
 take the cores from each other. So BLAS is called from these Python threads, which sleep when idle.
 
 `launch` respects two limits of Numba's pool: GNU OpenMP ends a forked process that uses it, and the "workqueue" layer
@@ -20,15 +20,32 @@ from typing import Any
 from ...system.threads import Piece, evenly, on_threads, one_blas_thread
 from . import numba_runtime
 
+FEWEST = 1 << 16  # numbers that one core takes about as long for as another one takes to wake up
 
-def launch(kernel: Callable[..., object], *arguments: Any) -> None:
-    """Call a kernel that uses Numba's threads: with one thread in a forked process, one call at a time on
-    "workqueue".
+
+def launch(kernel: Callable[..., object], *arguments: Any, workers: int = sys.maxsize) -> None:
+    """Call a kernel that uses Numba's threads, so many `workers` at most: one in a forked process, and one call at a
+    time on "workqueue".
     """
-    if _forked:
-        limit(1)
-    with _turn():
-        kernel(*arguments)
+    allowed = threads()
+    if _forked or workers < allowed:
+        limit(min(workers, allowed))
+    try:
+        with _turn() if workers > 1 else nullcontext():
+            kernel(*arguments)
+    finally:
+        if workers < allowed:
+            limit(allowed)
+
+
+def over_rows(
+    serial: Callable[..., object], parallel: Callable[..., object], x: Any, *arguments: Any, workers: int = sys.maxsize
+) -> None:
+    """Run a kernel over x and other arrays: `parallel` where x is large enough to wake other threads, else `serial`."""
+    if x.size <= FEWEST or min(workers, threads()) == 1:
+        serial(x, *arguments)
+    else:
+        launch(parallel, x, *arguments, workers=workers)
 
 
 def limit(number: int) -> None:

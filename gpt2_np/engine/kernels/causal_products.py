@@ -1,0 +1,199 @@
+"""Attention's matrix products in gradient runs, head by head, skipping what the causal mask hides.
+
+The backward pass needs the pattern that the forward pass leaves, (B, H, T, T). A head's intermediate results stay in a
+core's cache from one product to the next. A sum has the order of `float32`'s, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import prange, types, void
+from numba.extending import register_jitable
+
+from ...weights.panels import TILE
+from .backwards import scale_and_hide, softmax_backward
+from .compiled import compiled
+from .float32 import BLOCK, rows_at_once, rows_step
+from .float32_vectors import columns_of_tile, pack, transpose_all
+from .kernel_types import PARALLEL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
+from .panel_passes import put_columns
+from .simd import LANES
+
+Array = np.ndarray
+number = types.int64
+
+
+@register_jitable
+def vectors_of(x: Array, b: int, h: int, out: Array) -> None:
+    """Copy a head's vectors, ``x[b, :, h]``, to ``out``: (B, T, H, K) → (T, K)."""
+    for t in range(out.shape[0]):
+        for d in range(out.shape[1]):
+            out[t, d] = x[b, t, h, d]
+
+
+@register_jitable
+def dot_products(x: Array, y: Array, panel: Array, corner: Array, out: Array) -> None:
+    """Write the dot products of row t of x with the rows of y up to the t-th, and some later ones: (T, K) twice →
+    (T, T).
+    """
+    T, no_bias = len(x), np.empty(0, np.float32)
+    for s in range(0, T, TILE):
+        if s + TILE <= T:
+            columns_of_tile(x[s:], y, False, no_bias, s, T, panel, out[s:], s)
+        else:
+            columns_of_tile(x[s:], y, False, no_bias, s, T, panel, corner, 0)
+            put_columns(corner, out[s:], s)
+
+
+@register_jitable
+def add_products(x: Array, first: int, y: Array, t: int, d: int, panel: Array, out: Array) -> None:
+    """Multiply rows of x, from the first on, by a block of y, from its t-th row and d-th column on; x's column t
+    belongs to it. For t = 0 the result is written to the columns from the d-th on of ``out``, else it is added there.
+    """
+    terms, R = min(BLOCK, len(y) - t), len(x)
+    pack(y, True, t, terms, d, min(TILE, y.shape[1] - d), panel[0])
+    r = first
+    while r < R:
+        rows = rows_at_once(R - r)
+        rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, out, d)
+        r += rows
+
+
+@register_jitable
+def weighted_sums(weights: Array, y: Array, panel: Array, out: Array) -> None:
+    """Write Σ weights[t, s] · y[s] over s ≤ t: (T, T), (T, K) → (T, K or more)."""
+    T, K = y.shape
+    for d in range(0, K, TILE):
+        for s in range(0, T, BLOCK):
+            add_products(weights, s, y, s, d, panel, out)
+
+
+@register_jitable
+def gathered_sums(weights: Array, y: Array, panel: Array, across: Array, out: Array) -> None:
+    """Write Σ weights[t, s] · y[t] over t ≥ s: (T, T), (T, K) → (T, K or more). ``across`` is (BLOCK, T or more)."""
+    T, K = y.shape
+    for s in range(0, T, BLOCK):
+        columns = min(BLOCK, T - s)
+        transpose_all(weights, s, s, T - s, columns, across)
+        for d in range(0, K, TILE):
+            for t in range(0, T - s, BLOCK):
+                add_products(across[:columns], 0, y[s:], t, d, panel, out[s:])
+
+
+@register_jitable
+def put(x: Array, scale: float, out: Array, b: int, h: int) -> None:
+    """Write scale · x, (T, K or more), to a head's vectors, ``out[b, :, h]``."""
+    for t in range(out.shape[1]):
+        for d in range(out.shape[3]):
+            out[b, t, h, d] = x[t, d] * scale
+
+
+@register_jitable
+def memory(T: int, K: int) -> tuple[Array, Array, Array, Array, Array]:
+    """Return a thread's working memory: vectors, sums, transposed weights, a panel, the last columns of a result."""
+    wide = (K + TILE - 1) // TILE * TILE
+    vectors, sums = np.empty((2, T, K), np.float32), np.empty((T, wide), np.float32)
+    # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
+    across = np.empty((min(T, BLOCK), T + LANES), np.float32)
+    return vectors, sums, across, np.empty((1, BLOCK, TILE), np.float32), np.empty((TILE, TILE), np.float32)
+
+
+@compiled(void(number, heads4, heads4, types.float32, out4), **SERIAL)
+def scores_of_head(head: int, q: Array, k: Array, scale: float, out: Array) -> None:
+    """Compute `causal_scores` for one head of one row; there are B · H of them."""
+    _, T, H, K = q.shape
+    b, h = head // H, head % H
+    vectors, _, _, panel, corner = memory(T, K)
+    vectors_of(q, b, h, vectors[0])
+    vectors_of(k, b, h, vectors[1])
+    dot_products(vectors[0], vectors[1], panel, corner, out[b, h])
+    scale_and_hide(out[b, h], scale)
+
+
+@compiled(void(heads4, heads4, types.float32, out4), nogil=True, **PARALLEL)
+def causal_scores(q: Array, k: Array, scale: float, out: Array) -> None:
+    """Write each query's scores for the keys up to its own, −∞ for later ones: (B, T, H, K) twice → (B, H, T, T)."""
+    heads = q.shape[0] * q.shape[2]
+    if threads_here() == 1:
+        for head in range(heads):
+            scores_of_head(head, q, k, scale, out)
+    else:
+        for head in prange(heads):
+            scores_of_head(np.int64(head), q, k, scale, out)
+
+
+@compiled(void(number, weights4, heads4, out_heads4), **SERIAL)
+def mean_of_head(head: int, pattern: Array, v: Array, out: Array) -> None:
+    """Compute `causal_means` for one head of one row."""
+    _, T, H, K = v.shape
+    b, h = head // H, head % H
+    vectors, sums, _, panel, _ = memory(T, K)
+    vectors_of(v, b, h, vectors[0])
+    weighted_sums(pattern[b, h], vectors[0], panel, sums)
+    put(sums, np.float32(1), out, b, h)
+
+
+@compiled(void(weights4, heads4, out_heads4), nogil=True, **PARALLEL)
+def causal_means(pattern: Array, v: Array, out: Array) -> None:
+    """Write each head's values, weighted by its causal pattern: (B, H, T, T), (B, T, H, K) → (B, T, H, K)."""
+    heads = v.shape[0] * v.shape[2]
+    if threads_here() == 1:
+        for head in range(heads):
+            mean_of_head(head, pattern, v, out)
+    else:
+        for head in prange(heads):
+            mean_of_head(np.int64(head), pattern, v, out)
+
+
+@compiled(
+    void(number, heads4, heads4, heads4, heads4, weights4, types.float32, out_heads4, out_heads4, out_heads4), **SERIAL
+)
+def backward_of_head(
+    head: int,
+    gradient: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    pattern: Array,
+    scale: float,
+    of_q: Array,
+    of_k: Array,
+    of_v: Array,
+) -> None:
+    """Compute `causal_backward` for one head of one row."""
+    _, T, H, K = q.shape
+    b, h = head // H, head % H
+    vectors, sums, across, panel, corner = memory(T, K)
+    of_scores, weights, g, some = np.empty((T, T), np.float32), pattern[b, h], vectors[0], vectors[1]
+    vectors_of(gradient, b, h, g)
+    gathered_sums(weights, g, panel, across, sums)
+    put(sums, np.float32(1), of_v, b, h)
+    vectors_of(v, b, h, some)
+    dot_products(g, some, panel, corner, of_scores)
+    softmax_backward(of_scores, weights)
+    vectors_of(k, b, h, some)
+    weighted_sums(of_scores, some, panel, sums)
+    put(sums, scale, of_q, b, h)
+    vectors_of(q, b, h, some)
+    gathered_sums(of_scores, some, panel, across, sums)
+    put(sums, scale, of_k, b, h)
+
+
+@compiled(
+    void(heads4, heads4, heads4, heads4, weights4, types.float32, out_heads4, out_heads4, out_heads4),
+    nogil=True,
+    **PARALLEL,
+)
+def causal_backward(
+    gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float, of_q: Array, of_k: Array, of_v: Array
+) -> None:
+    """Compute `derivatives.attention` for a causal pattern: (B, T, H, K) four times, (B, H, T, T) → (B, T, H, K) three
+    times.
+    """
+    heads = q.shape[0] * q.shape[2]
+    if threads_here() == 1:
+        for head in range(heads):
+            backward_of_head(head, gradient, q, k, v, pattern, scale, of_q, of_k, of_v)
+    else:
+        for head in prange(heads):
+            backward_of_head(np.int64(head), gradient, q, k, v, pattern, scale, of_q, of_k, of_v)
