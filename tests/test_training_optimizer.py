@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from reference import random_ids, reference_model
 from transformers import get_scheduler
 
+from gpt2_np import GPT2
 from gpt2_np.engine.kernels import adamw as kernel
 from gpt2_np.model.params import flatten
 from gpt2_np.session.model import Model
@@ -211,3 +214,19 @@ def test_schedules_are_transformers_own(name: str, warmup: int, steps: int) -> N
 def test_what_cannot_be_is_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_nothing_keeps_a_step_s_gradients() -> None:
+    """They are as large as the model, and the next step needs the room before the garbage collector comes."""
+    model, rows = GPT2.from_pretrained(), np.arange(18).reshape(2, 9)
+    gc.collect()
+    gc.disable()
+    try:
+        _, grads = loss_and_gradients(model, [(rows[:, :-1], rows[:, 1:])])
+        params, state = AdamW(1e-3).step(model.params, grads, None)
+        params, state = AdamW(1e-3).step(params, grads, state, True)
+        given = [weakref.ref(one) for one in leaves(grads)]
+        del grads
+        assert not any(one() is not None for one in given)
+    finally:
+        gc.enable()

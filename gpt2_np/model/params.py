@@ -229,12 +229,15 @@ def check_shapes(params: Params, config: Config) -> None:
 def map_arrays(params: Params, change: Callable[[Any], Any]) -> Params:
     """Return the same model with ``change(array)`` in place of every array; a tied head stays tied."""
 
-    def walk(node: Any) -> Any:
-        if isinstance(node, tuple):
-            parts = [walk(part) for part in node]
-            return type(node)(*parts) if hasattr(node, "_fields") else tuple(parts)
-        return change(node)
-
     wte = change(params.wte)
     lm_head = wte if params.lm_head is params.wte else change(params.lm_head)
-    return Params(wte, change(params.wpe), walk(params.h), walk(params.ln_f), lm_head)
+    return Params(wte, change(params.wpe), _mapped(params.h, change), _mapped(params.ln_f, change), lm_head)
+
+
+def _mapped(node: Any, change: Callable[[Any], Any]) -> Any:
+    # Not a function within `map_arrays`: one that calls itself is part of a cycle, which would keep the arrays alive
+    # that `change` holds until the garbage collector comes.
+    if isinstance(node, tuple):
+        parts = [_mapped(part, change) for part in node]
+        return type(node)(*parts) if hasattr(node, "_fields") else tuple(parts)
+    return change(node)
