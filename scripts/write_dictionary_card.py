@@ -1,9 +1,9 @@
 """Copy the trained dictionary into the bundled model's folder, with names for features and its card.
 
-    python scripts/write_dictionary_card.py --work WORK --names names.json
+    python scripts/write_dictionary_card.py --work WORK --names names.json --judged judged.json
 
 WORK is the folder of ``train_bundled_dictionary.py``. ``names.json`` holds {feature: name}, for features that somebody
-named after reading their best places in ``WORK/dashboards.json``.
+named after reading where they fire, strongly and weakly; ``judged.json`` is ``judge_feature_names.py``'s.
 """
 
 from __future__ import annotations
@@ -51,13 +51,19 @@ names):
 
 ## Twenty features, named
 
-Named by a language model that read the twelve passages of the training text where each fires most, not by a score; no
-person has checked the names. How often each fires is of the same text. A name says what those passages share; what the
-feature does between its extremes is not in it. The three positions were read off how often those features fire at each
-place of the passages.
+Named by a language model that read some thirty places of the training text where each fires, from its strongest to its
+weakest tenth; no person has checked the names. How often each fires is of the same text. The three positions were read
+off how often those features fire at each place of the passages.
 
-| feature | name | fires at |
-|---|---|---|
+Another language model, which knew the names alone, was shown 20 places of held-out tales for each, one word of them
+marked: ten where the feature fires, spread over all its strengths, and ten where it doesn't, half of them with a word at
+which it fires elsewhere (`scripts/judge_feature_names.py`). It found {found} of {places}, and took {wrong} of the other {places} for
+firing. From the strongest tenth of the places to the weakest it found {strengths} of {named}
+each. (Earlier names, which had been read off each feature's twelve strongest places alone, were found at 83 of 200: what
+shows at the top is often a small part of what a feature does.)
+
+| feature | name | fires at | found of 10 |
+|---|---|---|---|
 {rows}
 
 ## What it is bad at
@@ -80,6 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--names", type=Path, required=True)
+    parser.add_argument("--judged", type=Path, required=True)
     options = parser.parse_args()
     source, out = options.work / "dictionary", BUNDLED["tales"]
     names = {int(one): str(name) for one, name in json.loads(options.names.read_text()).items()}
@@ -93,7 +100,10 @@ def main() -> None:
     write_whole(out / "figures.json", as_json(figures))
     loss, quality = figures["model_performance_preservation"], figures["reconstruction_quality"]
     run, capture = config["metadata"]["training"], json.loads((options.work / "capture.size.json").read_text())
-    rows = "\n".join(f"| {one} | {names[one]} | {boards[one]['density']:.2%} |" for one in sorted(names))
+    judged: dict[str, Any] = json.loads(options.judged.read_text())
+    found = {int(one): count for one, count in judged["found"].items()}
+    rows = "\n".join(f"| {one} | {names[one]} | {boards[one]['density']:.2%} | {found[one]} |" for one in sorted(names))
+    *most, last = judged["strengths"]
     card = CARD.format(
         d_in=config["d_in"],
         d_sae=config["d_sae"],
@@ -117,6 +127,11 @@ def main() -> None:
         dense=figures["features"]["dense"],
         missed=1 - quality["explained_variance"],
         cost=loss["ce_loss_with_sae"] - loss["ce_loss_without_sae"],
+        found=sum(found.values()),
+        places=10 * len(found),
+        wrong=judged["wrong"],
+        strengths=f"{', '.join(map(str, most))} and {last}",
+        named=len(found),
         rows=rows,
     )
     write_whole(out / "README.md", card.encode())

@@ -21,16 +21,18 @@ def called(feature: int, names: Mapping[int, str]) -> str:
 def features(found: Firing, tokens: Sequence[str], names: Mapping[int, str] | None = None, *, top: int = 20) -> Figure:
     """The features that fire most in a prompt, a row each, over its tokens."""
     numbers, _ = found.most(top)
-    return plots.heat(
+    figure = plots.heat(
         found.features[:, numbers].T,
         title="Features over the prompt",
         x="token",
         y="feature",
         x_labels=tokens,
-        y_labels=[called(int(one), names or {}) for one in numbers],
         bar="activation",
         diverging=bool((found.features < 0).any()),
     )
+    # A name is a phrase, whose blanks need not be seen as a token's must.
+    figure.axes[0].set_yticks(range(len(numbers)), [plain(called(int(one), names or {})) for one in numbers])
+    return figure
 
 
 def dashboard(
