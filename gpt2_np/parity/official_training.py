@@ -4,6 +4,10 @@ llm.c's ``gpt2_124M_debug_state.bin`` holds a batch of 4 × 64 ids and labels, a
 steps of AdamW on it. They were not reproduced when this was written, the weights being out of reach; `check` computes
 them where the weights and that file are. `LLM_C_RANDOM` are losses that its C code printed, run on two cores, for
 random weights of the same shape, which anyone can make again (`random_weights`).
+
+nanoGPT's fine-tuning on tiny Shakespeare prints the losses that it begins with, of both parts of the text. It publishes
+no figures itself; those here are of a log that a user showed, rounded to float16 on a GPU and of 40 random windows, so
+`check_start` allows for what 40 windows differ by. They were not reproduced either.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 
 from ..model.config import Config
 from ..model.params import Params, assemble, shapes
+from ..text import scoring
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from .checks import Check
@@ -26,11 +31,14 @@ MAGIC, HEADER = 20240327, 256  # of a debug state: its first number, and how man
 
 @dataclass(frozen=True)
 class KnownLosses:
-    """The loss before each of some steps on one batch (nats), the optimizer, and the source."""
+    """The loss before each of some steps on one batch (nats), the optimizer, and the source.
+
+    Without an optimizer no step is taken, and the losses are those of a text's two parts.
+    """
 
     model: str
     losses: tuple[float, ...]
-    optimizer: AdamW
+    optimizer: AdamW | None
     source: str
     tolerance: float = 1e-4
 
@@ -48,6 +56,10 @@ LLM_C_RANDOM = KnownLosses(
     "llm.c, train_gpt2.c at f1e2ace, the mean of the 256 losses of each step",
     2e-6,
 )
+NANOGPT = KnownLosses(
+    "gpt2", (4.1872, 4.0326), None, "karpathy/nanoGPT, config/finetune_shakespeare.py, the log in its issue 210", 0.15
+)
+WINDOWS = 40  # of each part, as nanoGPT's eval_iters for this
 
 
 def random_weights(config: Config, seed: int = 124) -> tuple[Params, tuple[Array, Array]]:
@@ -78,6 +90,24 @@ def debug_batch(path: Path) -> tuple[Array, Array]:
     return ids, labels
 
 
+def starting_losses(model: GPT2, text: str) -> list[float]:
+    """The mean losses (nats) of a text's first nine tenths of characters and of the rest, before any step.
+
+    They are of windows of the whole context, spread evenly over each part, as ids of that part alone: nanoGPT's
+    data/shakespeare/prepare.py and `estimate_loss`, which draws its windows. ``ValueError`` for a part of less than a
+    context.
+    """
+    found, T, cut = [], model.config.n_positions, int(len(text) * 0.9)
+    for part in (text[:cut], text[cut:]):
+        ids = np.array(model.tokenizer.encode(part, add_special_tokens=False))
+        if len(ids) <= T:
+            raise ValueError(f"both parts of the text must have more than {T} tokens, got {len(ids)}")
+        starts = np.linspace(0, len(ids) - T - 1, WINDOWS).astype(int)
+        rows = [ids[start : start + T + 1] for start in starts]
+        found.append(float(np.mean([scoring.losses(model(row[:-1]), row[1:]).mean() for row in rows])))
+    return found
+
+
 def losses(model: GPT2, batch: tuple[Array, Array], optimizer: AdamW, steps: int) -> list[float]:
     """The loss before each step, for a number of steps on one batch."""
     params, state, found = model.params, None, []
@@ -89,9 +119,15 @@ def losses(model: GPT2, batch: tuple[Array, Array], optimizer: AdamW, steps: int
 
 
 def check(model: GPT2, debug_state: Path, known: KnownLosses = LLM_C) -> Check:
-    """The known losses, each within their tolerance."""
-    found = losses(model, debug_batch(debug_state), known.optimizer, len(known.losses))
-    return compare(known, found)
+    """The known losses, each within their tolerance. ``ValueError`` if they belong to no optimizer."""
+    if known.optimizer is None:
+        raise ValueError(f"losses of steps need an optimizer, got those of {known.source}, before any step")
+    return compare(known, losses(model, debug_batch(debug_state), known.optimizer, len(known.losses)))
+
+
+def check_start(model: GPT2, text: str, known: KnownLosses = NANOGPT) -> Check:
+    """The known losses of a text's two parts, each within their tolerance."""
+    return compare(known, starting_losses(model, text))
 
 
 def compare(known: KnownLosses, found: Sequence[float]) -> Check:
