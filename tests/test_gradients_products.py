@@ -16,7 +16,7 @@ from gpt2_np.engine.kernels.float32_parts import PARTS, SIDE, TERMS
 from gpt2_np.gradients import products, products_compiled
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
-vectors = pytest.mark.skipif(not amx.AVX512, reason="this processor has no AVX-512")
+vectors = pytest.mark.skipif(not products_compiled.VECTORS, reason="this processor has neither AVX-512 nor AVX2")
 every = pytest.mark.parametrize(
     "product",
     [

@@ -1,8 +1,9 @@
-"""`products` compiled, where the processor has AMX or AVX-512: the same signature, on Numba's threads.
+"""`products` compiled, where the processor has AMX, AVX-512 or AVX2: the same signature, on Numba's threads.
 
 In float32 AMX's tiles are faster than BLAS, and their sums more exact (`kernels.float32_tiles`). AVX-512's vectors
-compute as fast as BLAS's, and a result is written once and a matrix read once (`kernels.float32_vectors`). Everything
-else, and products too small to be packed, are left to `products`.
+compute as fast as BLAS's, and a result is written once and a matrix read once (`kernels.float32_vectors`). AVX2's are
+used for products of up to a millisecond, which would end before BLAS's threads have woken up. Everything else, and
+products too small to be packed, are left to `products`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from . import products
 
 Array = np.ndarray
 Piece = tuple[slice, slice]  # rows and columns of a result
-VECTORS = (AVX512 or AVX2) and not PLAIN  # attention's products are left to BLAS elsewhere, which is faster with SSE2
+VECTORS = (AVX512 or AVX2) and not PLAIN  # with SSE2 BLAS is faster
 PIECES = 2  # pieces for each thread, at least, in case another program holds one of the cores
-LONG = 1 << 28  # multiply-adds that take so long that this may happen, about a millisecond
+LONG = 1 << 28  # multiply-adds that take about a millisecond, so that this may happen
 MOST = 512  # rows of a piece that are transposed
 NO_LIMIT = sys.maxsize
 NO_BIAS = np.empty(0, np.float32)
@@ -58,7 +59,8 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     """Compute `products.product`. Its bits don't depend on the number of threads."""
     (R, C), K = out.shape, a.shape[1]
     small = min(R, C, K) < ROWS or R * C * K <= 8 * CACHED
-    if small or not AVX512 or PLAIN or any(one.dtype != np.float32 for one in (a, b, out)):
+    large = R * C * K > LONG and not AVX512
+    if small or large or not VECTORS or any(one.dtype != np.float32 for one in (a, b, out)):
         return products.product(a, b, out, bias)
     return by_tiles(a, b, out, bias) if HALVES else by_vectors(a, b, out, bias)
 
@@ -80,7 +82,7 @@ def by_tiles(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array
 
 
 def by_vectors(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
-    """Compute `product` by AVX-512.
+    """Compute `product` by AVX-512 or AVX2.
 
     A gradient of weights is the product of a transposed matrix. Where fewer numbers are transposed if the right matrix
     and the result are, so it is done.
