@@ -22,7 +22,7 @@ from .derivatives import head_results_parameters as head_results_parameters
 from .derivatives import hide as hide
 from .products import Product, product
 
-FIRST = 64  # numbers of a position that are looked at before all of them
+FIRST = 8  # numbers of a position that are looked at before all of them
 SUMMED = 16  # positions per partial sum; the partial sums are added in float64
 
 
