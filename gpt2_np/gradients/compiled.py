@@ -1,5 +1,5 @@
 """`threaded` with compiled products, and with kernels where NumPy would pass over memory many times: the derivatives of
-the loss, layer norm, softmax and GELU.
+attention, the loss, layer norm and GELU, sums over positions, and looking up.
 
 Names and signatures are the same. The kernels take float32 (and GPT-2's own GELU); everything else is `threaded`'s.
 """

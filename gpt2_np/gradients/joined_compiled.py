@@ -1,4 +1,4 @@
-"""`joined` with compiled products, activation and softmax: the forward pass that belongs to `compiled`."""
+"""`joined` with compiled products, attention, layer norm and activation: `compiled`'s forward pass."""
 
 from __future__ import annotations
 
