@@ -7,33 +7,22 @@ import sys
 from typing import Any
 
 import numpy as np
-from numba import prange, types, void
+from numba import prange, void
 
 from .compiled import compiled
 from .kernel_types import PARALLEL, SERIAL, out1, vector
 from .threads import over_rows
 
 Array = np.ndarray
-number = types.float32
 PIECE = 1 << 14  # numbers that a thread updates at a time
-of_row = void(out1, vector, out1, out1, *(number,) * 8)
+update = void(out1, vector, out1, out1, vector)
 
 
-@compiled(of_row, **SERIAL)
-def adamw_row(
-    parameter: Array,
-    gradient: Array,
-    mean: Array,
-    square: Array,
-    kept: float,
-    rate: float,
-    new1: float,
-    beta2: float,
-    new2: float,
-    root: float,
-    epsilon: float,
-    scale: float,
-) -> None:
+@compiled(update, **SERIAL)
+def adamw_row(parameter: Array, gradient: Array, mean: Array, square: Array, numbers: Array) -> None:
+    """Update (n,) numbers; ``numbers`` are `adamw`'s constants."""
+    kept, rate, new1, beta2 = numbers[0], numbers[1], numbers[2], numbers[3]
+    new2, root, epsilon, scale = numbers[4], numbers[5], numbers[6], numbers[7]
     inverse = np.float32(1) / root
     for i in range(parameter.shape[0]):
         g = gradient[i] * scale
@@ -44,41 +33,16 @@ def adamw_row(
         parameter[i] = parameter[i] * kept - rate * m / (np.float32(math.sqrt(v)) * inverse + epsilon)
 
 
-@compiled(of_row, nogil=True, **PARALLEL)
-def adamw_on_threads(
-    parameter: Array,
-    gradient: Array,
-    mean: Array,
-    square: Array,
-    kept: float,
-    rate: float,
-    new1: float,
-    beta2: float,
-    new2: float,
-    root: float,
-    epsilon: float,
-    scale: float,
-) -> None:
+@compiled(update, nogil=True, **PARALLEL)
+def adamw_on_threads(parameter: Array, gradient: Array, mean: Array, square: Array, numbers: Array) -> None:
     """Run `adamw_row` on PIECE numbers at a time, on all threads."""
     for part in prange((len(parameter) + PIECE - 1) // PIECE):
         some = slice(part * PIECE, min(len(parameter), part * PIECE + PIECE))
-        adamw_row(
-            parameter[some],
-            gradient[some],
-            mean[some],
-            square[some],
-            kept,
-            rate,
-            new1,
-            beta2,
-            new2,
-            root,
-            epsilon,
-            scale,
-        )
+        adamw_row(parameter[some], gradient[some], mean[some], square[some], numbers)
 
 
 def adamw(parameter: Array, gradient: Array, mean: Array, square: Array, c: Any, workers: int = sys.maxsize) -> None:
     """Compute `training.update.adamw` in float32, on so many threads at most."""
     numbers = c.kept, c.rate, 1 - c.beta1, c.beta2, 1 - c.beta2, c.root, c.epsilon, c.scale
-    over_rows(adamw_row, adamw_on_threads, parameter, gradient, mean, square, *numbers, workers=workers)
+    arrays = parameter, gradient, mean, square, np.array(numbers, np.float32)
+    over_rows(adamw_row, adamw_on_threads, *arrays, workers=workers)
