@@ -13,8 +13,8 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE
 from .backwards import scale_and_hide, softmax_backward
 from .compiled import compiled
-from .float32 import BLOCK, rows_at_once, rows_step
-from .float32_vectors import columns_of_tile, pack, transpose_all
+from .float32 import BLOCK
+from .float32_vectors import columns_of_tile, pack, pass_over, transpose_all
 from .kernel_types import PARALLEL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
 from .panel_passes import put_columns
 from .simd import LANES
@@ -54,9 +54,7 @@ def add_products(x: Array, first: int, y: Array, t: int, d: int, panel: Array, o
     pack(y, True, t, terms, d, min(TILE, y.shape[1] - d), panel[0])
     r = first
     while r < R:
-        rows = rows_at_once(R - r)
-        rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, out, d)
-        r += rows
+        r += pass_over(x, r, t, panel, terms, out, d)
 
 
 @register_jitable

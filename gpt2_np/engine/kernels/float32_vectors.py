@@ -15,7 +15,7 @@ from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
 from .dynamic_schedule import next_piece
-from .float32 import BLOCK, ROWS_PER_PASS, add_bias, padded, rows_at_once, rows_step
+from .float32 import BLOCK, ROWS_PER_PASS, STEPS, add_bias, padded
 from .kernel_types import PARALLEL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import put_columns
@@ -24,6 +24,7 @@ from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetc
 Array = np.ndarray
 LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
 number, truth = types.int64, types.boolean
+one_row, two_rows, most_rows = STEPS[1], STEPS[2], STEPS[ROWS_PER_PASS]
 
 
 def transpose(x: Array, r: int, c: int, out: Array, i: int, j: int) -> None:
@@ -106,6 +107,24 @@ def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
 
 
 @register_jitable
+def pass_over(x: Array, r: int, t: int, panel: Array, terms: int, out: Array, f: int) -> int:
+    """Let some rows of x, from the r-th on, pass over a block, whose terms are x's from the t-th on; return how many.
+
+    They are ROWS_PER_PASS, 2 or 1: steps for every number, as `float32.rows_step` has them, take longer to compile, and
+    for many rows are no faster.
+    """
+    left = len(x) - r
+    if left >= ROWS_PER_PASS:
+        most_rows(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+        return ROWS_PER_PASS
+    if left >= 2:
+        two_rows(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+        return 2
+    one_row(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+    return 1
+
+
+@register_jitable
 def columns_of_tile(
     x: Array, b: Array, down: bool, bias: Array, c: int, stop: int, panel: Array, out: Array, f: int
 ) -> None:
@@ -121,14 +140,14 @@ def columns_of_tile(
         next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
         r = 0
         while r < R:
-            rows = rows_at_once(R - r)
+            ahead = min(R, r + ROWS_PER_PASS)
             if next_c < stop:
-                prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * (r + rows) // R)
+                prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * ahead // R)
             if t == 0:
-                for row in range(r + rows, min(R, r + rows + ROWS_PER_PASS)):
+                for row in range(ahead, min(R, ahead + ROWS_PER_PASS)):
                     for k in range(0, TILE, LINE_FLOATS):
                         prefetch_element(out, row, f + k)
-            rows_step(rows, x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
+            rows = pass_over(x, r, t, panel, terms, out, f)
             if len(bias) and t + BLOCK >= K:
                 add_bias(bias, r, rows, out, f)
             r += rows
