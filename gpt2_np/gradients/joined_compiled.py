@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from ..engine.kernels import activate as activate
@@ -35,32 +38,29 @@ def layer_norm(x: Array, weight: Array, bias: Array, epsilon: float) -> Array:
 
 def centred(x: Array) -> Array:
     """Compute `ops.centred` in one pass over each position."""
-    if x.dtype != np.float32:
-        return joined.centred(x)
-    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
-    out = empty(rows.shape, np.float32)
-    in_pieces(lambda some: centred_rows(rows[some], out[some]), len(rows), rows.size)
-    return out.reshape(x.shape)
+    return joined.centred(x) if x.dtype != np.float32 else _by_rows(centred_rows, x)
 
 
 def scaled_and_shifted(normalized: Array, weight: Array, bias: Array) -> Array:
     """Compute `ops.scaled_and_shifted` in one pass over each position."""
     if any(one.dtype != np.float32 for one in (normalized, weight, bias)):
         return joined.scaled_and_shifted(normalized, weight, bias)
-    rows = np.ascontiguousarray(normalized).reshape(-1, normalized.shape[-1])
-    out = empty(rows.shape, np.float32)
-    in_pieces(lambda some: scaled_and_shifted_rows(rows[some], weight, bias, out[some]), len(rows), rows.size)
-    return out.reshape(normalized.shape)
+    return _by_rows(scaled_and_shifted_rows, normalized, weight, bias)
 
 
 def layer_norm_scale(centred: Array, epsilon: float) -> Array:
     """Compute `ops.layer_norm_scale` in one pass over each position."""
     if centred.dtype != np.float32:
         return joined.layer_norm_scale(centred, epsilon)
-    rows = np.ascontiguousarray(centred).reshape(-1, centred.shape[-1])
-    out = empty((len(rows), 1), np.float32)
-    in_pieces(lambda some: scale_rows(rows[some], epsilon, out[some]), len(rows), rows.size)
-    return out.reshape(*centred.shape[:-1], 1)
+    return _by_rows(scale_rows, centred, epsilon, width=1)
+
+
+def _by_rows(kernel: Callable[..., object], x: Array, *arguments: Any, width: int = 0) -> Array:
+    """Run a kernel on some positions at a time. `width` is the length of its results; 0 means that of the vectors."""
+    rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
+    out = empty((len(rows), width or x.shape[-1]), np.float32)
+    in_pieces(lambda some: kernel(rows[some], *arguments, out[some]), len(rows), rows.size)
+    return out.reshape(*x.shape[:-1], -1)
 
 
 def attention_scores(q: Array, k: Array, lengths: Array, scale: float) -> Array:

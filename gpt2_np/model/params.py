@@ -228,7 +228,6 @@ def check_shapes(params: Params, config: Config) -> None:
 
 def map_arrays(params: Params, change: Callable[[Any], Any]) -> Params:
     """Return the same model with ``change(array)`` in place of every array; a tied head stays tied."""
-
     wte = change(params.wte)
     lm_head = wte if params.lm_head is params.wte else change(params.lm_head)
     return Params(wte, change(params.wpe), _mapped(params.h, change), _mapped(params.ln_f, change), lm_head)

@@ -106,8 +106,8 @@ class AdamW:
             update_compiled(parts)
         else:
             update_threaded(parts)
-        before = State(0, params, params) if state is None else state
-        return rebuilt(params, new), State(number, rebuilt(before.mean, means), rebuilt(before.square, squares))
+        mean, square = (params, params) if state is None else (state.mean, state.square)
+        return rebuilt(params, new), State(number, rebuilt(mean, means), rebuilt(square, squares))
 
 
 class Part(NamedTuple):

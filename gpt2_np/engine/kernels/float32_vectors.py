@@ -100,12 +100,6 @@ def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -
             prefetch_element(b, c + row, t + column)
 
 
-@compiled(void(matrix, number, number, out2), **SERIAL)
-def transposed_rows(a: Array, first: int, last: int, out: Array) -> None:
-    """Write rows `first` to `last` of aᵀ to the first columns of ``out``: (K, R) → (last − first, K or more)."""
-    transpose_all(a, 0, first, len(a), last - first, out)
-
-
 @register_jitable
 def pass_over(x: Array, r: int, t: int, panel: Array, terms: int, out: Array, f: int) -> int:
     """Let some rows of x, from the r-th on, pass over a block, whose terms are x's from the t-th on; return how many.
@@ -195,7 +189,7 @@ def float32_piece(
     if a_down:
         # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
         x = np.empty((bottom - top, len(a) + LANES), np.float32)
-        transposed_rows(a, top, bottom, x)
+        transpose_all(a, 0, top, len(a), bottom - top, x)
     else:
         x = a[top:bottom]
     if swapped:
