@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from gpt2_np import GPT2, training
 from gpt2_np.cli import main
+from gpt2_np.cli import train as cli_train
+from gpt2_np.cli.progress import NoBar
+from gpt2_np.engine.kernels import code_cache
+from gpt2_np.training import loop
 
 SMALL = ["--steps", "2", "--batch-size", "1", "--context", "8", "--sample-tokens", "0", "--backend", "numpy"]
 SHAPE = ["--n-layer", "1", "--n-embd", "8", "--n-head", "2", "--n-positions", "16"]
@@ -88,3 +93,31 @@ def test_ctrl_c_says_how_to_go_on(
     assert capsys.readouterr().err == (
         f"saved step 7 in {tmp_path / 'run'}; go on with: gpt2-np train 'a b.txt' --out run --resume\n"
     )
+
+
+def test_the_bar_says_that_kernels_are_being_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bar(NoBar):
+        def set_postfix_str(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(cli_train, "bar", lambda total, unit: Bar())
+    shown = cli_train.Shown(2)
+    code_cache.announce()
+    shown.close()
+    shown.close()
+    code_cache.announce()
+    assert said == ["compiling the kernels, this once"]
+
+
+def test_the_first_step_counts_for_no_other_step_s_speed(text: Path, tmp_path: Path) -> None:
+    reports: list[training.Report] = []
+    clock = iter([0, 90, 100, 110])  # before the first step, and after each
+    settings: dict[str, Any] = {"steps": 3, "context": 8, "batch_size": 2, "sample_tokens": 0, "held_out": 0.0}
+    model = GPT2.from_pretrained(backend="numpy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        training.train(model, [text], tmp_path / "run", report=reports.append, **settings)
+    assert [one.tokens_per_second for one in reports] == [16 / 90, 1.6, 1.6]
+    assert [one.seconds_left for one in reports] == [180, 10, 0]

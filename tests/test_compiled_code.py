@@ -154,6 +154,16 @@ def test_every_kernel_is_kept(kept: Path) -> None:
     assert "pointwise" in modules
 
 
+def test_watchers_are_told_before_something_is_compiled(tmp_path: Path) -> None:
+    watched = "from gpt2_np.engine.kernels import code_cache\ncode_cache.watchers.append(lambda: print('compiling'))\n"
+    first, later = (
+        run(watched + NORM, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stdout.split("\n", 1) for _ in range(2)
+    )
+    assert first[0] == "compiling"
+    assert first[1].endswith("\n".join(later))
+    assert "compiling" not in later[0]
+
+
 def test_what_is_made_is_for_its_owner_alone(kept: Path) -> None:
     for path in (kept / "gpt2_np").rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path

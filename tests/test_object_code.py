@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from llvmlite import binding
 
-from gpt2_np.engine.kernels import code_cache, fused, link_time, object_code
+from gpt2_np.engine.kernels import code_cache, forward_object, fused, object_code
 from gpt2_np.engine.kernels.forward_pass import SOURCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="object files are used on Linux only")
@@ -61,10 +61,10 @@ def test_without_another_process_numba_compiles_in_this_one(written: str, tmp_pa
 
 
 def test_another_process_that_fails_leaves_it_to_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(link_time, "COMMAND", "raise SystemExit('no Numba here')")
-    assert link_time.object_file("f", "f") is None
+    monkeypatch.setattr(forward_object, "COMMAND", "raise SystemExit('no Numba here')")
+    assert forward_object.object_file("f", "f") is None
     monkeypatch.setattr(sys, "executable", "/nowhere/python3")
-    assert link_time.object_file("f", "f") is None
+    assert forward_object.object_file("f", "f") is None
 
 
 def test_numba_may_be_loaded_afterwards(written: str) -> None:

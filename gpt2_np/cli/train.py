@@ -133,8 +133,17 @@ class Shown:
     EVERY = 30.0  # seconds between lines
 
     def __init__(self, total: int) -> None:
+        from ..engine.kernels import code_cache
+
         self.total, self.steps, self.last = total, 0, 0.0
         self.bar = bar(total, "step") if sys.stderr.isatty() else None
+        self.watchers = code_cache.watchers
+        self.watchers.append(self.compiling)
+
+    def compiling(self) -> None:
+        """Before a kernel is compiled: the first step on a machine takes half a minute."""
+        if self.bar is not None:
+            self.bar.set_postfix_str("compiling the kernels, this once")
 
     def __call__(self, report: Report) -> None:
         """After a step."""
@@ -155,5 +164,7 @@ class Shown:
 
     def close(self) -> None:
         """Take the bar away."""
+        if self.compiling in self.watchers:
+            self.watchers.remove(self.compiling)
         if self.bar is not None:
             self.bar.close()

@@ -177,7 +177,10 @@ def run(
             checkpoint.write(out, done, state, student.write)
             draw(out / "loss.csv", out / "loss.png")
         if report is not None:
-            speed = (done - first) * settings.tokens_a_step / (time.monotonic() - began)
+            steps, seconds = done - first, time.monotonic() - began
+            if steps == 1:
+                began += seconds  # what it compiles isn't compiled again: the others tell the speed
+            speed = max(1, steps - 1) * settings.tokens_a_step / seconds
             left = (settings.steps - done) * settings.tokens_a_step / speed
             report(Report(done, settings.steps, loss, speed, left, float(found[0]) if found[0] else None, text))
         if stop and not last:

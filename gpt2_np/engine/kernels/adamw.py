@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange, void
 
 from .compiled import compiled
-from .kernel_types import PARALLEL, SERIAL, out1, vector
+from .kernel_types import PARALLEL_NOGIL, SERIAL, out1, vector
 from .threads import over_rows
 
 Array = np.ndarray
@@ -33,7 +33,7 @@ def adamw_row(parameter: Array, gradient: Array, mean: Array, square: Array, num
         parameter[i] = parameter[i] * kept - rate * m / (np.float32(math.sqrt(v)) * inverse + epsilon)
 
 
-@compiled(update, nogil=True, **PARALLEL)
+@compiled(update, **PARALLEL_NOGIL)
 def adamw_on_threads(parameter: Array, gradient: Array, mean: Array, square: Array, numbers: Array) -> None:
     """Run `adamw_row` on PIECE numbers at a time, on all threads."""
     for part in prange((len(parameter) + PIECE - 1) // PIECE):

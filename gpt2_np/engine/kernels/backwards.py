@@ -15,7 +15,7 @@ from numba.extending import register_jitable
 from .compiled import compiled
 from .dot_products import dot
 from .exponential import exp, exp_and_sum_all, largest
-from .kernel_types import PARALLEL, SERIAL, lengths1, matrix, out1, out2, vector
+from .kernel_types import PARALLEL_NOGIL, SERIAL, lengths1, matrix, out1, out2, vector
 from .panel_passes import ROWS_PER_TASK
 
 Array = np.ndarray
@@ -37,7 +37,7 @@ def gelu_backward_rows(gradient: Array, x: Array, out: Array) -> None:
             out[row, f] = gradient[row, f] * (s * (np.float32(1) + u * (np.float32(1) - s) * slope))
 
 
-@compiled(void(matrix, matrix, out2), nogil=True, **PARALLEL)
+@compiled(void(matrix, matrix, out2), **PARALLEL_NOGIL)
 def gelu_backward_on_threads(gradient: Array, x: Array, out: Array) -> None:
     """Run `gelu_backward_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
@@ -121,7 +121,8 @@ def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, 
     V = logits.shape[1]
     for row in range(logits.shape[0]):
         best, label_logit = largest(logits, row, V), logits[row, labels[row]]
-        out[row] = logits[row]
+        for v in range(V):
+            out[row, v] = logits[row, v]
         total = exp_and_sum_all(out, row, best)
         losses[row] = math.log(total) - (label_logit - best)
         factor, p = np.float32(shares[row] / total), out[row]
@@ -130,7 +131,7 @@ def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, 
         p[labels[row]] -= shares[row]
 
 
-@compiled(void(matrix, lengths1, vector, out2, doubles1), nogil=True, **PARALLEL)
+@compiled(void(matrix, lengths1, vector, out2, doubles1), **PARALLEL_NOGIL)
 def cross_entropy_on_threads(logits: Array, labels: Array, shares: Array, out: Array, losses: Array) -> None:
     """Run `cross_entropy_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(logits) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
@@ -164,7 +165,7 @@ def column_sums(x: Array, factor: Array, multiplied: bool, out: Array) -> None:
     sums_of_columns(x, factor, multiplied, 0, x.shape[1], out)
 
 
-@compiled(void(matrix, matrix, types.boolean, out1), nogil=True, **PARALLEL)
+@compiled(void(matrix, matrix, types.boolean, out1), **PARALLEL_NOGIL)
 def column_sums_on_threads(x: Array, factor: Array, multiplied: bool, out: Array) -> None:
     """Run `column_sums` on COLUMNS_PER_TASK columns at a time, on all threads."""
     C = x.shape[1]

@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE, unpacked
 from .amx import aligned
 from .dot_products import INDEX, WORDS
-from .float32 import BLOCK, padded, rows_over_block
+from .float32_steps import BLOCK, padded, rows_over_block
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import ROWS_PER_PANEL_PASS, put_columns
 from .simd import LANES, LINE_BYTES, accumulate, address, bfloat16_pairs, emits, index_after, load, store

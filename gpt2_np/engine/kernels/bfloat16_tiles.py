@@ -16,7 +16,7 @@ from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, rele
 from .bfloat16_inputs import rounded_bits
 from .compiled import compiled
 from .dot_products import INDEX
-from .float32 import padded
+from .float32_steps import padded
 from .kernel_types import SERIAL, matrix
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import AHEAD_ONE_ROW, put_columns

@@ -41,7 +41,7 @@ def cache_rows(qkv: Array, b: int, first_head: int, last_head: int, k: Array, v:
                 v[b, h, positions[r], d] = qkv[r, 2 * D + h * K + d]
 
 
-@compiled(void(types.int64, types.int64, matrix, out4, out4, lengths1), **SERIAL)
+@register_jitable(**SERIAL)
 def append_block(task: int, blocks: int, qkv: Array, k: Array, v: Array, positions: Array) -> None:
     """Run `append_to_cache` for QUERIES positions of one row of the cache."""
     b, T = task // blocks, len(qkv) // k.shape[0]
@@ -128,7 +128,7 @@ def mean_values(w: Array, values: Array, S: int, totals: Array, out: Array) -> N
             out[query, d] /= totals[query]
 
 
-@compiled(void(*(types.int64,) * 4, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
+@register_jitable(**SERIAL)
 def attend_rows(
     b: int, h: int, first: int, last: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
 ) -> None:
@@ -149,7 +149,7 @@ def attend_rows(
         attend_in_lanes(mine, keys, values, positions[r] + 1, scale, lanes, columns, out[r:end, h])
 
 
-@compiled(void(types.int64, matrix, out4, out4, lengths1, types.float32, types.boolean, out3), **SERIAL)
+@register_jitable(**SERIAL)
 def attend_head(
     head: int, qkv: Array, k: Array, v: Array, positions: Array, scale: float, new: bool, out: Array
 ) -> None:
@@ -169,7 +169,7 @@ def attend_head(
     attend_rows(b, h, b * T, b * T + T, qkv, k, v, positions, scale, out)
 
 
-@compiled(void(types.int64, types.int64, matrix, out4, out4, lengths1, types.float32, out3), **SERIAL)
+@register_jitable(**SERIAL)
 def attend_block(
     task: int, blocks: int, q: Array, k: Array, v: Array, positions: Array, scale: float, out: Array
 ) -> None:

@@ -1,7 +1,7 @@
 """Attention's matrix products in gradient runs, head by head, skipping what the causal mask hides.
 
 The backward pass needs the pattern that the forward pass leaves, (B, H, T, T). A head's intermediate results stay in a
-core's cache from one product to the next. A sum has the order of `float32`'s, whatever the number of threads.
+core's cache from one product to the next. Sums have the order of `float32_steps`, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE
 from .backwards import scale_and_hide, softmax_backward
 from .compiled import compiled
-from .float32 import BLOCK
+from .float32_steps import BLOCK
 from .float32_vectors import columns_of_tile, pack, pass_over, transpose_all
-from .kernel_types import PARALLEL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
+from .kernel_types import PARALLEL_NOGIL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
 from .panel_passes import put_columns
 from .simd import LANES
 
@@ -96,7 +96,7 @@ def memory(T: int, K: int) -> tuple[Array, Array, Array, Array, Array]:
     return vectors, sums, across, np.empty((1, BLOCK, TILE), np.float32), np.empty((TILE, TILE), np.float32)
 
 
-@compiled(void(number, heads4, heads4, types.float32, out4), **SERIAL)
+@register_jitable(**SERIAL)
 def scores_of_head(head: int, q: Array, k: Array, scale: float, out: Array) -> None:
     """Compute `causal_scores` for one head of one row; there are B · H of them."""
     _, T, H, K = q.shape
@@ -108,7 +108,7 @@ def scores_of_head(head: int, q: Array, k: Array, scale: float, out: Array) -> N
     scale_and_hide(out[b, h], scale)
 
 
-@compiled(void(heads4, heads4, types.float32, out4), nogil=True, **PARALLEL)
+@compiled(void(heads4, heads4, types.float32, out4), **PARALLEL_NOGIL)
 def causal_scores(q: Array, k: Array, scale: float, out: Array) -> None:
     """Write each query's scores for the keys up to its own, −∞ for later ones: (B, T, H, K) twice → (B, H, T, T)."""
     heads = q.shape[0] * q.shape[2]
@@ -120,7 +120,7 @@ def causal_scores(q: Array, k: Array, scale: float, out: Array) -> None:
             scores_of_head(np.int64(head), q, k, scale, out)
 
 
-@compiled(void(number, weights4, heads4, out_heads4), **SERIAL)
+@register_jitable(**SERIAL)
 def mean_of_head(head: int, pattern: Array, v: Array, out: Array) -> None:
     """Compute `causal_means` for one head of one row."""
     _, T, H, K = v.shape
@@ -131,7 +131,7 @@ def mean_of_head(head: int, pattern: Array, v: Array, out: Array) -> None:
     put(sums, np.float32(1), out, b, h)
 
 
-@compiled(void(weights4, heads4, out_heads4), nogil=True, **PARALLEL)
+@compiled(void(weights4, heads4, out_heads4), **PARALLEL_NOGIL)
 def causal_means(pattern: Array, v: Array, out: Array) -> None:
     """Write each head's values, weighted by its causal pattern: (B, H, T, T), (B, T, H, K) → (B, T, H, K)."""
     heads = v.shape[0] * v.shape[2]
@@ -143,9 +143,7 @@ def causal_means(pattern: Array, v: Array, out: Array) -> None:
             mean_of_head(np.int64(head), pattern, v, out)
 
 
-@compiled(
-    void(number, heads4, heads4, heads4, heads4, weights4, types.float32, out_heads4, out_heads4, out_heads4), **SERIAL
-)
+@register_jitable(**SERIAL)
 def backward_of_head(
     head: int,
     gradient: Array,
@@ -178,9 +176,7 @@ def backward_of_head(
 
 
 @compiled(
-    void(heads4, heads4, heads4, heads4, weights4, types.float32, out_heads4, out_heads4, out_heads4),
-    nogil=True,
-    **PARALLEL,
+    void(heads4, heads4, heads4, heads4, weights4, types.float32, out_heads4, out_heads4, out_heads4), **PARALLEL_NOGIL
 )
 def causal_backward(
     gradient: Array, q: Array, k: Array, v: Array, pattern: Array, scale: float, of_q: Array, of_k: Array, of_v: Array

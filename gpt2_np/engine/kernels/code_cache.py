@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,13 @@ from ...system.cache_folder import trusted
 
 KEPT = 6  # versions of a module's code that are kept: several checkouts and targets may take turns
 CHECKSUM = hashlib.sha256().digest_size
+watchers: list[Callable[[], object]] = []  # what is called before a kernel is compiled
+
+
+def announce() -> None:
+    """Tell the watchers that something must be compiled, which takes seconds."""
+    for tell in watchers:
+        tell()
 
 
 def read(path: Path) -> bytes | None:

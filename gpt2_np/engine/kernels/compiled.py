@@ -24,7 +24,8 @@ from numba.core.compiler import CompileResult
 from numba.core.runtime import rtsys  # type: ignore[attr-defined]  # numba has it, but doesn't list it
 from numba.core.serialize import dumps
 
-from . import code_cache, sources, target
+from ...system.garbage import without_garbage_collection
+from . import code_cache, link_time, sources, target
 
 # With NUMBA_DISABLE_JIT kernels run as plain Python, and nothing may be built for the compiler.
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
@@ -41,7 +42,8 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
         if PLAIN:
             return kernel
         kernel._cache = KernelCache(function)
-        kernel.compile(signature)
+        with without_garbage_collection(), link_time.optimised_once(lambda name: name == function.__qualname__):
+            kernel.compile(signature)
         kernel.disable_compile()
         return kernel
 
@@ -59,7 +61,8 @@ def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[...,
         function.__qualname__ = ENTRY + name
         made = CFunc(function, (signature.args, signature.return_type), {}, {"nopython": True, **settings})
         made._cache = KernelCache(function, name)  # type: ignore[attr-defined]  # numba's annotations lack it
-        made.compile()
+        with without_garbage_collection(), link_time.optimised_once(lambda symbol: symbol.startswith(ENTRY)):
+            made.compile()
         return made
 
     return decorate
@@ -90,6 +93,7 @@ class KernelCache(NullCache):
             return None
         content = code_cache.read(path)
         if content is None:
+            code_cache.announce()
             return None
         code_cache.used(path.parent)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import types, void
+from numba.extending import register_jitable
 
 from .compiled import compiled
 from .kernel_types import SERIAL, matrix, out2, vector
@@ -52,7 +53,7 @@ def gated(pre: Array, b_gate: Array, magnitude: Array, b_mag: Array) -> None:
             row[f] = x * (np.float32(1) if gate > -b_gate[f] else np.float32(0))
 
 
-@compiled(types.int32(types.Array(types.int32, 1, "C"), types.int64, types.int64), **EXACT)
+@register_jitable(**EXACT)
 def kth_largest(bits: Array, count: int, k: int) -> int:
     """Return the bits of the k-th largest of the first `count` numbers, or those of the smallest above 0 if fewer are.
 

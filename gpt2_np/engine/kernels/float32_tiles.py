@@ -18,8 +18,8 @@ from .amx import BYTES_OF_ROW, ROWS, configure, load_tile, multiply_halves, rele
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
 from .dynamic_schedule import next_piece
-from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves1, halves2, pack
-from .kernel_types import PARALLEL, SERIAL, matrix, out2, pieces2, threads_here, vector
+from .float32_parts import PARTS, SIDE, STEP, TERMS, TILE, halves2, pack
+from .kernel_types import PARALLEL_NOGIL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .simd import LANES, address, emits, index_after, load, prefetch_line, store
 
@@ -158,7 +158,7 @@ def blocks(R: int, K: int, C: int) -> tuple[int, int]:
 number, truth = types.int64, types.boolean
 
 
-@compiled(void(matrix, truth, matrix, truth, vector, number, halves1, out2, number, number, number, number), **SERIAL)
+@register_jitable(**SERIAL)
 def float32_product(
     a: Array,
     a_down: bool,
@@ -202,7 +202,7 @@ def float32_product(
     release()
 
 
-@compiled(void(matrix, truth, matrix, truth, vector, number, pieces2, halves2, out2), nogil=True, **PARALLEL)
+@compiled(void(matrix, truth, matrix, truth, vector, number, pieces2, halves2, out2), **PARALLEL_NOGIL)
 def float32_tiles(
     a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, terms: int, pieces: Array, scratch: Array, out: Array
 ) -> None:

@@ -1,8 +1,9 @@
 """float32 products of two matrices that aren't packed yet: those of training, whose weights change at every step.
 
 The right matrix is packed a block of its terms and TILE columns at a time, which fits in the second-level cache, and
-then all rows pass over it, as over a panel of weights (`float32`). Meanwhile the next block is prefetched. The sums
-have the order of `float32`'s, so their bits depend neither on the number of threads nor on how the result is divided.
+then all rows pass over it, as over a panel of weights (`float32_steps`). Meanwhile the next block is prefetched. The
+order of the sums is the same too, so their bits depend neither on the number of threads nor on how the result is
+divided.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
 from .dynamic_schedule import next_piece
-from .float32 import BLOCK, ROWS_PER_PASS, STEPS, add_bias, padded
-from .kernel_types import PARALLEL, SERIAL, matrix, out2, pieces2, threads_here, vector
+from .float32_steps import BLOCK, ROWS_PER_PASS, STEPS, add_bias, padded
+from .kernel_types import PARALLEL_NOGIL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
@@ -104,8 +105,8 @@ def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -
 def pass_over(x: Array, r: int, t: int, panel: Array, terms: int, out: Array, f: int) -> int:
     """Let some rows of x, from the r-th on, pass over a block, whose terms are x's from the t-th on; return how many.
 
-    They are ROWS_PER_PASS, 2 or 1: steps for every number, as `float32.rows_step` has them, take longer to compile, and
-    for many rows are no faster.
+    They are ROWS_PER_PASS, 2 or 1: steps for every number, as `float32_steps.rows_step` has them, take longer to
+    compile, and for many rows are no faster.
     """
     left = len(x) - r
     if left >= ROWS_PER_PASS:
@@ -147,7 +148,7 @@ def columns_of_tile(
             r += rows
 
 
-@compiled(void(matrix, matrix, truth, vector, out2, number, number), **SERIAL)
+@register_jitable(**SERIAL)
 def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, start: int, stop: int) -> None:
     """Write x @ b, plus the bias unless that is empty, into ``out[:, start:stop]``: (R, K), (K, C), (C,) → (R, C).
 
@@ -167,7 +168,7 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
             put_columns(whole, out, c)
 
 
-@compiled(void(matrix, matrix, truth, out2, number, number, number), **SERIAL)
+@register_jitable(**SERIAL)
 def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, start: int, stop: int) -> None:
     """Write the transposed product, bᵀ @ xᵀ, into ``out[start:stop, f : f + R]``: (R, K), (K, C) → (C, R or more).
 
@@ -180,7 +181,7 @@ def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, 
         transpose_all(whole, 0, 0, len(x), min(TILE, stop - c), out[c : min(stop, c + TILE), f : f + len(x)])
 
 
-@compiled(void(number, matrix, truth, matrix, truth, vector, truth, pieces2, out2), **SERIAL)
+@register_jitable(**SERIAL)
 def float32_piece(
     n: int, a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, swapped: bool, pieces: Array, out: Array
 ) -> None:
@@ -198,7 +199,7 @@ def float32_piece(
         float32_columns(x, b, b_down, bias, out[top:bottom], start, stop)
 
 
-@compiled(void(matrix, truth, matrix, truth, vector, truth, pieces2, out2), nogil=True, **PARALLEL)
+@compiled(void(matrix, truth, matrix, truth, vector, truth, pieces2, out2), **PARALLEL_NOGIL)
 def float32_pieces(
     a: Array, a_down: bool, b: Array, b_down: bool, bias: Array, swapped: bool, pieces: Array, out: Array
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ...system.garbage import without_garbage_collection
-from . import link_time, object_code
+from . import code_cache, forward_object, object_code
 
 Array = np.ndarray
 SOURCE = Path(__file__).with_name("fused.py")
@@ -45,7 +45,8 @@ def from_object_file(code: str, head: str) -> int | None:
     name = f"forward-{code}{head}"
     where = object_code.load(SOURCE, name)
     if where is None:
-        content = link_time.object_file(code, head)
+        code_cache.announce()
+        content = forward_object.object_file(code, head)
         where = None if content is None else object_code.linked(content)
         if content is not None and where is not None:
             object_code.save(SOURCE, name, content)

@@ -8,13 +8,13 @@ processors in halves of words; the bits are the same.
 from __future__ import annotations
 
 import numpy as np
-from numba import prange, types, void
+from numba import prange, void
 from numba.extending import register_jitable
 
 from ...weights.panels import TILE
 from .compiled import compiled
-from .float32 import padded
-from .int4_inputs import RECORD, records3, round_groups
+from .float32_steps import padded
+from .int4_inputs import RECORD, round_groups
 from .kernel_types import PARALLEL, SERIAL, codes4, grids, matrix, out2, threads_here, vector
 from .panel_passes import ROWS_PER_TASK, lines_to_prefetch, one_thread, put_columns
 from .simd import AVX512, LINE_BYTES
@@ -54,7 +54,7 @@ def int4_rows(n: int, records: Array, codes: Array, scales: Array, bias: Array, 
         r += rows
 
 
-@compiled(void(types.int64, records3, codes4, grids, vector, out2), **SERIAL)
+@register_jitable(**SERIAL)
 def int4_panel(n: int, records: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Run `int4_panels` for the n-th panel, given what `round_groups` made of the inputs."""
     f, F = n * TILE, out.shape[1]

@@ -213,7 +213,7 @@ def put_scaled(sums: Array, scale: Array, step: float, biases: Array, out: Array
         out[k] = np.float32(sums[k]) * (scale[k] * step) + biases[k]
 
 
-@compiled(void(types.int64, levels2, steps1, codes8, matrix, vector, out2), **SERIAL)
+@register_jitable(**SERIAL)
 def int8_panel(n: int, levels: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Run `by_pairs` for the n-th panel, given each row's integers and step."""
     R, fours, f = len(out), codes.shape[1], n * TILE

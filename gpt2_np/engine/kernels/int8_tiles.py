@@ -159,7 +159,7 @@ def quantize_in_tiles(x: Array, input_bytes: Array, steps: Array) -> None:
         put_in_tiles(levels, input_bytes, r, len(x))
 
 
-@compiled(void(types.int64, bytes1, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
+@register_jitable(**SERIAL)
 def int8_tile(n: int, input_bytes: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Run `by_tiles` for the n-th panel, given each row's bytes and step."""
     f, F = n * TILE, out.shape[1]

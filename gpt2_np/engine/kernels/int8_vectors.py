@@ -185,7 +185,7 @@ def of_panel(n: int, scales: Array, bias: Array) -> Array:
     return of_outputs
 
 
-@compiled(void(types.int64, bytes3, types.float32[::1], codes8, matrix, vector, out2), **SERIAL)
+@register_jitable(**SERIAL)
 def int8_panel(n: int, input_bytes: Array, steps: Array, codes: Array, scales: Array, bias: Array, out: Array) -> None:
     """Run `by_vectors` for the n-th panel, given each row's bytes and step."""
     R, f, F = len(out), n * TILE, out.shape[1]

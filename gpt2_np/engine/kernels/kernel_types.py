@@ -20,6 +20,8 @@ ORDERED = {"contract", "nsz"}
 # Division as NumPy does it: a check for zero would keep every loop with a division out of the vector lanes.
 SERIAL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "nogil": True}
 PARALLEL: dict[str, Any] = {"fastmath": ORDERED, "error_model": "numpy", "parallel": True}
+# For what Python calls by itself, for milliseconds in which its other threads may run.
+PARALLEL_NOGIL: dict[str, Any] = PARALLEL | {"nogil": True}
 
 # Weights may lie in a read-only mapped file; a writable array is accepted in the same place.
 vector = types.Array(types.float32, 1, "C", readonly=True)

@@ -12,7 +12,7 @@ from ...system.memory import empty
 from .compiled import compiled
 from .dot_products import dot
 from .exponential import exp_and_sum, gelu_row, largest
-from .kernel_types import PARALLEL, SERIAL, matrix, out2, vector
+from .kernel_types import PARALLEL, PARALLEL_NOGIL, SERIAL, matrix, out2, vector
 from .panel_passes import ROWS_PER_TASK
 from .threads import over_rows
 
@@ -33,7 +33,7 @@ def layer_norm_rows(x: Array, weight: Array, bias: Array, epsilon: float, out: A
             out[row, d] = out[row, d] * scale * weight[d] + bias[d]
 
 
-@compiled(void(matrix, vector, vector, types.float32, out2), **PARALLEL)
+@compiled(void(matrix, vector, vector, types.float32, out2), **PARALLEL_NOGIL)
 def layer_norm_on_threads(x: Array, weight: Array, bias: Array, epsilon: float, out: Array) -> None:
     """Run `layer_norm_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
@@ -58,7 +58,7 @@ def gelu_rows(x: Array, out: Array) -> None:
         gelu_row(x, row, out)
 
 
-@compiled(void(matrix, out2), **PARALLEL)
+@compiled(void(matrix, out2), **PARALLEL_NOGIL)
 def gelu_on_threads(x: Array, out: Array) -> None:
     """Run `gelu_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(x) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
@@ -103,7 +103,7 @@ def softmax_rows(scores: Array, out: Array) -> None:
             out[row, s] = out[row, s] * share if scores[row, s] > np.float32(-np.inf) else np.float32(0)
 
 
-@compiled(void(matrix, out2), **PARALLEL)
+@compiled(void(matrix, out2), **PARALLEL_NOGIL)
 def softmax_on_threads(scores: Array, out: Array) -> None:
     """Run `softmax_rows` on ROWS_PER_TASK rows at a time, on all threads."""
     for part in prange((len(scores) + ROWS_PER_TASK - 1) // ROWS_PER_TASK):
