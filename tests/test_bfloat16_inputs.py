@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from kernel_bodies import both_ways, normal
 
-from gpt2_np.engine.kernels import amx, bfloat16_inputs, bfloat16_tiles, float32, simd
+from gpt2_np.engine.kernels import amx, bfloat16_inputs, bfloat16_tiles, float32_steps, simd
 from gpt2_np.model.ops import to_bfloat16
 from gpt2_np.weights.panels import GROUP, TILE, from_bits
 from gpt2_np.weights.quantize import quantize_matrix
@@ -64,10 +64,10 @@ def test_nan_stays_nan(pattern: int) -> None:
     assert np.isnan([to_bfloat16(x), wide, from_bits(words.view(np.uint16)), from_bits(tiles[None, :2])]).all()
 
 
-@pytest.mark.parametrize("rows", sorted(float32.STEPS))
+@pytest.mark.parametrize("rows", sorted(float32_steps.STEPS))
 def test_pairs_of_inputs_and_weights(rows: int) -> None:
     x = by_torch(normal(rows + 1, 50))
-    matrix, step = quantize_matrix(normal(50, 2 * TILE, seed=1), "bfloat16"), float32.STEPS[rows]
+    matrix, step = quantize_matrix(normal(50, 2 * TILE, seed=1), "bfloat16"), float32_steps.STEPS[rows]
 
     def body(x, weights, out):
         step(x, 1, 0, weights, 1, 0, 10, 4, 9, 2, out, 3)
@@ -80,7 +80,7 @@ def test_pairs_of_inputs_and_weights(rows: int) -> None:
 
 
 def two_words(x, weights, out):
-    float32.one_row(x, 0, 0, weights, 0, 0, 2, 0, 0, 0, out, 0)
+    float32_steps.one_row(x, 0, 0, weights, 0, 0, 2, 0, 0, 0, out, 0)
 
 
 @pytest.mark.skipif(not (simd.AVX512 or simd.AVX2), reason="without fused multiply-adds, products are rounded too")

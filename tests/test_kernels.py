@@ -11,6 +11,7 @@ from types import ModuleType
 import numba
 import numpy as np
 import pytest
+from kernel_bodies import both_ways
 from reference import random_ids
 
 from gpt2_np.engine import kernels
@@ -112,16 +113,17 @@ def test_exponential_is_good_to_the_last_bits() -> None:
     np.testing.assert_allclose(values, np.exp(x.astype(np.float64)), rtol=2.5e-7)
 
 
+def both_panels(x: np.ndarray, codes: np.ndarray, bias: np.ndarray, out: np.ndarray) -> None:
+    for n in range(2):
+        float32.float32_panel(n, x, codes, bias, out)
+
+
 @pytest.mark.parametrize("rows", [2, 5, 30])
 def test_compiled_and_plain_bodies_agree(rows: int) -> None:
     x, matrix, bias = normal(rows, 75), packed(normal(75, 70, seed=1)), normal(70, seed=2)
-    results = []
-    for run in (float32.float32_panel, getattr(float32.float32_panel, "py_func", float32.float32_panel)):
-        out = np.zeros((rows, 70), np.float32)
-        for n in (0, 1):
-            run(n, x, matrix.codes, bias, out)
-        results.append(out)
-    np.testing.assert_allclose(*results, atol=1e-5)
+    np.testing.assert_allclose(
+        *both_ways(both_panels, x, matrix.codes, bias, np.zeros((rows, 70), np.float32)), atol=1e-5
+    )
 
 
 def test_a_row_decodes_to_the_same_bits_in_any_company(small: Path) -> None:

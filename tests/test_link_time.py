@@ -42,18 +42,20 @@ def test_only_what_is_chosen_is_optimised_and_can_be_called() -> None:
     before, made = numbas._library_class, numba.njit(kernel)
     with link_time.optimised_once(lambda name: name == "kernel"):
         made.compile((vector,))
-        inner = numba.njit(lambda x: doubled(x))
-        with link_time.optimised_once(lambda name: True):  # the outer choice holds
+        with link_time.optimised_once(lambda name: name == "doubled"):
+            inner = numba.njit(doubled)
             inner.compile((vector,))
+        part = numba.njit(doubled_twice)
+        part.compile((vector,))
     assert numbas._library_class is before
     assert "set_env" not in vars(numbas)
-    (whole,), (part,) = made.overloads.values(), inner.overloads.values()
-    assert whole.library.whole
-    assert not part.library.whole
-    within = {one.name: one for one in link_time.called(whole.library)}
+    libraries = [next(iter(one.overloads.values())).library for one in (made, inner, part)]
+    assert [one.whole for one in libraries] == [True, True, False]
+    within = {one.name: one for one in link_time.called(libraries[0])}
     assert not within["doubled"].whole
     assert not within["doubled_twice"].whole
     assert made(np.arange(4.0)) == 24
+    assert inner(np.arange(3.0)).tolist() == [0, 2, 4]
 
 
 def test_an_error_leaves_numba_as_it_was() -> None:

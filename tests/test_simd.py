@@ -20,7 +20,7 @@ from gpt2_np.engine.kernels import (
     byte_products,
     dot_products,
     exponential,
-    float32,
+    float32_steps,
     int8_vectors,
     table_arrays,
 )
@@ -46,12 +46,12 @@ def test_a_dot_product(D: int) -> None:
         np.testing.assert_allclose(result[0, 0], truth, atol=2e-5)
 
 
-@pytest.mark.parametrize("rows", sorted(float32.STEPS))
+@pytest.mark.parametrize("rows", sorted(float32_steps.STEPS))
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
     x, weight = normal(rows + 1, 50), normal(50, 2 * TILE, seed=1)
     matrix = packed(weight) if dtype == "float32" else quantize_matrix(weight, dtype)
-    step = float32.STEPS[rows]
+    step = float32_steps.STEPS[rows]
     last = matrix.codes[:, 20 // (1 if dtype == "float32" else 2) :].copy()  # a panel of the last inputs alone
 
     def body(x, weights, last, out):

@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
         if PLAIN:
             return kernel
         kernel._cache = KernelCache(function)
-        with without_garbage_collection(), link_time.optimised_once(lambda name: name == function.__qualname__):
+        with without_garbage_collection(), _optimised_once(lambda name: name == function.__qualname__):
             kernel.compile(signature)
         kernel.disable_compile()
         return kernel
@@ -61,11 +62,16 @@ def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[...,
         function.__qualname__ = ENTRY + name
         made = CFunc(function, (signature.args, signature.return_type), {}, {"nopython": True, **settings})
         made._cache = KernelCache(function, name)  # type: ignore[attr-defined]  # numba's annotations lack it
-        with without_garbage_collection(), link_time.optimised_once(lambda symbol: symbol.startswith(ENTRY)):
+        with without_garbage_collection(), _optimised_once(lambda symbol: symbol.startswith(ENTRY)):
             made.compile()
         return made
 
     return decorate
+
+
+def _optimised_once(chosen: Callable[[str], bool]) -> AbstractContextManager[None]:
+    """Run `link_time.optimised_once`; but where nothing is stored, whoever decided so has chosen what is optimised."""
+    return link_time.optimised_once(chosen) if KernelCache.stored else nullcontext()
 
 
 class KernelCache(NullCache):
