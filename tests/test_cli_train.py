@@ -102,7 +102,7 @@ def test_the_bar_says_that_kernels_are_being_compiled(monkeypatch: pytest.Monkey
 
     said: list[str] = []
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(cli_train, "bar", lambda total, unit: Bar())
+    monkeypatch.setattr(cli_train, "bar", lambda total, unit, bar_format: Bar())
     shown = cli_train.Shown(2)
     code_cache.announce()
     shown.close()

@@ -56,13 +56,16 @@ def _tell() -> None:
     print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
 
 
-def bar(total: int | None, unit: str) -> tqdm[NoReturn] | NoBar:
-    """A progress bar on stderr, shown on a terminal only, and where tqdm is installed; else one that shows nothing."""
+def bar(total: int | None, unit: str, bar_format: str | None = None) -> tqdm[NoReturn] | NoBar:
+    """A progress bar on stderr, shown on a terminal only, and where tqdm is installed; else one that shows nothing.
+
+    `bar_format` is tqdm's.
+    """
     try:
         from tqdm import tqdm
     except ImportError:
         return NoBar()
-    return tqdm(total=total, unit=unit, disable=None, leave=False)
+    return tqdm(total=total, unit=unit, disable=None, leave=False, bar_format=bar_format)
 
 
 class NoBar(contextlib.nullcontext["NoBar"]):

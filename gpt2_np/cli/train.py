@@ -131,12 +131,13 @@ class Shown:
     """Progress on stderr: a bar on a terminal, elsewhere a line now and then."""
 
     EVERY = 30.0  # seconds between lines
+    BAR = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"  # without tqdm's own rate, which counts compilation
 
     def __init__(self, total: int) -> None:
         from ..engine.kernels import code_cache
 
         self.total, self.steps, self.last = total, 0, 0.0
-        self.bar = bar(total, "step") if sys.stderr.isatty() else None
+        self.bar = bar(total, "step", self.BAR) if sys.stderr.isatty() else None
         self.watchers = code_cache.watchers
         self.watchers.append(self.compiling)
 
@@ -149,7 +150,8 @@ class Shown:
         """After a step."""
         self.steps += 1
         held = "" if report.held_out is None else f", held out {report.held_out:.3f}"
-        text = f"loss {report.loss:.3f}{held}, {report.tokens_per_second:,.0f} tokens/s"
+        left = f"{report.seconds_left / 60:.1f} min left"
+        text = f"loss {report.loss:.3f}{held}, {report.tokens_per_second:,.0f} tokens/s, {left}"
         if self.bar is not None:
             self.bar.n = report.step
             self.bar.set_postfix_str(text)
@@ -158,8 +160,7 @@ class Shown:
             return
         now = time.monotonic()
         if held or self.steps == 1 or now - self.last >= self.EVERY:
-            left = f"{report.seconds_left / 60:.1f} min left"
-            print(f"step {report.step}/{report.steps}: {text}, {left}", file=sys.stderr, flush=True)
+            print(f"step {report.step}/{report.steps}: {text}", file=sys.stderr, flush=True)
             self.last = now
 
     def close(self) -> None:
