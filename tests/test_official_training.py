@@ -98,7 +98,7 @@ def test_the_losses_of_a_text_s_two_parts(monkeypatch: pytest.MonkeyPatch) -> No
             model.run_with_gradients(ids[at : at + T + 1][:-1], NextIds([ids[at + 1 : at + T + 1]], T), ())
             for at in ends
         ]
-        assert loss == pytest.approx(np.mean([run.value[0] for run in rows]), rel=1e-6)
+        assert loss == pytest.approx(np.mean([run.value[0] for run in rows]), rel=1e-5)  # two orders of sums in float32
     known = official.KnownLosses("tales", tuple(found), None, "here")
     assert official.check_start(model, text, known).passed
     assert not official.check_start(model, text, replace(known, losses=(found[0], found[1] + 0.01))).passed
