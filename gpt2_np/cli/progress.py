@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from ..session.model import Model
 
+COMPILING = "compiling the kernels, this once"
+
 
 def compiling(model: Model) -> None:
     """Load the compiled forward pass, and say so when that takes long: it is compiled once on a machine, in seconds."""
@@ -53,7 +55,7 @@ def hidden(*packages: str) -> Iterator[None]:
 
 
 def _tell() -> None:
-    print("compiling the kernels, this once … ", end="", flush=True, file=sys.stderr)
+    print(f"{COMPILING} … ", end="", flush=True, file=sys.stderr)
 
 
 def bar(total: int | None, unit: str, bar_format: str | None = None) -> tqdm[NoReturn] | NoBar:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import FC, GroupedCommand, backend_option, grouped, model_option
-from .progress import bar
+from .progress import COMPILING, bar
 
 if TYPE_CHECKING:
     from ..training import Report
@@ -144,7 +144,7 @@ class Shown:
     def compiling(self) -> None:
         """Before a kernel is compiled: the first step on a machine takes half a minute."""
         if self.bar is not None:
-            self.bar.set_postfix_str("compiling the kernels, this once")
+            self.bar.set_postfix_str(COMPILING)
 
     def __call__(self, report: Report) -> None:
         """After a step."""

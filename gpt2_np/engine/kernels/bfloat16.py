@@ -3,8 +3,8 @@
 A row's inputs are rounded to bfloat16 too (`bfloat16_inputs`), by that row alone, so that the product is
 batch-invariant. Where the processor has AMX for bfloat16, every product uses its tiles (`bfloat16_tiles`), even for a
 single row; elsewhere every product uses vectors. With AVX512-BF16 one instruction multiplies pairs of inputs and
-weights, and a word of two takes the place of a float32 number. Without, weights are widened to float32, for
-many rows a block of a panel at a time (`bfloat16_blocks`).
+weights, and a word of two takes the place of a float32 number. Without, weights are widened to float32, for many rows a
+block of a panel at a time (`bfloat16_blocks`).
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def compiled(signature: Any, **settings: Any) -> Callable[[Callable[..., Any]], 
         if PLAIN:
             return kernel
         kernel._cache = KernelCache(function)
-        with without_garbage_collection(), _optimised_once(lambda name: name == function.__qualname__):
+        with _once(lambda name: name == function.__qualname__):
             kernel.compile(signature)
         kernel.disable_compile()
         return kernel
@@ -62,16 +62,21 @@ def entry(signature: Any, name: str, **settings: Any) -> Callable[[Callable[...,
         function.__qualname__ = ENTRY + name
         made = CFunc(function, (signature.args, signature.return_type), {}, {"nopython": True, **settings})
         made._cache = KernelCache(function, name)  # type: ignore[attr-defined]  # numba's annotations lack it
-        with without_garbage_collection(), _optimised_once(lambda symbol: symbol.startswith(ENTRY)):
+        with _once(lambda symbol: symbol.startswith(ENTRY)):
             made.compile()
         return made
 
     return decorate
 
 
-def _optimised_once(chosen: Callable[[str], bool]) -> AbstractContextManager[None]:
-    """Run `link_time.optimised_once`; but where nothing is stored, whoever decided so has chosen what is optimised."""
-    return link_time.optimised_once(chosen) if KernelCache.stored else nullcontext()
+@contextmanager
+def _once(chosen: Callable[[str], bool]) -> Iterator[None]:
+    """Compile inside the block as `link_time.optimised_once` does, without garbage collection.
+
+    Where nothing is stored, whoever decided so has also chosen what is optimised.
+    """
+    with without_garbage_collection(), link_time.optimised_once(chosen) if KernelCache.stored else nullcontext():
+        yield
 
 
 class KernelCache(NullCache):
