@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -46,12 +47,15 @@ def test_a_dot_product(D: int) -> None:
         np.testing.assert_allclose(result[0, 0], truth, atol=2e-5)
 
 
-@pytest.mark.parametrize("rows", sorted(float32_steps.STEPS))
+OF_A_PANEL = [(TILE, *step) for step in float32_steps.STEPS.items()]
+OF_ITS_BEGINNING = [(float32_steps.NARROW, *step) for step in float32_steps.NARROW_STEPS.items()]
+
+
+@pytest.mark.parametrize(("columns", "rows", "step"), OF_A_PANEL + OF_ITS_BEGINNING)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
+def test_blocks_of_a_panel(dtype: str, columns: int, rows: int, step: Callable[..., None]) -> None:
     x, weight = normal(rows + 1, 50), normal(50, 2 * TILE, seed=1)
     matrix = packed(weight) if dtype == "float32" else quantize_matrix(weight, dtype)
-    step = float32_steps.STEPS[rows]
     last = matrix.codes[:, 20 // (1 if dtype == "float32" else 2) :].copy()  # a panel of the last inputs alone
 
     def body(x, weights, last, out):
@@ -60,7 +64,7 @@ def test_blocks_of_a_panel(dtype: str, rows: int) -> None:
         step(x, 1, 20, last, 1, 20, 30, 4, 9, 1, out, 3)
 
     truth = np.ones((rows + 2, TILE + 3), np.float32)
-    truth[1:-1, 3:] = x[1:] @ matrix.dequantize()[:, TILE:]
+    truth[1:-1, 3 : 3 + columns] = x[1:] @ matrix.dequantize()[:, TILE : TILE + columns]
     for result in both_ways(body, x, matrix.codes, last, np.ones_like(truth)):
         np.testing.assert_allclose(result, truth, atol=2e-5)
 

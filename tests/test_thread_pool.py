@@ -8,8 +8,9 @@ import warnings
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
-from gpt2_np.system.threads import on_threads
+from gpt2_np.system.threads import blas_threads, counted_once, on_threads, one_blas_thread
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -74,3 +75,20 @@ def test_what_numpy_does_with_errors_holds_on_every_thread() -> None:
     with np.errstate(divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error")
         on_threads(divide, range(2), 2)
+
+
+def test_threads_are_counted_once_and_are_one_where_blas_has_one() -> None:
+    seen: list[int] = []
+    with threadpool_limits(2, user_api="blas"):
+        with counted_once(), threadpool_limits(1, user_api="blas"):
+            assert blas_threads() == 2
+            with one_blas_thread():
+                on_threads(lambda _: seen.append(blas_threads()), range(4), 2)
+            assert blas_threads() == 2
+        assert blas_threads() == 2
+        with threadpool_limits(1, user_api="blas"):
+            assert blas_threads() == 1
+        with pytest.raises(ZeroDivisionError), counted_once(), one_blas_thread():
+            seen.append(1 // 0)
+        assert blas_threads() == 2
+    assert seen == [1] * 4

@@ -18,6 +18,7 @@ from ..model.forward import forward
 from ..model.operations import Operations
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
+from ..system.threads import counted_once
 from ..weights.panels import Matrix
 from . import joined, threaded
 from .backward import backward
@@ -86,6 +87,7 @@ class GradientRun:
         return display.boxed(display.table(rows), display.arrays(self.grads), title=title)
 
 
+@counted_once()
 def run_with_gradients(
     model: Runs,
     ids: Ids,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from contextvars import copy_context
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import lru_cache
 from itertools import pairwise
 from operator import length_hint
@@ -64,6 +64,9 @@ def evenly(count: int, pieces: int) -> list[slice]:
 
 def blas_threads() -> int:
     """Return how many threads BLAS may use; without threadpoolctl, what the environment says, or all cores."""
+    known = _known.get()
+    if known:
+        return known
     found = _blas()
     if found is not None and found.lib_controllers:
         return max(library.num_threads for library in found.lib_controllers)
@@ -71,11 +74,32 @@ def blas_threads() -> int:
     return int(said) or os.cpu_count() or 1
 
 
-def one_blas_thread() -> AbstractContextManager[object]:
+@contextmanager
+def counted_once() -> Iterator[None]:
+    """Let `blas_threads` return, inside the block, what it returns now: to ask BLAS takes microseconds each time."""
+    before = _known.set(blas_threads())
+    try:
+        yield
+    finally:
+        _known.reset(before)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """Make BLAS work in the calling thread, inside the block. Without threadpoolctl nothing changes."""
     found = _blas()
-    return nullcontext() if found is None else found.limit(limits=1)
+    if found is None:
+        yield
+        return
+    before = _known.set(1)
+    try:
+        with found.limit(limits=1):
+            yield
+    finally:
+        _known.reset(before)
 
+
+_known: ContextVar[int] = ContextVar("threads of BLAS", default=0)  # 0: it is to be asked
 
 LIMITS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
 

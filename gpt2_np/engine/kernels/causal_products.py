@@ -13,11 +13,11 @@ from numba.extending import register_jitable
 from ...weights.panels import TILE
 from .backwards import scale_and_hide, softmax_backward
 from .compiled import compiled
-from .float32_steps import BLOCK
-from .float32_vectors import columns_of_tile, pack, pass_over, transpose_all
+from .float32_steps import BLOCK, NARROW, ROWS_PER_PASS
+from .float32_vectors import columns_of_tile, narrow_pass_over, pack, pass_over, transpose_all
 from .kernel_types import PARALLEL_NOGIL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
 from .panel_passes import put_columns
-from .simd import LANES
+from .simd import LANES, LINE_FLOATS, prefetch_element
 
 Array = np.ndarray
 number = types.int64
@@ -29,6 +29,14 @@ def vectors_of(x: Array, b: int, h: int, out: Array) -> None:
     for t in range(out.shape[0]):
         for d in range(out.shape[1]):
             out[t, d] = x[b, t, h, d]
+
+
+@register_jitable
+def prefetch_rows(x: Array) -> None:
+    """Prefetch all rows of a matrix, which is read or written soon: its rows may lie kilobytes apart."""
+    for r in range(x.shape[0]):
+        for c in range(0, x.shape[1], LINE_FLOATS):
+            prefetch_element(x, r, c)
 
 
 @register_jitable
@@ -46,15 +54,23 @@ def dot_products(x: Array, y: Array, panel: Array, corner: Array, out: Array) ->
 
 
 @register_jitable
-def add_products(x: Array, first: int, y: Array, t: int, d: int, panel: Array, out: Array) -> None:
-    """Multiply rows of x, from the first on, by a block of y, from its t-th row and d-th column on; x's column t
-    belongs to it. For t = 0 the result is written to the columns from the d-th on of ``out``, else it is added there.
+def add_products(x: Array, y: Array, t: int, d: int, later: bool, panel: Array, out: Array) -> None:
+    """Multiply rows of x by a block of y, from its t-th row and d-th column on: x's t-th column belongs to that row.
+
+    What the mask hides is skipped: in row r of x the columns after the r-th are 0, or, if it is of `later` queries, the
+    columns before it. For t = 0 the result is written to ``out``, from column d on; otherwise, and of `later` queries,
+    it is added there.
     """
-    terms, R = min(BLOCK, len(y) - t), len(x)
-    pack(y, True, t, terms, d, min(TILE, y.shape[1] - d), panel[0])
-    r = first
+    (T, K), R = y.shape, len(x)
+    terms, narrow = min(BLOCK, T - t), K - d <= NARROW
+    pack(y, True, t, terms, d, min(TILE, K - d), panel[0])
+    r = 0 if later else t
     while r < R:
-        r += pass_over(x, r, t, panel, terms, out, d)
+        first, last = (max(0, r - t), terms) if later else (0, min(terms, r + ROWS_PER_PASS - t))
+        if narrow:
+            r += narrow_pass_over(x, r, t, panel, first, last, out, d)
+        else:
+            r += pass_over(x, r, t, panel, first, last, out, d)
 
 
 @register_jitable
@@ -63,19 +79,20 @@ def weighted_sums(weights: Array, y: Array, panel: Array, out: Array) -> None:
     T, K = y.shape
     for d in range(0, K, TILE):
         for s in range(0, T, BLOCK):
-            add_products(weights, s, y, s, d, panel, out)
+            add_products(weights, y, s, d, False, panel, out)
 
 
 @register_jitable
 def gathered_sums(weights: Array, y: Array, panel: Array, across: Array, out: Array) -> None:
     """Write Σ weights[t, s] · y[t] over t ≥ s: (T, T), (T, K) → (T, K or more). ``across`` is (BLOCK, T or more)."""
     T, K = y.shape
+    out[:] = 0
     for s in range(0, T, BLOCK):
         columns = min(BLOCK, T - s)
         transpose_all(weights, s, s, T - s, columns, across)
         for d in range(0, K, TILE):
             for t in range(0, T - s, BLOCK):
-                add_products(across[:columns], 0, y[s:], t, d, panel, out[s:])
+                add_products(across[:columns], y[s:], t, d, True, panel, out[s:])
 
 
 @register_jitable
@@ -162,7 +179,12 @@ def backward_of_head(
     vectors, sums, across, panel, corner = memory(T, K)
     of_scores, weights, g, some = np.empty((T, T), np.float32), pattern[b, h], vectors[0], vectors[1]
     vectors_of(gradient, b, h, g)
+    prefetch_rows(weights)
+    prefetch_rows(of_v[b, :, h])
+    prefetch_rows(v[b, :, h])
     gathered_sums(weights, g, panel, across, sums)
+    prefetch_rows(k[b, :, h])
+    prefetch_rows(of_q[b, :, h])
     put(sums, np.float32(1), of_v, b, h)
     vectors_of(v, b, h, some)
     dot_products(g, some, panel, corner, of_scores)
@@ -170,6 +192,7 @@ def backward_of_head(
     vectors_of(k, b, h, some)
     weighted_sums(of_scores, some, panel, sums)
     put(sums, scale, of_q, b, h)
+    prefetch_rows(of_k[b, :, h])
     vectors_of(q, b, h, some)
     gathered_sums(of_scores, some, panel, across, sums)
     put(sums, scale, of_k, b, h)

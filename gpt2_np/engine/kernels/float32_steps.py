@@ -43,18 +43,19 @@ from .simd import (
 Array = np.ndarray
 BLOCK = 128  # inputs whose products are summed in sequence: the error of longer chains exceeds torch's
 VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
+NARROW = 32  # columns of a panel that the narrow steps take
 ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
 UNROLLED = 4  # inputs per loop iteration for a single row
 
 
-def _step(rows: int) -> Callable[..., None]:
+def _step(rows: int, columns: int = TILE) -> Callable[..., None]:
     """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
-    ``end``.
+    ``end``, for its first ``columns``.
 
     The rows have so many inputs ``more`` before the panel's first one. A block of bfloat16 has an even number of
     inputs; where x has two of them in a word too, words are counted, not inputs. The step writes to ``out[r : r + rows,
-    f : f + TILE]`` for the rows' first inputs, and adds to it otherwise. ``line``, ``last`` and ``pace`` are those of
+    f : f + columns]`` for the rows' first inputs, and adds to it otherwise. ``line``, ``last`` and ``pace`` are as in
     `panel_passes.lines_to_prefetch`.
     """
 
@@ -75,8 +76,9 @@ def _step(rows: int) -> Callable[..., None]:
         span = 1 if panels.dtype == x.dtype else 2  # entries of x in a step
         some = x[r : r + rows, more + start : more + end]
         some = some if x.dtype == np.float32 else from_bits(some.view(np.uint16))
-        sums = some @ unpacked(panels[n : n + 1, start // span : end // span])[0]
-        out[r : r + rows, f : f + TILE] = sums + (out[r : r + rows, f : f + TILE] if more + start > 0 else 0)
+        sums = some @ unpacked(panels[n : n + 1, start // span : end // span])[0, :, :columns]
+        there = out[r : r + rows, f : f + columns]
+        there[:] = sums + (there if more + start > 0 else 0)
 
     @emits(step, lambda x, r, more, panels, n, start, end, line, last, pace, out, f: types.void)
     def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
@@ -89,9 +91,10 @@ def _step(rows: int) -> Callable[..., None]:
         first = builder.add(more, start)
         inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
         block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
-        width = VECTORS * LANES * 4  # bytes
+        vectors = min(VECTORS, columns // LANES)
+        width = vectors * LANES * 4  # bytes
 
-        for column in range(0, TILE, VECTORS * LANES):
+        for column in range(0, columns, vectors * LANES):
 
             def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 if rows > 1:
@@ -109,11 +112,11 @@ def _step(rows: int) -> Callable[..., None]:
                 for k, where in enumerate(places):
                     some = [broadcast(builder, builder.load(one), each_input) for one in where]
                     there = here if k == 0 else _unrelated(builder, here)  # words are loaded again, not kept
-                    for v in range(VECTORS):
+                    for v in range(vectors):
                         loaded = load(builder, there, each_weight, v * LANES)
                         weight = loaded if span == 1 else bfloat16_pairs(builder, loaded)[k]
                         for row, each in enumerate(some):
-                            n = row * VECTORS + v
+                            n = row * vectors + v
                             sums[n] = add_products(builder, each, weight, sums[n])
                 return sums
 
@@ -124,7 +127,7 @@ def _step(rows: int) -> Callable[..., None]:
                     sums = times(index_after(builder, d, k), sums)
                 return sums
 
-            sums, done = [ir.Constant(FLOATS, None)] * (rows * VECTORS), INDEX(0)
+            sums, done = [ir.Constant(FLOATS, None)] * (rows * vectors), INDEX(0)
             if rows == 1:
                 done = builder.sub(size, builder.srem(size, INDEX(UNROLLED)))
                 sums = accumulate(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
@@ -132,7 +135,7 @@ def _step(rows: int) -> Callable[..., None]:
             places = [
                 address(context, builder, of_out, out, index_after(builder, r, row), index_after(builder, f, offset))
                 for row in range(rows)
-                for offset in range(column, column + VECTORS * LANES, LANES)
+                for offset in range(column, column + vectors * LANES, LANES)
             ]
             with builder.if_else(builder.icmp_signed("==", first, first.type(0))) as (fresh, later):
                 with fresh:
@@ -153,6 +156,7 @@ def _unrelated(builder: Builder, where: Value) -> Value:
 
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
+NARROW_STEPS = {rows: _step(rows, NARROW) for rows in (1, 2, ROWS_PER_PASS)}
 one_row, two_rows = STEPS[1], STEPS[2]
 three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows in (3, 4, 5, 6))
 

@@ -8,6 +8,8 @@ divided.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import prange, types, void
 from numba.extending import register_jitable
@@ -16,7 +18,7 @@ from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
 from .dynamic_schedule import next_piece
-from .float32_steps import BLOCK, ROWS_PER_PASS, STEPS, add_bias, padded
+from .float32_steps import BLOCK, NARROW_STEPS, ROWS_PER_PASS, STEPS, add_bias, padded
 from .kernel_types import PARALLEL_NOGIL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import put_columns
@@ -25,7 +27,6 @@ from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetc
 Array = np.ndarray
 LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
 number, truth = types.int64, types.boolean
-one_row, two_rows, most_rows = STEPS[1], STEPS[2], STEPS[ROWS_PER_PASS]
 
 
 def transpose(x: Array, r: int, c: int, out: Array, i: int, j: int) -> None:
@@ -77,7 +78,7 @@ def transpose_all(x: Array, r: int, c: int, height: int, width: int, out: Array)
 def pack(b: Array, down: bool, t: int, terms: int, c: int, columns: int, panel: Array) -> None:
     """Write some terms, from the t-th on, of some columns, from the c-th on, into ``panel``: (BLOCK, TILE)."""
     if columns < TILE:
-        panel[:] = 0
+        panel[:terms] = 0
     if down and columns == TILE:
         for k in range(terms):
             copy(b, t + k, c, panel, k)
@@ -101,22 +102,34 @@ def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -
             prefetch_element(b, c + row, t + column)
 
 
-@register_jitable
-def pass_over(x: Array, r: int, t: int, panel: Array, terms: int, out: Array, f: int) -> int:
-    """Let some rows of x, from the r-th on, pass over a block, whose terms are x's from the t-th on; return how many.
+def _pass_over(steps: dict[int, Callable[..., None]]) -> Callable[..., int]:
+    """Return the pass of some rows over a block by these steps.
 
-    They are ROWS_PER_PASS, 2 or 1: steps for every number, as `float32_steps.rows_step` has them, take longer to
+    They are ROWS_PER_PASS, 2 or 1 rows: steps for every number, as `float32_steps.rows_step` has them, take longer to
     compile, and for many rows are no faster.
     """
-    left = len(x) - r
-    if left >= ROWS_PER_PASS:
-        most_rows(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
-        return ROWS_PER_PASS
-    if left >= 2:
-        two_rows(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
-        return 2
-    one_row(x, r, t, panel, 0, 0, terms, 0, 0, 1, out, f)
-    return 1
+    one_row, two_rows, most_rows = steps[1], steps[2], steps[ROWS_PER_PASS]
+
+    @register_jitable
+    def pass_over(x: Array, r: int, t: int, panel: Array, first: int, terms: int, out: Array, f: int) -> int:
+        """Let rows of x, from the r-th on, pass over a block's terms from ``first`` to ``terms``; return how many.
+
+        The block's terms are those of x from the t-th on.
+        """
+        left = len(x) - r
+        if left >= ROWS_PER_PASS:
+            most_rows(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+            return ROWS_PER_PASS
+        if left >= 2:
+            two_rows(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+            return 2
+        one_row(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+        return 1
+
+    return pass_over
+
+
+pass_over, narrow_pass_over = _pass_over(STEPS), _pass_over(NARROW_STEPS)
 
 
 @register_jitable
@@ -142,7 +155,7 @@ def columns_of_tile(
                 for row in range(ahead, min(R, ahead + ROWS_PER_PASS)):
                     for k in range(0, TILE, LINE_FLOATS):
                         prefetch_element(out, row, f + k)
-            rows = pass_over(x, r, t, panel, terms, out, f)
+            rows = pass_over(x, r, t, panel, 0, terms, out, f)
             if len(bias) and t + BLOCK >= K:
                 add_bias(bias, r, rows, out, f)
             r += rows

@@ -88,7 +88,7 @@ running: list[str] = []  # the layer whose threads were started here, not by Num
 
 def threads() -> int:
     """Return how many threads a parallel loop of the calling thread uses, where `start` has started them."""
-    return _number()()
+    return counter(running[0])()
 
 
 def limit(number: int) -> None:
@@ -97,5 +97,6 @@ def limit(number: int) -> None:
 
 
 @cache
-def _number() -> Callable[[], int]:
-    return ctypes.CFUNCTYPE(ctypes.c_int)(extension(LAYERS[running[0]]).get_num_threads)
+def counter(layer: str) -> Callable[[], int]:
+    """Return a layer's function that counts the threads of the calling thread's loops, for when they were started."""
+    return ctypes.CFUNCTYPE(ctypes.c_int)(extension(LAYERS[layer]).get_num_threads)

@@ -91,13 +91,17 @@ def layer() -> str:
 
 def threads() -> int:
     """Return how many threads Numba would use."""
-    if _forked:
-        return 1
+    return 1 if _forked else _counter()()
+
+
+@lru_cache(maxsize=1)
+def _counter() -> Callable[[], int]:
+    """Return the layer's own function, once its threads run: Numba's first makes sure that they do, each time."""
     if numba_runtime.running:
-        return numba_runtime.threads()
+        return numba_runtime.threads
     import numba
 
-    return numba.get_num_threads()
+    return numba_runtime.counter(layer()) if layer() in numba_runtime.LAYERS else numba.get_num_threads
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
