@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gpt2_np import GPT2, training
-from gpt2_np.cli import main
+from gpt2_np.cli import main, progress
 from gpt2_np.cli import train as cli_train
 from gpt2_np.cli.progress import NoBar
 from gpt2_np.engine.kernels import code_cache
-from gpt2_np.training import loop
+from gpt2_np.training import pace
 
 SMALL = ["--steps", "2", "--batch-size", "1", "--context", "8", "--sample-tokens", "0", "--backend", "numpy"]
 SHAPE = ["--n-layer", "1", "--n-embd", "8", "--n-head", "2", "--n-positions", "16"]
@@ -111,13 +111,29 @@ def test_the_bar_says_that_kernels_are_being_compiled(monkeypatch: pytest.Monkey
     assert said == ["compiling the kernels, this once"]
 
 
+@pytest.mark.parametrize("kernels", [0, 2])
+def test_other_commands_say_so_in_a_line_of_their_own(
+    kernels: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Implementation:
+        @property
+        def step(self) -> None:
+            for _ in range(kernels):
+                code_cache.announce()
+
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    progress.compiling(SimpleNamespace(backend="numba", implementation=Implementation()))
+    code_cache.announce()
+    assert capsys.readouterr().err == ("compiling the kernels, this once … \r\033[K" if kernels else "")
+
+
 def test_the_first_step_counts_for_no_other_step_s_speed(text: Path, tmp_path: Path) -> None:
     reports: list[training.Report] = []
     clock = iter([0, 90, 100, 110])  # before the first step, and after each
     settings: dict[str, Any] = {"steps": 3, "context": 8, "batch_size": 2, "sample_tokens": 0, "held_out": 0.0}
     model = GPT2.from_pretrained(backend="numpy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+        patch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: next(clock)))
         training.train(model, [text], tmp_path / "run", report=reports.append, **settings)
     assert [one.tokens_per_second for one in reports] == [16 / 90, 1.6, 1.6]
     assert [one.seconds_left for one in reports] == [180, 10, 0]

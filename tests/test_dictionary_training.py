@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from gpt2_np.internals.dictionaries.training import Settings, train
 from gpt2_np.internals.dictionaries.training.losses import loss_and_gradients
 from gpt2_np.internals.dictionaries.training.settings import TRAINED
 from gpt2_np.internals.dictionaries.training.vectors import Vectors
+from gpt2_np.training import pace
 from gpt2_np.training.gradient import clipping, norm
 from gpt2_np.training.loop import Stopped
 
@@ -200,6 +202,15 @@ def test_a_trained_dictionary_explains_more_than_it_did(captured: Captured, tmp_
     heads = train(captured, tmp_path / "z", "blocks.1.attn.hook_z", **SMALL, steps=3)
     assert heads.config.reshape_activations == "hook_z"
     dictionaries.spliced(as_loaded(), heads)(texts[0])
+
+
+def test_the_first_step_counts_for_no_other_step_s_speed(
+    captured: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, reports = iter([0, 90, 100, 110]), []  # before the first step, and after each
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    train(captured, tmp_path / "run", "blocks.1.hook_resid_pre", report=reports.append, **SMALL | {"steps": 3})
+    assert [one.seconds_left for one in reports] == [180, 10, 0]
 
 
 def test_what_a_batch_decided_is_saved_as_jumprelu(captured: Captured, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
@@ -18,18 +17,25 @@ COMPILING = "compiling the kernels, this once"
 
 
 def compiling(model: Model) -> None:
-    """Load the compiled forward pass, and say so when that takes long: it is compiled once on a machine, in seconds."""
+    """Load the compiled forward pass; if it must be compiled, once on a machine and in seconds, a terminal is told."""
     if model.backend != "numba":
         return
-    told = threading.Timer(1.0, _tell)
-    if sys.stderr.isatty():
-        told.start()
-    with hidden(*unneeded()):
-        getattr(model.implementation, "step", None)  # it is loaded when it is first asked for
+    from ..engine.kernels import code_cache
 
-    if told.is_alive():
-        told.cancel()
-    elif sys.stderr.isatty():
+    told: list[str] = []
+
+    def tell() -> None:
+        if not told and sys.stderr.isatty():
+            told.append(COMPILING)
+            print(f"{COMPILING} … ", end="", flush=True, file=sys.stderr)
+
+    code_cache.watchers.append(tell)
+    try:
+        with hidden(*unneeded()):
+            getattr(model.implementation, "step", None)  # it is loaded when it is first asked for
+    finally:
+        code_cache.watchers.remove(tell)
+    if told:
         print("\r\033[K", end="", flush=True, file=sys.stderr)
 
 
@@ -52,10 +58,6 @@ def hidden(*packages: str) -> Iterator[None]:
     finally:
         for package in hiding:
             del sys.modules[package]
-
-
-def _tell() -> None:
-    print(f"{COMPILING} … ", end="", flush=True, file=sys.stderr)
 
 
 def bar(total: int | None, unit: str, bar_format: str | None = None) -> tqdm[NoReturn] | NoBar:

@@ -8,7 +8,8 @@ settings    the settings on which a run's result depends
 low_rank    LoRA adapters, in PEFT's files
 initial     initial parameters
 tree        trees of arrays: parameters, or nested dicts and tuples of arrays
-loop        the training run; `learner` holds what it learns, `checkpoint` saves it, `curve` draws its losses
+loop        the training run; `learner` holds what it learns, `checkpoint` saves it, `curve` draws its losses, `pace`
+            tells how long it takes
 """
 
 from .gradient import clipping, loss_and_gradients, norm

@@ -7,7 +7,6 @@ import hashlib
 import math
 import signal
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +26,7 @@ from .curve import draw
 from .gradient import clipping, loss_and_gradients, norm
 from .learner import Learner, learner
 from .optimizer import State
+from .pace import Pace
 from .settings import Settings, check_same, from_names
 from .tree import leaves
 
@@ -138,7 +138,7 @@ def run(
     asked: threading.Event,
 ) -> None:
     """Run all remaining steps."""
-    adamw, began, first = settings.adamw(), time.monotonic(), 0 if state is None else state.step
+    adamw, pace, first = settings.adamw(), Pace(), 0 if state is None else state.step
     if state is None and held.ids.size:
         found = look(student.model(), held, settings)
         checkpoint.append(out / "loss.csv", COLUMNS, [0, 0, "", "", "", *found])
@@ -177,11 +177,8 @@ def run(
             checkpoint.write(out, done, state, student.write)
             draw(out / "loss.csv", out / "loss.png")
         if report is not None:
-            steps, seconds = done - first, time.monotonic() - began
-            if steps == 1:
-                began += seconds  # what it compiles isn't compiled again: the others tell the speed
-            speed = max(1, steps - 1) * settings.tokens_a_step / seconds
-            left = (settings.steps - done) * settings.tokens_a_step / speed
+            seconds = pace.of_step()
+            speed, left = settings.tokens_a_step / seconds, (settings.steps - done) * seconds
             report(Report(done, settings.steps, loss, speed, left, float(found[0]) if found[0] else None, text))
         if stop and not last:
             raise Stopped(done)

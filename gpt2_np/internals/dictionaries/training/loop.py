@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from ....training import checkpoint
 from ....training.gradient import clipping, norm
 from ....training.loop import Stopped, ctrl_c, read_began
 from ....training.optimizer import State
+from ....training.pace import Pace
 from ....training.settings import check_same, settings_of
 from ....weights.load import open_safetensors
 from ....weights.save import as_json, safetensors
@@ -120,8 +120,7 @@ class Run(Readable):
     def __init__(self, settings: Settings, vectors: Vectors, out: Path, place: dict[str, Any]) -> None:
         self.settings, self.vectors, self.out, self.place = settings, vectors, out, place
         self.state: State | None = None
-        self.step = self.first = 0
-        self.began = time.monotonic()
+        self.step, self.pace = 0, Pace()
         self.weights: Weights = {}
         self.silent = np.zeros(settings.d_sae, np.int64)
         self.factors = (1.0, 1.0)
@@ -165,7 +164,7 @@ class Run(Readable):
         self.factors = tuple(found["factors"].tolist())
         self.threshold = float(found["threshold"][0]) if "threshold" in self.kept() else 0.0
         self.state = checkpoint.read_state(folder, self.weights, None)  # type: ignore[arg-type]  # a plain nest
-        self.step = self.first = self.state.step
+        self.step = self.state.step
         checkpoint.cut(self.out, self.step)
 
     def one(self, report: Callable[[Report], object] | None, stop: Callable[[], bool]) -> None:
@@ -215,8 +214,8 @@ class Run(Readable):
             shown = [f"{number:.6g}" for number in (*numbers, dead, rate, length)]
             checkpoint.append(self.out / "loss.csv", COLUMNS, [self.step, *shown])
         if report is not None:
-            seconds = (time.monotonic() - self.began) / (self.step - self.first) * (settings.steps - self.step)
-            report(Report(self.step, settings.steps, found.loss, found.l0, found.explained, dead, seconds))
+            left = self.pace.of_step() * (settings.steps - self.step)
+            report(Report(self.step, settings.steps, found.loss, found.l0, found.explained, dead, left))
 
     def write(self, folder: Path) -> None:
         """Write the dictionary's files, and the state that a later run resumes from."""
