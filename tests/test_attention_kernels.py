@@ -61,7 +61,7 @@ def terms_alone(scores, S, n, out):
     for lane in range(n):
         row = scores[: S + lane, lane : lane + 1].T.copy()
         count = S + lane
-        out[-1, lane] = exponential.exp_and_sum(row, 0, count, exponential.largest(row, 0, count))
+        out[-1, lane] = exponential.exp_and_sum(row, 0, count, exponential.largest(row, 0, count), row, 0)
         out[:count, lane] = row[0]
 
 

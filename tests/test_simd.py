@@ -167,9 +167,8 @@ def test_the_next_block_is_prefetched_once(R: int, most: int, lines: int, each: 
 
 
 def terms(scores, out):
-    out[0, :] = scores[1, :]
     out[1, 0] = exponential.largest(scores, 1, scores.shape[1])
-    out[1, 1] = exponential.exp_and_sum(out, 0, scores.shape[1], out[1, 0])
+    out[1, 1] = exponential.exp_and_sum(scores, 1, scores.shape[1], out[1, 0], out, 0)
 
 
 @pytest.mark.parametrize("S", [2, 8, 16, 31, 100])

@@ -121,9 +121,7 @@ def cross_entropy_rows(logits: Array, labels: Array, shares: Array, out: Array, 
     V = logits.shape[1]
     for row in range(logits.shape[0]):
         best, label_logit = largest(logits, row, V), logits[row, labels[row]]
-        for v in range(V):
-            out[row, v] = logits[row, v]
-        total = exp_and_sum_all(out, row, best)
+        total = exp_and_sum_all(logits, row, best, out, row)
         losses[row] = math.log(total) - (label_logit - best)
         factor, p = np.float32(shares[row] / total), out[row]
         for v in range(V):

@@ -79,7 +79,7 @@ def attend_one(q: Array, keys: Array, values: Array, following: Array, scale: fl
             else:
                 prefetch_element(values, ahead - S, d)
         w[0, s] = dot(q, 0, keys, s, 0, K) * scale
-    total = exp_and_sum(w, 0, S, largest(w, 0, S))
+    total = exp_and_sum(w, 0, S, largest(w, 0, S), w, 0)
     for d in range(K):
         out[0, d] = np.float32(0)
     add_values_of_one(w, values, S, following, out)

@@ -28,12 +28,10 @@ def divergence_rows(plain: Array, other: Array, targets: Array, out: Array) -> N
     for row in range(n):
         mine = row if len(other) > 1 else 0
         best = largest(plain, row, V)
-        likely[0] = plain[row]
-        total = exp_and_sum_all(likely, 0, best)
+        total = exp_and_sum_all(plain, row, best, likely, 0)
         if row == 0 or mine:
             other_best = largest(other, mine, V)
-            work[0] = other[mine]
-            other_log = math.log(exp_and_sum_all(work, 0, other_best))
+            other_log = math.log(exp_and_sum_all(other, mine, other_best, work, 0))
         p, q, difference = plain[row], other[mine], work[0]
         for v in range(V):
             difference[v] = (p[v] - best) - (q[v] - other_best)

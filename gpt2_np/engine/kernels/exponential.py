@@ -114,26 +114,27 @@ def _largest(context: Context, builder: Builder, signature: Signature, arguments
     return _along_row(context, builder, signature.args[0], rows, r, count, start, step, join)[0]
 
 
-def exp_and_sum(rows: Array, r: int, count: int, best: float) -> float:
-    """Replace a row's first `count` numbers by e^(number − best); their sum.
+def exp_and_sum(rows: Array, r: int, count: int, best: float, out: Array, o: int) -> float:
+    """Write e^(number − best) of a row's first `count` numbers into the o-th row of ``out``, which may be the same one;
+    their sum.
 
     Each lane sums every LANES-th number, and the lanes are added in pairs.
     """
-    rows[r, :count] = np.exp(rows[r, :count] - best)
-    return rows[r, :count].sum()
+    out[o, :count] = np.exp(rows[r, :count] - best)
+    return out[o, :count].sum()
 
 
-@emits(exp_and_sum, lambda rows, r, count, best: types.float32)
+@emits(exp_and_sum, lambda rows, r, count, best, out, o: types.float32)
 def _exp_and_sum(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    rows, r, count, best = arguments
+    rows, r, count, best, out, o = arguments
     row = address(context, builder, signature.args[0], rows, r, INDEX(0))
+    there = address(context, builder, signature.args[4], out, o, INDEX(0))
     whole = builder.sub(count, builder.srem(count, INDEX(LANES)))
 
     def exp_of(d: Value, kind: ir.Type) -> Value:
-        place = builder.gep(row, [d])
         shift = broadcast(builder, best, FLOATS) if kind is FLOATS else best
-        one = exp_instructions(builder, builder.fsub(load(builder, place, kind), shift))
-        store(builder, one, place)
+        one = exp_instructions(builder, builder.fsub(load(builder, builder.gep(row, [d]), kind), shift))
+        store(builder, one, builder.gep(there, [d]))
         return one
 
     def add(d: Value, sums: list[Value]) -> list[Value]:
@@ -150,12 +151,12 @@ def _exp_and_sum(context: Context, builder: Builder, signature: Signature, argum
 
 
 @register_jitable
-def exp_and_sum_all(rows: Array, r: int, best: float) -> float:
-    """Replace all of a row's numbers by e^(number − best), and return their sum in float64, CHUNK at a time."""
+def exp_and_sum_all(rows: Array, r: int, best: float, out: Array, o: int) -> float:
+    """Compute `exp_and_sum` of a whole row, whose sum is in float64, CHUNK numbers at a time."""
     total, V = 0.0, rows.shape[1]
     for first in range(0, V, CHUNK):
-        some = rows[r : r + 1, first : min(V, first + CHUNK)]
-        total += exp_and_sum(some, 0, some.shape[1], best)
+        count = min(V, first + CHUNK) - first
+        total += exp_and_sum(rows[:, first:], r, count, best, out[:, first:], o)
     return total
 
 

@@ -26,9 +26,7 @@ def normalizer_rows(logits: Array, places: Array, normalizer: Array, best: Array
         top, total = largest(logits, place, V), 0.0
         for first in range(0, V, SUMMED):
             count = min(V - first, SUMMED)
-            for v in range(count):
-                room[0, v] = logits[place, first + v]
-            total += exp_and_sum(room, 0, count, top)
+            total += exp_and_sum(logits[:, first:], place, count, top, room, 0)
         normalizer[place] = math.log(total) + top
         v = 0
         while v < V - 1 and logits[place, v] != top:

@@ -95,10 +95,7 @@ def softmax_rows(scores: Array, out: Array) -> None:
     """Compute `ops.softmax` a row at a time; masked scores, −∞, become exactly 0."""
     S = scores.shape[1]
     for row in range(scores.shape[0]):
-        best = largest(scores, row, S)
-        for s in range(S):
-            out[row, s] = scores[row, s]
-        share = np.float32(1) / exp_and_sum(out, row, S, best)
+        share = np.float32(1) / exp_and_sum(scores, row, S, largest(scores, row, S), out, row)
         for s in range(S):
             out[row, s] = out[row, s] * share if scores[row, s] > np.float32(-np.inf) else np.float32(0)
 
