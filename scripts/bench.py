@@ -118,7 +118,7 @@ def of_size(
         "sampling": lambda: [measure.sampled_token()],
         "start": lambda: [measure.first_token(size, folder), measure.first_compilation(size, folder)],
         "memory": lambda: measure.peak_memory(size, folder),
-        "training": lambda: training.rows(size, folder, small(folder.parent), rounds),
+        "training": lambda: training.rows(size, folder, small_ones(folder.parent), rounds),
     }.get(group, list)
 
 
@@ -129,10 +129,17 @@ def tell(rows: list[measure.Row]) -> list[measure.Row]:
     return rows
 
 
-def small(scratch: Path) -> Path:
-    """A folder with a random checkpoint of 2 layers, 128 wide, with the bundled model's vocabulary."""
-    bundled = GPT2.from_pretrained().config
-    return checkpoint("small", scratch, replace(bundled, n_layer=2, n_embd=128, n_head=4, n_positions=64))
+def small_ones(scratch: Path) -> dict[int, Path]:
+    """Folders with random checkpoints of 2 layers, 128 wide, by the size of their vocabulary: the bundled model's and
+    GPT-2's.
+    """
+    configs = {"small": GPT2.from_pretrained().config, "small-gpt2": PUBLISHED["gpt2"]}
+    return {
+        config.vocab_size: checkpoint(
+            name, scratch, replace(config, n_layer=2, n_embd=128, n_head=4, n_positions=training.SMALL[1])
+        )
+        for name, config in configs.items()
+    }
 
 
 def checkpoint(size: str, scratch: Path, config: Config | None = None) -> Path:

@@ -14,18 +14,19 @@ from .turns import Process
 Engine = tuple[str, str]
 OURS: Engine = ("gpt2_np training", "")
 TORCH: tuple[Engine, ...] = (("torch training", "eager"), ("torch training", "sdpa"))
-SMALL = (8, 64, 50)  # rows, tokens and steps of a turn of the small model: a step alone takes milliseconds
+SMALL = (8, 64)  # rows and tokens of a step of the small models
+A_TURN = 200_000  # ids of the vocabulary in all steps of a turn, about: a step of the smallest takes milliseconds
 Taken = dict[str, tuple[float, float]]  # by engine: the median seconds, and processor seconds
 
 
-def rows(size: str, folder: Path, small: Path, rounds: int) -> list[Row]:
-    """All rows of one shape, and of the small model."""
+def rows(size: str, folder: Path, small_ones: dict[int, Path], rounds: int) -> list[Row]:
+    """All rows of one shape, and of small models, by the size of their vocabulary."""
     return [
         *steps(size, folder, rounds),
         *large_steps(size, folder, max(1, rounds // 3)),
         update(size, folder, rounds),
         gradients(size, folder, rounds),
-        from_scratch(small, rounds),
+        *[from_scratch(vocabulary, small, rounds) for vocabulary, small in small_ones.items()],
     ]
 
 
@@ -76,14 +77,14 @@ def gradients(size: str, folder: Path, rounds: int) -> Row:
     return whole
 
 
-def from_scratch(folder: Path, rounds: int) -> Row:
-    """A model of 2 layers, 128 wide, with the bundled model's vocabulary: tokens a second."""
-    batch, tokens, count = SMALL
+def from_scratch(vocabulary: int, folder: Path, rounds: int) -> Row:
+    """A model of 2 layers, 128 wide, with so many ids: tokens a second."""
+    (batch, tokens), count = SMALL, max(10, A_TURN // vocabulary)
     question = {"rows": batch, "tokens": tokens, "steps": count}
     seconds = in_turns(folder, [OURS, *TORCH], rounds, "step", **question)[0]
     per_second = {engine: batch * tokens * count / taken[0] for engine, taken in seconds.items()}
     note = row("", seconds).note
-    work = f"2 layers, 128 wide: training, steps of {batch} × {tokens} tokens"
+    work = f"2 layers, 128 wide, {vocabulary:,} ids: training, steps of {batch} × {tokens} tokens"
     return Row(work, per_second.pop(name(OURS)), "tokens/s", per_second, note=note)
 
 

@@ -26,6 +26,9 @@ from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetc
 
 Array = np.ndarray
 LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
+# Lines are prefetched by the last of LINE_FLOATS numbers: where rows aren't aligned to cache lines, as those of 50,257
+# logits, the first number lies in a line that the columns before have brought in, and the last one in the next line.
+LAST_IN_LINE = LINE_FLOATS - 1
 number, truth = types.int64, types.boolean
 
 
@@ -95,7 +98,7 @@ def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -
     """Prefetch some of the LINES cache lines of a block from the t-th term and the c-th column on."""
     across = TILE if down else BLOCK  # numbers of the block in a row of the matrix
     for line in range(first, last):
-        row, column = divmod(line * LINE_FLOATS, across)
+        row, column = divmod(line * LINE_FLOATS + LAST_IN_LINE, across)
         if down:
             prefetch_element(b, t + row, c + column)
         else:
@@ -153,7 +156,7 @@ def columns_of_tile(
                 prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * ahead // R)
             if t == 0:
                 for row in range(ahead, min(R, ahead + ROWS_PER_PASS)):
-                    for k in range(0, TILE, LINE_FLOATS):
+                    for k in range(LAST_IN_LINE, TILE, LINE_FLOATS):
                         prefetch_element(out, row, f + k)
             rows = pass_over(x, r, t, panel, 0, terms, out, f)
             if len(bias) and t + BLOCK >= K:
