@@ -58,6 +58,14 @@ def test_looking_up(module: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("wrong", [-1, 5])
+def test_an_id_outside_of_the_table_is_refused_before_memory_is_written(wrong: int) -> None:
+    table = np.zeros((5, 3), np.float32)
+    with pytest.raises(IndexError, match=f"^ids must be between 0 and 4, got {min(wrong, 2)} to {max(wrong, 2)}$"):
+        compiled.look_up(np.ones((2, 3), np.float32), np.array([2, wrong]), table)
+    assert not table.any()
+
+
 def test_layer_norm_whole_and_step_by_step() -> None:
     x, weight, bias, g = normal(2, 3, 6), normal(6, seed=1), normal(6, seed=2), normal(2, 3, 6, seed=3)
     epsilon = 0.01
