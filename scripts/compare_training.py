@@ -19,9 +19,9 @@ import torch
 from transformers import GPT2LMHeadModel, get_scheduler
 
 from gpt2_np import GPT2
+from gpt2_np.model.params import map_arrays
 from gpt2_np.text.save import save_pretrained
 from gpt2_np.training import Settings, clipping, data, initial, loss_and_gradients, norm
-from gpt2_np.training.tree import map_tree
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
 
 def ours(model: GPT2, batches: list[np.ndarray], settings: Settings) -> list[float]:
     """The loss before each step, in NumPy."""
-    params, state, losses, adamw = map_tree(model.params, np.array), None, [], settings.adamw()
+    params, state, losses, adamw = map_arrays(model.params, np.array), None, [], settings.adamw()
     for step, rows in enumerate(batches):
         loss, grads = loss_and_gradients(model.with_params(params), [(rows[:, :-1], rows[:, 1:])])
         scale = clipping(norm(grads), settings.max_grad_norm)

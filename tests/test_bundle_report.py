@@ -25,9 +25,9 @@ from safetensors.torch import save_file as save_torch
 
 from gpt2_np import GPT2
 from gpt2_np.cli import cli
+from gpt2_np.model.params import map_arrays
 from gpt2_np.parity import answers, bundle, texts
 from gpt2_np.system import files
-from gpt2_np.training.tree import map_tree
 from gpt2_np.weights import hub
 from gpt2_np.weights.load import floats
 
@@ -107,7 +107,7 @@ def half(x: np.ndarray) -> np.ndarray:
 def test_a_port_in_float16_passes_with_a_tolerance(right: Path, tmp_path: Path) -> None:
     """Weights and every activation rounded to float16, as a port keeps them."""
     port = GPT2.from_pretrained(TINY / "model", dtype="float64", backend="numpy")
-    rounded = port.with_params(map_tree(port.params, lambda x: half(x).astype(np.float64)))
+    rounded = port.with_params(map_arrays(port.params, lambda x: half(x).astype(np.float64)))
     bundle.answer(tmp_path, TINY, rounded)
     tensors = {name: half(one) for name, one in load_file(tmp_path / "activations.safetensors").items()}
     save_file(tensors, tmp_path / "activations.safetensors")

@@ -7,13 +7,15 @@ by accident: to try an altered model, build a new tuple with ``._replace``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
 from ..display import described
 from .arrays import Array, Weight
 from .config import Config
+
+Tree = TypeVar("Tree")  # parameters, or a nest of tuples and dicts of arrays
 
 
 class Norm(NamedTuple):
@@ -226,17 +228,22 @@ def check_shapes(params: Params, config: Config) -> None:
             raise ValueError(f"{name} must have the shape {expected.get(name)}, got {found.get(name)}")
 
 
-def map_arrays(params: Params, change: Callable[[Any], Any]) -> Params:
-    """Return the same model with ``change(array)`` in place of every array; a tied head stays tied."""
-    wte = change(params.wte)
-    lm_head = wte if params.lm_head is params.wte else change(params.lm_head)
-    return Params(wte, change(params.wpe), _mapped(params.h, change), _mapped(params.ln_f, change), lm_head)
+def map_arrays(tree: Tree, change: Callable[[Any], Any]) -> Tree:
+    """Return the same model, or nest of tuples and dicts, with ``change(array)`` in place of every array.
 
-
-def _mapped(node: Any, change: Callable[[Any], Any]) -> Any:
-    # Not a function within `map_arrays`: one that calls itself is part of a cycle, which would keep the arrays alive
+    Each array is visited once: a tied head stays tied.
+    """
+    # No function within this one: if it called itself it would be part of a cycle, which would keep the arrays alive
     # that `change` holds until the garbage collector comes.
-    if isinstance(node, tuple):
-        parts = [_mapped(part, change) for part in node]
-        return type(node)(*parts) if hasattr(node, "_fields") else tuple(parts)
-    return change(node)
+    whole: Any = tree
+    if isinstance(whole, Params):
+        wte = change(whole.wte)
+        lm_head = wte if whole.lm_head is whole.wte else change(whole.lm_head)
+        wpe, h, ln_f = change(whole.wpe), map_arrays(whole.h, change), map_arrays(whole.ln_f, change)
+        return cast(Tree, Params(wte, wpe, h, ln_f, lm_head))
+    if isinstance(whole, dict):
+        return cast(Tree, {name: map_arrays(part, change) for name, part in whole.items()})
+    if isinstance(whole, tuple):
+        parts = [map_arrays(part, change) for part in whole]
+        return cast(Tree, type(whole)(*parts) if hasattr(whole, "_fields") else tuple(parts))
+    return cast(Tree, change(whole))

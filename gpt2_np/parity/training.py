@@ -27,12 +27,12 @@ from safetensors.numpy import save, save_file
 
 from ..gradients.metrics import IGNORED
 from ..model import params as P
+from ..model.params import map_arrays
 from ..model.taps import ON_REQUEST, points
 from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
 from ..training import AdamW, loss_and_gradients
 from ..training.gradient import NextIds
-from ..training.tree import map_tree
 from ..weights.load import floats
 from . import answers
 from .checks import Check
@@ -104,7 +104,7 @@ def tensors(
     settings = about["optimizer"] | {"betas": tuple(about["optimizer"]["betas"])}
     adamw, state, losses = adamw or AdamW(**settings, backend="numpy"), None, []
     parts = [(ids[rows], labels[rows]) for rows in about["micro_batches"]]
-    params = map_tree(model.params, np.array)
+    params = map_arrays(model.params, np.array)
     for step in range(1, STEPS + 1):
         loss, grads = gradients(model.with_params(params), parts)
         params, state = adamw.step(params, grads, state, donate=True)

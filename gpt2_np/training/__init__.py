@@ -7,7 +7,7 @@ data        from texts to rows of ids
 settings    the settings on which a run's result depends
 low_rank    LoRA adapters, in PEFT's files
 initial     initial parameters
-tree        trees of arrays: parameters, or nested dicts and tuples of arrays
+tree        the arrays of parameters, or of nested dicts and tuples, as a list
 loop        the training run; `learner` holds what it learns, `checkpoint` saves it, `curve` draws its losses, `pace`
             tells how long it takes
 """

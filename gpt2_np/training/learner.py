@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..display import Readable
-from ..model.params import Params, assemble, check_shapes
+from ..model.params import Params, assemble, check_shapes, map_arrays
 from ..system.memory import empty
 from ..text.gpt2 import GPT2
 from ..text.save import copy_besides, save_pretrained
 from ..weights.load import open_safetensors
 from . import low_rank
 from .settings import Settings
-from .tree import map_tree
 
 Array = np.ndarray
 
@@ -67,7 +66,7 @@ def learner(model: GPT2, settings: Settings, saved: Path | None, name: str | Non
             adapters = low_rank.load(saved, model.config)
         return Learner(model, {key: own(x) for key, x in adapters.tensors.items()}, adapters, name)
     params = model.params if saved is None else read_params(saved, model)
-    return Learner(model, map_tree(params, own))
+    return Learner(model, map_arrays(params, own))
 
 
 def read_params(saved: Path, model: GPT2) -> Params:

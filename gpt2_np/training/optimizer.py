@@ -10,9 +10,10 @@ import numpy as np
 from ..display import described
 from ..engine import available
 from ..engine.threaded import each, threads
+from ..model.params import Tree
 from ..system.memory import empty, zeros
 from . import update
-from .tree import Tree, leaves, rebuilt
+from .tree import leaves, rebuilt
 
 Array = np.ndarray
 PIECE = 1 << 14  # numbers that a thread updates at a time

@@ -41,17 +41,19 @@ class OurTraining:
 
     def __init__(self, folder: Path, precision: str) -> None:
         from gpt2_np import GPT2
+        from gpt2_np.model.params import map_arrays
         from gpt2_np.system.memory import reusing
         from gpt2_np.training import AdamW, State
         from gpt2_np.training.learner import own
         from gpt2_np.training.loop import KEPT_FOR_STEPS
-        from gpt2_np.training.tree import leaves, map_tree
+        from gpt2_np.training.tree import leaves
 
         model = GPT2.from_pretrained(folder)
         self.memory = reusing(KEPT_FOR_STEPS * sum(one.nbytes for one in leaves(model.params)))  # as `train` does
         self.memory.__enter__()
-        self.model = model.with_params(map_tree(model.params, own))  # a file's stay as they are
-        self.adamw, self.keep, self.grads = AdamW(RATE), precision or "all", None
+        self.model = model.with_params(map_arrays(model.params, own))  # a file's stay as they are
+        self.adamw, self.keep = AdamW(RATE), precision or "all"
+        self.grads: Any = None
         self.state: State | None = None
 
     def step(self, rows: int, tokens: int, steps: int = 1) -> list[float]:
@@ -68,10 +70,10 @@ class OurTraining:
 
     def update(self) -> list[float]:
         """AdamW alone, its buffers donated; the gradients are as large as a parameter may be."""
-        from gpt2_np.training.tree import map_tree
+        from gpt2_np.model.params import map_arrays
 
         if self.grads is None:
-            self.grads = map_tree(self.model.params, lambda one: np.full_like(one, 1e-3))
+            self.grads = map_arrays(self.model.params, lambda one: np.full_like(one, 1e-3))
         return taken(lambda: self._update(self.grads))
 
     def gradients(self, rows: int, tokens: int) -> list[float]:
