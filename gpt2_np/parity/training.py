@@ -27,7 +27,6 @@ from safetensors.numpy import save, save_file
 
 from ..gradients.metrics import IGNORED
 from ..model import params as P
-from ..model.params import map_arrays
 from ..model.taps import ON_REQUEST, points
 from ..system.files import JSONObject, read_json, write_whole
 from ..text.gpt2 import GPT2
@@ -104,7 +103,7 @@ def tensors(
     settings = about["optimizer"] | {"betas": tuple(about["optimizer"]["betas"])}
     adamw, state, losses = adamw or AdamW(**settings, backend="numpy"), None, []
     parts = [(ids[rows], labels[rows]) for rows in about["micro_batches"]]
-    params = map_arrays(model.params, np.array)
+    params = P.map_arrays(model.params, np.array)
     for step in range(1, STEPS + 1):
         loss, grads = gradients(model.with_params(params), parts)
         params, state = adamw.step(params, grads, state, donate=True)

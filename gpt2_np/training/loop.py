@@ -138,11 +138,11 @@ def run(
     asked: threading.Event,
 ) -> None:
     """Run all remaining steps."""
-    adamw, pace, first = settings.adamw(), Pace(), 0 if state is None else state.step
+    adamw, pace = settings.adamw(), Pace()
     if state is None and held.ids.size:
         found = look(student.model(), held, settings)
         checkpoint.append(out / "loss.csv", COLUMNS, [0, 0, "", "", "", *found])
-    for step in range(first, settings.steps):
+    for step in range(0 if state is None else state.step, settings.steps):
         rows = data.rows(
             training, step, settings.batch_size * settings.gradient_accumulation_steps, settings.context, settings.seed
         )

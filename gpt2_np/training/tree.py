@@ -21,5 +21,4 @@ def rebuilt(tree: Tree, arrays: list[Array]) -> Tree:
     if all(one is other for one, other in zip(leaves(tree), arrays, strict=True)):
         return tree
     following = iter(arrays)
-    same: Tree = map_arrays(tree, lambda _: next(following))
-    return same
+    return map_arrays(tree, lambda _: next(following))

@@ -114,19 +114,19 @@ def _pass_over(steps: dict[int, Callable[..., None]]) -> Callable[..., int]:
     one_row, two_rows, most_rows = steps[1], steps[2], steps[ROWS_PER_PASS]
 
     @register_jitable
-    def pass_over(x: Array, r: int, t: int, panel: Array, first: int, terms: int, out: Array, f: int) -> int:
-        """Let rows of x, from the r-th on, pass over a block's terms from ``first`` to ``terms``; return how many.
+    def pass_over(x: Array, r: int, t: int, panel: Array, first: int, last: int, out: Array, f: int) -> int:
+        """Let rows of x, from the r-th on, pass over a block's terms from ``first`` to ``last``; return how many.
 
         The block's terms are those of x from the t-th on.
         """
         left = len(x) - r
         if left >= ROWS_PER_PASS:
-            most_rows(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+            most_rows(x, r, t, panel, 0, first, last, 0, 0, 1, out, f)
             return ROWS_PER_PASS
         if left >= 2:
-            two_rows(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+            two_rows(x, r, t, panel, 0, first, last, 0, 0, 1, out, f)
             return 2
-        one_row(x, r, t, panel, 0, first, terms, 0, 0, 1, out, f)
+        one_row(x, r, t, panel, 0, first, last, 0, 0, 1, out, f)
         return 1
 
     return pass_over

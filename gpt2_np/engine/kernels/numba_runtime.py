@@ -86,17 +86,11 @@ def started() -> int:
 running: list[str] = []  # the layer whose threads were started here, not by Numba
 
 
-def threads() -> int:
-    """Return how many threads a parallel loop of the calling thread uses, where `start` has started them."""
-    return counter(running[0])()
-
-
 def limit(number: int) -> None:
     """Let the calling thread's parallel loops use so many threads at most, where `start` has started them."""
     ctypes.CFUNCTYPE(None, ctypes.c_int)(extension(LAYERS[running[0]]).set_num_threads)(number)
 
 
-@cache
 def counter(layer: str) -> Callable[[], int]:
     """Return a layer's function that counts the threads of the calling thread's loops, for when they were started."""
     return ctypes.CFUNCTYPE(ctypes.c_int)(extension(LAYERS[layer]).get_num_threads)

@@ -97,11 +97,12 @@ def threads() -> int:
 @lru_cache(maxsize=1)
 def _counter() -> Callable[[], int]:
     """Return the layer's own function, once its threads run: Numba's first makes sure that they do, each time."""
-    if numba_runtime.running:
-        return numba_runtime.threads
+    name = layer()
+    if name in numba_runtime.LAYERS:
+        return numba_runtime.counter(name)
     import numba
 
-    return numba_runtime.counter(layer()) if layer() in numba_runtime.LAYERS else numba.get_num_threads
+    return numba.get_num_threads
 
 
 def in_threads(work: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
