@@ -1,8 +1,12 @@
 """Measure time and memory of capturing everything: `run_with_cache` here and in TransformerLens, on the CPU.
 
     python scripts/bench_internals.py [--transformer-lens-python tl/bin/python] [--tokens 512]
+    python scripts/bench_internals.py --gradients [--transformer-lens-python tl/bin/python] [--tokens 512]
     python scripts/bench_internals.py --attribution [--transformer-lens-python tl/bin/python] [--tokens 20]
     python scripts/bench_internals.py --commands [--model FOLDER]
+
+--gradients measures a run forwards and backwards that leaves every activation and its gradient: `run_with_gradients`
+here, and TransformerLens's own caching hooks, forward and backward, on the loss that it returns.
 
 --attribution measures what each method of attribution costs for a pair of prompts, in units of a captured run of one of
 them: both take turns in one process, and the median ratio is printed next to the cost that is allowed. It also measures
@@ -50,6 +54,27 @@ tokens = torch.tensor(ids)
 def plain(): model(tokens[:, :3])
 def capture(): return len(model.run_with_cache(tokens)[1])
 """
+OUR_GRADIENTS = (
+    OURS.rsplit("def plain", 1)[0]
+    + """
+from gpt2_np.gradients import cross_entropy
+def plain(): model.run_with_gradients(ids[:, :3], cross_entropy())
+def capture(): return len(model.run_with_gradients(ids, cross_entropy()).grads)
+"""
+)
+
+THEIR_GRADIENTS = (
+    THEIRS.rsplit("def plain", 1)[0].replace("torch.set_grad_enabled(False)\n", "")
+    + """
+for one in model.parameters(): one.requires_grad_(False)
+model.embed.hook_out.register_forward_hook(lambda module, args, out: out.requires_grad_())
+def everything(tokens):
+    loss, cache = model.run_with_cache(tokens, incl_bwd=True, return_type="loss")
+    return sum(name.endswith("_grad") for name in cache)
+def plain(): everything(tokens[:, :3])
+def capture(): return everything(tokens)
+"""
+)
 
 MEASURE = """
 import json, os, sys, time
@@ -247,6 +272,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--transformer-lens-python", help="the interpreter of an environment with transformer_lens 4")
     parser.add_argument("--tokens", type=int, help="of a prompt; 512 unless given, for --attribution 20")
+    parser.add_argument("--gradients", action="store_true", help="a run that leaves every gradient as well")
     parser.add_argument("--attribution", action="store_true", help="what attribution costs, in captured runs")
     parser.add_argument("--commands", action="store_true", help="what the commands that look inside take")
     parser.add_argument("--model", type=Path, help="for --commands: a folder in the random model's place")
@@ -267,9 +293,10 @@ def main() -> None:
             if arguments.transformer_lens_python:
                 beside(arguments.transformer_lens_python, Path(name), arguments.tokens or 20, arguments.rounds)
             return
-        libraries = [(LIBRARIES[0], sys.executable, OURS)]
+        ours, theirs = (OUR_GRADIENTS, THEIR_GRADIENTS) if arguments.gradients else (OURS, THEIRS)
+        libraries = [(LIBRARIES[0], sys.executable, ours)]
         if arguments.transformer_lens_python:
-            libraries.append((LIBRARIES[1], arguments.transformer_lens_python, THEIRS))
+            libraries.append((LIBRARIES[1], arguments.transformer_lens_python, theirs))
         best: dict[str, dict[str, float]] = {}
         for _ in range(arguments.rounds):  # by turns, so that a slow minute of the machine hits both
             for library, python, setup in libraries:

@@ -12,10 +12,22 @@ from gradient_reference import Graph, ours, parameter_gradients, transformed
 from reference import random_ids, reference_model
 
 from gpt2_np import GPT2, gradients
-from gpt2_np.gradients import check_gradient, cross_entropy, heads, kl_divergence, log_probability, logit_difference
+from gpt2_np.gradients import (
+    check_gradient,
+    cross_entropy,
+    heads,
+    joined,
+    kl_divergence,
+    log_probability,
+    logit_difference,
+)
 from gpt2_np.gradients.check import in_float64
+from gpt2_np.gradients.edited import Edited
+from gpt2_np.gradients.kept import POINTWISE, Kept
+from gpt2_np.model.edits import Edit
+from gpt2_np.model.forward import forward
 from gpt2_np.model.params import assemble, flatten, map_arrays
-from gpt2_np.model.taps import ON_REQUEST, points, sizes
+from gpt2_np.model.taps import ON_REQUEST, Capture, both, points, sizes
 from gpt2_np.session.model import Model
 
 REFERENCE = reference_model()
@@ -122,6 +134,18 @@ def test_however_much_is_kept_the_bits_are_the_same(ids: Any, dtype: str) -> Non
             np.testing.assert_array_equal(one, other)
     for name, x in few.grads.items():  # nor does it matter who looks
         np.testing.assert_array_equal(x, runs[0].grads[name])
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_a_pass_over_kept_values_makes_is_kept_only_where_something_is_edited(edited: bool) -> None:
+    edits = Edited(MODEL.with_edits({"blocks.0.mlp.hook_post": Edit(lambda x: 2 * x, lambda x, g: 2 * g)}).tap)
+    kept = Kept(MODEL.params, MODEL.config, joined, edited=edits if edited else None, parameters=True)
+    capture = Capture([f"blocks.0.{name}" for name in kept.needed])
+    forward(MODEL.params, MODEL.config, IDS, ops=joined, tap=both(kept.tap, capture))
+    assert all((f"blocks.0.{name}" in kept.left) is edited for name in POINTWISE)
+    values = kept.block(0)
+    for name in kept.needed:
+        np.testing.assert_array_equal(values[name], capture.values[f"blocks.0.{name}"])
 
 
 @pytest.mark.parametrize("backend", ["numba", "numpy"])

@@ -1,7 +1,7 @@
 """The activations that a forward pass keeps for the backward pass, and how much memory they take.
 
     keep      kept of each block                                 computed again, block by block
-    "all"     all that its derivatives read                      nothing
+    "all"     what its derivatives read                          norms' results and activations, if nothing is edited
     "layers"  its input, and the results of its affine maps      norms, scores, patterns, activations
     "inputs"  its input                                          the whole block
 
@@ -9,16 +9,16 @@
 selective kind (Korthikanti et al. 2022, section 5). Recomputation uses the same operations, so the gradients have the
 same bits.
 
-Measured, the most that NumPy holds at once beyond the weights, at the 124M shape in float32 with the loss of all
-positions: all parameters' gradients of 8 × 256 tokens take 2.75, 1.77 and 1.31 GB (0.5 of them the gradients, 0.4 the
-logits, 0.4 the logits' gradient). For 4 × 64 tokens it is 0.74 GB in each way: there the parameters' gradients are
-most of it. All names of 1 × 512 tokens take 2.4 GB in each, since what is captured is kept anyway.
+Measured, the most that a process holds beyond the weights, at the 124M shape in float32 with the loss of all positions:
+all parameters' gradients of 8 × 256 tokens take 2.0, 1.7 and 1.2 GB (0.5 of them the gradients, 0.4 the logits, 0.4 the
+logits' gradient). For 4 × 64 tokens it is 0.7 GB in each way: there the parameters' gradients are most of it. All names
+of 1 × 512 tokens take 1.7 GB in each, since what is captured is kept anyway.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..display import Readable
 from ..model import params as P
@@ -44,6 +44,7 @@ NEEDED = (
     "mlp.pre",
 )
 NEEDED_BY_PARAMETERS = ("ln1.out", "attn.z", "ln2.out", "mlp.post")
+POINTWISE = ("ln1.out", "ln2.out", "mlp.post")  # made from the others position by position, a third of their memory
 
 
 class Kept(Readable):
@@ -71,7 +72,9 @@ class Kept(Readable):
         final = ["ln_final.normalized", "ln_final.scale", *(["ln_final.out"] if parameters else [])]
         blocks = [f"blocks.{layer}." for layer in range(config.n_layer)]
         self.inputs = [prefix + "resid_pre" for prefix in blocks]
-        of_blocks = [prefix + name for prefix in blocks for name in self.needed] if keep == "all" else self.inputs
+        made = POINTWISE if edited is None else ()  # an edit may change them
+        self.of_block = [name for name in self.needed if keep != "all" or name not in made]
+        of_blocks = [prefix + name for prefix in blocks for name in self.of_block] if keep == "all" else self.inputs
         self.names = frozenset([*final, *of_blocks])
         self.again = keep != "all"
         self.plain, self.products = ops, Products(ops) if keep == "layers" else None
@@ -106,7 +109,8 @@ class Kept(Readable):
         prefix = f"blocks.{layer}."
         if self.again:
             self._again(layer, prefix)
-        return Values({prefix + name: self.left.pop(prefix + name) for name in self.needed}, self.edited, prefix)
+        left = {prefix + name: self.left.pop(prefix + name) for name in self.of_block}
+        return Values(left, self.edited, prefix, pointwise(left, prefix, self.params.h[layer], self.config, self.plain))
 
     def _again(self, layer: int, prefix: str) -> None:
         """Run a block's forward pass again, as far as its values are needed."""
@@ -117,6 +121,17 @@ class Kept(Readable):
         tap = with_prefix(both(no_tap if self.edited is None else self.edited, until), prefix)
         with contextlib.suppress(Enough):
             block(x if made is None else made, self.params.h[layer], self.config, layer, ops, None, tap)
+
+
+def pointwise(
+    left: Mapping[str, Array], prefix: str, p: P.Block, config: Config, ops: Operations
+) -> dict[str, Callable[[], Array]]:
+    """Return what computes the values of `POINTWISE` from those that are left of a block, as `forward` does."""
+    return {
+        prefix + "ln1.out": lambda: ops.scaled_and_shifted(left[prefix + "ln1.normalized"], *p.ln_1),
+        prefix + "ln2.out": lambda: ops.scaled_and_shifted(left[prefix + "ln2.normalized"], *p.ln_2),
+        prefix + "mlp.post": lambda: ops.activate(left[prefix + "mlp.pre"], config.activation_function, p.mlp.act),
+    }
 
 
 class Enough(Exception):
@@ -170,17 +185,27 @@ class Products(Readable):
 
 
 class Values(Readable):
-    """The values of one part of the model by their local names: ``values["attn.q"]`` is what left that tap."""
+    """The values of one part of the model by their local names: ``values["attn.q"]`` is what left that tap.
 
-    def __init__(self, left: Mapping[str, Array], edited: Edited | None, prefix: str = "") -> None:
-        self.left, self.edited, self.prefix = left, edited, prefix
+    `computed` holds functions that compute those that weren't kept, each time that one is read.
+    """
+
+    def __init__(
+        self,
+        left: Mapping[str, Array],
+        edited: Edited | None,
+        prefix: str = "",
+        computed: Mapping[str, Callable[[], Array]] | None = None,
+    ) -> None:
+        self.left, self.edited, self.prefix, self.computed = left, edited, prefix, computed or {}
 
     def with_prefix(self, prefix: str) -> Values:
         """Return the same values for a part of this part, whose names get this prefix."""
-        return Values(self.left, self.edited, self.prefix + prefix)
+        return Values(self.left, self.edited, self.prefix + prefix, self.computed)
 
     def __getitem__(self, name: str) -> Array:
-        return self.left[self.prefix + name]
+        name = self.prefix + name
+        return self.left[name] if name in self.left else self.computed[name]()
 
     def made(self, name: str) -> Array:
         """Return what the operation before the tap computed, before any edit: its derivative reads this."""
