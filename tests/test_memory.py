@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2_np.system import memory
+from gpt2_np.system import memory, reuse
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -43,13 +44,15 @@ def test_arrays_in_one_piece_each_begin_with_a_line() -> None:
 
 
 @pytest.fixture
-def none_waiting(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    waiting: list[np.ndarray] = []
-    monkeypatch.setattr(memory, "_waiting", waiting)
-    return waiting
+def pool(monkeypatch: pytest.MonkeyPatch) -> reuse.Pool:
+    """A pool of the test's own, in which nothing waits."""
+    own = reuse.Pool()
+    for module in (memory, reuse):
+        monkeypatch.setattr(module, "POOL", own)
+    return own
 
 
-def test_memory_is_used_again_once_no_array_lies_in_it(none_waiting: list[np.ndarray]) -> None:
+def test_memory_is_used_again_once_no_array_lies_in_it(pool: reuse.Pool) -> None:
     def place(shape: tuple[int, ...] = (1000, 1000)) -> tuple[np.ndarray, int]:
         array = memory.empty(shape, np.float32)
         return array, array.ctypes.data
@@ -66,7 +69,7 @@ def test_memory_is_used_again_once_no_array_lies_in_it(none_waiting: list[np.nda
     assert {place()[1] for _ in range(3)} <= {where, elsewhere}
 
 
-def test_zeros_are_zeros_in_used_memory_too(none_waiting: list[np.ndarray]) -> None:
+def test_zeros_are_zeros_in_used_memory_too(pool: reuse.Pool) -> None:
     array = memory.zeros((700, 1000), np.float64)
     where = array.ctypes.data
     assert not array.any()
@@ -77,33 +80,96 @@ def test_zeros_are_zeros_in_used_memory_too(none_waiting: list[np.ndarray]) -> N
     assert not again.any()
 
 
-def test_what_waits_is_bounded(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "REUSABLE_BYTES", 8 * memory.LARGE_PAGE)
+def test_what_waits_is_bounded(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 8 * memory.LARGE_PAGE)
     several = [memory.empty((memory.LARGE_PAGE + number,), np.uint8) for number in range(9)]
     del several
-    assert 0 < sum(memory.nbytes for memory in none_waiting) <= memory.REUSABLE_BYTES
-    before = len(none_waiting)
+    assert 0 < counted(pool) <= reuse.REUSABLE_BYTES
+    before = len(pool.waiting)
     memory.empty((5 * memory.LARGE_PAGE,), np.uint8)  # more than half of it
-    assert len(none_waiting) == before
+    assert len(pool.waiting) == before
+    reuse.give_back()
+    assert counted(pool) == 0
 
 
-def test_more_may_wait_for_a_while(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+def counted(pool: reuse.Pool) -> int:
+    """The bytes that wait, which the pool counts as well."""
+    total = sum(one.nbytes for one in pool.waiting)
+    assert pool.bytes == total
+    return total
+
+
+def test_more_may_wait_for_a_while(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
     shape = (8 * memory.LARGE_PAGE,)
     memory.empty(shape, np.uint8)
-    assert not none_waiting
-    with memory.reusing(40 * memory.LARGE_PAGE):
+    assert not pool.waiting
+    with reuse.reusing(40 * memory.LARGE_PAGE):
         place = memory.empty(shape, np.uint8).ctypes.data
-        assert len(none_waiting) == 1
+        assert len(pool.waiting) == 1
         assert memory.empty(shape, np.uint8).ctypes.data == place
-        with memory.reusing(1):  # never less
+        with reuse.reusing(1):  # never less
             memory.empty(shape, np.uint8)
-            assert none_waiting
-        assert none_waiting
-    assert sum(one.nbytes for one in none_waiting) <= memory.REUSABLE_BYTES
+            assert pool.waiting
+        assert pool.waiting
+    assert counted(pool) <= reuse.REUSABLE_BYTES
 
 
-def test_threads_do_not_get_the_same_memory(none_waiting: list[np.ndarray]) -> None:
+def run(pages: int) -> list[np.ndarray]:
+    """A run that needed four arrays of so many large pages at once, and leaves three."""
+    with reuse.retaining():
+        return [memory.zeros((pages * memory.LARGE_PAGE,), np.uint8) for _ in range(4)][:3]
+
+
+def places(arrays: list[np.ndarray]) -> set[int]:
+    return {array.ctypes.data for array in arrays}
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="this system has no way to mark memory as free")
+def test_what_a_run_held_waits_for_the_next_one(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+    first = run(4)
+    held, before = pool.runs[-1], places(first)
+    assert held == pool.in_use // 3 * 4
+    for array in first:
+        array.fill(1)
+    del array, first
+    assert counted(pool) == held // 4 * 3
+    assert pool.in_use == 0
+    second = run(4)
+    assert len(before & places(second)) > 1
+    assert not any(array.any() for array in second)
+    assert counted(pool) == held // 4
+    del second
+    for _ in range(reuse.RUNS):
+        run(1)
+    assert counted(pool) <= max(pool.runs) < held  # none of the last runs held more
+
+
+def test_memory_of_another_allocator_cannot_be_marked() -> None:
+    assert not reuse.marked(np.zeros(memory.LARGE_PAGE, np.uint8))
+
+
+def test_memory_that_the_system_cannot_take_back_is_not_retained(
+    pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+    monkeypatch.setattr(reuse, "marked", lambda memory: False)
+    run(4)
+    assert counted(pool) == 0
+
+
+def test_what_is_freed_while_the_pool_changes_is_no_longer_in_use(pool: reuse.Pool) -> None:
+    array = memory.empty((1000, 1000), np.float32)
+    with pool.changing:
+        del array
+    assert counted(pool) == 0
+    assert pool.in_use > 0
+    memory.empty((1000, 1000), np.float32)
+    assert pool.in_use == 0
+
+
+def test_threads_do_not_get_the_same_memory(pool: reuse.Pool) -> None:
     def work(number: int) -> bool:
         sound = True
         for turn in range(400):
@@ -114,8 +180,9 @@ def test_threads_do_not_get_the_same_memory(none_waiting: list[np.ndarray]) -> N
             other[::10_000] = -1
         return sound
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(4)))
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
+    assert pool.in_use == 0 or pool.missed
 
 
 def test_nothing_is_said_when_python_ends() -> None:
@@ -130,9 +197,9 @@ def test_nothing_is_said_when_python_ends() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system doesn't say how much memory is used")
-def test_freed_memory_goes_back_to_the_system(none_waiting: list[np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_freed_memory_goes_back_to_the_system(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """C's allocator keeps holes between arrays that are still used, once blocks of their size have been freed."""
-    monkeypatch.setattr(memory, "REUSABLE_BYTES", 0)
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 0)
 
     def used() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()

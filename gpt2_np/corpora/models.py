@@ -20,7 +20,7 @@ from ..model.params import Params, as_array, assemble, flatten, shapes
 from ..session.implementation import NumPy
 from ..system import cache_folder
 from ..system.files import lock, release_pages, write_whole
-from ..system.memory import give_back
+from ..system.reuse import give_back
 from ..text.gpt2 import GPT2
 from ..version import __version__
 from ..weights import hub

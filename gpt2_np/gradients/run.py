@@ -18,6 +18,7 @@ from ..model.forward import forward
 from ..model.operations import Operations
 from ..model.params import Params, matrices
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
+from ..system.reuse import retaining
 from ..system.threads import counted_once
 from ..weights.panels import Matrix
 from . import joined, threaded
@@ -87,6 +88,7 @@ class GradientRun:
         return display.boxed(display.table(rows), display.arrays(self.grads), title=title)
 
 
+@retaining()
 @counted_once()
 def run_with_gradients(
     model: Runs,

@@ -19,6 +19,7 @@ from ..model.edits import AnyEdit, edits
 from ..model.ids import check_ids, check_vocabulary
 from ..model.params import Params, check_shapes, map_arrays
 from ..model.taps import Capture, Names, Tap, both, no_tap, select
+from ..system.reuse import retaining
 from ..weights import hub
 from ..weights.load import load
 from . import about
@@ -131,6 +132,7 @@ class Model:
         """The dtype of activations and logits: float32, or float64 for the oracle."""
         return self.implementation.dtype
 
+    @retaining()
     def __call__(self, ids: Any, *, token_type_ids: Any = None, prepend_bos: bool = False) -> Array:
         """Return the logits after every position: (T,) ids → (T, V), (B, T) → (B, T, V).
 
@@ -230,6 +232,7 @@ class Model:
         """
         return self.run_with_edits(ids, {}, names, prepend_bos=prepend_bos)
 
+    @retaining()
     def run_with_edits(
         self, ids: Any, changes: Mapping[str, AnyEdit], names: Names = (), *, prepend_bos: bool = False
     ) -> tuple[Array, ActivationCache]:

@@ -1,16 +1,17 @@
-"""Arrays that are aligned to a large page or to a cache line, and whose memory is reused."""
+"""Arrays that are aligned to a large page or to a cache line, and whose memory is reused (`reuse`)."""
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate
-from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .reuse import POOL
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 Array = np.ndarray
 LARGE_PAGE = 1 << 21  # bytes, where processors are x86
 CACHE_LINE = 64  # bytes
-REUSABLE_BYTES = 1 << 27  # bytes of freed memory that are kept at most
-ADAPTING = 31 << 20  # glibc adapts its thresholds to the largest freed block of up to 32 MiB
 
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
@@ -76,7 +75,7 @@ def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, *, zeros: bool) -> Arra
     else:
         ample = -(-size // LARGE_PAGE) * LARGE_PAGE
         total = (ample if ample - size <= LARGE_PAGE // 4 else size) + LARGE_PAGE
-        beginning, again = LARGE_PAGE, _take(total)
+        beginning, again = LARGE_PAGE, POOL.take(total)
         memory = np.asarray(_Lent(_pages(total) if again is None else again))
     array = np.ndarray(shape, dtype, memory, -memory.__array_interface__["data"][0] % beginning)
     if zeros and again is not None:
@@ -95,64 +94,19 @@ def _pages(size: int) -> Array:
     try:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError:
-        return np.zeros(size, np.uint8)  # a MemoryError of NumPy's, in its words
+        POOL.clear()
+        return np.zeros(size, np.uint8)  # or else a MemoryError of NumPy's, in its words
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # a system without large pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return np.frombuffer(memory, np.uint8)
 
 
-_waiting: list[Array] = []
-_sizes = [0, 0]  # the sizes that `reusing` asks for
-_changing = Lock()
-
-
 class _Lent:
-    """A block of memory that arrays lie in. The arrays refer to it, and it is released together with the last of
-    them.
-    """
+    """A block of memory that arrays lie in. The arrays refer to it, and it is freed together with the last of them."""
 
     def __init__(self, memory: Array) -> None:
         self.memory, self.__array_interface__ = memory, memory.__array_interface__
 
     def __del__(self) -> None:
-        # Python may call this at any moment, even inside `_take`; the memory is then simply dropped.
-        limit = max(REUSABLE_BYTES, *_sizes)
-        if self.memory.nbytes <= limit // 2 and _changing.acquire(blocking=False):
-            _waiting.append(self.memory)
-            while sum(memory.nbytes for memory in _waiting) > limit:
-                del _waiting[0]
-            _changing.release()
-
-
-@contextmanager
-def reusing(size: int) -> Iterator[None]:
-    """Inside the block, keep up to `size` bytes of freed memory for later arrays, if that is more than usual.
-
-    A training step needs the arrays that the step before has freed; the system would have to clear all their pages
-    again.
-    """
-    _sizes.append(size)
-    np.empty(ADAPTING, np.uint8)  # glibc then keeps smaller blocks that are freed, which it gives back at first
-    try:
-        yield
-    finally:
-        with _changing:
-            _sizes.remove(size)
-            while sum(memory.nbytes for memory in _waiting) > max(REUSABLE_BYTES, *_sizes):
-                del _waiting[0]
-
-
-def give_back() -> None:
-    """Give back the memory that waits for the next array: for who has just dropped what it won't make again."""
-    with _changing:
-        _waiting.clear()
-
-
-def _take(total: int) -> Array | None:
-    """Return free memory of this size, or None."""
-    with _changing:
-        for number in reversed(range(len(_waiting))):
-            if _waiting[number].nbytes == total:
-                return _waiting.pop(number)
-    return None
+        POOL.free(self.memory)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..system.files import JSONObject, read_json, write_whole
-from ..system.memory import reusing
+from ..system.reuse import reusing
 from ..text.gpt2 import GPT2
 from ..text.scoring import losses
 from ..weights.save import as_json

@@ -42,7 +42,7 @@ class OurTraining:
     def __init__(self, folder: Path, precision: str) -> None:
         from gpt2_np import GPT2
         from gpt2_np.model.params import map_arrays
-        from gpt2_np.system.memory import reusing
+        from gpt2_np.system.reuse import reusing
         from gpt2_np.training import AdamW, State
         from gpt2_np.training.learner import own
         from gpt2_np.training.loop import KEPT_FOR_STEPS

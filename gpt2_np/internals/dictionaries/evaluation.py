@@ -14,7 +14,7 @@ import numpy as np
 from ...display import Readable, boxed, described, table
 from ...session.model import Model
 from ...system.files import JSONObject
-from ...system.memory import reusing
+from ...system.reuse import reusing
 from . import places, resumed
 from .comparing import compare
 from .dictionary import Dictionary
