@@ -35,6 +35,9 @@ class Pool:
         self.runs = deque([0], RUNS)  # bytes that the last runs held at once
         self.changing = Lock()
 
+    def __repr__(self) -> str:
+        return f"Pool({self.bytes >> 20} MiB waiting, {self.in_use >> 20} MiB in use)"
+
     def take(self, size: int) -> Array | None:
         """Return memory of this size that waits, or None. Either way so much more is in use."""
         with self.changing:
