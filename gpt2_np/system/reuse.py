@@ -59,17 +59,19 @@ class Pool:
         if not self.changing.acquire(blocking=False):
             self.missed.append(memory.nbytes)
             return
-        self.in_use -= memory.nbytes
-        limit = max(REUSABLE_BYTES, *self.asked)
-        fits = memory.nbytes <= limit // 2
-        if self.bytes + memory.nbytes > limit and max(self.runs) > limit and marked(memory):
-            limit = max(self.runs)
-            fits = memory.nbytes <= limit
-        if fits:
-            self.waiting.append(memory)
-            self.bytes += memory.nbytes
-            self.trim(limit)
-        self.changing.release()
+        try:
+            self.in_use -= memory.nbytes
+            limit = max(REUSABLE_BYTES, *self.asked)
+            fits = memory.nbytes <= limit // 2
+            if self.bytes + memory.nbytes > limit and max(self.runs) > limit and marked(memory):
+                limit = max(self.runs)
+                fits = memory.nbytes <= limit
+            if fits:
+                self.waiting.append(memory)
+                self.bytes += memory.nbytes
+                self.trim(limit)
+        finally:
+            self.changing.release()
 
     def trim(self, limit: int) -> None:
         """Let the oldest go, until no more than this waits."""
