@@ -146,6 +146,15 @@ def test_what_a_run_held_waits_for_the_next_one(pool: reuse.Pool, monkeypatch: p
     assert counted(pool) <= max(pool.runs) < held  # none of the last runs held more
 
 
+def test_behind_reusing_no_more_waits_than_usual(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reuse, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+    monkeypatch.setattr(reuse, "marked", lambda memory: pytest.fail("nothing is marked here"))
+    with reuse.reusing(100 * memory.LARGE_PAGE):
+        run(4)
+        assert counted(pool) > reuse.REUSABLE_BYTES
+    assert counted(pool) <= reuse.REUSABLE_BYTES
+
+
 def test_memory_of_another_allocator_cannot_be_marked() -> None:
     assert not reuse.marked(np.zeros(memory.LARGE_PAGE, np.uint8))
 

@@ -116,7 +116,7 @@ def reusing(size: int) -> Iterator[None]:
     finally:
         with POOL.changing:
             POOL.asked.remove(size)
-            POOL.trim(max(REUSABLE_BYTES, *POOL.asked, *POOL.runs))
+            POOL.trim(max(REUSABLE_BYTES, *POOL.asked))  # what waited here wasn't marked
 
 
 @contextmanager
