@@ -125,9 +125,10 @@ def places(arrays: list[np.ndarray]) -> set[int]:
     return {array.ctypes.data for array in arrays}
 
 
-@pytest.mark.skipif(not hasattr(mmap, "MADV_FREE"), reason="this system has no way to mark memory as free")
 def test_what_a_run_held_waits_for_the_next_one(pool: reuse.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reuse, "REUSABLE_BYTES", 2 * memory.LARGE_PAGE)
+    if not hasattr(mmap, "MADV_FREE"):  # as if the system could be told
+        monkeypatch.setattr(reuse, "marked", lambda memory: True)
     first = run(4)
     held, before = pool.runs[-1], places(first)
     assert held == pool.in_use // 3 * 4
@@ -191,7 +192,7 @@ def test_threads_do_not_get_the_same_memory(pool: reuse.Pool) -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(work, range(4)))
-    assert pool.in_use == 0 or pool.missed
+    assert pool.in_use == sum(pool.missed)
 
 
 def test_nothing_is_said_when_python_ends() -> None:

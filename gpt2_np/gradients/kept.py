@@ -72,11 +72,11 @@ class Kept(Readable):
         final = ["ln_final.normalized", "ln_final.scale", *(["ln_final.out"] if parameters else [])]
         blocks = [f"blocks.{layer}." for layer in range(config.n_layer)]
         self.inputs = [prefix + "resid_pre" for prefix in blocks]
-        made = POINTWISE if edited is None else ()  # an edit may change them
-        self.of_block = [name for name in self.needed if keep != "all" or name not in made]
-        of_blocks = [prefix + name for prefix in blocks for name in self.of_block] if keep == "all" else self.inputs
-        self.names = frozenset([*final, *of_blocks])
         self.again = keep != "all"
+        made = () if self.again or edited is not None else POINTWISE  # an edit may change them
+        self.of_block = [name for name in self.needed if name not in made]
+        of_blocks = self.inputs if self.again else [prefix + name for prefix in blocks for name in self.of_block]
+        self.names = frozenset([*final, *of_blocks])
         self.plain, self.products = ops, Products(ops) if keep == "layers" else None
         self.left: dict[str, Array] = {}
 

@@ -61,7 +61,7 @@ class Pool:
             return
         try:
             self.in_use -= memory.nbytes
-            limit = max(REUSABLE_BYTES, *self.asked)
+            limit = self.usual()
             fits = memory.nbytes <= limit // 2
             if self.bytes + memory.nbytes > limit and max(self.runs) > limit and marked(memory):
                 limit = max(self.runs)
@@ -72,6 +72,10 @@ class Pool:
                 self.trim(limit)
         finally:
             self.changing.release()
+
+    def usual(self) -> int:
+        """Return how many bytes may wait without being marked."""
+        return max(REUSABLE_BYTES, *self.asked)
 
     def trim(self, limit: int) -> None:
         """Let the oldest go, until no more than this waits."""
@@ -116,7 +120,7 @@ def reusing(size: int) -> Iterator[None]:
     finally:
         with POOL.changing:
             POOL.asked.remove(size)
-            POOL.trim(max(REUSABLE_BYTES, *POOL.asked))  # what waited here wasn't marked
+            POOL.trim(POOL.usual())  # what waited here wasn't marked
 
 
 @contextmanager
@@ -131,7 +135,7 @@ def retaining() -> Iterator[None]:
         with POOL.changing:
             POOL.runs.append(POOL.most - before)
             POOL.most = max(outer, POOL.most)
-            POOL.trim(max(REUSABLE_BYTES, *POOL.asked, *POOL.runs))
+            POOL.trim(max(POOL.usual(), *POOL.runs))
 
 
 def give_back() -> None:
