@@ -47,16 +47,17 @@ def test_a_dot_product(D: int) -> None:
         np.testing.assert_allclose(result[0, 0], truth, atol=2e-5)
 
 
-OF_A_PANEL = [(TILE, *step) for step in float32_steps.STEPS.items()]
-OF_ITS_BEGINNING = [(float32_steps.NARROW, *step) for step in float32_steps.NARROW_STEPS.items()]
+OF_A_PANEL = [(TILE, TILE, *step) for step in float32_steps.STEPS.items()]
+OF_ITS_BEGINNING = [(float32_steps.NARROW, float32_steps.WIDTH, *step) for step in float32_steps.NARROW_STEPS.items()]
 
 
-@pytest.mark.parametrize(("columns", "rows", "step"), OF_A_PANEL + OF_ITS_BEGINNING)
+@pytest.mark.parametrize(("columns", "width", "rows", "step"), OF_A_PANEL + OF_ITS_BEGINNING)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_blocks_of_a_panel(dtype: str, columns: int, rows: int, step: Callable[..., None]) -> None:
+def test_blocks_of_a_panel(dtype: str, columns: int, width: int, rows: int, step: Callable[..., None]) -> None:
     x, weight = normal(rows + 1, 50), normal(50, 2 * TILE, seed=1)
     matrix = packed(weight) if dtype == "float32" else quantize_matrix(weight, dtype)
-    last = matrix.codes[:, 20 // (1 if dtype == "float32" else 2) :].copy()  # a panel of the last inputs alone
+    codes = matrix.codes[..., :width].copy()
+    last = codes[:, 20 // (1 if dtype == "float32" else 2) :].copy()  # a panel of the last inputs alone
 
     def body(x, weights, last, out):
         step(x, 1, 0, weights, 1, 0, 20, 4, 9, 2, out, 3)
@@ -65,7 +66,7 @@ def test_blocks_of_a_panel(dtype: str, columns: int, rows: int, step: Callable[.
 
     truth = np.ones((rows + 2, TILE + 3), np.float32)
     truth[1:-1, 3 : 3 + columns] = x[1:] @ matrix.dequantize()[:, TILE : TILE + columns]
-    for result in both_ways(body, x, matrix.codes, last, np.ones_like(truth)):
+    for result in both_ways(body, x, codes, last, np.ones_like(truth)):
         np.testing.assert_allclose(result, truth, atol=2e-5)
 
 

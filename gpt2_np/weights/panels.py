@@ -169,7 +169,7 @@ def unpacked(codes: Array) -> Array:
         return codes
     if codes.dtype == np.uint32:
         halves = np.stack([codes << 16, codes & np.uint32(0xFFFF0000)], axis=2).view(np.float32)
-        return halves.reshape(len(codes), -1, TILE)
+        return halves.reshape(len(codes), -1, codes.shape[-1])
     if codes.dtype == np.int8:
         return codes.astype(np.float32).swapaxes(2, 3).reshape(len(codes), -1, TILE)
     both = np.stack([codes & 15, codes >> 4], axis=2).astype(np.float32) - 8  # (tiles, eights, 2, TILE, 4)

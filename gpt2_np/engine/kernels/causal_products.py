@@ -10,11 +10,10 @@ import numpy as np
 from numba import prange, types, void
 from numba.extending import register_jitable
 
-from ...weights.panels import TILE
 from .backwards import scale_and_hide, softmax_backward
 from .compiled import compiled
-from .float32_steps import BLOCK, NARROW, ROWS_PER_PASS
-from .float32_vectors import columns_of_tile, narrow_pass_over, pack, pass_over, transpose_all
+from .float32_steps import BLOCK, NARROW, ROWS_PER_PASS, WIDTH
+from .float32_vectors import columns_of_block, narrow_pass_over, pack, pass_over, transpose_all
 from .kernel_types import PARALLEL_NOGIL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
 from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, prefetch_element
@@ -45,11 +44,11 @@ def dot_products(x: Array, y: Array, panel: Array, corner: Array, out: Array) ->
     (T, T).
     """
     T, no_bias = len(x), np.empty(0, np.float32)
-    for s in range(0, T, TILE):
-        if s + TILE <= T:
-            columns_of_tile(x[s:], y, False, no_bias, s, T, panel, out[s:], s)
+    for s in range(0, T, WIDTH):
+        if s + WIDTH <= T:
+            columns_of_block(x[s:], y, False, no_bias, s, T, panel, out[s:], s)
         else:
-            columns_of_tile(x[s:], y, False, no_bias, s, T, panel, corner, 0)
+            columns_of_block(x[s:], y, False, no_bias, s, T, panel, corner, 0)
             put_columns(corner, out[s:], s)
 
 
@@ -63,7 +62,7 @@ def add_products(x: Array, y: Array, t: int, d: int, later: bool, panel: Array, 
     """
     (T, K), R = y.shape, len(x)
     terms, narrow = min(BLOCK, T - t), K - d <= NARROW
-    pack(y, True, t, terms, d, min(TILE, K - d), panel[0])
+    pack(y, True, t, terms, d, min(WIDTH, K - d), panel[0])
     r = 0 if later else t
     while r < R:
         first, last = (max(0, r - t), terms) if later else (0, min(terms, r + ROWS_PER_PASS - t))
@@ -77,7 +76,7 @@ def add_products(x: Array, y: Array, t: int, d: int, later: bool, panel: Array, 
 def weighted_sums(weights: Array, y: Array, panel: Array, out: Array) -> None:
     """Write Σ weights[t, s] · y[s] over s ≤ t: (T, T), (T, K) → (T, K or more)."""
     T, K = y.shape
-    for d in range(0, K, TILE):
+    for d in range(0, K, WIDTH):
         for s in range(0, T, BLOCK):
             add_products(weights, y, s, d, False, panel, out)
 
@@ -90,7 +89,7 @@ def gathered_sums(weights: Array, y: Array, panel: Array, across: Array, out: Ar
     for s in range(0, T, BLOCK):
         columns = min(BLOCK, T - s)
         transpose_all(weights, s, s, T - s, columns, across)
-        for d in range(0, K, TILE):
+        for d in range(0, K, WIDTH):
             for t in range(0, T - s, BLOCK):
                 add_products(across[:columns], y[s:], t, d, True, panel, out[s:])
 
@@ -106,11 +105,11 @@ def put(x: Array, scale: float, out: Array, b: int, h: int) -> None:
 @register_jitable
 def memory(T: int, K: int) -> tuple[Array, Array, Array, Array, Array]:
     """Return a thread's working memory: vectors, sums, transposed weights, a panel, the last columns of a result."""
-    wide = (K + TILE - 1) // TILE * TILE
+    wide = (K + WIDTH - 1) // WIDTH * WIDTH
     vectors, sums = np.empty((2, T, K), np.float32), np.empty((T, wide), np.float32)
     # Rows that lie a multiple of 4 KB apart would displace each other from the first-level cache.
     across = np.empty((min(T, BLOCK), T + LANES), np.float32)
-    return vectors, sums, across, np.empty((1, BLOCK, TILE), np.float32), np.empty((TILE, TILE), np.float32)
+    return vectors, sums, across, np.empty((1, BLOCK, WIDTH), np.float32), np.empty((WIDTH, WIDTH), np.float32)
 
 
 @register_jitable(**SERIAL)

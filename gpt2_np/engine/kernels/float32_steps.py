@@ -45,13 +45,16 @@ BLOCK = 128  # inputs whose products are summed in sequence: the error of longer
 VECTORS = 4  # vectors of outputs at a time: the sums of ROWS_PER_PASS rows fit in the registers
 NARROW = 32  # columns of a panel that the narrow steps take
 ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
+# Columns of a block that is packed for many rows. With AVX2 it stays in the first-level cache, 16 KB, and nothing in it
+# needs to be prefetched; with AVX-512 the sums of so many columns fill the registers.
+WIDTH = TILE if AVX512 else NARROW
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
-UNROLLED = 4  # inputs per loop iteration for a single row
+UNROLLED = 4  # inputs per loop iteration for a single row, and where nothing is prefetched
 
 
-def _step(rows: int, columns: int = TILE) -> Callable[..., None]:
+def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., None]:
     """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
-    ``end``, for its first ``columns``.
+    ``end``, for its first ``columns`` of ``width``. What is narrower than TILE is expected in the first-level cache.
 
     The rows have so many inputs ``more`` before the panel's first one. A block of bfloat16 has an even number of
     inputs; where x has two of them in a word too, words are counted, not inputs. The step writes to ``out[r : r + rows,
@@ -92,20 +95,21 @@ def _step(rows: int, columns: int = TILE) -> Callable[..., None]:
         inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
         block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
         vectors = min(VECTORS, columns // LANES)
-        width = vectors * LANES * 4  # bytes
+        loaded = vectors * LANES * 4  # bytes of weights for each input
+        in_cache = width < TILE
 
         for column in range(0, columns, vectors * LANES):
 
             def add(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                if rows > 1:
+                if rows > 1 and not in_cache:
                     if column == 0:
                         prefetch_step(builder, block, d, line, last, pace)
-                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
-                    prefetch(builder, here, width, INPUTS_AHEAD * TILE * 4, level=1)
+                    here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(width)), column)])
+                    prefetch(builder, here, loaded, INPUTS_AHEAD * width * 4, level=1)
                 return times(d, sums)
 
             def times(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(TILE)), column)])
+                here = builder.gep(block, [index_after(builder, builder.mul(d, INDEX(width)), column)])
                 sums, first = list(sums), builder.mul(d, INDEX(span))
                 places = [[builder.gep(one, [index_after(builder, first, k)]) for one in inputs] for k in range(span)]
                 # One vector of weights at a time: 16 registers hold no more beside the sums.
@@ -122,13 +126,16 @@ def _step(rows: int, columns: int = TILE) -> Callable[..., None]:
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
                 for k in range(UNROLLED):
-                    here = builder.mul(index_after(builder, d, k), INDEX(TILE))
-                    prefetch(builder, builder.gep(block, [index_after(builder, here, column)]), width, AHEAD_ONE_ROW)
+                    if not in_cache:
+                        here = builder.mul(index_after(builder, d, k), INDEX(width))
+                        prefetch(
+                            builder, builder.gep(block, [index_after(builder, here, column)]), loaded, AHEAD_ONE_ROW
+                        )
                     sums = times(index_after(builder, d, k), sums)
                 return sums
 
             sums, done = [ir.Constant(FLOATS, None)] * (rows * vectors), INDEX(0)
-            if rows == 1:
+            if rows == 1 or in_cache:
                 done = builder.sub(size, builder.srem(size, INDEX(UNROLLED)))
                 sums = accumulate(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
             sums = accumulate(builder, sums, done, size, INDEX(1), add)
@@ -156,7 +163,7 @@ def _unrelated(builder: Builder, where: Value) -> Value:
 
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
-NARROW_STEPS = {rows: _step(rows, NARROW) for rows in (1, 2, ROWS_PER_PASS)}
+NARROW_STEPS = {rows: _step(rows, NARROW, WIDTH) for rows in (1, 2, ROWS_PER_PASS)}
 one_row, two_rows = STEPS[1], STEPS[2]
 three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows in (3, 4, 5, 6))
 
@@ -198,24 +205,31 @@ def rows_at_once(rows: int) -> int:
     return 2 if ROWS_PER_PASS == 3 and rows == 4 else min(rows, ROWS_PER_PASS)
 
 
-def add_bias(bias: Array, r: int, rows: int, out: Array, f: int) -> None:
-    """Add the bias, (TILE,), to some rows of ``out``, from the r-th on, in the columns from the f-th on.
+def _bias_step(columns: int) -> Callable[..., None]:
+    """Return the addition of so many columns' bias."""
 
-    They have just been written, and are in the first-level cache.
-    """
-    out[r : r + rows, f : f + TILE] += bias
+    def add_bias(bias: Array, r: int, rows: int, out: Array, f: int) -> None:
+        """Add the bias to some rows of ``out``, from the r-th on, in the columns from the f-th on.
+
+        They have just been written, and are in the first-level cache.
+        """
+        out[r : r + rows, f : f + columns] += bias[:columns]
+
+    @emits(add_bias, lambda bias, r, rows, out, f: types.void)
+    def emit(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
+        bias, r, rows, out, f = arguments
+        first = address(context, builder, signature.args[0], bias, INDEX(0))
+        biases = [load(builder, first, FLOATS, k) for k in range(0, columns, LANES)]
+        with cgutils.for_range_slice(builder, r, builder.add(r, rows), INDEX(1), inc=True) as (row, _):
+            place = address(context, builder, signature.args[3], out, row, f)
+            for v, each in enumerate(biases):
+                store(builder, builder.fadd(load(builder, place, FLOATS, v * LANES), each), place, v * LANES)
+        return context.get_dummy_value()
+
+    return add_bias
 
 
-@emits(add_bias, lambda bias, r, rows, out, f: types.void)
-def _add_bias(context: Context, builder: Builder, signature: Signature, arguments: Values) -> Value:
-    bias, r, rows, out, f = arguments
-    first = address(context, builder, signature.args[0], bias, INDEX(0))
-    biases = [load(builder, first, FLOATS, k) for k in range(0, TILE, LANES)]
-    with cgutils.for_range_slice(builder, r, builder.add(r, rows), INDEX(1), inc=True) as (row, _):
-        place = address(context, builder, signature.args[3], out, row, f)
-        for v, each in enumerate(biases):
-            store(builder, builder.fadd(load(builder, place, FLOATS, v * LANES), each), place, v * LANES)
-    return context.get_dummy_value()
+add_bias, add_bias_of_block = _bias_step(TILE), _bias_step(WIDTH)
 
 
 @register_jitable

@@ -1,9 +1,8 @@
 """float32 products of two matrices that aren't packed yet: those of training, whose weights change at every step.
 
-The right matrix is packed a block of its terms and TILE columns at a time, which fits in the second-level cache, and
-then all rows pass over it, as over a panel of weights (`float32_steps`). Meanwhile the next block is prefetched. The
-order of the sums is the same too, so their bits depend neither on the number of threads nor on how the result is
-divided.
+The right matrix is packed a block of its terms and WIDTH columns at a time, which fits in a core's cache, and then
+all rows pass over it, as over a panel of weights (`float32_steps`). Meanwhile the next block is prefetched. The order
+of the sums is the same too, so their bits depend neither on the number of threads nor on how the result is divided.
 """
 
 from __future__ import annotations
@@ -14,18 +13,17 @@ import numpy as np
 from numba import prange, types, void
 from numba.extending import register_jitable
 
-from ...weights.panels import TILE
 from .compiled import compiled
 from .dot_products import FLOATS, INDEX
 from .dynamic_schedule import next_piece
-from .float32_steps import BLOCK, NARROW_STEPS, ROWS_PER_PASS, STEPS, add_bias, padded
+from .float32_steps import BLOCK, NARROW, NARROW_STEPS, ROWS_PER_PASS, STEPS, WIDTH, add_bias_of_block, padded
 from .kernel_types import PARALLEL_NOGIL, SERIAL, matrix, out2, pieces2, threads_here, vector
 from .llvm import Builder, Context, Signature, Value, Values
 from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, address, emits, index_after, load, prefetch_element, store, transposed
 
 Array = np.ndarray
-LINES = BLOCK * TILE // LINE_FLOATS  # cache lines of a block
+LINES = BLOCK * WIDTH // LINE_FLOATS  # cache lines of a block
 # Lines are prefetched by the last of LINE_FLOATS numbers: where rows aren't aligned to cache lines, as those of 50,257
 # logits, the first number lies in a line that the columns before have brought in, and the last one in the next line.
 LAST_IN_LINE = LINE_FLOATS - 1
@@ -51,8 +49,8 @@ def _transpose(context: Context, builder: Builder, signature: Signature, argumen
 
 
 def copy(x: Array, r: int, c: int, out: Array, i: int) -> None:
-    """Write TILE numbers, from ``x[r, c]`` on, to ``out[i]``."""
-    out[i] = x[r, c : c + TILE]
+    """Write WIDTH numbers, from ``x[r, c]`` on, to ``out[i]``."""
+    out[i] = x[r, c : c + WIDTH]
 
 
 @emits(copy, lambda x, r, c, out, i: types.void)
@@ -60,7 +58,7 @@ def _copy(context: Context, builder: Builder, signature: Signature, arguments: V
     x, r, c, out, i = arguments
     there = address(context, builder, signature.args[0], x, r, c)
     here = address(context, builder, signature.args[3], out, i, INDEX(0))
-    for first in range(0, TILE, LANES):
+    for first in range(0, WIDTH, LANES):
         store(builder, load(builder, there, FLOATS, first), here, first)
     return context.get_dummy_value()
 
@@ -79,10 +77,10 @@ def transpose_all(x: Array, r: int, c: int, height: int, width: int, out: Array)
 
 @register_jitable
 def pack(b: Array, down: bool, t: int, terms: int, c: int, columns: int, panel: Array) -> None:
-    """Write some terms, from the t-th on, of some columns, from the c-th on, into ``panel``: (BLOCK, TILE)."""
-    if columns < TILE:
+    """Write some terms, from the t-th on, of some columns, from the c-th on, into ``panel``: (BLOCK, WIDTH)."""
+    if columns < WIDTH:
         panel[:terms] = 0
-    if down and columns == TILE:
+    if down and columns == WIDTH:
         for k in range(terms):
             copy(b, t + k, c, panel, k)
     elif down:
@@ -96,7 +94,7 @@ def pack(b: Array, down: bool, t: int, terms: int, c: int, columns: int, panel: 
 @register_jitable
 def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -> None:
     """Prefetch some of the LINES cache lines of a block from the t-th term and the c-th column on."""
-    across = TILE if down else BLOCK  # numbers of the block in a row of the matrix
+    across = WIDTH if down else BLOCK  # numbers of the block in a row of the matrix
     for line in range(first, last):
         row, column = divmod(line * LINE_FLOATS + LAST_IN_LINE, across)
         if down:
@@ -132,23 +130,24 @@ def _pass_over(steps: dict[int, Callable[..., None]]) -> Callable[..., int]:
     return pass_over
 
 
-pass_over, narrow_pass_over = _pass_over(STEPS), _pass_over(NARROW_STEPS)
+narrow_pass_over = _pass_over(NARROW_STEPS)
+pass_over = narrow_pass_over if WIDTH == NARROW else _pass_over(STEPS)
 
 
 @register_jitable
-def columns_of_tile(
+def columns_of_block(
     x: Array, b: Array, down: bool, bias: Array, c: int, stop: int, panel: Array, out: Array, f: int
 ) -> None:
-    """Write x times TILE columns of b, from the c-th on, into as many columns of ``out``, from the f-th on.
+    """Write x times WIDTH columns of b, from the c-th on, into as many columns of ``out``, from the f-th on.
 
-    The bias of these columns, (TILE,) or empty, is added. ``panel``, (1, BLOCK, TILE), is working memory. Of the
+    The bias of these columns, (WIDTH,) or empty, is added. ``panel``, (1, BLOCK, WIDTH), is working memory. Of the
     columns behind `stop` nothing is read or prefetched, and 0 is written.
     """
-    R, K, columns = len(x), len(b) if down else b.shape[1], min(TILE, stop - c)
+    R, K, columns = len(x), len(b) if down else b.shape[1], min(WIDTH, stop - c)
     for t in range(0, K, BLOCK):
         terms = min(BLOCK, K - t)
         pack(b, down, t, terms, c, columns, panel[0])
-        next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + TILE)
+        next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + WIDTH)
         r = 0
         while r < R:
             ahead = min(R, r + ROWS_PER_PASS)
@@ -156,11 +155,11 @@ def columns_of_tile(
                 prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * ahead // R)
             if t == 0:
                 for row in range(ahead, min(R, ahead + ROWS_PER_PASS)):
-                    for k in range(LAST_IN_LINE, TILE, LINE_FLOATS):
+                    for k in range(LAST_IN_LINE, WIDTH, LINE_FLOATS):
                         prefetch_element(out, row, f + k)
             rows = pass_over(x, r, t, panel, 0, terms, out, f)
             if len(bias) and t + BLOCK >= K:
-                add_bias(bias, r, rows, out, f)
+                add_bias_of_block(bias, r, rows, out, f)
             r += rows
 
 
@@ -171,16 +170,16 @@ def float32_columns(x: Array, b: Array, down: bool, bias: Array, out: Array, sta
     Without `down` ``b`` is given as (C, K), the terms of a sum beside each other. ``x`` may have more than K columns.
     """
     R = len(x)
-    panel = np.empty((1, BLOCK, TILE), np.float32)
-    whole = np.empty((R if (stop - start) % TILE else 0, TILE), np.float32)
-    for c in range(start, stop, TILE):
-        columns = min(TILE, stop - c)
-        sums, f = (out, c) if columns == TILE else (whole, 0)
-        biases = bias[c : c + TILE]
-        if 0 < len(biases) < TILE:
+    panel = np.empty((1, BLOCK, WIDTH), np.float32)
+    whole = np.empty((R if (stop - start) % WIDTH else 0, WIDTH), np.float32)
+    for c in range(start, stop, WIDTH):
+        columns = min(WIDTH, stop - c)
+        sums, f = (out, c) if columns == WIDTH else (whole, 0)
+        biases = bias[c : c + WIDTH]
+        if 0 < len(biases) < WIDTH:
             biases = padded(biases)
-        columns_of_tile(x, b, down, biases, c, stop, panel, sums, f)
-        if columns < TILE:
+        columns_of_block(x, b, down, biases, c, stop, panel, sums, f)
+        if columns < WIDTH:
             put_columns(whole, out, c)
 
 
@@ -190,11 +189,11 @@ def float32_columns_as_rows(x: Array, b: Array, down: bool, out: Array, f: int, 
 
     ``x`` and ``b`` are given as to `float32_columns`, and the bits are the same.
     """
-    panel, whole = np.empty((1, BLOCK, TILE), np.float32), np.empty((len(x), TILE), np.float32)
+    panel, whole = np.empty((1, BLOCK, WIDTH), np.float32), np.empty((len(x), WIDTH), np.float32)
     no_bias = np.empty(0, np.float32)
-    for c in range(start, stop, TILE):
-        columns_of_tile(x, b, down, no_bias, c, stop, panel, whole, 0)
-        transpose_all(whole, 0, 0, len(x), min(TILE, stop - c), out[c : min(stop, c + TILE), f : f + len(x)])
+    for c in range(start, stop, WIDTH):
+        columns_of_block(x, b, down, no_bias, c, stop, panel, whole, 0)
+        transpose_all(whole, 0, 0, len(x), min(WIDTH, stop - c), out[c : min(stop, c + WIDTH), f : f + len(x)])
 
 
 @register_jitable(**SERIAL)
