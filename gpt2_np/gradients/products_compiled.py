@@ -2,7 +2,7 @@
 
 In float32 AMX's tiles are faster than BLAS, and their sums more exact (`kernels.float32_tiles`). AVX-512's vectors
 compute as fast as BLAS's, and a result is written once and a matrix read once (`kernels.float32_vectors`). AVX2's are
-used for products of up to a millisecond, which would end before BLAS's threads have woken up. Everything else, and
+used unless all sides of a product are long: then BLAS is faster, which packs both matrices. Everything else, and
 products too small to be packed, are left to `products`.
 """
 
@@ -30,6 +30,7 @@ Piece = tuple[slice, slice]  # rows and columns of a result
 VECTORS = (AVX512 or AVX2) and not PLAIN  # with SSE2 BLAS is faster
 PIECES = 2  # pieces for each thread, at least, in case another program holds one of the cores
 LONG = 1 << 28  # multiply-adds that take about a millisecond, so that this may happen
+SIDE = 512  # the longest that AVX2's shortest side may be
 MOST = 512  # rows of a piece that are transposed
 NO_LIMIT = sys.maxsize
 NO_BIAS = np.empty(0, np.float32)
@@ -59,7 +60,7 @@ def product(a: Array, b: Array, out: Array, bias: Array | None = None) -> Array:
     """Compute `products.product`. Its bits don't depend on the number of threads."""
     (R, C), K = out.shape, a.shape[1]
     small = min(R, C, K) < ROWS or R * C * K <= 8 * CACHED
-    large = R * C * K > LONG and not AVX512
+    large = min(R, C, K) > SIDE and not AVX512
     if small or large or not VECTORS or any(one.dtype != np.float32 for one in (a, b, out)):
         return products.product(a, b, out, bias)
     return by_tiles(a, b, out, bias) if HALVES else by_vectors(a, b, out, bias)

@@ -27,6 +27,7 @@ from .panel_passes import AHEAD_ONE_ROW, lines_to_prefetch, prefetch_step
 from .simd import (
     AVX512,
     LANES,
+    LINE_FLOATS,
     accumulate,
     address,
     bfloat16_pairs,
@@ -37,6 +38,7 @@ from .simd import (
     multiply_add,
     multiply_add_bfloat16,
     prefetch,
+    prefetch_line,
     store,
 )
 
@@ -49,12 +51,13 @@ ROWS_PER_PASS = 6 if AVX512 else 3  # rows at a time
 # needs to be prefetched; with AVX-512 the sums of so many columns fill the registers.
 WIDTH = TILE if AVX512 else NARROW
 INPUTS_AHEAD = 8  # inputs ahead that weights are prefetched from the second-level cache into the first
-UNROLLED = 4  # inputs per loop iteration for a single row, and where nothing is prefetched
+UNROLLED = 4  # inputs per loop iteration for a single row
 
 
 def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., None]:
     """Return the product of so many rows, from the r-th on, with one block of a panel's inputs, from ``start`` to
-    ``end``, for its first ``columns`` of ``width``. What is narrower than TILE is expected in the first-level cache.
+    ``end``, for its first ``columns`` of ``width``. A block narrower than TILE is in the first-level cache; the next
+    rows are prefetched instead.
 
     The rows have so many inputs ``more`` before the panel's first one. A block of bfloat16 has an even number of
     inputs; where x has two of them in a word too, words are counted, not inputs. The step writes to ``out[r : r + rows,
@@ -92,11 +95,16 @@ def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., No
         add_products = multiply_add if of_x.dtype == types.float32 else multiply_add_bfloat16
         size = builder.udiv(builder.sub(end, start), INDEX(span))
         first = builder.add(more, start)
-        inputs = [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
+
+        def inputs_of(r: Value) -> list[Value]:
+            return [address(context, builder, of_x, x, index_after(builder, r, row), first) for row in range(rows)]
+
+        inputs, next_inputs = inputs_of(r), inputs_of(index_after(builder, r, rows))
         block = address(context, builder, of_panels, panels, n, builder.udiv(start, INDEX(span)), INDEX(0))
         vectors = min(VECTORS, columns // LANES)
         loaded = vectors * LANES * 4  # bytes of weights for each input
         in_cache = width < TILE
+        together = LINE_FLOATS if in_cache else UNROLLED
 
         for column in range(0, columns, vectors * LANES):
 
@@ -125,7 +133,10 @@ def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., No
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                for k in range(UNROLLED):
+                if in_cache:
+                    for one in next_inputs:
+                        prefetch_line(builder, builder.gep(one, [builder.mul(d, INDEX(span))]), level=1)
+                for k in range(together):
                     if not in_cache:
                         here = builder.mul(index_after(builder, d, k), INDEX(width))
                         prefetch(
@@ -136,8 +147,8 @@ def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., No
 
             sums, done = [ir.Constant(FLOATS, None)] * (rows * vectors), INDEX(0)
             if rows == 1 or in_cache:
-                done = builder.sub(size, builder.srem(size, INDEX(UNROLLED)))
-                sums = accumulate(builder, sums, INDEX(0), done, INDEX(UNROLLED), add_some)
+                done = builder.sub(size, builder.srem(size, INDEX(together)))
+                sums = accumulate(builder, sums, INDEX(0), done, INDEX(together), add_some)
             sums = accumulate(builder, sums, done, size, INDEX(1), add)
             places = [
                 address(context, builder, of_out, out, index_after(builder, r, row), index_after(builder, f, offset))

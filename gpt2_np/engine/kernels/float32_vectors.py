@@ -94,9 +94,9 @@ def pack(b: Array, down: bool, t: int, terms: int, c: int, columns: int, panel: 
 @register_jitable
 def prefetch_some(b: Array, down: bool, t: int, c: int, first: int, last: int) -> None:
     """Prefetch some of the LINES cache lines of a block from the t-th term and the c-th column on."""
-    across = WIDTH if down else BLOCK  # numbers of the block in a row of the matrix
+    across = (WIDTH if down else BLOCK) // LINE_FLOATS  # lines of the block in a row of the matrix
     for line in range(first, last):
-        row, column = divmod(line * LINE_FLOATS + LAST_IN_LINE, across)
+        row, column = line // across, line % across * LINE_FLOATS + LAST_IN_LINE
         if down:
             prefetch_element(b, t + row, c + column)
         else:
@@ -111,7 +111,7 @@ def _pass_over(steps: dict[int, Callable[..., None]]) -> Callable[..., int]:
     """
     one_row, two_rows, most_rows = steps[1], steps[2], steps[ROWS_PER_PASS]
 
-    @register_jitable
+    @register_jitable(forceinline=True)
     def pass_over(x: Array, r: int, t: int, panel: Array, first: int, last: int, out: Array, f: int) -> int:
         """Let rows of x, from the r-th on, pass over a block's terms from ``first`` to ``last``; return how many.
 
@@ -144,15 +144,17 @@ def columns_of_block(
     columns behind `stop` nothing is read or prefetched, and 0 is written.
     """
     R, K, columns = len(x), len(b) if down else b.shape[1], min(WIDTH, stop - c)
+    lines = 1 + LINES * ROWS_PER_PASS // R  # of the next block, for each pass
     for t in range(0, K, BLOCK):
         terms = min(BLOCK, K - t)
         pack(b, down, t, terms, c, columns, panel[0])
         next_t, next_c = (t + BLOCK, c) if t + BLOCK < K else (0, c + WIDTH)
-        r = 0
+        r = line = 0
         while r < R:
-            ahead = min(R, r + ROWS_PER_PASS)
+            ahead, line_ahead = min(R, r + ROWS_PER_PASS), min(LINES, line + lines)
             if next_c < stop:
-                prefetch_some(b, down, next_t, next_c, LINES * r // R, LINES * ahead // R)
+                prefetch_some(b, down, next_t, next_c, line, line_ahead)
+            line = line_ahead
             if t == 0:
                 for row in range(ahead, min(R, ahead + ROWS_PER_PASS)):
                     for k in range(LAST_IN_LINE, WIDTH, LINE_FLOATS):
