@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from kernel_bodies import both_ways, normal
 
-from gpt2_np.engine.kernels import amx, float32_parts, float32_vectors
-from gpt2_np.weights.panels import TILE, from_bits
+from gpt2_np.engine.kernels import amx, float32, float32_blocks, float32_parts
+from gpt2_np.engine.kernels.float32_steps import ROWS_PER_PASS
+from gpt2_np.engine.kernels.panel_passes import ROWS_PER_PANEL_PASS
+from gpt2_np.weights.panels import TILE, from_bits, packed
 
 halves = pytest.mark.skipif(not amx.HALVES, reason="this processor, or its system, has no AMX for bfloat16")
 
@@ -16,15 +18,15 @@ def test_copying_and_transposing() -> None:
     x = normal(60, TILE + 9)
 
     def copying(x, out):
-        float32_vectors.copy(x, 3, 5, out, 2)
+        float32_blocks.copy(x, 3, 5, out, 2)
 
     def transposing(x, out):
-        float32_vectors.transpose(x, 3, 5, out, 2, 1)
+        float32_blocks.transpose(x, 3, 5, out, 2, 1)
 
     def all_of_it(x, out):
-        float32_vectors.transpose_all(x, 3, 5, 50, 35, out)
+        float32_blocks.transpose_all(x, 3, 5, 50, 35, out)
 
-    before, lanes, width = normal(40, TILE, seed=1), float32_vectors.LANES, float32_vectors.WIDTH
+    before, lanes, width = normal(40, TILE, seed=1), float32_blocks.LANES, float32_blocks.WIDTH
     for result in both_ways(copying, x, before[:, :width].copy()):
         np.testing.assert_array_equal(result[2], x[3, 5 : 5 + width])
     for result in both_ways(transposing, x, before):
@@ -33,6 +35,28 @@ def test_copying_and_transposing() -> None:
     for result in both_ways(all_of_it, x, before):
         np.testing.assert_array_equal(result[:35, :50], x[3:53, 5:40].T)
         np.testing.assert_array_equal(result[35:], before[35:])
+
+
+def many_rows(x, panels, bias, out):
+    for n in range(len(panels)):
+        float32.panel_of_many_rows(n, x, panels[n], bias, out)
+
+
+def few_rows(x, panels, bias, out):
+    for n in range(len(panels)):
+        float32.panel_and_bias(n, x, panels, 1, bias, out)
+
+
+@pytest.mark.parametrize("R", [ROWS_PER_PASS, ROWS_PER_PANEL_PASS + 2 * ROWS_PER_PASS])
+@pytest.mark.parametrize(("D", "F"), [(2, 3), (256, 64), (600, 150)])
+def test_many_rows_get_the_bits_of_few(R: int, D: int, F: int) -> None:
+    x, weight, bias = normal(R, D), normal(D, F, seed=1), normal(F, seed=2)
+    arguments = x, packed(weight).codes, bias, np.zeros((R, F), np.float32)
+    plain, compiled = both_ways(many_rows, *arguments)
+    truth = x.astype(np.float64) @ weight.astype(np.float64) + bias
+    for result in (plain, compiled):
+        np.testing.assert_allclose(result, truth, atol=1e-4)
+    np.testing.assert_array_equal(compiled, both_ways(few_rows, *arguments)[1])
 
 
 @pytest.mark.skipif(not amx.AVX512, reason="parts are packed for tiles, by AVX-512")

@@ -4,7 +4,7 @@ A row's inputs are rounded to bfloat16 too (`bfloat16_inputs`), by that row alon
 batch-invariant. Where the processor has AMX for bfloat16, every product uses its tiles (`bfloat16_tiles`), even for a
 single row; elsewhere every product uses vectors. With AVX512-BF16 one instruction multiplies pairs of inputs and
 weights, and a word of two takes the place of a float32 number. Without, weights are widened to float32, for many rows a
-block of a panel at a time (`bfloat16_blocks`).
+block of a panel at a time (`bfloat16_blocks`), with AVX2 a whole panel (`float32.panel_of_many_rows`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numba import prange, types, void
 
-from ...weights.panels import GROUP
+from ...weights.panels import GROUP, TILE
 from .amx import CACHED, HALVES, ROWS, aligned
-from .bfloat16_blocks import FEWEST_TO_WIDEN, widened_panel
+from .bfloat16_blocks import FEWEST_TO_WIDEN, widen, widened_panel
 from .bfloat16_inputs import rounded_rows, words2, words_of_rows
 from .bfloat16_tiles import halves1, panel_by_tiles, tiles_of_rows
 from .compiled import compiled
-from .float32 import panel_and_bias
+from .float32 import in_whole_passes, panel_and_bias, panel_of_many_rows
 from .kernel_types import PARALLEL, SERIAL, halves3, matrix, out2, threads_here, vector
 from .panel_passes import ROWS_PER_TASK, one_thread
 from .simd import AVX512, BFLOAT16
@@ -34,7 +34,13 @@ def _pairs_panel(n: int, words: Array, panels: Array, bias: Array, out: Array) -
 
 
 def _vectors_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
-    panel_and_bias(n, x, panels, 2, bias, out)
+    many = in_whole_passes(len(x))
+    if many > 0:
+        whole = np.empty((1, x.shape[1], TILE), np.float32)
+        widen(panels, n, 0, x.shape[1], whole)
+        panel_of_many_rows(n, x[:many], whole[0], bias, out[:many])
+    if many < len(x):
+        panel_and_bias(n, x[many:], panels, 2, bias, out[many:])
 
 
 def _widening_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:

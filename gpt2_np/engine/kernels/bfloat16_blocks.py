@@ -19,8 +19,7 @@ from .panel_passes import ROWS_PER_PANEL_PASS, put_columns
 from .simd import LANES, LINE_BYTES, accumulate, address, bfloat16_pairs, emits, index_after, load, store
 
 Array = np.ndarray
-# With AVX-512 it pays for so many rows. AVX2 loads words twice instead: a block of float32 is half of its second-level
-# cache.
+# With AVX-512 it pays for so many rows.
 FEWEST_TO_WIDEN = 64
 
 

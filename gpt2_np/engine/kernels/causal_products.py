@@ -12,8 +12,8 @@ from numba.extending import register_jitable
 
 from .backwards import scale_and_hide, softmax_backward
 from .compiled import compiled
+from .float32_blocks import columns_of_block, narrow_pass_over, pack, pass_over, transpose_all
 from .float32_steps import BLOCK, NARROW, ROWS_PER_PASS, WIDTH
-from .float32_vectors import columns_of_block, narrow_pass_over, pack, pass_over, transpose_all
 from .kernel_types import PARALLEL_NOGIL, SERIAL, heads4, out4, out_heads4, threads_here, weights4
 from .panel_passes import put_columns
 from .simd import LANES, LINE_FLOATS, prefetch_element

@@ -104,7 +104,8 @@ def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., No
         vectors = min(VECTORS, columns // LANES)
         loaded = vectors * LANES * 4  # bytes of weights for each input
         in_cache = width < TILE
-        together = LINE_FLOATS if in_cache else UNROLLED
+        several = in_cache and rows == ROWS_PER_PASS  # of the last rows there may be fewer, and none follow
+        together = LINE_FLOATS if several else UNROLLED
 
         for column in range(0, columns, vectors * LANES):
 
@@ -133,7 +134,7 @@ def _step(rows: int, columns: int = TILE, width: int = TILE) -> Callable[..., No
                 return sums
 
             def add_some(d: Value, sums: list[Value], column: int = column) -> list[Value]:
-                if in_cache:
+                if several:
                     for one in next_inputs:
                         prefetch_line(builder, builder.gep(one, [builder.mul(d, INDEX(span))]), level=1)
                 for k in range(together):
@@ -175,6 +176,7 @@ def _unrelated(builder: Builder, where: Value) -> Value:
 
 STEPS = {rows: _step(rows) for rows in range(1, ROWS_PER_PASS + 1)}
 NARROW_STEPS = {rows: _step(rows, NARROW, WIDTH) for rows in (1, 2, ROWS_PER_PASS)}
+pass_of_block = (NARROW_STEPS if WIDTH == NARROW else STEPS)[ROWS_PER_PASS]
 one_row, two_rows = STEPS[1], STEPS[2]
 three_rows, four_rows, five_rows, six_rows = (STEPS.get(rows, two_rows) for rows in (3, 4, 5, 6))
 
