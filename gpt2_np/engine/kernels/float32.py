@@ -6,8 +6,6 @@ A panel is multiplied block by block (`float32_steps`), with AVX2 by many rows W
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 from numba import prange, void
 from numba.extending import register_jitable
@@ -22,7 +20,7 @@ from .simd import LINE_BYTES
 
 Array = np.ndarray
 EVEN = 16  # panels for each thread from which on it matters little that they can't be divided evenly
-MANY_ROWS = 48 if WIDTH < TILE else sys.maxsize  # rows that pass over a copy of WIDTH columns at a time
+MANY_ROWS = 48  # rows from which on a copy of WIDTH columns pays, if these are fewer than a panel's
 FEWEST_DIVIDED = 96  # rows from which on a panel is worth dividing by rows
 
 
@@ -103,14 +101,20 @@ def rows_per_task(R: int, panels: int) -> int:
     return min(ROWS_PER_PANEL_PASS, half)
 
 
-@register_jitable(**SERIAL)
-def float32_panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
-    """Multiply rows by one panel; it is compiled once for the serial and the parallel loop of `float32_panels`."""
+def _panel(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
+    panel_and_bias(n, x, panels, 1, bias, out)
+
+
+def _panel_by_copies(n: int, x: Array, panels: Array, bias: Array, out: Array) -> None:
     many = in_whole_passes(len(x))
     if many > 0:
         panel_of_many_rows(n, x[:many], panels[n], bias, out[:many])
     if many < len(x):
         panel_and_bias(n, x[many:], panels, 1, bias, out[many:])
+
+
+# Compiled once for the serial and the parallel loop of `float32_panels`.
+float32_panel = register_jitable(**SERIAL)(_panel_by_copies if WIDTH < TILE else _panel)
 
 
 @compiled(void(matrix, panels3, matrix, vector, out2), **PARALLEL)
