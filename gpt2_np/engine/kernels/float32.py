@@ -77,7 +77,7 @@ def panel_of_many_rows(n: int, x: Array, panel: Array, bias: Array, out: Array) 
         for c in range(0, TILE, WIDTH):
             for t in range(0, D, BLOCK):
                 terms, line = min(BLOCK, D - t), 0
-                for k in range(terms):
+                for k in range(terms):  # `pack` would be compiled with all that transposes, at every first start
                     copy(panel, t + k, c, block[0], k)
                 next_t, next_c = (t + BLOCK, c) if t + BLOCK < D else (0, c + WIDTH)
                 for r in range(first, beyond, ROWS_PER_PASS):
